@@ -1,0 +1,3 @@
+from pneumowatch.cli import main
+
+main()

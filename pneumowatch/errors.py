@@ -1,0 +1,49 @@
+"""The errors that reach people: one base, one sentence each.
+
+Whoever catches `PneumowatchError` at an outer edge prints its sentence and nothing else. A library's exception is
+translated where it is called, once. No sentence names a patient, nor a file name that might.
+"""
+
+
+class PneumowatchError(Exception):
+    """Base of every error that a user or an operator is told about."""
+
+
+class SettingsError(PneumowatchError):
+    """A setting is missing or has a value that cannot be used; the sentence names it."""
+
+
+class ShareAway(PneumowatchError):
+    """The share under an inbox does not answer; its films wait until it does."""
+
+
+class SchemaMismatch(PneumowatchError):
+    """The database's tables are not those of this version; `pneumowatch db upgrade` mends it."""
+
+
+class ModelError(PneumowatchError):
+    """A model folder cannot be used: something is missing, changed, or not allowed in it."""
+
+
+class TrainingError(PneumowatchError):
+    """A training run cannot start or go on with what it was given."""
+
+
+class ShuttingDown(PneumowatchError):
+    """Shutdown was asked for while a thread waited; what it held stays as it is in the database."""
+
+
+class FilmRejected(PneumowatchError):
+    """A file that gets no prediction.
+
+    `reason` is one of `db.states.Reason`'s codes (a plain string here, as the reader of films knows no database), and
+    the sentence is what a technician reads: what is wrong with the file and what to do, without the file's name.
+    """
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.sentence = sentence
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.reason, self.sentence)

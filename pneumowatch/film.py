@@ -1,0 +1,92 @@
+"""The one reader of film files: bytes in, 8-bit gray pixels out.
+
+Worker, trainer, desk and `classify` all decode through `decode`, so the same film gives exactly the same pixels at
+every door. Kinds are told by content; a file's name is never looked at.
+"""
+
+import io
+import warnings
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pneumowatch.errors import FilmRejected
+
+Pixels = NDArray[np.uint8]
+
+FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "TIFF")
+MAX_PIXELS: Final = 200_000_000  # a 16-bit film of 14,000 x 14,000 still fits; the largest detectors have 4,300 a side
+
+# Our own bound, checked before a pixel is decoded, replaces Pillow's: that one only warns below twice its value.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode a film and reduce it to a square.
+
+    Args:
+        data: the whole file.
+        side: edge of the square in pixels; the film is squashed to it (aspect not kept), as in the training set.
+        max_pixels: bound on width x height, checked before decoding.
+
+    Returns:
+        uint8 array of shape (side, side), 0 black, 255 white. Several pages: the first. Colour: its luminance (ITU-R
+        601-2). More than 8 bits: scaled linearly from the film's own minimum and maximum.
+
+    Raises:
+        FilmRejected: `empty`, `unsupported`, `unreadable`, `too_large` or `no_pixels`.
+    """
+    if not data:
+        raise FilmRejected("empty", "The file is empty; send the film again.")
+    if data[128:132] == b"DICM":
+        raise FilmRejected("unsupported", "This is a DICOM file, which this version does not read yet.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd metadata is common in films and changes no pixel
+        return _reduce(_open(data, max_pixels), side)
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        kinds = ", ".join(FORMATS)
+        raise FilmRejected("unsupported", f"This is not an image of a kind that is read here ({kinds}).") from None
+    except Exception:  # decoders raise whatever a damaged header leads them to: SyntaxError, struct.error, KeyError, ...
+        raise _unreadable() from None
+    width, height = image.size
+    if width * height > max_pixels:
+        raise FilmRejected("too_large", f"The film has {width} x {height} pixels; at most {max_pixels:,} are read.")
+    return image
+
+
+def _reduce(image: Image.Image, side: int) -> Pixels:
+    try:
+        if image.format == "JPEG":
+            # libjpeg decodes at 1/2, 1/4 or 1/8, the smallest that still covers the square, and to gray at once
+            image.draft("L", (side, side))
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        gray = _to_gray(image)
+    except Exception:  # as in _open: a damaged body raises OSError, SyntaxError, struct.error, MemoryError, ...
+        raise _unreadable() from None
+    return np.asarray(gray.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def _to_gray(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return _scale_to_bytes(np.asarray(image, dtype=np.float64))
+    return image if image.mode == "L" else image.convert("L")
+
+
+def _scale_to_bytes(values: NDArray[np.float64]) -> Image.Image:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("pixels that are no numbers")
+    span = (high - low) or 1.0
+    return Image.fromarray(np.round((values - low) * (255.0 / span)).astype(np.uint8))
+
+
+def _unreadable() -> FilmRejected:
+    return FilmRejected("unreadable", "The image is damaged or incomplete; send the film again.")
