@@ -1,0 +1,68 @@
+"""Fixtures for everyone: real services and real films."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from services import Server, ServiceMissing, fresh_database, postgres_server, redis_server
+
+FILMS = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis shared by all tests; one that empties or stops its broker takes `own_redis`."""
+    if given := os.environ.get("PNEUMOWATCH_TEST_REDIS_URL"):
+        yield given
+        return
+    with ExitStack() as stack:
+        yield _start(stack, redis_server()).url
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Server]:
+    """A Redis for one test, which may `stop`, `kill` and `start` it; its URL stays."""
+    with ExitStack() as stack:
+        yield _start(stack, redis_server())
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL shared by all tests, as a SQLAlchemy URL with the right to create databases."""
+    if given := os.environ.get("PNEUMOWATCH_TEST_POSTGRES_URL"):
+        yield given
+        return
+    with ExitStack() as stack:
+        yield _start(stack, postgres_server()).url
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """SQLAlchemy URL of a fresh PostgreSQL database, gone after the test."""
+    with fresh_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def films() -> Path:
+    """Folder of real films: `originals/` as they came and `kermany-224/` reduced, each with NORMAL and PNEUMONIA."""
+    folder = Path(os.environ.get("PNEUMOWATCH_TEST_FILMS", FILMS))
+    if not folder.is_dir():
+        pytest.skip("no real films here; name their folder in PNEUMOWATCH_TEST_FILMS")
+    return folder
+
+
+def _start(stack: ExitStack, server: AbstractContextManager[Server]) -> Server:
+    try:
+        return stack.enter_context(server)
+    except ServiceMissing as missing:
+        _skip_at_a_desk(str(missing))
+
+
+def _skip_at_a_desk(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; under CI every service must be there")
+    pytest.skip(reason)
