@@ -17,6 +17,14 @@ class ShareAway(PneumowatchError):
     """The share under an inbox does not answer; its films wait until it does."""
 
 
+class DatabaseAway(PneumowatchError):
+    """The database does not answer a command that would rather say so than wait."""
+
+
+class BrokerAway(PneumowatchError):
+    """The message broker does not answer; rows wait in the database and are announced later."""
+
+
 class SchemaMismatch(PneumowatchError):
     """The database's tables are not those of this version; `pneumowatch db upgrade` mends it."""
 

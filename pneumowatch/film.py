@@ -53,7 +53,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError:
         kinds = ", ".join(FORMATS)
         raise FilmRejected("unsupported", f"This is not an image of a kind that is read here ({kinds}).") from None
-    except Exception:  # decoders raise whatever a damaged header leads them to: SyntaxError, struct.error, KeyError, ...
+    except (
+        Exception
+    ):  # decoders raise whatever a damaged header leads them to: SyntaxError, struct.error, KeyError, ...
         raise _unreadable() from None
     width, height = image.size
     if width * height > max_pixels:

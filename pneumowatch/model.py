@@ -101,6 +101,12 @@ def shipped() -> ModelFolder:
     return ModelFolder.read(folders[0])
 
 
+def champion(store: Path) -> ModelFolder:
+    """The model to serve: the last one verified in the store, or the shipped one where there is none yet."""
+    last = store / "champion"
+    return ModelFolder.read(last) if (last / CARD).exists() else shipped()
+
+
 def _class_names(config: object) -> Iterator[str]:
     if isinstance(config, dict):
         if isinstance(config.get("class_name"), str):

@@ -1,0 +1,57 @@
+"""The command line: `pneumowatch COMMAND`. Commands import what they need when they run, so that help is instant."""
+
+import sys
+
+import typer
+
+from pneumowatch import __version__
+from pneumowatch.cli import admin, query, run
+from pneumowatch.errors import PneumowatchError
+
+app = typer.Typer(
+    name="pneumowatch",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help=(
+        "Watches shared folders for chest x-rays, classifies them in batches and keeps a closed ledger of every file.\n\n"
+        "Start with [bold]pneumowatch up[/bold], drop films into the inbox, and look with "
+        "[bold]pneumowatch flagged[/bold]. For research and triage; no medical device."
+    ),
+)
+
+for panel, commands in {
+    "Run": (run.up, run.watch, run.work, run.schedule, run.demo),
+    "Look and mend": (query.flagged, query.unscored, query.status, query.reconcile, query.requeue, query.classify),
+    #"School": (school.train,),
+    "Care": (admin.doctor,),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(admin.database, name="db", rich_help_panel="Care")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point. Errors that people are told about end with one sentence and exit code 1; misuse ends with 2."""
+    try:
+        app()
+    except PneumowatchError as error:
+        typer.echo(f"pneumowatch: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:  # `pneumowatch flagged | head`
+        sys.stderr.close()
+        sys.exit(0)

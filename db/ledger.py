@@ -1,0 +1,306 @@
+"""The ledger: every transition of a scan, and nothing else changes a state.
+
+Each function runs inside a transaction of its caller (`Database.write`), moves rows by compare-and-set (a row that is
+no longer in the state, or no longer bears the claim, is somebody else's and is left alone), and leaves one event row
+for each move. The states and the ways between them are drawn in `db.states`.
+"""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, bindparam, insert, select, update
+
+from db.dialect import insert_new
+from db.models import Content, Prediction, Scan, ScanEvent
+from db.outcomes import Claim, ClaimedScan, Classified, Deferred, Outcome, Rejected
+from db.seen import SeenFile
+from db.states import REQUEUEABLE, Reason, State
+
+Condition = ColumnElement[bool]
+RunningRow = Row[tuple[int, str | None, datetime | None]]
+
+SCANS: Final[Any] = Scan.__table__
+CONTENTS: Final[Any] = Content.__table__
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def register(connection: Connection, files: Sequence[SeenFile], by: str) -> dict[int, SeenFile]:
+    """(new) -> queued, for files whose content has no row yet. Returns {scan id: file}; what another watcher registered
+    in the same moment is not in it. An older finished scan of the same path is marked as superseded.
+
+    The rows are written as announced (`rung_at`), which saves an update of every row once they are; where the message
+    then cannot be sent, `unring` says so, and where the process dies in between, the sweep finds them after a lease.
+    """
+    at = now()
+    fresh = {"state": State.QUEUED, "received_at": at, "changed_at": at, "not_before": at, "rung_at": at}
+    statement = insert_new(connection, SCANS).returning(SCANS.c.id, SCANS.c.inbox, SCANS.c.path_sha256)
+    by_key = {(file.inbox, file.path_sha256): file for file in files}
+    rows = [{**by_key[key].row(), **fresh} for key in sorted(by_key)]  # sorted, so that two watchers never deadlock
+    inserted = connection.execute(statement, rows).all() if rows else []
+    created = {row.id: by_key[row.inbox, row.path_sha256] for row in inserted}
+    if created:
+        _record(connection, list(created), None, State.QUEUED, by, at)
+    return created
+
+
+def supersede(connection: Connection, older: dict[int, int]) -> None:
+    """Finished scans ({scan: its successor}) whose path has newer content now keep their state, and point at it."""
+    for scan_id, successor in sorted(older.items()):
+        connection.execute(update(Scan).where(Scan.id == scan_id).values(superseded_by=successor))
+
+
+def refresh(connection: Connection, scan_id: int, file: SeenFile) -> bool:
+    """A scan that still waits follows its file, which has changed. False where it no longer waits."""
+    at = now()
+    moved = connection.execute(
+        update(Scan)
+        .where(Scan.id == scan_id, Scan.state == State.QUEUED)
+        .values(size=file.size, mtime_ns=file.mtime_ns, changed_at=at, not_before=at, rung_at=at)
+    )
+    return bool(moved.rowcount)
+
+
+def unring(connection: Connection, ids: Sequence[int]) -> None:
+    """These waiting scans could not be announced; the sweep does it."""
+    connection.execute(update(Scan).where(Scan.id.in_(ids), Scan.state == State.QUEUED).values(rung_at=None))
+
+
+def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
+    """Mark waiting scans that are due, and that `where` picks, as announced, and return them, most urgent first."""
+    at = now()
+    ids = list(
+        connection.scalars(
+            select(Scan.id)
+            .where(Scan.state == State.QUEUED, Scan.not_before <= at, where)
+            .order_by(Scan.priority, Scan.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+    )
+    if ids:
+        connection.execute(update(Scan).where(Scan.id.in_(ids)).values(rung_at=at))
+    return ids
+
+
+def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Claim | None:
+    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent."""
+    at = now()
+    found = connection.execute(
+        select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.size, Scan.mtime_ns, Scan.changed_at, Scan.deaths)
+        .where(Scan.state == State.QUEUED, Scan.not_before <= at)
+        .order_by(Scan.priority, Scan.id)
+        .limit(count)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not found:
+        return None
+    scans = tuple(ClaimedScan(*row) for row in found)
+    scans = scans[:1] if scans[0].deaths else tuple(scan for scan in scans if not scan.deaths)
+    token = secrets.token_hex(16)
+    ids = [scan.id for scan in scans]
+    connection.execute(
+        update(Scan)
+        .where(Scan.id.in_(ids), Scan.state == State.QUEUED)
+        .values(state=State.RUNNING, claim_token=token, claimed_by=by, leased_until=at + lease, alone=False)
+    )
+    _record(connection, ids, State.QUEUED, State.RUNNING, by, at)
+    return Claim(token, scans)
+
+
+def renew(connection: Connection, claim: Claim, lease: timedelta, alone: bool = False) -> None:
+    """Running scans have made progress: their lease starts anew. `alone`: nothing else is in this process now."""
+    connection.execute(
+        update(Scan)
+        .where(*_held(claim.token, [scan.id for scan in claim.scans]))
+        .values(leased_until=now() + lease, alone=alone)
+    )
+
+
+def finish(connection: Connection, token: str, outcomes: Sequence[Outcome], by: str) -> None:
+    """running -> classified, duplicate, rejected or queued, for each scan that still bears the claim's token."""
+    at = now()
+    held = set(
+        connection.scalars(
+            select(Scan.id)
+            .where(*_held(token, [outcome.scan_id for outcome in outcomes]))
+            .order_by(Scan.id)
+            .with_for_update()
+        )
+    )
+    mine = sorted((outcome for outcome in outcomes if outcome.scan_id in held), key=lambda outcome: outcome.scan_id)
+    _classify(connection, [outcome for outcome in mine if isinstance(outcome, Classified)], by, at)
+    for outcome in mine:
+        if isinstance(outcome, Rejected):
+            _reject(connection, outcome, by, at)
+        elif isinstance(outcome, Deferred):
+            _defer(connection, outcome, by, at)
+
+
+def expire(connection: Connection, claims: Iterable[tuple[int, str]], max_attempts: int, by: str) -> int:
+    """running -> queued or failed: (scan, token) pairs whose worker has not been heard of for a lease.
+
+    A scan that was alone in its process when that died counts the death as its own; after `max_attempts` of them it is
+    failed. Others go back to the queue as suspects, which are read alone.
+    """
+    at, moved = now(), 0
+    for scan_id, token in sorted(claims):
+        row = connection.execute(
+            select(Scan.alone, Scan.deaths_alone).where(*_held(token, [scan_id])).with_for_update()
+        ).one_or_none()
+        if row is None:
+            continue
+        deaths_alone = row.deaths_alone + int(row.alone)
+        failed = deaths_alone >= max_attempts
+        sentence = f"Its worker died {deaths_alone} times while it read this film alone." if failed else None
+        change: dict[str, Any] = _final(State.FAILED, at, detail=sentence) if failed else _waiting(at)
+        connection.execute(
+            update(Scan).where(Scan.id == scan_id).values(**change, deaths=Scan.deaths + 1, deaths_alone=deaths_alone)
+        )
+        to = State.FAILED if failed else State.QUEUED
+        _record(connection, [scan_id], State.RUNNING, to, by, at, sentence or "the lease ran out")
+        moved += 1
+    return moved
+
+
+def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
+    """failed or rejected -> queued, with a clean slate. Returns the scans that moved."""
+    at = now()
+    rows = connection.execute(
+        select(Scan.id, Scan.state)
+        .where(where, Scan.state.in_(REQUEUEABLE), Scan.superseded_by.is_(None))
+        .order_by(Scan.id)
+        .with_for_update()
+    ).all()
+    for state in REQUEUEABLE:
+        ids = [row.id for row in rows if row.state == state]
+        if ids:
+            connection.execute(
+                update(Scan)
+                .where(Scan.id.in_(ids), Scan.state == state)
+                .values(**_waiting(at), deaths=0, deaths_alone=0, finished_at=None)
+            )
+            _record(connection, ids, state, State.QUEUED, by, at, "requeued")
+    return [row.id for row in rows]
+
+
+def _held(token: str, ids: Sequence[int]) -> tuple[Condition, ...]:
+    return Scan.id.in_(ids), Scan.state == State.RUNNING, Scan.claim_token == token
+
+
+def _waiting(not_before: datetime) -> dict[str, Any]:
+    """Column values of a row that waits, unannounced, in nobody's hands."""
+    return {
+        "state": State.QUEUED,
+        "not_before": not_before,
+        "rung_at": None,
+        "claim_token": None,
+        "claimed_by": None,
+        "leased_until": None,
+        "alone": False,
+        "reason": None,
+        "detail": None,
+    }
+
+
+def _final(state: State, at: datetime, **values: Any) -> dict[str, Any]:
+    return {"state": state, "finished_at": at, "claim_token": None, "leased_until": None, **values}
+
+
+def _classify(connection: Connection, outcomes: list[Classified], by: str, at: datetime) -> None:
+    """The first scan to bring some bytes owns them; a twin becomes its duplicate, whichever worker read it."""
+    if not outcomes:
+        return
+    owners = _own_contents(connection, outcomes)
+    twins = [outcome for outcome in outcomes if owners[outcome.sha256] != outcome.scan_id]
+    firsts = [outcome for outcome in outcomes if owners[outcome.sha256] == outcome.scan_id]
+    for twin in twins:
+        original = owners[twin.sha256]
+        values = _final(State.DUPLICATE, at, sha256=twin.sha256, duplicate_of=original)
+        connection.execute(update(Scan).where(Scan.id == twin.scan_id).values(**values))
+        _record(connection, [twin.scan_id], State.RUNNING, State.DUPLICATE, by, at, f"same bytes as scan {original}")
+    if firsts:
+        _write_predictions(connection, firsts, at)
+        _record(connection, [outcome.scan_id for outcome in firsts], State.RUNNING, State.CLASSIFIED, by, at)
+
+
+def _own_contents(connection: Connection, outcomes: list[Classified]) -> dict[str, int]:
+    """{sha256: the scan that owns it}, having claimed what nobody owned. Sorted, so that two workers never deadlock."""
+    rows = [{"sha256": o.sha256, "scan_id": o.scan_id} for o in sorted(outcomes, key=lambda o: (o.sha256, o.scan_id))]
+    connection.execute(insert_new(connection, CONTENTS), rows)
+    hashes = {outcome.sha256 for outcome in outcomes}
+    found = connection.execute(select(Content.sha256, Content.scan_id).where(Content.sha256.in_(hashes)))
+    return {sha256: scan_id for sha256, scan_id in found}
+
+
+def _write_predictions(connection: Connection, outcomes: list[Classified], at: datetime) -> None:
+    shared = ("probability", "flagged", "threshold", "model_version")
+    values = [
+        {**{name: getattr(o, name) for name in shared}, "key": o.scan_id, "sha256": o.sha256, "caution": o.caution}
+        for o in outcomes
+    ]
+    columns = {name: bindparam(name) for name in (*shared, "sha256", "caution")}
+    connection.execute(
+        update(SCANS).where(SCANS.c.id == bindparam("key")).values(**_final(State.CLASSIFIED, at), **columns), values
+    )
+    connection.execute(
+        insert(Prediction),
+        [
+            {**{name: getattr(o, name) for name in shared}, "scan_id": o.scan_id, "current": True, "made_at": at}
+            for o in outcomes
+        ],
+    )
+
+
+def _reject(connection: Connection, outcome: Rejected, by: str, at: datetime) -> None:
+    values = _final(State.REJECTED, at, reason=outcome.reason, detail=outcome.sentence, sha256=outcome.sha256)
+    connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(**values))
+    _record(connection, [outcome.scan_id], State.RUNNING, State.REJECTED, by, at, outcome.reason)
+
+
+def _defer(connection: Connection, outcome: Deferred, by: str, at: datetime) -> None:
+    values = _waiting(outcome.not_before)
+    if outcome.size is not None and outcome.mtime_ns is not None:
+        other = _row_of_content(connection, outcome.scan_id, outcome.size, outcome.mtime_ns)
+        if other is not None:
+            newer = "Newer content stands at this path; it has a scan of its own."
+            _reject(connection, Rejected(outcome.scan_id, Reason.SUPERSEDED, newer), by, at)
+            connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(superseded_by=other))
+            return
+        values |= {"size": outcome.size, "mtime_ns": outcome.mtime_ns, "changed_at": at}
+    connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(**values))
+    _record(connection, [outcome.scan_id], State.RUNNING, State.QUEUED, by, at, outcome.detail)
+
+
+def _row_of_content(connection: Connection, scan_id: int, size: int, mtime_ns: int) -> int | None:
+    """Another scan of the same path that is newer, or stands for this very content."""
+    here = select(Scan.inbox, Scan.path_sha256).where(Scan.id == scan_id).subquery()
+    return connection.scalar(
+        select(Scan.id)
+        .join(here, and_(Scan.inbox == here.c.inbox, Scan.path_sha256 == here.c.path_sha256))
+        .where(Scan.id != scan_id, (Scan.id > scan_id) | ((Scan.size == size) & (Scan.mtime_ns == mtime_ns)))
+        .order_by(Scan.id.desc())
+        .limit(1)
+    )
+
+
+def _record(
+    connection: Connection,
+    ids: Sequence[int],
+    before: State | None,
+    after: State,
+    by: str,
+    at: datetime,
+    detail: str | None = None,
+) -> None:
+    connection.execute(
+        insert(ScanEvent),
+        [
+            {"scan_id": id_, "from_state": before, "to_state": after, "at": at, "by": by, "detail": detail}
+            for id_ in ids
+        ],
+    )

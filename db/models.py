@@ -1,0 +1,247 @@
+"""The tables. What may change in them is said where it changes: `db.ledger` for scans, `db.registry` for models."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time: aware and in UTC in Python, on every database. Naive values are refused."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# Triage levels as emergency departments count them: 1 first, 5 last. Lower goes first.
+STAT: Final = 1
+ROUTINE: Final = 5
+
+BigKey = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KEY counts up by itself there
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Scan(Base):
+    """One file with one content (as far as size and mtime tell) at one path of one inbox."""
+
+    __tablename__ = "scans"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+
+    # identity: raw bytes for opening (names need not be UTF-8), their hash for the index, text for people
+    inbox: Mapped[str] = mapped_column(String(63))
+    path_sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
+    path_bytes: Mapped[bytes] = mapped_column(LargeBinary)
+    path: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    mtime_ns: Mapped[int] = mapped_column(BigInteger)
+
+    # life
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(32))
+    detail: Mapped[str | None]
+    priority: Mapped[int] = mapped_column(SmallInteger, default=ROUTINE)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)  # when the watcher last saw the file change
+    not_before: Mapped[datetime] = mapped_column(UtcDateTime)
+    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # last announced to the broker
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    # claim
+    claim_token: Mapped[str | None] = mapped_column(String(32))
+    claimed_by: Mapped[str | None] = mapped_column(String(255))
+    leased_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    deaths: Mapped[int] = mapped_column(SmallInteger, default=0)  # leases that ran out
+    deaths_alone: Mapped[int] = mapped_column(SmallInteger, default=0)  # ... while it was alone in its process
+    alone: Mapped[bool] = mapped_column(Boolean, default=False)
+
+    # result: the current prediction stands here too, so that views and worklists need no join
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    probability: Mapped[float | None]
+    flagged: Mapped[bool | None]
+    caution: Mapped[str | None] = mapped_column(String(64))
+    model_version: Mapped[str | None] = mapped_column(String(128))
+    threshold: Mapped[float | None]
+    duplicate_of: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
+    superseded_by: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
+
+    # current verdict
+    verdict: Mapped[str | None] = mapped_column(String(16))
+    reviewer: Mapped[str | None] = mapped_column(String(255))
+    reviewed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    # from the DICOM header
+    study_uid: Mapped[str | None] = mapped_column(String(64))
+    series_uid: Mapped[str | None] = mapped_column(String(64))
+    sop_uid: Mapped[str | None] = mapped_column(String(64))
+    accession_number: Mapped[str | None] = mapped_column(String(64))
+    modality: Mapped[str | None] = mapped_column(String(16))
+    view_position: Mapped[str | None] = mapped_column(String(16))
+    age_years: Mapped[float | None]
+
+    __table_args__ = (
+        UniqueConstraint("inbox", "path_sha256", "size", "mtime_ns"),
+        Index(
+            "ix_scans_waiting",
+            "priority",
+            "id",
+            postgresql_where=text("state = 'queued'"),
+            sqlite_where=text("state = 'queued'"),
+        ),
+        Index(
+            "ix_scans_unrung",
+            "not_before",
+            postgresql_where=text("state = 'queued' AND rung_at IS NULL"),
+            sqlite_where=text("state = 'queued' AND rung_at IS NULL"),
+        ),
+        Index(
+            "ix_scans_running",
+            "id",
+            postgresql_where=text("state = 'running'"),
+            sqlite_where=text("state = 'running'"),
+        ),
+        Index(
+            "ix_scans_flagged",
+            "probability",
+            "id",
+            postgresql_where=text("flagged AND state = 'classified' AND superseded_by IS NULL"),
+            sqlite_where=text("flagged AND state = 'classified' AND superseded_by IS NULL"),
+        ),
+        Index(
+            "ix_scans_unscored",
+            "id",
+            postgresql_where=text("state IN ('rejected', 'failed') AND superseded_by IS NULL"),
+            sqlite_where=text("state IN ('rejected', 'failed') AND superseded_by IS NULL"),
+        ),
+        Index(
+            "ix_scans_duplicate_of",
+            "duplicate_of",
+            postgresql_where=text("duplicate_of IS NOT NULL"),
+            sqlite_where=text("duplicate_of IS NOT NULL"),
+        ),
+    )
+
+
+class Content(Base):
+    """Which classified scan owns which bytes; the unique key decides races between twins in two workers."""
+
+    __tablename__ = "contents"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    scan_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("scans.id"))
+
+
+class ScanEvent(Base):
+    """One transition of one scan, written in the transaction that made it."""
+
+    __tablename__ = "scan_events"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    scan_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("scans.id"), index=True)
+    from_state: Mapped[str | None] = mapped_column(String(16))
+    to_state: Mapped[str] = mapped_column(String(16))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    by: Mapped[str] = mapped_column(String(255))
+    detail: Mapped[str | None]
+
+
+class Model(Base):
+    """A model that made predictions here, with its card."""
+
+    __tablename__ = "models"
+
+    version: Mapped[str] = mapped_column(String(128), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    card: Mapped[dict[str, Any]] = mapped_column(JSON)
+    registered_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    champion: Mapped[bool] = mapped_column(Boolean, default=False)
+
+    __table_args__ = (
+        Index(
+            "uq_models_champion",
+            "champion",
+            unique=True,
+            postgresql_where=text("champion"),
+            sqlite_where=text("champion"),
+        ),
+    )
+
+
+class Prediction(Base):
+    """What one model says of one scan; the current one is copied into the scan's row."""
+
+    __tablename__ = "predictions"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    scan_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("scans.id"))
+    model_version: Mapped[str] = mapped_column(String(128), ForeignKey("models.version"))
+    probability: Mapped[float]
+    threshold: Mapped[float]
+    flagged: Mapped[bool]
+    current: Mapped[bool] = mapped_column(Boolean)
+    made_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (
+        UniqueConstraint("scan_id", "model_version"),
+        Index(
+            "uq_predictions_current",
+            "scan_id",
+            unique=True,
+            postgresql_where=text("current"),
+            sqlite_where=text("current"),
+        ),
+    )
+
+
+class Review(Base):
+    """A reader's verdict on a scan, with the prediction that the reader saw."""
+
+    __tablename__ = "reviews"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    scan_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("scans.id"), index=True)
+    prediction_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("predictions.id"))
+    verdict: Mapped[str] = mapped_column(String(16))
+    reviewer: Mapped[str] = mapped_column(String(255))
+    comment: Mapped[str | None]
+    reviewed_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,0 +1,61 @@
+"""Questions to the ledger. Nothing here changes anything."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select, text
+
+from db.models import Model, Scan
+from db.states import FINAL, WAITING, State
+
+LISTED: Final = ("flagged_cases", "unscored_cases", "scan_ledger")
+
+
+def counts(connection: Connection) -> dict[State, int]:
+    """Scans in each state; every state is there, with 0 where it is empty."""
+    found = dict(connection.execute(select(Scan.state, func.count()).group_by(Scan.state)).tuples().all())
+    return {state: found.get(state, 0) for state in State}
+
+
+def counts_by_source(connection: Connection) -> dict[str, dict[State, int]]:
+    rows = connection.execute(
+        select(Scan.inbox, Scan.state, func.count()).group_by(Scan.inbox, Scan.state).order_by(Scan.inbox)
+    )
+    sources: dict[str, dict[State, int]] = {}
+    for inbox, state, count in rows:
+        sources.setdefault(inbox, dict.fromkeys(State, 0))[State(state)] = count
+    return sources
+
+
+def waiting(connection: Connection) -> int:
+    """Scans without a final state."""
+    return connection.scalar(select(func.count()).where(Scan.state.in_(WAITING))) or 0
+
+
+def finished(connection: Connection) -> int:
+    return connection.scalar(select(func.count()).where(Scan.state.in_(FINAL))) or 0
+
+
+def oldest_waiting(connection: Connection) -> datetime | None:
+    return connection.scalar(select(func.min(Scan.received_at)).where(Scan.state.in_(WAITING)))
+
+
+def size_of(connection: Connection, view: str, unread: bool = False) -> int:
+    return connection.scalar(text(f"SELECT count(*) {_from(view, unread)}")) or 0  # noqa: S608 - a name of ours
+
+
+def listing(connection: Connection, view: str, limit: int, unread: bool = False) -> Sequence[dict[str, Any]]:
+    """The first `limit` rows of one of the SQL views, in the view's order, each as {column: value}."""
+    found = connection.execute(text(f"SELECT * {_from(view, unread)} LIMIT :limit"), {"limit": limit})  # noqa: S608
+    return [dict(row) for row in found.mappings()]
+
+
+def champion(connection: Connection) -> str | None:
+    return connection.scalar(select(Model.version).where(Model.champion))
+
+
+def _from(view: str, unread: bool) -> str:
+    if view not in LISTED:
+        raise ValueError(f"no such view: {view}")
+    return f"FROM {view}" + (" WHERE verdict IS NULL" if unread else "")

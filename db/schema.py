@@ -1,0 +1,67 @@
+"""The schema's version: bringing a database up to it, telling where it stands, and whether models and tables agree."""
+
+import io
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from db import views
+from db.models import Base
+from db.session import Database
+from pneumowatch.errors import SchemaMismatch
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+def head() -> str:
+    """The revision that this version of the program wants."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None, "there is at least one migration"
+    return revision
+
+
+def current(database: Database) -> str | None:
+    """The revision the database is at; None where it is empty."""
+    return database.read(lambda connection: MigrationContext.configure(connection).get_current_revision())
+
+
+def upgrade(database: Database) -> None:
+    """Run the migrations that are missing, in one transaction, the views made anew."""
+
+    def migrate(connection: Connection) -> None:
+        views.drop(connection)
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        views.create(connection)
+
+    database.write(migrate)
+
+
+def require_current(database: Database) -> None:
+    """Raises SchemaMismatch where the database is not at this version's revision."""
+    have, want = current(database), head()
+    if have != want:
+        state = "has no tables yet" if have is None else f"is at revision {have}, this version wants {want}"
+        raise SchemaMismatch(f"The database {state}; run `pneumowatch db upgrade`.")
+
+
+def drift(database: Database) -> list[Any]:
+    """Differences between the tables and `db.models`; empty where migrations and models agree."""
+
+    def compare(connection: Connection) -> list[Any]:
+        return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
+
+    return database.read(compare)
+
+
+def _config() -> Config:
+    config = Config(stdout=io.StringIO())
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config

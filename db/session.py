@@ -1,0 +1,123 @@
+"""Engines and transactions: how every part talks to SQLite or PostgreSQL, and what it does while neither answers.
+
+A database that cannot be reached blocks the thread that needs it, with back-off, until it can or shutdown is asked for.
+Returning or raising instead would let a worker empty the broker into nothing within seconds.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+
+from pneumowatch.errors import DatabaseAway, SettingsError, ShuttingDown
+from pneumowatch.logs import get
+
+T = TypeVar("T")
+log = get("db")
+
+BUSY_SECONDS: Final = 30  # how long SQLite waits for another writer before it says "locked"
+CONNECT_SECONDS: Final = 5
+FIRST_DELAY: Final = 0.1  # seconds; doubled up to the last
+LAST_DELAY: Final = 5.0
+
+
+class Database:
+    """One database, for as many threads as like.
+
+    Args:
+        url: SQLAlchemy URL of SQLite or PostgreSQL.
+        stop: set at shutdown. With it, `read` and `write` wait out an outage; without it they raise DatabaseAway at
+            once, as a command at a terminal should.
+    """
+
+    def __init__(self, url: str, stop: threading.Event | None = None) -> None:
+        self.engine = _engine(url)
+        self._stop = stop
+        self._snapshot = self.engine.execution_options(sqlite_begin="BEGIN DEFERRED")
+
+    @property
+    def dialect(self) -> str:
+        return self.engine.dialect.name
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one transaction and commit it. `work` may run again after an outage or a deadlock, so it must
+        be a compare-and-set: whatever it had already done must not happen twice."""
+        return self._persist(self.engine, work)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that takes no write lock."""
+        return self._persist(self._snapshot, work)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _persist(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        delay = 0.0
+        while True:
+            try:
+                with engine.begin() as connection:
+                    result = work(connection)
+            except (OperationalError, InterfaceError) as error:
+                delay = self._wait_out(error, delay)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                delay = self._wait_out(error, delay)
+            else:
+                if delay:
+                    log.info("database answers again")
+                return result
+
+    def _wait_out(self, error: DBAPIError, delay: float) -> float:
+        kind = type(error.orig).__name__
+        if self._stop is None:
+            raise DatabaseAway(
+                f"The database does not answer ({kind}); see `pneumowatch doctor`, and `pneumowatch db upgrade` where "
+                "it is new."
+            ) from error
+        if not delay:
+            log.warning("database does not answer; waiting for it", error=kind)
+        delay = min(max(delay * 2, FIRST_DELAY), LAST_DELAY)
+        if self._stop.wait(delay):
+            raise ShuttingDown("Shutdown was asked for while the database was away.") from error
+        return delay
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        name = parsed.get_backend_name()
+        if name == "sqlite":
+            return _sqlite(url)
+        if name == "postgresql":
+            return create_engine(
+                parsed.set(drivername="postgresql+psycopg"),
+                connect_args={"connect_timeout": CONNECT_SECONDS, "options": "-c timezone=UTC"},
+                pool_size=10,
+            )
+    except (ArgumentError, NoSuchModuleError):
+        pass
+    raise SettingsError("PNEUMOWATCH_DATABASE_URL is no URL of SQLite or PostgreSQL (sqlite:///..., postgresql://...).")
+
+
+def _sqlite(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}, pool_size=10)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions of its own
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # a commit that a reader was told of survives a power cut
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE takes the write lock at once: upgraded later, it would fail as "locked" without waiting
+        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
+
+    return engine

@@ -1,0 +1,98 @@
+"""The sweep: finds what the queue has forgotten, and what a dead worker holds. Safe to run twice, and in two places."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from db import ledger
+from db.models import Scan
+from db.session import Database
+from db.states import State
+from pneumowatch.errors import BrokerAway
+from pneumowatch.logs import get
+
+log = get("sweep")
+
+RING_AT_ONCE: Final = 2000  # scans of one transaction
+
+
+class Sweeper:
+    """Rings again for rows that wait unannounced, and takes back rows whose claim has not moved for a lease.
+
+    Args:
+        ring: announces scans to the workers; raises BrokerAway.
+        broker_holds: how many messages the broker holds, waiting or unacknowledged; raises BrokerAway.
+        lease_seconds: a claim seen unchanged for this long is void. The sweeper's own monotonic clock decides, not the
+            times in the rows: clocks of machines differ, and are set.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        ring: Callable[[Sequence[int]], None],
+        broker_holds: Callable[[], int],
+        lease_seconds: float,
+        max_attempts: int,
+        by: str,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._ring = ring
+        self._broker_holds = broker_holds
+        self._lease = lease_seconds
+        self._max_attempts = max_attempts
+        self._by = by
+        self._monotonic = monotonic
+        self._claims: dict[tuple[int, str, str], float] = {}  # claim as it stood -> when it was first seen so
+        self._looked_for_lost = monotonic()
+
+    def run(self, stop: threading.Event, interval: float) -> None:
+        """Sweep every `interval` seconds until `stop` is set."""
+        while True:
+            self.sweep()
+            if stop.wait(interval):
+                return
+
+    def sweep(self) -> None:
+        self._take_back()
+        try:
+            self._ring_forgotten()
+        except BrokerAway:
+            log.warning("broker does not answer; films wait in the database")
+
+    def _take_back(self) -> None:
+        seen = {(row.id, row.claim_token, str(row.leased_until)) for row in self._database.read(_running)}
+        moment = self._monotonic()
+        self._claims = {claim: self._claims.get(claim, moment) for claim in seen}
+        stale = [(id_, token) for (id_, token, _), since in self._claims.items() if moment - since >= self._lease]
+        if stale:
+            moved = self._database.write(lambda c: ledger.expire(c, stale, self._max_attempts, self._by))
+            log.warning("took back films of a worker that has not been heard of", films=moved)
+
+    def _ring_forgotten(self) -> None:
+        self._ring_all(Scan.rung_at.is_(None))
+        if self._monotonic() - self._looked_for_lost < self._lease / 4:
+            return
+        self._looked_for_lost = self._monotonic()
+        # a long queue is no lost one: only where the broker is empty can announced rows have been forgotten
+        if self._broker_holds() == 0:
+            before = ledger.now() - timedelta(seconds=self._lease)
+            self._ring_all(Scan.rung_at < before)
+
+    def _ring_all(self, where: ledger.Condition) -> None:
+        while ids := self._database.write(lambda c: ledger.ring(c, where, RING_AT_ONCE)):
+            try:
+                self._ring(ids)
+            except BrokerAway:
+                self._database.write(lambda c, ids=ids: ledger.unring(c, ids))
+                raise
+
+
+def _running(connection: Connection) -> Sequence[ledger.RunningRow]:
+    return connection.execute(
+        select(Scan.id, Scan.claim_token, Scan.leased_until).where(Scan.state == State.RUNNING)
+    ).all()

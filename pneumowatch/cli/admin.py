@@ -1,0 +1,77 @@
+"""Commands for whoever looks after an installation."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pneumowatch import settings
+
+database = typer.Typer(
+    no_args_is_help=True, help="The database's tables: bring them up to date, or look where they stand."
+)
+
+Data = Annotated[
+    Path | None, typer.Option("--data", help="The data folder (default: PNEUMOWATCH_DATA_DIR, or ./data).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@database.command()
+def upgrade(data: Data = None) -> None:
+    """Make or mend the tables and views for this version. Safe to repeat."""
+    from db import schema
+    from db.session import Database
+
+    given = settings.load(data_dir=data)
+    if not given.database_url:
+        given.data_dir.mkdir(parents=True, exist_ok=True)
+    schema.upgrade(Database(given.database))
+    typer.echo(f"The database is at revision {schema.head()}.")
+
+
+@database.command()
+def current(data: Data = None, json: Json = False) -> None:
+    """Print the database's revision and the one this version wants. Ends with 1 where they differ."""
+    from db import schema
+    from db.session import Database
+    from pneumowatch.cli.output import print_json
+
+    have, want = schema.current(Database(settings.load(data_dir=data).database)), schema.head()
+    if json:
+        print_json({"current": have, "wanted": want})
+    else:
+        typer.echo(f"current: {have or 'none'}, wanted: {want}")
+    raise typer.Exit(0 if have == want else 1)
+
+
+@database.command()
+def check(data: Data = None) -> None:
+    """Compare the tables with what this version expects, column by column. Ends with 1 where they differ."""
+    from db import schema
+    from db.session import Database
+
+    connected = Database(settings.load(data_dir=data).database)
+    schema.require_current(connected)
+    differences = schema.drift(connected)
+    for difference in differences:
+        typer.echo(str(difference))
+    typer.echo(f"{len(differences)} differences.")
+    raise typer.Exit(1 if differences else 0)
+
+
+def doctor(data: Data = None, json: Json = False) -> None:
+    """Find what is wrong before a user does: inboxes, database, broker, model, disk, clock.
+
+    Ends with 1 where something would keep films from being read.
+    """
+    from pneumowatch.cli.checkup import examine
+    from pneumowatch.cli.output import print_json, print_table
+
+    findings = examine(settings.load(data_dir=data))
+    if json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_table("Check-up", [asdict(finding) for finding in findings], ["verdict", "what", "finding"])
+    raise typer.Exit(1 if any(finding.verdict == "bad" for finding in findings) else 0)

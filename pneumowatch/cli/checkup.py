@@ -1,0 +1,119 @@
+"""What `doctor` examines, each finding with what to do."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from db import schema
+from db.session import Database
+from pneumowatch import model
+from pneumowatch.cli.run import DEFAULT_INBOX
+from pneumowatch.errors import PneumowatchError
+from pneumowatch.queue import Doorbell, make_app
+from pneumowatch.settings import Settings
+from watcher import mounts
+
+LOW_DISK: Final = 2 * 2**30  # bytes
+CLOCK_SKEW: Final = 5  # seconds between this machine and the database's
+
+
+@dataclass(frozen=True)
+class Finding:
+    verdict: str  # good, note or bad
+    what: str
+    finding: str
+
+
+def examine(settings: Settings) -> list[Finding]:
+    return [
+        *_inboxes(settings),
+        *_data(settings),
+        *_database(settings),
+        *_broker(settings),
+        *_model(settings),
+    ]
+
+
+def _inboxes(settings: Settings) -> Iterator[Finding]:
+    for name, folder in (settings.inboxes or {"inbox": DEFAULT_INBOX.absolute()}).items():
+        what = f"inbox {name}"
+        if not folder.is_dir():
+            yield Finding("bad", what, f"{folder} is no folder; create or mount it, or set PNEUMOWATCH_INBOXES")
+        elif not os.access(folder, os.R_OK | os.X_OK):
+            yield Finding("bad", what, f"{folder} may not be listed; give this user permission to read it")
+        elif mounts.tells(folder):
+            yield Finding("good", what, f"{folder} is readable; file events work ({mounts.kind(folder)})")
+        else:
+            kind = mounts.kind(folder)
+            yield Finding(
+                "note",
+                what,
+                f"{folder} is readable; no file events from other machines ({kind}), it is rescanned often",
+            )
+
+
+def _data(settings: Settings) -> Iterator[Finding]:
+    nearest = next(
+        path for path in (settings.data_dir.absolute(), *settings.data_dir.absolute().parents) if path.exists()
+    )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        yield Finding("bad", "data folder", f"{settings.data_dir} cannot be written to")
+        return
+    free = shutil.disk_usage(nearest).free
+    verdict = "good" if free >= LOW_DISK else "bad"
+    yield Finding(verdict, "disk", f"{free / 2**30:.1f} GiB free for {settings.data_dir}")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
+        yield Finding("note", "database", "none yet; `pneumowatch up` makes one")
+        return
+    try:
+        database = Database(settings.database)
+        schema.require_current(database)
+        skew = abs((database.read(_its_time) - datetime.now(UTC)).total_seconds())
+    except PneumowatchError as error:
+        yield Finding("bad", "database", str(error))
+        return
+    yield Finding("good", "database", f"{database.dialect}, tables at revision {schema.head()}")
+    if skew > CLOCK_SKEW:
+        yield Finding(
+            "bad", "clock", f"this machine and the database's differ by {skew:.0f} s; set up time synchronisation"
+        )
+    else:
+        yield Finding("good", "clock", "agrees with the database's")
+
+
+def _its_time(connection: Connection) -> datetime:
+    if connection.dialect.name == "sqlite":
+        return datetime.fromisoformat(connection.scalar(text("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')")))
+    return connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    if settings.embedded_queue:
+        yield Finding("note", "broker", "in-process: enough for `up`; `watch` and `work` need PNEUMOWATCH_BROKER_URL")
+        return
+    try:
+        held = Doorbell(make_app(settings), settings.batch_size).holds()
+    except PneumowatchError as error:
+        yield Finding("bad", "broker", f"{error} Is PNEUMOWATCH_BROKER_URL right, and Redis running?")
+    else:
+        yield Finding("good", "broker", f"answers; it holds {held} messages")
+
+
+def _model(settings: Settings) -> Iterator[Finding]:
+    try:
+        folder = model.champion(settings.models)
+        folder.verify()
+    except PneumowatchError as error:
+        yield Finding("bad", "model", str(error))
+    else:
+        yield Finding(
+            "good", "model", f"{folder.version}, threshold {folder.threshold:.3f}, its weights are as its card says"
+        )

@@ -1,0 +1,166 @@
+"""Commands that run parts of pneumowatch until they are stopped: all of it (`up`), or one part each."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from pneumowatch import logs, settings
+from pneumowatch.errors import SettingsError
+
+if TYPE_CHECKING:
+    from db.session import Database
+    from pneumowatch.queue import Doorbell
+    from pneumowatch.settings import Settings
+
+DEFAULT_INBOX: Final = Path("inbox")
+
+Inbox = Annotated[Path | None, typer.Option("--inbox", help="The shared folder (default: as configured, or ./inbox).")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Where pneumowatch writes (default: PNEUMOWATCH_DATA_DIR, or ./data).")
+]
+
+
+def up(
+    inbox: Inbox = None,
+    data: Data = None,
+    once: Annotated[bool, typer.Option("--once", help="Read what the folder holds now, then end.")] = False,
+) -> None:
+    """Run everything on this machine: watcher, worker and schedule, with SQLite and a queue of its own.
+
+    Drop films into the inbox; look with [bold]pneumowatch flagged[/bold]. Ctrl-C finishes what is being read and ends;
+    the next start goes on where this one stopped. With [bold]--once[/bold] it ends with 0 if every file has its result
+    or reason and nothing failed, else with 1.
+    """
+    from pneumowatch.cli.embedded import run_embedded
+
+    given = settings.load(data_dir=data)
+    raise typer.Exit(run_embedded(given, choose_inboxes(given, inbox), once))
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where the demo's films and results go.")] = Path("demo"),
+    count: Annotated[int, typer.Option("--films", min=1, max=9999, help="How many films to generate.")] = 24,
+) -> None:
+    """Show the whole way on generated phantom films, without patients: files, queue, model, ledger; then end.
+
+    The films are drawn by a program and marked as source 'synthetic'; what the model says of them means nothing.
+    """
+    from pneumowatch.cli.embedded import run_embedded
+    from pneumowatch.cli.output import console
+    from pneumowatch.cli.query import flagged
+    from pneumowatch.phantom import write_phantoms
+
+    inbox = (folder / "inbox").absolute()
+    inbox.mkdir(parents=True, exist_ok=True)
+    write_phantoms(inbox, count)
+    console.print(f"{count} phantom films lie in {folder / 'inbox'}; reading them as `up --once` would.")
+    given = settings.load(data_dir=folder / "data")
+    code = run_embedded(given, {"synthetic": inbox}, once=True)
+    flagged(data=folder / "data", limit=10)
+    console.print("These films are synthetic: the figures show that the way works, not how well the model reads.")
+    raise typer.Exit(code)
+
+
+def watch() -> None:
+    """Watch the inboxes (PNEUMOWATCH_INBOXES) and announce films to the workers. Needs Redis; one a deployment."""
+    from watcher.intake import Watcher
+
+    given, stop = _begin()
+    database, doorbell = _connect(given, stop)
+    watcher = Watcher(given, choose_inboxes(given, None), database, doorbell, stop)
+    with watcher.running():
+        _sweep_until(stop, given, database, doorbell, "watcher")
+    raise typer.Exit(1 if watcher.broken else 0)
+
+
+def work(
+    device: Annotated[
+        str | None, typer.Option(help="cpu, or gpu:0, gpu:1, ... (default: a GPU where TensorFlow sees one).")
+    ] = None,
+) -> None:
+    """Read films that are announced: one process a GPU, as many as you like. Needs Redis.
+
+    SIGTERM drains: what is being read is finished, the rest is left to the others.
+    """
+    from db import schema
+    from db.session import Database
+    from pneumowatch.queue import make_app
+    from worker.room import open_room
+    from worker.tasks import register, run_worker
+
+    given = settings.load()
+    logs.configure(given.log_format)
+    _require_broker(given)
+    stop = threading.Event()
+    database = Database(given.database, stop)
+    schema.require_current(database)
+    app = make_app(given)
+    room = open_room(given, choose_inboxes(given, None), database, device)
+    register(app, room, given.batch_size)
+    try:
+        code = run_worker(app, given, stop)
+    finally:
+        room.close()
+    raise typer.Exit(code)
+
+
+def schedule() -> None:
+    """Look after the queue: announce films it has forgotten, take back films of workers that died. Safe to run twice."""
+    given, stop = _begin()
+    database, doorbell = _connect(given, stop)
+    _sweep_until(stop, given, database, doorbell, "schedule")
+
+
+def choose_inboxes(given: "Settings", inbox: Path | None) -> dict[str, Path]:
+    """{name: folder}: the one named on the command line, else the configured ones, else ./inbox. All must exist."""
+    inboxes = {"inbox": inbox.absolute()} if inbox else given.inboxes or {"inbox": DEFAULT_INBOX.absolute()}
+    for name, folder in inboxes.items():
+        if not folder.is_dir():
+            raise SettingsError(f"The inbox '{name}' is not there: {folder} is no folder. Create it, or name another.")
+    return inboxes
+
+
+def _begin() -> "tuple[Settings, threading.Event]":
+    """Settings, logs, and an event that SIGTERM and Ctrl-C set."""
+    given = settings.load()
+    logs.configure(given.log_format)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return given, stop
+
+
+def _connect(given: "Settings", stop: threading.Event) -> "tuple[Database, Doorbell]":
+    from db import schema
+    from db.session import Database
+    from pneumowatch.queue import Doorbell, make_app
+
+    _require_broker(given)
+    database = Database(given.database, stop)
+    schema.require_current(database)
+    return database, Doorbell(make_app(given), given.batch_size)
+
+
+def _require_broker(given: "Settings") -> None:
+    if given.embedded_queue:
+        raise SettingsError(
+            "PNEUMOWATCH_BROKER_URL is not set: parts that run apart need Redis between them (redis://HOST:6379/0). "
+            "`pneumowatch up` runs everything without."
+        )
+
+
+def _sweep_until(
+    stop: threading.Event, given: "Settings", database: "Database", doorbell: "Doorbell", part: str
+) -> None:
+    from db.sweep import Sweeper
+    from pneumowatch.errors import ShuttingDown
+    from pneumowatch.queue import part_name
+
+    sweeper = Sweeper(database, doorbell.ring, doorbell.holds, given.lease_seconds, given.max_attempts, part_name(part))
+    try:
+        sweeper.run(stop, given.sweep_seconds)
+    except ShuttingDown:
+        pass

@@ -1,0 +1,89 @@
+"""The Celery app and the doorbell: how a waiting scan is announced to the workers.
+
+The database is the truth, the queue only rings: a message of k ids is a licence to claim any k waiting scans. Messages
+are JSON, carry ids alone, and may be lost or doubled without harm.
+"""
+
+import socket
+from collections.abc import Sequence
+from typing import Any, Final
+
+from celery import Celery
+from kombu.exceptions import OperationalError as KombuError
+from redis.exceptions import RedisError
+
+from pneumowatch.errors import BrokerAway
+from pneumowatch.settings import Settings
+
+FILMS: Final = "films"  # the queue
+READ_SCANS: Final = "pneumowatch.read_scans"  # the task
+POLL_SECONDS: Final = 0.01  # the in-process transport looks once a second by default
+ANSWER_SECONDS: Final = 5
+
+
+def make_app(settings: Settings) -> Celery:
+    """The Celery app for these settings; creating it connects to nothing."""
+    app = Celery("pneumowatch", broker=settings.broker_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_default_queue=FILMS,
+        task_publish_retry=False,  # the sweep rings again; a sender must not hang
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=_transport_options(settings),
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+    )
+    return app
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if settings.embedded_queue:
+        return {"polling_interval": POLL_SECONDS}
+    return {
+        # a message unacknowledged for a lease comes again, like the rows it announced
+        "visibility_timeout": settings.lease_seconds,
+        "socket_connect_timeout": ANSWER_SECONDS,
+        "socket_timeout": 4 * ANSWER_SECONDS,  # longer than the blocking read of the worker's loop
+        "socket_keepalive": True,
+        "health_check_interval": ANSWER_SECONDS,
+    }
+
+
+class Doorbell:
+    """Announces scans: as many messages as batches, each of at most `batch_size` ids."""
+
+    def __init__(self, app: Celery, batch_size: int) -> None:
+        self._app = app
+        self._batch_size = batch_size
+
+    def ring(self, ids: Sequence[int]) -> None:
+        """Raises BrokerAway where the broker does not take the messages."""
+        try:
+            with self._app.producer_pool.acquire(block=True, timeout=ANSWER_SECONDS) as producer:
+                for start in range(0, len(ids), self._batch_size):
+                    licence = list(ids[start : start + self._batch_size])
+                    self._app.send_task(READ_SCANS, args=[licence], queue=FILMS, producer=producer, retry=False)
+        except (KombuError, RedisError, OSError) as error:
+            raise BrokerAway("The message broker does not answer.") from error
+
+    def holds(self) -> int:
+        """Messages on the broker, waiting or not yet acknowledged. Raises BrokerAway."""
+        try:
+            with self._app.connection_for_write() as connection:
+                channel = connection.default_channel
+                if hasattr(channel, "client"):  # Redis
+                    return int(channel.client.llen(FILMS)) + int(channel.client.hlen(channel.unacked_key))
+                return int(channel._size(FILMS)) if FILMS in channel.queues else 0
+        except (KombuError, RedisError, OSError) as error:
+            raise BrokerAway("The message broker does not answer.") from error
+
+
+def part_name(part: str) -> str:
+    """How a part signs what it does in the database: its kind and machine."""
+    return f"{part}@{socket.gethostname()}"

@@ -1,0 +1,103 @@
+"""The environment, read once. Every part gets the frozen result; nothing else looks at os.environ."""
+
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pneumowatch.errors import SettingsError
+
+PREFIX: Final = "PNEUMOWATCH_"
+SECRETS: Final = ("DATABASE_URL", "BROKER_URL")  # may come from the file named by PNEUMOWATCH_<NAME>_FILE
+EMBEDDED_BROKER: Final = "memory://"
+INBOX_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+class Settings(BaseSettings):
+    """What a deployment can set, each as PNEUMOWATCH_<NAME>; the defaults are the embedded ones of `up`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+    inboxes: Annotated[dict[str, Path], NoDecode] = Field(default={}, description="name=path,... of the shared folders")
+    data_dir: Path = Field(default=Path("data"), description="everything that pneumowatch itself writes")
+    database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in the data folder")
+    broker_url: str = Field(default=EMBEDDED_BROKER, description="Redis URL; the default lives inside one process")
+    model_dir: Path | None = Field(default=None, description="model store; empty: DATA_DIR/models")
+
+    settle_seconds: float = Field(default=5.0, ge=0, description="a file unchanged for this long is complete")
+    rescan_seconds: float = Field(default=60.0, gt=0, description="how often the folders are compared with the table")
+    sweep_seconds: float = Field(default=1.0, gt=0, description="how often forgotten rows are looked for")
+    lease_seconds: float = Field(default=120.0, gt=0, description="a claim without progress for this long is void")
+    max_attempts: int = Field(default=3, ge=1, description="worker deaths over one film alone before it is failed")
+
+    batch_size: int = Field(default=32, ge=1, le=1024, description="films of one predict, and of one message")
+    decoders: int = Field(default=0, ge=0, description="decoding child processes; 0: one a core, eight at most")
+    decode_seconds: float = Field(default=30.0, gt=0, description="time bound on reading one film")
+    max_bytes: int = Field(default=512 * 2**20, gt=0, description="bound on a film's file size")
+    max_pixels: int = Field(default=200_000_000, gt=0, description="bound on width x height of a film")
+
+    log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
+
+    @field_validator("inboxes", mode="before")
+    @classmethod
+    def _parse_inboxes(cls, value: Any) -> Any:
+        return parse_inboxes(value) if isinstance(value, str) else value
+
+    @cached_property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'pneumowatch.db'}"
+
+    @cached_property
+    def models(self) -> Path:
+        return self.model_dir or self.data_dir / "models"
+
+    @property
+    def embedded_queue(self) -> bool:
+        return self.broker_url.startswith(EMBEDDED_BROKER)
+
+    @property
+    def decoder_count(self) -> int:
+        return self.decoders or min(8, len(os.sched_getaffinity(0)))
+
+
+def parse_inboxes(text: str) -> dict[str, Path]:
+    """`a=/films/a,b=/films/b` as {name: absolute path}. Raises ValueError."""
+    inboxes: dict[str, Path] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, path = item.partition("=")
+        if not equals or not path or not INBOX_NAME.fullmatch(name):
+            raise ValueError(f"'{item}' is not name=path (name: lower-case letters, digits, - and _)")
+        if name in inboxes:
+            raise ValueError(f"the name '{name}' stands twice")
+        inboxes[name] = Path(path).absolute()
+    return inboxes
+
+
+def load(**overrides: Any) -> Settings:
+    """Settings from the environment; keyword arguments that are not None win (command-line options).
+
+    Raises:
+        SettingsError: names the variable and says what is wrong with it.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    for secret in SECRETS:
+        file = os.environ.get(f"{PREFIX}{secret}_FILE")
+        if file and f"{PREFIX}{secret}" not in os.environ:
+            given.setdefault(secret.lower(), _read_secret(secret, file))
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        faults = "; ".join(f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors())
+        raise SettingsError(f"A setting cannot be used. {faults}.") from None
+
+
+def _read_secret(name: str, file: str) -> str:
+    try:
+        return Path(file).read_text("utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"{PREFIX}{name}_FILE names a file that cannot be read: {error.strerror}.") from None

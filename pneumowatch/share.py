@@ -1,0 +1,95 @@
+"""Reading bytes from a shared folder: safely beneath its root, once, and with an answer for everything that goes wrong.
+
+Others write to these folders. A link, a pipe or a device that stands where a film was announced is never followed nor
+waited for, and a share that is away is told from a file that is gone.
+"""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pneumowatch.errors import FilmRejected, ShareAway
+
+# What a network share answers while it is away, comes back, or is busy; says nothing about the file.
+AWAY: Final = frozenset(
+    {errno.EIO, errno.ESTALE, errno.EBUSY, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EAGAIN}
+)
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """A file's content with the size (bytes) and mtime (integer nanoseconds) it had when reading ended."""
+
+    data: bytes
+    size: int
+    mtime_ns: int
+
+
+def read(root: Path, path: bytes, max_bytes: int) -> FileBytes:
+    """Read the file `path` (raw bytes, relative) beneath the inbox `root`, following no link on the way.
+
+    Raises:
+        ShareAway: the inbox does not answer.
+        FilmRejected: `vanished`, `no_permission`, `not_a_file`, `too_large` or `unreadable`.
+    """
+    try:
+        descriptor = _open_beneath(root, path)
+    except OSError as error:
+        raise _translate(error) from None
+    try:
+        with open(descriptor, "rb", buffering=0) as file:
+            return _read_whole(file.fileno(), max_bytes)
+    except OSError as error:
+        raise _translate(error) from None
+
+
+def _open_beneath(root: Path, path: bytes) -> int:
+    """Open component by component, each relative to the folder before it: no link can lead out in between."""
+    *folders, name = path.split(b"/")
+    if any(part in (b"", b".", b"..") for part in (*folders, name)):
+        raise FilmRejected("not_a_file", "The path is not one of a file inside the inbox.")
+    try:
+        # the root itself may be a link: the operator named it
+        here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ShareAway("The inbox does not exist at present.") from error
+    try:
+        for folder in folders:
+            below = os.open(folder, _FOLDER, dir_fd=here)
+            os.close(here)
+            here = below
+        return os.open(name, _FILE, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+def _read_whole(descriptor: int, max_bytes: int) -> FileBytes:
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        raise FilmRejected("not_a_file", "This is a folder, link, pipe or device, not a file.")
+    if before.st_size > max_bytes:
+        raise FilmRejected("too_large", f"The file has {before.st_size:,} bytes; at most {max_bytes:,} are read.")
+    data = bytearray()
+    while chunk := os.read(descriptor, max(before.st_size - len(data), 0) + 1):
+        data += chunk
+        if len(data) > max_bytes:  # it grows while it is read
+            raise FilmRejected("too_large", f"The file has more than {max_bytes:,} bytes.")
+    after = os.fstat(descriptor)
+    return FileBytes(bytes(data), after.st_size, after.st_mtime_ns)
+
+
+def _translate(error: OSError) -> FilmRejected | ShareAway:
+    if error.errno in AWAY:
+        return ShareAway("The share does not answer.")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return FilmRejected("vanished", "The file is no longer there.")
+    if error.errno in (errno.ELOOP, errno.ENXIO):
+        return FilmRejected("not_a_file", "This is a folder, link, pipe or device, not a file.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return FilmRejected("no_permission", "pneumowatch may not read this file; give its user read permission.")
+    return FilmRejected("unreadable", f"The file cannot be read: {os.strerror(error.errno or 0)}.")

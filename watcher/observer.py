@@ -1,0 +1,92 @@
+"""The thin edge to watchdog: file system events of all inboxes become signals on one queue."""
+
+import os
+import queue
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Final
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.inotify import InotifyObserver
+
+from pneumowatch.logs import get
+
+log = get("watcher")
+
+
+class Hint(Enum):
+    """What an event says of a path. `opened` and `closed without writing` say nothing, and are not listened to."""
+
+    COMPLETE = auto()  # closed after writing, or renamed into place
+    CHANGED = auto()  # created or written to; nobody said that it is finished
+    FOUND = auto()  # the rescan came upon a file that no row knows
+    FOLDER = auto()  # a folder appeared; what is in it may have been written before it was watched
+
+
+@dataclass(frozen=True)
+class Signal:
+    inbox: str
+    path: bytes
+    hint: Hint
+
+
+EVENTS: Final[list[type[FileSystemEvent]]] = [
+    FileClosedEvent, FileCreatedEvent, FileModifiedEvent, FileMovedEvent, DirCreatedEvent, DirMovedEvent,
+]  # fmt: skip
+
+
+class Observer:
+    """Watches inboxes with inotify. A folder that cannot be watched is left to the rescan, with a warning."""
+
+    def __init__(self, inboxes: dict[str, Path]) -> None:
+        self.signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+        self._inboxes = inboxes
+        self._observer = InotifyObserver(generate_full_events=True)
+
+    def start(self) -> None:
+        for inbox, root in self._inboxes.items():
+            handler = _Handler(inbox, root, self.signals)
+            try:
+                self._observer.schedule(handler, str(root), recursive=True, event_filter=EVENTS)
+            except OSError as error:
+                log.warning("no file events here; the folder is rescanned", inbox=inbox, error=error.strerror)
+        self._observer.start()
+
+    def stop(self) -> None:
+        self._observer.stop()
+        self._observer.join()
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, inbox: str, root: Path, signals: "queue.SimpleQueue[Signal]") -> None:
+        self._inbox = inbox
+        self._prefix = os.path.join(os.fsencode(root), b"")
+        self._signals = signals
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        match event:
+            case DirCreatedEvent():
+                self._say(event.src_path, Hint.FOLDER)
+            case DirMovedEvent():
+                self._say(event.dest_path, Hint.FOLDER)
+            case FileMovedEvent():
+                self._say(event.dest_path, Hint.COMPLETE)
+            case FileClosedEvent():
+                self._say(event.src_path, Hint.COMPLETE)
+            case FileCreatedEvent() | FileModifiedEvent():
+                self._say(event.src_path, Hint.CHANGED)
+
+    def _say(self, path: str | bytes, hint: Hint) -> None:
+        raw = os.fsencode(path)
+        if raw.startswith(self._prefix):
+            self._signals.put(Signal(self._inbox, raw[len(self._prefix) :], hint))

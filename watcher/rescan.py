@@ -1,0 +1,77 @@
+"""Walking a shared folder: every file in it, with the rule that ignores it where one does. Opens no file."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from db.seen import SeenFile
+from pneumowatch.errors import ShareAway
+from pneumowatch.logs import get
+from watcher.names import ignored
+
+log = get("watcher")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name found in an inbox. `rule` says why it is no scan, where it is none; then there is no `file`."""
+
+    path: bytes
+    file: SeenFile | None
+    rule: str | None
+
+
+def walk(inbox: str, root: Path, below: bytes = b"") -> Iterator[Entry]:
+    """Everything beneath an inbox that is no folder. Links are not followed.
+
+    Raises:
+        ShareAway: the inbox itself cannot be listed. A folder inside that cannot is left out and logged.
+    """
+    base = os.fsencode(root)
+    folders = [below]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(os.path.join(base, folder)) as entries:
+                for entry in entries:
+                    path = os.path.join(folder, entry.name)
+                    if entry.is_dir(follow_symlinks=False) and ignored(path) is None:
+                        folders.append(path)
+                    else:
+                        yield _entry(inbox, path, entry)
+        except OSError as error:
+            if folder == b"":
+                raise ShareAway(f"The inbox '{inbox}' cannot be listed: {error.strerror}.") from error
+            log.warning("a folder in an inbox cannot be listed", inbox=inbox, error=error.strerror)
+
+
+def look(inbox: str, root: Path, path: bytes) -> Entry | None:
+    """One path as `walk` would give it; None where nothing is there now, or a folder is."""
+    try:
+        status = os.lstat(os.path.join(os.fsencode(root), path))
+    except OSError:
+        return None
+    return None if stat.S_ISDIR(status.st_mode) else _judge(inbox, path, status)
+
+
+def _entry(inbox: str, path: bytes, entry: os.DirEntry[bytes]) -> Entry:
+    rule = ignored(path)
+    if rule is not None:
+        return Entry(path, None, rule)
+    try:
+        return _judge(inbox, path, entry.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return Entry(path, None, "gone")
+
+
+def _judge(inbox: str, path: bytes, status: os.stat_result) -> Entry:
+    rule = ignored(path)
+    if rule is None and stat.S_ISLNK(status.st_mode):
+        rule = "link"
+    elif rule is None and not stat.S_ISREG(status.st_mode):
+        rule = "not a file"
+    if rule is not None:
+        return Entry(path, None, rule)
+    return Entry(path, SeenFile(inbox, path, status.st_size, status.st_mtime_ns), None)

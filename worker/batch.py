@@ -1,0 +1,140 @@
+"""Batches: messages merged on their way in, films merged on their way into the model."""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, Protocol
+
+import numpy as np
+from celery import Celery
+from celery_batches import Batches
+from numpy.typing import NDArray
+
+from pneumowatch.film import Pixels
+
+FLUSH_SECONDS: Final = 0.05  # a lone message waits this long for company
+NEVER: Final = 2**31
+
+
+class Predictor(Protocol):
+    def predict(self, films: Pixels) -> NDArray[np.float32]: ...
+
+
+class FilmBatches(Batches):
+    """celery-batches that counts films, not messages, since one message may stand for one film or for a whole batch.
+
+    - The prefetch is bounded in films: each message weighs as many as it announces, by lowering the consumer's
+      prefetch count while the message is unacknowledged. A worker so never hoards what another could read.
+    - A flush happens when a batch of films is there, or after FLUSH_SECONDS.
+    - After a reconnect the strategy is built anew, but celery-batches keeps the old connection's timer and never
+      flushes again: the timer is dropped here. The in-process transport's timer is a thread of its own, so the count
+      and the flush stand under a lock.
+    """
+
+    abstract = True
+    flush_every = NEVER
+    flush_interval = FLUSH_SECONDS
+    batch_size = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.RLock()
+        self._films = 0
+
+    def Strategy(self, task: Batches, app: Celery, consumer: Any) -> Callable[..., None]:
+        with self._lock:
+            if self._tref is not None:
+                self._tref.cancel()
+            self._tref = None
+        accept = super().Strategy(task, app, consumer)
+
+        def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **options: Any) -> None:
+            weight = _films_announced(message)
+            consumer.qos.decrement_eventually(weight - 1)
+
+            def weighed_ack(*args: Any, **kwargs: Any) -> Any:
+                consumer.qos.increment_eventually(weight - 1)
+                return ack(*args, **kwargs)
+
+            with self._lock:
+                accept(message, body, weighed_ack, reject, callbacks, **options)
+                self._films += weight
+                if self._films >= self.batch_size:
+                    self._do_flush()
+
+        return handle
+
+    def _do_flush(self) -> None:
+        with self._lock:
+            self._films = 0
+            super()._do_flush()
+
+
+def _films_announced(message: Any) -> int:
+    """How many scan ids a message carries; at least one, so that a message of another make cannot upset the count."""
+    try:
+        return max(1, len(message.payload[0][0]))
+    except (LookupError, TypeError, ValueError):
+        return 1
+
+
+class Batcher:
+    """Merges the films of several claims into one predict, cut whenever the model is free.
+
+    One thread owns the model. While it predicts, the next claims decode; what has come by the time it is done makes the
+    next batch, so batches grow with the load and a lone film never waits for others.
+    """
+
+    def __init__(self, predictor: Predictor, batch_size: int) -> None:
+        self._predictor = predictor
+        self._batch_size = batch_size
+        self._waiting: queue.SimpleQueue[tuple[Pixels, Future[NDArray[np.float32]]] | None] = queue.SimpleQueue()
+        self._held: tuple[Pixels, Future[NDArray[np.float32]]] | None = None  # did not fit into the last batch
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+
+    def predict(self, films: Pixels) -> NDArray[np.float32]:
+        """Probabilities (n,) of films (n, side, side), n up to the batch size; blocks. Raises what the model raised."""
+        future: Future[NDArray[np.float32]] = Future()
+        self._waiting.put((films, future))
+        return future.result()
+
+    def close(self) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            try:
+                output = self._predictor.predict(np.concatenate([films for films, _ in batch]))
+            except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+                for _, future in batch:
+                    future.set_exception(error)
+                continue
+            start = 0
+            for films, future in batch:
+                future.set_result(output[start : start + len(films)])
+                start += len(films)
+
+    def _next_batch(self) -> list[tuple[Pixels, Future[NDArray[np.float32]]]]:
+        """What waits, up to the batch size; blocks for the first. Empty at the end."""
+        first = self._held or self._waiting.get()
+        self._held = None
+        if first is None:
+            return []
+        batch, count = [first], len(first[0])
+        while count < self._batch_size:
+            try:
+                item = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                self._waiting.put(None)  # the end, after this batch
+                break
+            if count + len(item[0]) > self._batch_size:
+                self._held = item
+                break
+            batch.append(item)
+            count += len(item[0])
+        return batch

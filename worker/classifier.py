@@ -1,0 +1,108 @@
+"""The loaded network: uint8 films in, probabilities out. The only module of the worker that imports TensorFlow."""
+
+import os
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumowatch.errors import ModelError, SettingsError
+from pneumowatch.film import Pixels
+from pneumowatch.model import REFERENCE, ModelFolder
+
+REFERENCE_TOLERANCE: Final = 1e-3  # engines differ by 1e-6; a wrong or damaged network by far more
+SMALL_BATCH: Final = 8
+
+
+class Classifier:
+    """One network on one device.
+
+    Films are padded to one of a few fixed batch shapes, all run once at start: TensorFlow prepares anew for each shape
+    it meets, and a lone film must not pay for that, nor for a whole batch.
+
+    Args:
+        folder: verified and loaded here, with Keras' safe mode.
+        batch_size: the largest batch.
+        device: `cpu`, `gpu:N`, or None for what TensorFlow picks.
+
+    Raises:
+        ModelError: the folder is damaged, or its network does not give its own reference outputs.
+        SettingsError: TensorFlow does not see the device.
+    """
+
+    def __init__(self, folder: ModelFolder, batch_size: int, device: str | None = None) -> None:
+        folder.verify()
+        self.version = folder.version
+        self.side = folder.side
+        self.threshold = folder.threshold
+        self._shapes = sorted({1, min(SMALL_BATCH, batch_size), batch_size})
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import tensorflow as tf
+
+        self._tf = tf
+        _choose_device(tf, device)
+        self._network = _load(folder)
+        signature = tf.TensorSpec((None, self.side, self.side, 1), tf.uint8)
+        self._run = tf.function(lambda films: self._network(films, training=False), input_signature=[signature])
+        for shape in self._shapes:
+            self.predict(np.zeros((shape, self.side, self.side), np.uint8))
+        self._check(folder)
+
+    def predict(self, films: Pixels) -> NDArray[np.float32]:
+        """Probabilities of pneumonia, float32 (n,), of films, uint8 (n, side, side), n up to the batch size.
+
+        Raises ModelError where the network gives something that is no probability.
+        """
+        count = len(films)
+        shape = next(shape for shape in self._shapes if shape >= count)
+        padded = np.zeros((shape, self.side, self.side, 1), np.uint8)
+        padded[:count, :, :, 0] = films
+        output = self._run(self._tf.constant(padded)).numpy()[:count, 0].astype(np.float32)
+        if not (np.isfinite(output).all() and (output >= 0).all() and (output <= 1).all()):
+            raise ModelError(f"The model {self.version} gives outputs that are no probabilities.")
+        return output
+
+    def _check(self, folder: ModelFolder) -> None:
+        try:
+            with np.load(folder.path / REFERENCE, allow_pickle=False) as reference:
+                films, expected = reference["films"][..., 0], reference["probabilities"]
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{folder.path / REFERENCE} cannot be read: {error}.") from error
+        got = np.concatenate([self.predict(films[i : i + 1]) for i in range(len(films))])
+        if not np.allclose(got, expected, atol=REFERENCE_TOLERANCE):
+            raise ModelError(f"The model {self.version} does not give its own reference outputs on this machine.")
+
+
+def _load(folder: ModelFolder) -> Any:
+    import keras
+
+    try:
+        network = keras.saving.load_model(folder.weights, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever a damaged file leads it to
+        raise ModelError(f"{folder.weights} cannot be loaded: {type(error).__name__}.") from error
+    expected = (None, folder.side, folder.side, 1)
+    if tuple(network.input_shape) != expected:
+        raise ModelError(f"{folder.weights} takes {network.input_shape}, its card says {expected}.")
+    return network
+
+
+def _choose_device(tf: Any, device: str | None) -> None:
+    """Raises SettingsError rather than run on the CPU in silence where a GPU was asked for."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if device is None:
+        chosen = gpus
+    elif device == "cpu":
+        chosen = []
+    else:
+        kind, _, number = device.partition(":")
+        if kind != "gpu" or not number.isdigit():
+            raise SettingsError(f"'{device}' is no device; say cpu or gpu:0, gpu:1, ...")
+        if int(number) >= len(gpus):
+            raise SettingsError(f"TensorFlow does not see {device} (it sees {len(gpus)} GPUs); see `nvidia-smi`.")
+        chosen = [gpus[int(number)]]
+    try:
+        tf.config.set_visible_devices(chosen, "GPU")
+        for gpu in chosen:
+            tf.config.experimental.set_memory_growth(gpu, True)  # others share the card
+    except RuntimeError as error:
+        raise SettingsError(f"The device cannot be changed once TensorFlow runs: {error}.") from error

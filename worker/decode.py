@@ -1,0 +1,146 @@
+"""Decoding in child processes: a file that is bad, hangs or brings its decoder down costs itself and nothing else.
+
+The children are spawned, never forked (TensorFlow's threads do not survive a fork), and import neither TensorFlow nor
+the database.
+"""
+
+import hashlib
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from concurrent.futures import Future, TimeoutError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pebble import ProcessExpired, ProcessPool
+
+from pneumowatch import film, share
+from pneumowatch.errors import FilmRejected, ShareAway
+
+CHUNK: Final = 8  # films of one errand; a message to a child costs as much as a small film
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a film may cost: bytes, pixels, and seconds of decoding."""
+
+    max_bytes: int
+    max_pixels: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A film to be fetched: which scan, from which inbox root, its raw path bytes beneath it."""
+
+    scan_id: int
+    root: Path
+    path: bytes
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A film's pixels, uint8 (side, side), and what the file was when they were read."""
+
+    scan_id: int
+    pixels: film.Pixels
+    sha256: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Undecoded:
+    """A file without pixels, and why. `size` and `mtime_ns` where it could be read at all."""
+
+    scan_id: int
+    reason: str
+    sentence: str
+    sha256: str | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Away:
+    """Its share does not answer; nothing is known of the file."""
+
+    scan_id: int
+
+
+Fetched = Decoded | Undecoded | Away
+
+
+def fetch(errands: Sequence[Errand], side: int, bounds: Bounds) -> list[Fetched]:
+    """Read, hash and decode, in this process. What `classify` does at once, a child does for the worker."""
+    return [_fetch_one(errand, side, bounds) for errand in errands]
+
+
+def _fetch_one(errand: Errand, side: int, bounds: Bounds) -> Fetched:
+    try:
+        file = share.read(errand.root, errand.path, bounds.max_bytes)
+    except ShareAway:
+        return Away(errand.scan_id)
+    except FilmRejected as fault:
+        return Undecoded(errand.scan_id, fault.reason, fault.sentence)
+    sha256 = hashlib.sha256(file.data).hexdigest()
+    try:
+        pixels = film.decode(file.data, side, bounds.max_pixels)
+    except FilmRejected as fault:
+        return Undecoded(errand.scan_id, fault.reason, fault.sentence, sha256, file.size, file.mtime_ns)
+    return Decoded(errand.scan_id, pixels, sha256, file.size, file.mtime_ns)
+
+
+class Decoders:
+    """A pool of decoding children."""
+
+    def __init__(self, count: int, side: int, bounds: Bounds) -> None:
+        self._count = count
+        self._side = side
+        self._bounds = bounds
+        self._pool = ProcessPool(
+            max_workers=count, context=multiprocessing.get_context("spawn"), initializer=_prepare_child
+        )
+
+    def warm(self) -> None:
+        """Start the children now, so that the first film does not wait for them."""
+        for future in [self._pool.schedule(_nothing) for _ in range(self._count)]:
+            future.result()
+
+    def fetch(self, errands: Sequence[Errand]) -> list[Fetched]:
+        """Decode in the children; blocks until each film has an answer."""
+        size = max(1, min(CHUNK, -(-len(errands) // self._count)))
+        chunks = [errands[start : start + size] for start in range(0, len(errands), size)]
+        waiting = [(chunk, self._schedule(chunk)) for chunk in chunks]
+        return [fetched for chunk, future in waiting for fetched in self._collect(chunk, future)]
+
+    def close(self) -> None:
+        self._pool.close()
+        self._pool.join()
+
+    def _schedule(self, errands: Sequence[Errand]) -> "Future[list[Fetched]]":
+        # the bound is on one film; one slow film in a chunk must not pass for several fast ones, hence the retry below
+        return self._pool.schedule(fetch, args=(errands, self._side, self._bounds), timeout=self._bounds.seconds)
+
+    def _collect(self, errands: Sequence[Errand], future: "Future[list[Fetched]]") -> list[Fetched]:
+        """A chunk's films; where one of them cost its child, each is tried again by itself to find out which."""
+        try:
+            return future.result()
+        except TimeoutError:
+            reason, sentence = "too_slow", f"Reading it took longer than {self._bounds.seconds:g} seconds."
+        except ProcessExpired:
+            reason, sentence = "unreadable", "The image is damaged in a way that stops its decoder."
+        if len(errands) == 1:
+            return [Undecoded(errands[0].scan_id, reason, sentence)]
+        alone = [[errand] for errand in errands]
+        return [fetched for one in alone for fetched in self._collect(one, self._schedule(one))]
+
+
+def _prepare_child() -> None:
+    # Ctrl-C reaches the whole terminal group; the parent decides when its children end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,55 @@
+"""Classifying right here: the worker's reader and model on a few named files, without queue and database."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from db.states import State
+from pneumowatch.model import ModelFolder, champion
+from pneumowatch.settings import Settings
+from worker.classifier import Classifier
+from worker.decode import Bounds, Decoded, Errand, Fetched, Undecoded, fetch
+
+
+def classify_files(files: list[Path], settings: Settings, model: Path | None) -> list[dict[str, Any]]:
+    """One row a file, in their order: path, state, reason, sentence, probability, flagged, threshold, model_version."""
+    folder = ModelFolder.read(model) if model else champion(settings.models)
+    bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds)
+    classifier = Classifier(folder, settings.batch_size)
+    rows = []
+    for batch in _batches(files, settings.batch_size):
+        fetched = [_fetch(number, file, folder.side, bounds) for number, file in enumerate(batch)]
+        films = [one for one in fetched if isinstance(one, Decoded)]
+        found = classifier.predict(np.stack([film.pixels for film in films])) if films else []
+        probabilities = {film.scan_id: float(p) for film, p in zip(films, found, strict=True)}
+        rows += [
+            _row(file, one, probabilities.get(one.scan_id), folder) for file, one in zip(batch, fetched, strict=True)
+        ]
+    return rows
+
+
+def _fetch(number: int, file: Path, side: int, bounds: Bounds) -> Fetched:
+    real = file.resolve()  # unlike in a shared folder, whoever named a link meant it
+    return fetch([Errand(number, real.parent, bytes(real).rpartition(b"/")[2])], side, bounds)[0]
+
+
+def _row(file: Path, fetched: Fetched, probability: float | None, folder: ModelFolder) -> dict[str, Any]:
+    undecoded = fetched if isinstance(fetched, Undecoded) else None
+    return {
+        "path": str(file),
+        "state": State.REJECTED if probability is None else State.CLASSIFIED,
+        "reason": undecoded.reason if undecoded else ("vanished" if probability is None else None),
+        "sentence": undecoded.sentence if undecoded else None,
+        "probability": probability,
+        "flagged": None if probability is None else probability >= folder.threshold,
+        "threshold": folder.threshold,
+        "model_version": folder.version,
+    }
+
+
+def _batches(files: Iterable[Path], size: int) -> Iterator[list[Path]]:
+    files = list(files)
+    for start in range(0, len(files), size):
+        yield files[start : start + size]

@@ -1,0 +1,64 @@
+"""The Celery side of a worker: the one task, and the process that runs it."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+from celery import Celery
+from celery.worker import state as celery_state
+
+from pneumowatch.errors import ShuttingDown
+from pneumowatch.logs import get
+from pneumowatch.queue import FILMS, READ_SCANS
+from pneumowatch.settings import Settings
+from worker.batch import FilmBatches
+from worker.room import ReadingRoom
+
+log = get("worker")
+
+THREADS: Final = 4  # claims in flight: one is predicted, the others are read, decoded or written meanwhile
+BATCHES_AHEAD: Final = 4  # prefetched
+
+
+def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
+    """Give the app its task, bound to this process' reading room."""
+
+    @app.task(base=FilmBatches, name=READ_SCANS, batch_size=batch_size)  # type: ignore[untyped-decorator]
+    def read_scans(requests: Sequence[Any]) -> None:
+        licence = sum(len(request.args[0]) for request in requests)
+        try:
+            room.read(licence)
+        except ShuttingDown:
+            log.info("left films to the next worker; shutting down")
+        except Exception:
+            # celery-batches would acknowledge the whole batch and forget it. The rows are still claimed: their lease
+            # runs out, and the sweep hands each film to a worker that reads it alone.
+            log.exception("a batch could not be read; its films are tried again after their lease", films=licence)
+
+
+def run_worker(app: Celery, settings: Settings, stop: threading.Event) -> int:
+    """Consume until SIGTERM, SIGINT or `stop`; then drain: finish what is claimed, hand back what is not.
+
+    Must be called in the main thread (Celery installs signal handlers). Returns the exit code.
+    """
+    worker = app.Worker(
+        pool="threads",
+        concurrency=THREADS,
+        prefetch_multiplier=BATCHES_AHEAD * settings.batch_size // THREADS,  # one message weighs one film at least
+        queues=[FILMS],
+        hostname=None,
+        loglevel="WARNING",
+        quiet=True,
+        without_heartbeat=True,
+        without_gossip=True,
+        without_mingle=True,
+    )
+    threading.Thread(target=_end_with, args=(stop,), name="worker-stop", daemon=True).start()
+    worker.start()
+    stop.set()
+    return int(worker.exitcode or 0)
+
+
+def _end_with(stop: threading.Event) -> None:
+    stop.wait()
+    celery_state.should_stop = 0
