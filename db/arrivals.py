@@ -23,7 +23,7 @@ class Arrivals:
 
 
 def unknown(connection: Connection, files: Sequence[SeenFile]) -> list[SeenFile]:
-    """Those of `files` that `arrive` would do something about. Reads only: the rescan asks it of every file there is."""
+    """Those of `files` that `arrive` would do something about. Reads only: the rescan asks it of every file."""
     rows = _latest_rows(connection, files)
     return [file for file in files if _differs(rows.get((file.inbox, file.path_sha256), []), file)]
 

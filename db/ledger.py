@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, select, update
 
 from db.dialect import insert_new
 from db.models import Content, Prediction, Scan, ScanEvent
@@ -19,7 +19,6 @@ from db.seen import SeenFile
 from db.states import REQUEUEABLE, Reason, State
 
 Condition = ColumnElement[bool]
-RunningRow = Row[tuple[int, str | None, datetime | None]]
 
 SCANS: Final[Any] = Scan.__table__
 CONTENTS: Final[Any] = Content.__table__
@@ -234,7 +233,7 @@ def _own_contents(connection: Connection, outcomes: list[Classified]) -> dict[st
     connection.execute(insert_new(connection, CONTENTS), rows)
     hashes = {outcome.sha256 for outcome in outcomes}
     found = connection.execute(select(Content.sha256, Content.scan_id).where(Content.sha256.in_(hashes)))
-    return {sha256: scan_id for sha256, scan_id in found}
+    return dict(found.tuples().all())
 
 
 def _write_predictions(connection: Connection, outcomes: list[Classified], at: datetime) -> None:
@@ -243,7 +242,7 @@ def _write_predictions(connection: Connection, outcomes: list[Classified], at: d
         {**{name: getattr(o, name) for name in shared}, "key": o.scan_id, "sha256": o.sha256, "caution": o.caution}
         for o in outcomes
     ]
-    columns = {name: bindparam(name) for name in (*shared, "sha256", "caution")}
+    columns: dict[str, Any] = {name: bindparam(name) for name in (*shared, "sha256", "caution")}
     connection.execute(
         update(SCANS).where(SCANS.c.id == bindparam("key")).values(**_final(State.CLASSIFIED, at), **columns), values
     )

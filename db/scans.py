@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Boolean, Connection, func, select, text
 
-from db.models import Model, Scan
+from db.models import Model, Scan, UtcDateTime
 from db.states import FINAL, WAITING, State
 
+TYPED: Final[dict[str, Any]] = {
+    "flagged": Boolean,
+    **dict.fromkeys(("received_at", "finished_at", "reviewed_at"), UtcDateTime),
+}
 LISTED: Final = ("flagged_cases", "unscored_cases", "scan_ledger")
 
 
@@ -42,13 +46,14 @@ def oldest_waiting(connection: Connection) -> datetime | None:
 
 
 def size_of(connection: Connection, view: str, unread: bool = False) -> int:
-    return connection.scalar(text(f"SELECT count(*) {_from(view, unread)}")) or 0  # noqa: S608 - a name of ours
+    return connection.scalar(text(f"SELECT count(*) {_from(view, unread)}")) or 0
 
 
 def listing(connection: Connection, view: str, limit: int, unread: bool = False) -> Sequence[dict[str, Any]]:
     """The first `limit` rows of one of the SQL views, in the view's order, each as {column: value}."""
-    found = connection.execute(text(f"SELECT * {_from(view, unread)} LIMIT :limit"), {"limit": limit})  # noqa: S608
-    return [dict(row) for row in found.mappings()]
+    # SQLite has neither times nor booleans: the types say what its text and numbers stand for
+    statement = text(f"SELECT * {_from(view, unread)} LIMIT :limit").columns(**TYPED)
+    return [dict(row) for row in connection.execute(statement, {"limit": limit}).mappings()]
 
 
 def champion(connection: Connection) -> str | None:

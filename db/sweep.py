@@ -4,7 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
@@ -88,11 +89,11 @@ class Sweeper:
             try:
                 self._ring(ids)
             except BrokerAway:
-                self._database.write(lambda c, ids=ids: ledger.unring(c, ids))
+                self._database.write(partial(ledger.unring, ids=ids))
                 raise
 
 
-def _running(connection: Connection) -> Sequence[ledger.RunningRow]:
+def _running(connection: Connection) -> Sequence[Any]:
     return connection.execute(
         select(Scan.id, Scan.claim_token, Scan.leased_until).where(Scan.state == State.RUNNING)
     ).all()

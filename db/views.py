@@ -11,7 +11,10 @@ WAITING_CAP_MINUTES: Final = 60  # a film that waits longer than this counts as 
 
 NAMES: Final = ("unscored_cases", "flagged_cases", "scan_ledger")
 
-_IDENTITY: Final = "s.id AS scan_id, s.inbox AS source, s.path, s.state, s.reason, s.detail, s.priority, s.received_at, s.finished_at, s.sha256"
+_IDENTITY: Final = (
+    "s.id AS scan_id, s.inbox AS source, s.path, s.state, s.reason, s.detail, s.priority, "
+    "s.received_at, s.finished_at, s.sha256"
+)
 _REVIEW: Final = "s.verdict, s.reviewer, s.reviewed_at, s.duplicate_of, s.superseded_by"
 _HEADER: Final = "s.study_uid, s.series_uid, s.sop_uid, s.accession_number, s.modality, s.view_position, s.age_years"
 _OWN_RESULT: Final = "s.probability, s.flagged, s.caution, s.model_version, s.threshold"

@@ -53,9 +53,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError:
         kinds = ", ".join(FORMATS)
         raise FilmRejected("unsupported", f"This is not an image of a kind that is read here ({kinds}).") from None
-    except (
-        Exception
-    ):  # decoders raise whatever a damaged header leads them to: SyntaxError, struct.error, KeyError, ...
+    except Exception:  # noqa: BLE001 - a damaged header raises SyntaxError, struct.error, KeyError, ...
         raise _unreadable() from None
     width, height = image.size
     if width * height > max_pixels:
@@ -71,7 +69,7 @@ def _reduce(image: Image.Image, side: int) -> Pixels:
         image.load()
         image = ImageOps.exif_transpose(image)
         gray = _to_gray(image)
-    except Exception:  # as in _open: a damaged body raises OSError, SyntaxError, struct.error, MemoryError, ...
+    except Exception:  # noqa: BLE001 - as in _open: a damaged body raises whatever it leads a decoder to
         raise _unreadable() from None
     return np.asarray(gray.resize((side, side), Image.Resampling.BILINEAR))
 

@@ -1,13 +1,36 @@
 """Log lines of every part, ours and the libraries', in one form on standard error. They name scan ids, never files."""
 
 import logging
+import os
 import sys
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, TextIO
 
 import structlog
 
 # Libraries that tell too much at INFO, or tell message contents.
 QUIET: Final = ("celery", "kombu", "amqp", "alembic", "sqlalchemy", "watchdog", "PIL", "tensorflow", "absl", "h5py")
+
+
+# A descriptor of our own for standard error, so that `hush` can silence libraries without silencing us.
+STDERR: Final[TextIO] = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def hush() -> Iterator[None]:
+    """Send to nowhere what libraries write to file descriptor 2 itself, as TensorFlow's do while they are loaded,
+    before any setting that quietens them is in force. Exceptions and our own logs are not touched."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def configure(log_format: str = "console", level: int = logging.INFO) -> None:
@@ -26,9 +49,9 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [structlog.dev.ConsoleRenderer(colors=STDERR.isatty())]
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(STDERR)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
-from celery import Celery
+from celery import Celery, signals
 from kombu.exceptions import OperationalError as KombuError
 from redis.exceptions import RedisError
 
@@ -40,6 +40,11 @@ def make_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
     )
     return app
+
+
+@signals.setup_logging.connect(weak=False)
+def _leave_logging_alone(**_: Any) -> None:
+    """Celery sets up logging itself unless somebody answers this signal; `pneumowatch.logs` has done it."""
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:

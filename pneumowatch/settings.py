@@ -13,7 +13,7 @@ from pneumowatch.errors import SettingsError
 
 PREFIX: Final = "PNEUMOWATCH_"
 SECRETS: Final = ("DATABASE_URL", "BROKER_URL")  # may come from the file named by PNEUMOWATCH_<NAME>_FILE
-EMBEDDED_BROKER: Final = "memory://"
+EMBEDDED_BROKER: Final = "memory://localhost/"
 INBOX_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
 
     @property
     def embedded_queue(self) -> bool:
-        return self.broker_url.startswith(EMBEDDED_BROKER)
+        return self.broker_url.startswith("memory:")
 
     @property
     def decoder_count(self) -> int:

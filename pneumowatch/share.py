@@ -42,10 +42,11 @@ def read(root: Path, path: bytes, max_bytes: int) -> FileBytes:
     except OSError as error:
         raise _translate(error) from None
     try:
-        with open(descriptor, "rb", buffering=0) as file:
-            return _read_whole(file.fileno(), max_bytes)
+        return _read_whole(descriptor, max_bytes)
     except OSError as error:
         raise _translate(error) from None
+    finally:
+        os.close(descriptor)
 
 
 def _open_beneath(root: Path, path: bytes) -> int:

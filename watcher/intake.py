@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -185,7 +186,7 @@ class Watcher:
     def _rescan(self, inbox: str, root: Path) -> None:
         try:
             for files in _chunks(entry.file for entry in rescan.walk(inbox, root) if entry.file is not None):
-                for file in self._database.read(lambda connection, files=files: arrivals.unknown(connection, files)):
+                for file in self._database.read(partial(arrivals.unknown, files=files)):
                     self._observer.signals.put(Signal(inbox, file.path, Hint.FOUND))
                 if self._stop.is_set():
                     return

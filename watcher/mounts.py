@@ -10,7 +10,7 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 def kind(path: Path, mountinfo: str | None = None) -> str:
-    """The file system type under `path` (`ext4`, `nfs4`, `cifs`, `fuse.sshfs`, ...); `unknown` where Linux will not say."""
+    """The file system type under `path` (`ext4`, `nfs4`, `cifs`, `fuse.sshfs`, ...); `unknown` where none is told."""
     text = mountinfo if mountinfo is not None else _read_mounts()
     best, found = "", "unknown"
     real = os.path.realpath(path)

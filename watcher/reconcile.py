@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +47,7 @@ def reconcile(database: Database, inboxes: dict[str, Path]) -> Report:
     for inbox, root in inboxes.items():
         for entries in _chunks(rescan.walk(inbox, root)):
             files = [entry.file for entry in entries if entry.file is not None]
-            missing = database.read(lambda connection, files=files: arrivals.unknown(connection, files))
+            missing = database.read(partial(arrivals.unknown, files=files))
             report.files += len(files) - len(missing)
             report.unlisted += [Unlisted(inbox, file.path, MISSING) for file in missing]
             report.unlisted += [Unlisted(inbox, e.path, e.rule) for e in entries if e.rule not in (None, "gone")]

@@ -41,6 +41,7 @@ class FilmBatches(Batches):
         super().__init__()
         self._lock = threading.RLock()
         self._films = 0
+        self._tref: Any
 
     def Strategy(self, task: Batches, app: Celery, consumer: Any) -> Callable[..., None]:
         with self._lock:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pneumowatch.errors import ModelError, SettingsError
 from pneumowatch.film import Pixels
+from pneumowatch.logs import hush
 from pneumowatch.model import REFERENCE, ModelFolder
 
 REFERENCE_TOLERANCE: Final = 1e-3  # engines differ by 1e-6; a wrong or damaged network by far more
@@ -37,7 +38,8 @@ class Classifier:
         self.threshold = folder.threshold
         self._shapes = sorted({1, min(SMALL_BATCH, batch_size), batch_size})
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        import tensorflow as tf
+        with hush():
+            import tensorflow as tf
 
         self._tf = tf
         _choose_device(tf, device)

@@ -22,8 +22,8 @@ def classify_files(files: list[Path], settings: Settings, model: Path | None) ->
     for batch in _batches(files, settings.batch_size):
         fetched = [_fetch(number, file, folder.side, bounds) for number, file in enumerate(batch)]
         films = [one for one in fetched if isinstance(one, Decoded)]
-        found = classifier.predict(np.stack([film.pixels for film in films])) if films else []
-        probabilities = {film.scan_id: float(p) for film, p in zip(films, found, strict=True)}
+        found = classifier.predict(np.stack([film.pixels for film in films])).tolist() if films else []
+        probabilities: dict[int, float] = {film.scan_id: p for film, p in zip(films, found, strict=True)}
         rows += [
             _row(file, one, probabilities.get(one.scan_id), folder) for file, one in zip(batch, fetched, strict=True)
         ]

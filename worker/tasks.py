@@ -1,10 +1,12 @@
 """The Celery side of a worker: the one task, and the process that runs it."""
 
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.worker import state as celery_state
 
 from pneumowatch.errors import ShuttingDown
@@ -23,7 +25,7 @@ BATCHES_AHEAD: Final = 4  # prefetched
 def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
     """Give the app its task, bound to this process' reading room."""
 
-    @app.task(base=FilmBatches, name=READ_SCANS, batch_size=batch_size)  # type: ignore[untyped-decorator]
+    @app.task(base=FilmBatches, name=READ_SCANS, batch_size=batch_size)
     def read_scans(requests: Sequence[Any]) -> None:
         licence = sum(len(request.args[0]) for request in requests)
         try:
@@ -41,6 +43,8 @@ def run_worker(app: Celery, settings: Settings, stop: threading.Event) -> int:
 
     Must be called in the main thread (Celery installs signal handlers). Returns the exit code.
     """
+    # Celery warns that root must not unpickle messages; only JSON is accepted here
+    warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(
         pool="threads",
         concurrency=THREADS,

@@ -15,7 +15,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     help=(
-        "Watches shared folders for chest x-rays, classifies them in batches and keeps a closed ledger of every file.\n\n"
+        "Watches shared folders for chest x-rays, classifies them in batches, and keeps a closed ledger "
+        "of every file.\n\n"
         "Start with [bold]pneumowatch up[/bold], drop films into the inbox, and look with "
         "[bold]pneumowatch flagged[/bold]. For research and triage; no medical device."
     ),
@@ -24,7 +25,7 @@ app = typer.Typer(
 for panel, commands in {
     "Run": (run.up, run.watch, run.work, run.schedule, run.demo),
     "Look and mend": (query.flagged, query.unscored, query.status, query.reconcile, query.requeue, query.classify),
-    #"School": (school.train,),
+    # "School": (school.train,),
     "Care": (admin.doctor,),
 }.items():
     for command in commands:

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from pneumowatch import settings
-
 database = typer.Typer(
     no_args_is_help=True, help="The database's tables: bring them up to date, or look where they stand."
 )
@@ -23,6 +21,7 @@ def upgrade(data: Data = None) -> None:
     """Make or mend the tables and views for this version. Safe to repeat."""
     from db import schema
     from db.session import Database
+    from pneumowatch import settings
 
     given = settings.load(data_dir=data)
     if not given.database_url:
@@ -36,6 +35,7 @@ def current(data: Data = None, json: Json = False) -> None:
     """Print the database's revision and the one this version wants. Ends with 1 where they differ."""
     from db import schema
     from db.session import Database
+    from pneumowatch import settings
     from pneumowatch.cli.output import print_json
 
     have, want = schema.current(Database(settings.load(data_dir=data).database)), schema.head()
@@ -51,6 +51,7 @@ def check(data: Data = None) -> None:
     """Compare the tables with what this version expects, column by column. Ends with 1 where they differ."""
     from db import schema
     from db.session import Database
+    from pneumowatch import settings
 
     connected = Database(settings.load(data_dir=data).database)
     schema.require_current(connected)
@@ -66,6 +67,7 @@ def doctor(data: Data = None, json: Json = False) -> None:
 
     Ends with 1 where something would keep films from being read.
     """
+    from pneumowatch import settings
     from pneumowatch.cli.checkup import examine
     from pneumowatch.cli.output import print_json, print_table
 

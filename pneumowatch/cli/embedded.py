@@ -4,7 +4,7 @@ import fcntl
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -93,8 +93,13 @@ class _Embedded:
     def _show_progress(self) -> None:
         """Draw the bar, and end the run once every film has a final state."""
         columns = (
-            TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TextColumn("films"), TimeElapsedColumn(), TimeRemainingColumn(),
-        )  # fmt: skip
+            TextColumn("reading"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("films"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         try:
             before = self._database.read(scans.finished)
             with Progress(*columns, console=errors) as progress:
@@ -119,10 +124,8 @@ class _Embedded:
             given.max_attempts,
             part_name("sweep"),
         )
-        try:
+        with suppress(ShuttingDown):
             sweeper.run(self._stop, given.sweep_seconds)
-        except ShuttingDown:
-            pass
 
     def _greet(self) -> None:
         data = self._settings.data_dir

@@ -3,14 +3,19 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pneumowatch.logs import STDERR
+
+LONG: Final = ("path", "detail", "sentence", "finding", "rule")  # columns that may be folded
+
 console = Console()
-errors = Console(stderr=True)
+errors = Console(file=STDERR)
 
 
 def print_json(value: Any) -> None:
@@ -18,9 +23,10 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        long = column in LONG
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=not long, min_width=20 if long else None)
     for row in rows:
         table.add_row(*(cell(row[column]) for column in columns))
     console.print(table)

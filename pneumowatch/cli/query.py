@@ -1,11 +1,9 @@
 """Commands that look into the ledger and mend it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-
-from pneumowatch import settings
 
 if TYPE_CHECKING:
     from db.session import Database
@@ -16,8 +14,8 @@ Data = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many rows.")]
 
-FLAGGED_COLUMNS: Final = ("scan_id", "probability", "source", "path", "received_at", "caution", "verdict", "reviewer")
-UNSCORED_COLUMNS: Final = ("scan_id", "state", "reason", "detail", "source", "path", "received_at")
+FLAGGED_COLUMNS: Final = ("scan_id", "probability", "path", "source", "received_at", "verdict")
+UNSCORED_COLUMNS: Final = ("scan_id", "state", "reason", "detail", "path", "source")
 
 
 def flagged(data: Data = None, limit: Limit = 50, unread: bool = False, json: Json = False) -> None:
@@ -44,8 +42,9 @@ def status(data: Data = None, json: Json = False) -> None:
     database = open_database(data)
     sources = database.read(scans.counts_by_source)
     oldest = database.read(scans.oldest_waiting)
+    counts = database.read(scans.counts)
     report = {
-        "counts": database.read(scans.counts),
+        "counts": counts,
         "sources": sources,
         "flagged": database.read(lambda c: scans.size_of(c, "flagged_cases")),
         "flagged_unread": database.read(lambda c: scans.size_of(c, "flagged_cases", unread=True)),
@@ -55,10 +54,8 @@ def status(data: Data = None, json: Json = False) -> None:
     }
     if json:
         return print_json(report)
-    rows = [{"source": name, **counts} for name, counts in sources.items()]
-    print_table(
-        "Films by source and state", [*rows, {"source": "all", **report["counts"]}], ["source", *report["counts"]]
-    )
+    rows = [{"source": name, **of_source} for name, of_source in sources.items()]
+    print_table("Films by source and state", [*rows, {"source": "all", **dict(counts)}], ["source", *counts])
     waited = report["oldest_waiting_seconds"]
     console.print(f"flagged: {report['flagged']} ({report['flagged_unread']} without a verdict)")
     console.print(f"unscored: {report['unscored']}" + ("  -> pneumowatch unscored" if report["unscored"] else ""))
@@ -75,6 +72,7 @@ def reconcile(
 
     Ends with 1 where a file is missing from the ledger. A running watcher registers such files at its next rescan.
     """
+    from pneumowatch import settings
     from pneumowatch.cli.output import console, print_json, print_table, printable
     from pneumowatch.cli.run import choose_inboxes
     from watcher.reconcile import reconcile as hold
@@ -116,9 +114,13 @@ def requeue(
 
     if reason is not None and reason not in set(Reason):
         raise typer.BadParameter(f"'{reason}' is no reason; there are: {', '.join(Reason)}.", param_hint="--reason")
-    chosen = [Scan.id.in_(scan_ids)] if scan_ids else []
-    chosen += [Scan.reason == reason] if reason else []
-    chosen += [Scan.state == State.FAILED] if failed else []
+    chosen: list[ledger.Condition] = []
+    if scan_ids:
+        chosen.append(Scan.id.in_(scan_ids))
+    if reason:
+        chosen.append(Scan.reason == reason)
+    if failed:
+        chosen.append(Scan.state == State.FAILED)
     if not chosen:
         raise typer.BadParameter("say which: scan ids, --reason CODE, or --failed.")
     moved = open_database(data).write(lambda c: ledger.requeue(c, or_(*chosen), "command line"))
@@ -135,6 +137,7 @@ def classify(
     json: Json = False,
 ) -> None:
     """Classify films right here, without queue or database. Ends with 1 where a film got no result."""
+    from pneumowatch import settings
     from pneumowatch.cli.output import print_json, print_table
     from worker.here import classify_files
 
@@ -150,6 +153,7 @@ def open_database(data: Path | None) -> "Database":
     """The database of these settings, at the right revision."""
     from db import schema
     from db.session import Database
+    from pneumowatch import settings
     from pneumowatch.errors import DatabaseAway
 
     given = settings.load(data_dir=data)
@@ -169,9 +173,7 @@ def _list(
     from pneumowatch.cli.output import console, print_json, print_table
 
     database = open_database(data)
-    rows: list[dict[str, Any]] = list(database.read(lambda c: scans.listing(c, view, limit, unread)))
-    for row in rows:
-        row["flagged"] = None if row["flagged"] is None else bool(row["flagged"])  # SQLite gives 0 and 1
+    rows = database.read(lambda c: scans.listing(c, view, limit, unread))
     if json:
         return print_json(rows)
     print_table(title, rows, columns)

@@ -2,12 +2,12 @@
 
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from pneumowatch import logs, settings
 from pneumowatch.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def up(
     the next start goes on where this one stopped. With [bold]--once[/bold] it ends with 0 if every file has its result
     or reason and nothing failed, else with 1.
     """
+    from pneumowatch import settings
     from pneumowatch.cli.embedded import run_embedded
 
     given = settings.load(data_dir=data)
@@ -48,6 +49,7 @@ def demo(
 
     The films are drawn by a program and marked as source 'synthetic'; what the model says of them means nothing.
     """
+    from pneumowatch import settings
     from pneumowatch.cli.embedded import run_embedded
     from pneumowatch.cli.output import console
     from pneumowatch.cli.query import flagged
@@ -87,6 +89,7 @@ def work(
     """
     from db import schema
     from db.session import Database
+    from pneumowatch import logs, settings
     from pneumowatch.queue import make_app
     from worker.room import open_room
     from worker.tasks import register, run_worker
@@ -108,7 +111,7 @@ def work(
 
 
 def schedule() -> None:
-    """Look after the queue: announce films it has forgotten, take back films of workers that died. Safe to run twice."""
+    """Look after the queue: announce what it has forgotten, take back what dead workers held. Safe to run twice."""
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
     _sweep_until(stop, given, database, doorbell, "schedule")
@@ -125,6 +128,8 @@ def choose_inboxes(given: "Settings", inbox: Path | None) -> dict[str, Path]:
 
 def _begin() -> "tuple[Settings, threading.Event]":
     """Settings, logs, and an event that SIGTERM and Ctrl-C set."""
+    from pneumowatch import logs, settings
+
     given = settings.load()
     logs.configure(given.log_format)
     stop = threading.Event()
@@ -160,7 +165,5 @@ def _sweep_until(
     from pneumowatch.queue import part_name
 
     sweeper = Sweeper(database, doorbell.ring, doorbell.holds, given.lease_seconds, given.max_attempts, part_name(part))
-    try:
+    with suppress(ShuttingDown):
         sweeper.run(stop, given.sweep_seconds)
-    except ShuttingDown:
-        pass
