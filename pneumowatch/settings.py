@@ -101,3 +101,20 @@ def _read_secret(name: str, file: str) -> str:
         return Path(file).read_text("utf-8").strip()
     except OSError as error:
         raise SettingsError(f"{PREFIX}{name}_FILE names a file that cannot be read: {error.strerror}.") from None
+
+
+def document() -> str:
+    """docs/settings.md: every variable, its default and what it does (`make settings`)."""
+    lines = [
+        "# Settings",
+        "",
+        "Read once from the environment; options on the command line win. Written by `make settings`.",
+        "",
+        "| variable | default | what |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, "", {}) else f"`{field.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    files = " and ".join(f"`{PREFIX}{secret}_FILE`" for secret in SECRETS)
+    return "\n".join([*lines, "", f"{files} name a file to read the value from, for secrets.", ""])

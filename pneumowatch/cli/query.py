@@ -55,7 +55,11 @@ def status(data: Data = None, json: Json = False) -> None:
     if json:
         return print_json(report)
     rows = [{"source": name, **of_source} for name, of_source in sources.items()]
-    print_table("Films by source and state", [*rows, {"source": "all", **dict(counts)}], ["source", *counts])
+    print_table(
+        "Films by source and state",
+        [*rows, {"source": "all", **{str(state): count for state, count in counts.items()}}],
+        ["source", *counts],
+    )
     waited = report["oldest_waiting_seconds"]
     console.print(f"flagged: {report['flagged']} ({report['flagged_unread']} without a verdict)")
     console.print(f"unscored: {report['unscored']}" + ("  -> pneumowatch unscored" if report["unscored"] else ""))
