@@ -87,11 +87,16 @@ def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
 
 
 def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Claim | None:
-    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent."""
+    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent.
+
+    What has been announced is due, whatever this machine's clock says: were a slow clock asked again here, the message
+    would be spent and the scan forgotten for a lease.
+    """
     at = now()
+    due = Scan.rung_at.is_not(None) | (Scan.not_before <= at)
     found = connection.execute(
         select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.size, Scan.mtime_ns, Scan.changed_at, Scan.deaths)
-        .where(Scan.state == State.QUEUED, Scan.not_before <= at)
+        .where(Scan.state == State.QUEUED, due)
         .order_by(Scan.priority, Scan.id)
         .limit(count)
         .with_for_update(skip_locked=True)

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Any, Final, Protocol
 
@@ -26,7 +26,8 @@ class FilmBatches(Batches):
 
     - The prefetch is bounded in films: each message weighs as many as it announces, by lowering the consumer's
       prefetch count while the message is unacknowledged. A worker so never hoards what another could read.
-    - A flush happens when a batch of films is there, or after FLUSH_SECONDS.
+    - A flush happens when a batch of films is there, or after FLUSH_SECONDS; at once where no other is being read, so
+      that a lone film waits for nobody.
     - After a reconnect the strategy is built anew, but celery-batches keeps the old connection's timer and never
       flushes again: the timer is dropped here. The in-process transport's timer is a thread of its own, so the count
       and the flush stand under a lock.
@@ -40,7 +41,8 @@ class FilmBatches(Batches):
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.RLock()
-        self._films = 0
+        self._films = 0  # announced by buffered messages
+        self._flushes = 0  # handed to the pool and not yet read
         self._tref: Any
 
     def Strategy(self, task: Batches, app: Celery, consumer: Any) -> Callable[..., None]:
@@ -61,7 +63,7 @@ class FilmBatches(Batches):
             with self._lock:
                 accept(message, body, weighed_ack, reject, callbacks, **options)
                 self._films += weight
-                if self._films >= self.batch_size:
+                if self._films >= self.batch_size or not self._flushes:
                     self._do_flush()
 
         return handle
@@ -70,6 +72,17 @@ class FilmBatches(Batches):
         with self._lock:
             self._films = 0
             super()._do_flush()
+
+    def flush(self, requests: Collection[Any]) -> Any:
+        self._flushes += 1
+        return super().flush(requests)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            with self._lock:
+                self._flushes -= 1
 
 
 def _films_announced(message: Any) -> int:

@@ -3,11 +3,13 @@
 import threading
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.worker import state as celery_state
+from celery.worker.consumer import Consumer
 
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.logs import get
@@ -20,6 +22,7 @@ log = get("worker")
 
 THREADS: Final = 4  # claims in flight: one is predicted, the others are read, decoded or written meanwhile
 BATCHES_AHEAD: Final = 4  # prefetched
+RECONNECT_SECONDS: Final = 5
 
 
 def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
@@ -38,6 +41,14 @@ def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
             log.exception("a batch could not be read; its films are tried again after their lease", films=licence)
 
 
+class PromptConsumer(Consumer):
+    """Celery's consumer, whose waits between attempts to reach the broker grow to 30 seconds: here to five."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        conn.ensure_connection = partial(conn.ensure_connection, interval_step=1, interval_max=RECONNECT_SECONDS)
+        return super().ensure_connected(conn)
+
+
 def run_worker(app: Celery, settings: Settings, stop: threading.Event) -> int:
     """Consume until SIGTERM, SIGINT or `stop`; then drain: finish what is claimed, hand back what is not.
 
@@ -50,6 +61,7 @@ def run_worker(app: Celery, settings: Settings, stop: threading.Event) -> int:
         concurrency=THREADS,
         prefetch_multiplier=BATCHES_AHEAD * settings.batch_size // THREADS,  # one message weighs one film at least
         queues=[FILMS],
+        consumer_cls=PromptConsumer,
         hostname=None,
         loglevel="WARNING",
         quiet=True,
