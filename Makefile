@@ -1,0 +1,77 @@
+# Everything is installed into .venv, from the lock files and with hashes.
+# The first of these that is Python 3.11 or 3.12 makes it; or name one: make run PYTHON=/opt/python/bin/python3.12
+PYTHON ?= python3.11 python3.12 python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help run demo test check lock clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+run: $(VENV)/runtime ## watch ./inbox and classify what is dropped there, results in ./data (Ctrl-C ends it)
+	@mkdir -p inbox data
+	@echo "Drop films into:  $(CURDIR)/inbox"
+	@echo "Flagged cases:    $(BIN)/pneumowatch flagged"
+	@echo "Every film:       view scan_ledger in $(CURDIR)/data/pneumowatch.db (SQLite)"
+	@$(BIN)/pneumowatch up --inbox inbox --data data
+
+demo: $(VENV)/runtime ## send generated phantom films through the whole way
+	@$(BIN)/pneumowatch demo
+
+test: check ## lint, types and all tests
+	$(BIN)/pytest
+
+check: $(VENV)/test ## lint and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: build/lock/bin/pip-compile ## pin what pyproject.toml asks for (UPGRADE=1: the newest of everything)
+	@$(COMPILE) --output-file requirements.lock pyproject.toml -
+	@$(COMPILE) --extra test --constraint requirements.lock --output-file requirements-test.lock pyproject.toml -
+
+clean: ## remove the environment and everything built; ./inbox and ./data stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: made when all of a step has succeeded, so that an interrupted one is taken up again.
+
+INSTALL = $(BIN)/pip install --quiet --require-hashes --requirement
+INSTALL_PROJECT = $(BIN)/pip install --quiet --no-deps --editable . && $(BIN)/pip check
+
+$(VENV)/runtime: requirements.lock pyproject.toml | $(VENV)/made
+	@echo "Installing (TensorFlow is large; this takes some minutes the first time) ..."
+	@$(INSTALL) requirements.lock
+	@$(INSTALL_PROJECT)
+	@touch $@
+
+# The test lock holds all of the other one, hence both stamps.
+$(VENV)/test: requirements-test.lock requirements.lock pyproject.toml | $(VENV)/made
+	@echo "Installing (TensorFlow is large; this takes some minutes the first time) ..."
+	@$(INSTALL) requirements-test.lock
+	@$(INSTALL_PROJECT)
+	@touch $(VENV)/runtime $@
+
+$(VENV)/made:
+	@for python in $(PYTHON); do \
+	    "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || continue; \
+	    "$$python" -c 'import ensurepip, venv' 2>/dev/null || { bare=$$python; continue; }; \
+	    "$$python" -m venv $(VENV) && touch $@; exit; \
+	done; \
+	if [ -n "$$bare" ]; then \
+	    echo "$$bare cannot make virtual environments; on Debian or Ubuntu install the package $$bare-venv." >&2; \
+	else \
+	    echo "Python 3.11 or 3.12 is needed and none was found (tried: $(PYTHON))." >&2; \
+	    echo "Install one, or name it: make $(or $(MAKECMDGOALS),run) PYTHON=/path/to/python3.12" >&2; \
+	fi; exit 1
+
+# Locked on the oldest Python, from PyPI alone (no index or folder of this machine). pip-compile sees only the Python it
+# runs on: what redis needs before 3.11.3, Debian 12's among them, is therefore added by hand.
+COMPILE = echo async-timeout | env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null \
+    CUSTOM_COMPILE_COMMAND="make lock" $< --quiet --generate-hashes --strip-extras --allow-unsafe \
+    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(if $(UPGRADE),--upgrade)
+
+build/lock/bin/pip-compile:
+	python3.11 -m venv build/lock
+	build/lock/bin/pip install --quiet pip-tools
