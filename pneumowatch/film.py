@@ -18,6 +18,9 @@ Pixels = NDArray[np.uint8]
 
 FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "TIFF")
 MAX_PIXELS: Final = 200_000_000  # a 16-bit film of 14,000 x 14,000 still fits; the largest detectors have 4,300 a side
+DEEP: Final = ("I", "F")  # how Pillow's modes of more than 8 bits begin
+TIFF_PHOTOMETRIC: Final = 262  # the tag that says what zero means
+TIFF_WHITE_IS_ZERO: Final = 0
 
 # Our own bound, checked before a pixel is decoded, replaces Pillow's: that one only warns below twice its value.
 Image.MAX_IMAGE_PIXELS = None
@@ -49,19 +52,32 @@ def decode(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         kinds = ", ".join(FORMATS)
         raise FilmRejected("unsupported", f"This is not an image of a kind that is read here ({kinds}).") from None
     except Exception:  # noqa: BLE001 - a damaged header raises SyntaxError, struct.error, KeyError, ...
         raise _unreadable() from None
+    if image.format == "PNG":
+        image = _verified(image, data)
     width, height = image.size
     if width * height > max_pixels:
         raise FilmRejected("too_large", f"The film has {width} x {height} pixels; at most {max_pixels:,} are read.")
     return image
 
 
+def _verified(image: Image.Image, data: bytes) -> Image.Image:
+    """A PNG whose check sums hold. Pillow skips those of the pixels: a file whose end is still zeros, as a copy that
+    reserved its space leaves it, would pass for a film that is half black."""
+    try:
+        image.verify()
+        return Image.open(io.BytesIO(data), formats=FORMATS)  # verify uses the first one up
+    except Exception:  # noqa: BLE001 - as in _open
+        raise _unreadable() from None
+
+
 def _reduce(image: Image.Image, side: int) -> Pixels:
+    negative = _is_deep_negative(image)
     try:
         if image.format == "JPEG":
             # libjpeg decodes at 1/2, 1/4 or 1/8, the smallest that still covers the square, and to gray at once
@@ -69,13 +85,21 @@ def _reduce(image: Image.Image, side: int) -> Pixels:
         image.load()
         image = ImageOps.exif_transpose(image)
         gray = _to_gray(image)
+        if negative:
+            gray = ImageOps.invert(gray)
     except Exception:  # noqa: BLE001 - as in _open: a damaged body raises whatever it leads a decoder to
         raise _unreadable() from None
     return np.asarray(gray.resize((side, side), Image.Resampling.BILINEAR))
 
 
+def _is_deep_negative(image: Image.Image) -> bool:
+    """A TIFF of more than 8 bits whose zero is white; Pillow turns only those of up to 8 bits round."""
+    photometric = getattr(image, "tag_v2", {}).get(TIFF_PHOTOMETRIC)
+    return image.mode.startswith(DEEP) and photometric == TIFF_WHITE_IS_ZERO
+
+
 def _to_gray(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
+    if image.mode.startswith(DEEP):
         return _scale_to_bytes(np.asarray(image, dtype=np.float64))
     return image if image.mode == "L" else image.convert("L")
 
