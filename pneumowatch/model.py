@@ -49,7 +49,11 @@ class ModelFolder:
         try:
             card = json.loads((path / CARD).read_text("utf-8"))
             folder = cls(path, card)
-            _ = folder.version, folder.side, folder.threshold, folder.sha256
+            _ = folder.version, folder.sha256
+            if folder.side < 1:
+                raise ValueError(f"a side of {folder.side} pixels")
+            if not 0 <= folder.threshold <= 1:  # NaN, above all: nothing would ever be flagged
+                raise ValueError(f"a threshold of {folder.threshold}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path} is not a model folder: its {CARD} cannot be read ({error}).") from error
         return folder
@@ -82,12 +86,15 @@ class ModelFolder:
         try:
             with self.weights.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            with zipfile.ZipFile(self.weights) as archive:
-                config = json.loads(archive.read("config.json"))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except OSError as error:
             raise ModelError(f"{self.weights} cannot be read: {error}.") from error
         if digest != self.sha256:
             raise ModelError(f"{self.weights} is not the file its card describes (its SHA-256 differs).")
+        try:
+            with zipfile.ZipFile(self.weights) as archive:
+                config = json.loads(archive.read("config.json"))
+        except Exception as error:  # a damaged archive raises zlib.error, NotImplementedError, ... beside its own
+            raise ModelError(f"{self.weights} cannot be read: {error}.") from error
         foreign = sorted(set(_class_names(config)) - ALLOWED_PARTS)
         if foreign:
             raise ModelError(f"{self.weights} holds what no model here may hold: {', '.join(foreign)}.")
