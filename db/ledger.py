@@ -10,18 +10,19 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, select, update
 
-from db.dialect import insert_new
-from db.models import Content, Prediction, Scan, ScanEvent
+from db import statements
+from db.dialect import insert_new, name, plan_by_index, rows
+from db.models import Content, Scan
 from db.outcomes import Claim, ClaimedScan, Classified, Deferred, Outcome, Rejected
 from db.seen import SeenFile
+from db.statements import in_state
 from db.states import REQUEUEABLE, Reason, State
 
 Condition = ColumnElement[bool]
 
 SCANS: Final[Any] = Scan.__table__
-CONTENTS: Final[Any] = Content.__table__
 
 
 def now() -> datetime:
@@ -37,7 +38,7 @@ def register(connection: Connection, files: Sequence[SeenFile], by: str) -> dict
     """
     at = now()
     fresh = {"state": State.QUEUED, "received_at": at, "changed_at": at, "not_before": at, "rung_at": at}
-    statement = insert_new(connection, SCANS).returning(SCANS.c.id, SCANS.c.inbox, SCANS.c.path_sha256)
+    statement = insert_new(name(connection), SCANS).returning(SCANS.c.id, SCANS.c.inbox, SCANS.c.path_sha256)
     by_key = {(file.inbox, file.path_sha256): file for file in files}
     rows = [{**by_key[key].row(), **fresh} for key in sorted(by_key)]  # sorted, so that two watchers never deadlock
     inserted = connection.execute(statement, rows).all() if rows else []
@@ -58,7 +59,7 @@ def refresh(connection: Connection, scan_id: int, file: SeenFile) -> bool:
     at = now()
     moved = connection.execute(
         update(Scan)
-        .where(Scan.id == scan_id, Scan.state == State.QUEUED)
+        .where(Scan.id == scan_id, in_state(State.QUEUED))
         .values(size=file.size, mtime_ns=file.mtime_ns, changed_at=at, not_before=at, rung_at=at)
     )
     return bool(moved.rowcount)
@@ -66,7 +67,7 @@ def refresh(connection: Connection, scan_id: int, file: SeenFile) -> bool:
 
 def unring(connection: Connection, ids: Sequence[int]) -> None:
     """These waiting scans could not be announced; the sweep does it."""
-    connection.execute(update(Scan).where(Scan.id.in_(ids), Scan.state == State.QUEUED).values(rung_at=None))
+    connection.execute(update(Scan).where(Scan.id.in_(ids), in_state(State.QUEUED)).values(rung_at=None))
 
 
 def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
@@ -75,7 +76,7 @@ def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
     ids = list(
         connection.scalars(
             select(Scan.id)
-            .where(Scan.state == State.QUEUED, Scan.not_before <= at, where)
+            .where(in_state(State.QUEUED), Scan.not_before <= at, where)
             .order_by(Scan.priority, Scan.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -87,31 +88,18 @@ def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
 
 
 def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Claim | None:
-    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent.
-
-    What has been announced is due, whatever this machine's clock says: were a slow clock asked again here, the message
-    would be spent and the scan forgotten for a lease.
-    """
+    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent."""
+    plan_by_index(connection)
     at = now()
-    due = Scan.rung_at.is_not(None) | (Scan.not_before <= at)
-    found = connection.execute(
-        select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.size, Scan.mtime_ns, Scan.changed_at, Scan.deaths)
-        .where(Scan.state == State.QUEUED, due)
-        .order_by(Scan.priority, Scan.id)
-        .limit(count)
-        .with_for_update(skip_locked=True)
-    ).all()
+    found = connection.execute(statements.waiting(), {"at": at, "count": count}).all()
     if not found:
         return None
     scans = tuple(ClaimedScan(*row) for row in found)
     scans = scans[:1] if scans[0].deaths else tuple(scan for scan in scans if not scan.deaths)
     token = secrets.token_hex(16)
     ids = [scan.id for scan in scans]
-    connection.execute(
-        update(Scan)
-        .where(Scan.id.in_(ids), Scan.state == State.QUEUED)
-        .values(state=State.RUNNING, claim_token=token, claimed_by=by, leased_until=at + lease, alone=False)
-    )
+    values = {"token": token, "by": by, "until": at + lease}
+    connection.execute(statements.take(name(connection)), _ids(ids) | values)
     _record(connection, ids, State.QUEUED, State.RUNNING, by, at)
     return Claim(token, scans)
 
@@ -127,15 +115,10 @@ def renew(connection: Connection, claim: Claim, lease: timedelta, alone: bool = 
 
 def finish(connection: Connection, token: str, outcomes: Sequence[Outcome], by: str) -> None:
     """running -> classified, duplicate, rejected or queued, for each scan that still bears the claim's token."""
+    plan_by_index(connection)
     at = now()
-    held = set(
-        connection.scalars(
-            select(Scan.id)
-            .where(*_held(token, [outcome.scan_id for outcome in outcomes]))
-            .order_by(Scan.id)
-            .with_for_update()
-        )
-    )
+    parameters = _ids([outcome.scan_id for outcome in outcomes]) | {"token": token}
+    held = set(connection.scalars(statements.hold(name(connection)), parameters))
     mine = sorted((outcome for outcome in outcomes if outcome.scan_id in held), key=lambda outcome: outcome.scan_id)
     _classify(connection, [outcome for outcome in mine if isinstance(outcome, Classified)], by, at)
     for outcome in mine:
@@ -176,7 +159,7 @@ def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
     at = now()
     rows = connection.execute(
         select(Scan.id, Scan.state)
-        .where(where, Scan.state.in_(REQUEUEABLE), Scan.superseded_by.is_(None))
+        .where(where, in_state(*REQUEUEABLE), Scan.superseded_by.is_(None))
         .order_by(Scan.id)
         .with_for_update()
     ).all()
@@ -185,7 +168,7 @@ def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
         if ids:
             connection.execute(
                 update(Scan)
-                .where(Scan.id.in_(ids), Scan.state == state)
+                .where(Scan.id.in_(ids), in_state(state))
                 .values(**_waiting(at), deaths=0, deaths_alone=0, finished_at=None)
             )
             _record(connection, ids, state, State.QUEUED, by, at, "requeued")
@@ -193,7 +176,7 @@ def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
 
 
 def _held(token: str, ids: Sequence[int]) -> tuple[Condition, ...]:
-    return Scan.id.in_(ids), Scan.state == State.RUNNING, Scan.claim_token == token
+    return Scan.id.in_(ids), in_state(State.RUNNING), Scan.claim_token == token
 
 
 def _waiting(not_before: datetime) -> dict[str, Any]:
@@ -228,36 +211,21 @@ def _classify(connection: Connection, outcomes: list[Classified], by: str, at: d
         connection.execute(update(Scan).where(Scan.id == twin.scan_id).values(**values))
         _record(connection, [twin.scan_id], State.RUNNING, State.DUPLICATE, by, at, f"same bytes as scan {original}")
     if firsts:
-        _write_predictions(connection, firsts, at)
+        parameters = rows([vars(outcome) for outcome in firsts]) | {"at": at}
+        connection.execute(statements.classify(name(connection)), parameters)
+        connection.execute(statements.predict(name(connection)), parameters)
         _record(connection, [outcome.scan_id for outcome in firsts], State.RUNNING, State.CLASSIFIED, by, at)
 
 
 def _own_contents(connection: Connection, outcomes: list[Classified]) -> dict[str, int]:
     """{sha256: the scan that owns it}, having claimed what nobody owned. Sorted, so that two workers never deadlock."""
-    rows = [{"sha256": o.sha256, "scan_id": o.scan_id} for o in sorted(outcomes, key=lambda o: (o.sha256, o.scan_id))]
-    connection.execute(insert_new(connection, CONTENTS), rows)
-    hashes = {outcome.sha256 for outcome in outcomes}
-    found = connection.execute(select(Content.sha256, Content.scan_id).where(Content.sha256.in_(hashes)))
-    return dict(found.tuples().all())
-
-
-def _write_predictions(connection: Connection, outcomes: list[Classified], at: datetime) -> None:
-    shared = ("probability", "flagged", "threshold", "model_version")
-    values = [
-        {**{name: getattr(o, name) for name in shared}, "key": o.scan_id, "sha256": o.sha256, "caution": o.caution}
-        for o in outcomes
-    ]
-    columns: dict[str, Any] = {name: bindparam(name) for name in (*shared, "sha256", "caution")}
-    connection.execute(
-        update(SCANS).where(SCANS.c.id == bindparam("key")).values(**_final(State.CLASSIFIED, at), **columns), values
-    )
-    connection.execute(
-        insert(Prediction),
-        [
-            {**{name: getattr(o, name) for name in shared}, "scan_id": o.scan_id, "current": True, "made_at": at}
-            for o in outcomes
-        ],
-    )
+    keys = [{"sha256": o.sha256, "scan_id": o.scan_id} for o in sorted(outcomes, key=lambda o: (o.sha256, o.scan_id))]
+    owners = dict(connection.execute(statements.own(name(connection)), rows(keys)).tuples().all())
+    others = {outcome.sha256 for outcome in outcomes} - set(owners)
+    if others:
+        found = connection.execute(select(Content.sha256, Content.scan_id).where(Content.sha256.in_(others)))
+        owners.update(found.tuples().all())
+    return owners
 
 
 def _reject(connection: Connection, outcome: Rejected, by: str, at: datetime) -> None:
@@ -301,10 +269,10 @@ def _record(
     at: datetime,
     detail: str | None = None,
 ) -> None:
-    connection.execute(
-        insert(ScanEvent),
-        [
-            {"scan_id": id_, "from_state": before, "to_state": after, "at": at, "by": by, "detail": detail}
-            for id_ in ids
-        ],
-    )
+    """One event row for each of these scans."""
+    values = {"before": before, "after": after, "at": at, "by": by, "detail": detail}
+    connection.execute(statements.record(name(connection)), _ids(ids) | values)
+
+
+def _ids(ids: Sequence[int]) -> dict[str, str]:
+    return rows([{"id": id_} for id_ in ids])

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
-from db.dialect import insert_new
+from db.dialect import insert_new, name
 from db.models import Model
 from pneumowatch.errors import ModelError
 
@@ -23,7 +23,7 @@ def register(connection: Connection, version: str, sha256: str, card: dict[str, 
             "registered_at": datetime.now(UTC),
             "champion": False,
         }
-        connection.execute(insert_new(connection, MODELS), [row])  # two workers may start at once
+        connection.execute(insert_new(name(connection), MODELS), [row])  # two workers may start at once
     elif known != sha256:
         raise ModelError(f"The database knows the model {version} with other weights; do not rename models.")
     if connection.scalar(select(Model.version).where(Model.champion)) is None:

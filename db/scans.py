@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Boolean, Connection, func, select, text
 
 from db.models import Model, Scan, UtcDateTime
+from db.statements import in_state
 from db.states import FINAL, WAITING, State
 
 TYPED: Final[dict[str, Any]] = {
@@ -34,15 +35,15 @@ def counts_by_source(connection: Connection) -> dict[str, dict[State, int]]:
 
 def waiting(connection: Connection) -> int:
     """Scans without a final state."""
-    return connection.scalar(select(func.count()).where(Scan.state.in_(WAITING))) or 0
+    return connection.scalar(select(func.count()).where(in_state(*WAITING))) or 0
 
 
 def finished(connection: Connection) -> int:
-    return connection.scalar(select(func.count()).where(Scan.state.in_(FINAL))) or 0
+    return connection.scalar(select(func.count()).where(in_state(*FINAL))) or 0
 
 
 def oldest_waiting(connection: Connection) -> datetime | None:
-    return connection.scalar(select(func.min(Scan.received_at)).where(Scan.state.in_(WAITING)))
+    return connection.scalar(select(func.min(Scan.received_at)).where(in_state(*WAITING)))
 
 
 def size_of(connection: Connection, view: str, unread: bool = False) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from db import ledger
 from db.models import Scan
 from db.session import Database
+from db.statements import in_state
 from db.states import State
 from pneumowatch.errors import BrokerAway
 from pneumowatch.logs import get
@@ -94,6 +95,4 @@ class Sweeper:
 
 
 def _running(connection: Connection) -> Sequence[Any]:
-    return connection.execute(
-        select(Scan.id, Scan.claim_token, Scan.leased_until).where(Scan.state == State.RUNNING)
-    ).all()
+    return connection.execute(select(Scan.id, Scan.claim_token, Scan.leased_until).where(in_state(State.RUNNING))).all()

@@ -1,0 +1,149 @@
+"""The ledger's statements over a whole batch. Each is built once a dialect: building takes longer than running it."""
+
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Double,
+    FromClause,
+    Integer,
+    String,
+    bindparam,
+    false,
+    func,
+    insert,
+    literal_column,
+    null,
+    or_,
+    select,
+    true,
+    update,
+)
+
+from db.dialect import given, insert_new
+from db.models import Content, Prediction, Scan, ScanEvent, UtcDateTime
+from db.states import State
+
+CONTENTS: Final[Any] = Content.__table__
+
+
+def in_state(*states: State) -> ColumnElement[bool]:
+    """The state as a literal in the SQL, not as a parameter: else the partial indexes on it cannot be used."""
+    names: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in states]
+    return Scan.state == names[0] if len(names) == 1 else Scan.state.in_(names)
+
+
+@cache
+def waiting() -> Any:
+    """The most urgent scans that are due, locked: at, count.
+
+    What has been announced is due, whatever this machine's clock says: were a slow clock asked again here, the message
+    would be spent and the scan forgotten for a lease.
+    """
+    due = or_(Scan.rung_at.is_not(None), Scan.not_before <= _at())
+    return (
+        select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.size, Scan.mtime_ns, Scan.changed_at, Scan.deaths)
+        .where(in_state(State.QUEUED), due)
+        .order_by(Scan.priority, Scan.id)
+        .limit(bindparam("count", type_=Integer))
+        .with_for_update(skip_locked=True)
+    )
+
+
+@cache
+def take(dialect: str) -> Any:
+    """queued -> running: given ids; token, by, until.
+
+    The state is compared in a form that no index has: PostgreSQL would else read all that waits for a handful of ids.
+    """
+    still_queued = func.coalesce(Scan.state, "") == State.QUEUED
+    values = {
+        "state": State.RUNNING,
+        "claim_token": _token(),
+        "claimed_by": bindparam("by", type_=String),
+        "leased_until": bindparam("until", type_=UtcDateTime),
+        "alone": false(),
+    }
+    return update(Scan).where(Scan.id.in_(_ids(dialect)), still_queued).values(values)
+
+
+@cache
+def hold(dialect: str) -> Any:
+    """Which of the given ids still bear the claim, locked: token."""
+    held = in_state(State.RUNNING), Scan.claim_token == _token()
+    return select(Scan.id).where(Scan.id.in_(_ids(dialect)), *held).order_by(Scan.id).with_for_update()
+
+
+@cache
+def own(dialect: str) -> Any:
+    """Given (sha256, scan_id): the scan becomes the owner of bytes that nobody owns. Returns those that did."""
+    rows = given(dialect, sha256=String, scan_id=BigInteger).c
+    # WHERE true: without it SQLite takes the ON of ON CONFLICT for a join's
+    chosen = select(rows.sha256, rows.scan_id).where(true())
+    insertion = insert_new(dialect, CONTENTS).from_select(["sha256", "scan_id"], chosen)
+    return insertion.returning(CONTENTS.c.sha256, CONTENTS.c.scan_id)
+
+
+@cache
+def classify(dialect: str) -> Any:
+    """running -> classified: given outcomes, as `db.outcomes.Classified`; at."""
+    rows = _outcomes(dialect).c
+    result = ("sha256", "probability", "flagged", "threshold", "model_version", "caution")
+    values: dict[str, Any] = {
+        "state": State.CLASSIFIED,
+        "finished_at": _at(),
+        "claim_token": null(),
+        "leased_until": null(),
+    }
+    return update(Scan).where(Scan.id == rows.scan_id).values({**values, **{name: rows[name] for name in result}})
+
+
+@cache
+def predict(dialect: str) -> Any:
+    """A prediction for each of the given outcomes: at."""
+    rows = _outcomes(dialect).c
+    kept = ["scan_id", "model_version", "probability", "threshold", "flagged"]
+    values = select(*(rows[name] for name in kept), true(), _at())
+    return insert(Prediction).from_select([*kept, "current", "made_at"], values)
+
+
+@cache
+def record(dialect: str) -> Any:
+    """An event for each of the given ids: before, after, at, by, detail."""
+    values = {
+        "scan_id": given(dialect, id=BigInteger).c.id,
+        **{name: bindparam(parameter, type_=String) for name, parameter in EVENT.items()},
+        "at": _at(),
+    }
+    return insert(ScanEvent).from_select(list(values), select(*values.values()))
+
+
+EVENT: Final = {"from_state": "before", "to_state": "after", "by": "by", "detail": "detail"}
+
+
+def _ids(dialect: str) -> Any:
+    return select(given(dialect, id=BigInteger).c.id)
+
+
+def _outcomes(dialect: str) -> FromClause:
+    return given(
+        dialect,
+        scan_id=BigInteger,
+        sha256=String,
+        probability=Double,
+        flagged=Boolean,
+        threshold=Double,
+        model_version=String,
+        caution=String,
+    )
+
+
+def _at() -> Any:
+    return bindparam("at", type_=UtcDateTime)
+
+
+def _token() -> Any:
+    return bindparam("token", type_=String)
