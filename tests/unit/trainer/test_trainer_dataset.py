@@ -1,0 +1,157 @@
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pneumowatch.errors import TrainingError
+from pneumowatch.film import decode
+from trainer import dataset
+from trainer.dataset import SPLITS, patient_of, split_of
+
+SIDE = 8
+PATIENTS = st.one_of(
+    st.integers(0, 9999).map("person{}".format),
+    st.integers(0, 9999).map("IM-{:04}".format),
+    st.integers(0, 9999).map("NORMAL2-IM-{:04}".format),
+)
+ENDINGS = {"person": "_{0}_{1}.jpeg", "IM": "-{1:04}.jpeg", "NORMAL2": "-{1:04}-{2:04}.jpeg"}
+
+
+def name_of(patient: str, kind: str, number: int, part: int) -> str:
+    ending = next(ending for start, ending in ENDINGS.items() if patient.startswith(start))
+    return patient + ending.format(kind, number, part)
+
+
+def film(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 10), np.uint8)).save(path, "PNG")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    film(tmp_path / "NORMAL" / "IM-0115-0001.jpeg", 1)
+    film(tmp_path / "NORMAL" / "NORMAL2-IM-0383-0001-0002.jpeg", 2)
+    film(tmp_path / "PNEUMONIA" / "person63_bacteria_306.jpeg", 3)
+    film(tmp_path / "PNEUMONIA" / "person63_virus_307.jpeg", 4)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("person63_bacteria_306.jpeg", "person63"),
+        ("person63_virus_7.jpeg", "person63"),
+        ("person630_virus_7.jpeg", "person630"),
+        ("IM-0115-0001.jpeg", "IM-0115"),
+        ("IM-0115-0001-0002.jpeg", "IM-0115"),
+        ("NORMAL2-IM-0383-0001-0002.jpeg", "NORMAL2-IM-0383"),
+        ("someone else.png", "someone else"),
+        ("person.png", "person"),
+    ],
+)
+def test_the_patient_is_read_from_the_name(name: str, patient: str) -> None:
+    assert patient_of(name) == patient
+
+
+@pytest.mark.parametrize("patient", ["person63", "IM-0115", "NORMAL2-IM-0383"])
+def test_the_split_follows_the_hash(patient: str) -> None:
+    number = int(hashlib.sha256(b"pneumowatch-1:" + patient.encode()).hexdigest(), 16) % 10
+    assert split_of(patient) == {0: "test", 1: "validation"}.get(number, "train")
+
+
+@given(
+    PATIENTS, st.lists(st.tuples(st.sampled_from(["virus", "bacteria"]), st.integers(0, 9999), st.integers(0, 9999)))
+)
+def test_all_films_of_a_patient_are_in_one_split(patient: str, films: list[tuple[str, int, int]]) -> None:
+    names = [name_of(patient, *parts) for parts in films]
+    assert {patient_of(name) for name in names} <= {patient}
+    assert {split_of(patient_of(name)) for name in names} <= {split_of(patient)}
+
+
+@given(st.lists(st.tuples(PATIENTS, st.integers(0, 99)), max_size=60))
+def test_no_patient_is_in_two_splits(films: list[tuple[str, int]]) -> None:
+    splits = defaultdict(set)
+    for patient, number in films:
+        splits[patient].add(split_of(patient_of(name_of(patient, "virus", number, 1))))
+    assert all(len(seen) == 1 and seen <= set(SPLITS) for seen in splits.values())
+
+
+def test_about_a_tenth_is_for_the_test_and_a_tenth_for_validation() -> None:
+    splits = [split_of(f"person{number}") for number in range(3000)]
+    assert 250 < splits.count("test") < 350
+    assert 250 < splits.count("validation") < 350
+
+
+def test_films_are_read_as_everywhere_else(folder: Path) -> None:
+    read = dataset.read(folder, SIDE)
+    assert [(one.patient, one.label) for one in read.films] == [
+        ("IM-0115", 0), ("NORMAL2-IM-0383", 0), ("person63", 1), ("person63", 1),
+    ]  # fmt: skip
+    data = (folder / "NORMAL" / "IM-0115-0001.jpeg").read_bytes()
+    assert np.array_equal(read.films[0].pixels, decode(data, SIDE))
+    assert read.films[0].sha256 == hashlib.sha256(data).hexdigest()
+    assert read.left_out == ()
+
+
+def test_examples_and_counts_agree(folder: Path) -> None:
+    read = dataset.read(folder, SIDE)
+    split = split_of("person63")
+    examples = read.examples(split)
+    ill = examples.patients == "person63"
+    assert examples.pixels.shape == (len(examples), SIDE, SIDE, 1)
+    assert examples.pixels.dtype == np.uint8
+    assert examples.labels[ill].tolist() == [1, 1]
+    assert read.counts()[split]["PNEUMONIA"] == {"films": 2, "patients": 1}
+    assert sum(of["films"] for classes in read.counts().values() for of in classes.values()) == 4
+
+
+def test_a_split_without_films_has_arrays_of_the_right_shape(folder: Path) -> None:
+    empty = next(split for split in SPLITS if not dataset.read(folder, SIDE).examples(split))
+    assert dataset.read(folder, SIDE).examples(empty).pixels.shape == (0, SIDE, SIDE, 1)
+
+
+def test_what_cannot_be_read_is_left_out_and_named(folder: Path) -> None:
+    before = dataset.read(folder, SIDE)
+    (folder / "NORMAL" / "IM-0001-0001.jpeg").write_bytes(b"")
+    (folder / "NORMAL" / "IM-0002-0001.jpeg").write_text("no film")
+    (folder / "NORMAL" / ".DS_Store").write_text("the set's archive has these")
+    read = dataset.read(folder, SIDE)
+    assert [(one.path.name, one.reason) for one in read.left_out] == [
+        ("IM-0001-0001.jpeg", "empty"), ("IM-0002-0001.jpeg", "unsupported"),
+    ]  # fmt: skip
+    assert len(read.films) == 4
+    assert read.fingerprint == before.fingerprint
+
+
+def test_the_fingerprint_is_of_contents_and_labels(folder: Path) -> None:
+    before = dataset.read(folder, SIDE).fingerprint
+    (folder / "NORMAL" / "IM-0115-0001.jpeg").rename(folder / "NORMAL" / "zzz.png")
+    assert dataset.read(folder, SIDE).fingerprint == before
+    (folder / "NORMAL" / "zzz.png").rename(folder / "PNEUMONIA" / "zzz.png")
+    assert dataset.read(folder, SIDE).fingerprint != before
+
+
+def test_a_missing_or_empty_class_is_an_error(folder: Path) -> None:
+    with pytest.raises(TrainingError, match="cannot be read"):
+        dataset.read(folder / "NORMAL", SIDE)
+    for path in (folder / "PNEUMONIA").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(TrainingError, match="no film that can be read"):
+        dataset.read(folder, SIDE)
+
+
+def test_real_films_have_no_patient_twice(films: Path) -> None:
+    names = [path.name for path in (films / "kermany-224").glob("*/*")]
+    patients = defaultdict(set)
+    for name in names:
+        patients[split_of(patient_of(name))].add(patient_of(name))
+    assert len(names) == 4693
+    assert not patients["train"] & patients["test"]
+    assert not patients["train"] & patients["validation"]
+    assert not patients["test"] & patients["validation"]
+    assert all(patient_of(name) != Path(name).stem for name in names)

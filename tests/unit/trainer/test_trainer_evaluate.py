@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.evaluate import auc, figures, measures, resampled, threshold_for
+
+# two ill and three normal films; at 0.5 one ill film is missed and one normal film is flagged
+LABELS = np.array([1, 1, 0, 0, 0], np.float32)
+PROBABILITIES = np.array([0.9, 0.4, 0.6, 0.3, 0.1])
+BY_HAND = {
+    "accuracy": 3 / 5,
+    "sensitivity": 1 / 2,
+    "specificity": 2 / 3,
+    "precision": 1 / 2,
+    "f1": 1 / 2,
+    "auc": 5 / 6,  # of six pairs only (0.4, 0.6) stands the wrong way round
+    "brier": (0.01 + 0.36 + 0.36 + 0.09 + 0.01) / 5,
+}
+PATIENTS = np.array(["a", "a", "b", "c", "d"])
+
+scored = st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=30).map(
+    lambda pairs: (np.array([ill for ill, _ in pairs], np.float32), np.array([p / 5 for _, p in pairs]))
+)
+
+
+def once(films: int) -> np.ndarray:
+    return np.ones((1, films))
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_measures_by_hand(name: str) -> None:
+    assert measures(LABELS, PROBABILITIES, 0.5, once(5))[name][0] == pytest.approx(BY_HAND[name])
+
+
+def test_a_film_at_the_threshold_is_flagged() -> None:
+    assert measures(LABELS, PROBABILITIES, 0.4, once(5))["sensitivity"][0] == 1
+    assert measures(LABELS, PROBABILITIES, 0.4 + 1e-9, once(5))["sensitivity"][0] == 0.5
+
+
+@given(scored)
+def test_auc_is_the_share_of_pairs_in_order(films: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, probabilities = films
+    pairs = [
+        1.0 if ill > normal else 0.5 if ill == normal else 0.0
+        for ill in probabilities[labels == 1]
+        for normal in probabilities[labels == 0]
+    ]
+    expected = np.mean(pairs) if pairs else np.nan
+    assert auc(labels, probabilities, once(len(labels)))[0] == pytest.approx(expected, nan_ok=True)
+
+
+@given(scored, st.data())
+def test_a_weight_of_two_is_the_film_twice(films: tuple[np.ndarray, np.ndarray], data: st.DataObject) -> None:
+    labels, probabilities = films
+    times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(labels), max_size=len(labels))))
+    weighted = measures(labels, probabilities, 0.5, times[np.newaxis].astype(float))
+    repeated = measures(np.repeat(labels, times), np.repeat(probabilities, times), 0.5, once(times.sum()))
+    for name, value in weighted.items():
+        assert value[0] == pytest.approx(repeated[name][0], nan_ok=True), name
+
+
+def test_the_bootstrap_draws_patients_not_films() -> None:
+    weights = resampled(PATIENTS, 500)
+    assert weights.shape == (500, 5)
+    assert np.array_equal(weights[:, 0], weights[:, 1])  # the two films of patient a come and go together
+    assert np.array_equal(weights[:, 1:].sum(axis=1), np.full(500, 4))  # four draws, of four patients
+    assert np.array_equal(weights, resampled(PATIENTS, 500))
+
+
+def test_intervals_hold_the_value_and_narrow_with_more_patients() -> None:
+    rng = np.random.default_rng(1)
+    widths = []
+    for patients in (50, 800):
+        labels = rng.integers(0, 2, patients).astype(np.float32)
+        probabilities = np.clip(labels * 0.3 + rng.uniform(0, 0.7, patients), 0, 1)
+        for name, figure in figures(labels, probabilities, np.arange(patients).astype(str), 0.5).items():
+            assert figure.low <= figure.value <= figure.high, name
+        accuracy = figures(labels, probabilities, np.arange(patients).astype(str), 0.5)["accuracy"]
+        widths.append(accuracy.high - accuracy.low)
+    # the interval of a share p of n patients is about 4 sqrt(p (1 - p) / n) wide
+    assert widths[1] == pytest.approx(widths[0] / 4, rel=0.35)
+
+
+def test_what_is_undefined_is_nan() -> None:
+    only_ill = figures(np.ones(3, np.float32), np.array([0.2, 0.6, 0.7]), np.array(["a", "b", "c"]), 0.5, rounds=20)
+    assert only_ill["sensitivity"].value == pytest.approx(2 / 3)
+    assert np.isnan([only_ill["specificity"].value, only_ill["auc"].value, only_ill["auc"].high]).all()
+    nothing = figures(np.zeros(0, np.float32), np.zeros(0), np.zeros(0, np.str_), 0.5, rounds=20)
+    assert all(np.isnan(figure.value) for figure in nothing.values())
+
+
+@pytest.mark.parametrize(("target", "threshold"), [(1.0, 0.1), (0.75, 0.3), (0.5, 0.8), (0.51, 0.3), (0.0, 0.9)])
+def test_the_threshold_is_the_highest_that_reaches_the_target(target: float, threshold: float) -> None:
+    labels = np.array([0, 1, 1, 1, 1, 0])
+    probabilities = np.array([0.95, 0.9, 0.8, 0.3, 0.1, 0.2])
+    assert threshold_for(labels, probabilities, target) == threshold
+
+
+@given(scored, st.floats(0, 1))
+def test_no_higher_threshold_would_do(films: tuple[np.ndarray, np.ndarray], target: float) -> None:
+    labels, probabilities = films
+    labels[0] = 1
+    ill = probabilities[labels == 1]
+    threshold = threshold_for(labels, probabilities, target)
+    assert (ill >= threshold).mean() >= target
+    assert all((ill >= other).mean() < target or target == 0 for other in ill if other > threshold)

@@ -1,0 +1,69 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pneumowatch.errors import TrainingError
+from pneumowatch.model import ALLOWED_LAYERS
+from trainer import networks
+from trainer.networks import NETWORKS, Network
+
+
+def test_importing_the_networks_does_not_load_keras() -> None:
+    code = (
+        "import sys, trainer.networks, trainer.train; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_the_seeds_network_layer_by_layer() -> None:
+    model = networks.build("cnn_dropout")
+    assert model.count_params() == 3_453_121
+    assert [type(layer).__name__ for layer in model.layers] == [
+        "InputLayer", "Rescaling", "Concatenate",
+        "Conv2D", "MaxPooling2D",
+        "Conv2D", "MaxPooling2D",
+        "Conv2D", "MaxPooling2D", "SpatialDropout2D",
+        "Conv2D", "MaxPooling2D", "SpatialDropout2D",
+        "Flatten", "Dense", "Dense",
+    ]  # fmt: skip
+    convolutions = [layer for layer in model.layers if type(layer).__name__ == "Conv2D"]
+    assert [layer.filters for layer in convolutions] == [32, 64, 128, 128]
+    assert all((layer.kernel_size, layer.padding) == ((3, 3), "valid") for layer in convolutions)
+    assert model.layers[-4].rate == 0.2
+    assert model.layers[-1].activation.__name__ == "sigmoid"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_takes_bytes_and_gives_probabilities(name: str) -> None:
+    model, side = networks.build(name), NETWORKS[name].side
+    assert model.inputs[0].dtype == "uint8"
+    assert model.input_shape == (None, side, side, 1)
+    films = np.random.default_rng(1).integers(0, 256, (2, side, side, 1), np.uint8)
+    probabilities = model.predict(films, verbose=0)
+    assert probabilities.shape == (2, 1)
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    assert {type(layer).__name__ for layer in model.layers} <= ALLOWED_LAYERS
+
+
+def test_the_preprocessing_is_inside() -> None:
+    keras = networks.load_keras()
+    model = networks.build("cnn_dropout")
+    scaled = keras.Model(model.inputs, model.layers[2].output)
+    films = np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1) * np.ones((1, 150, 150, 1), np.uint8)
+    output = scaled.predict(films, verbose=0)
+    assert output.shape == (3, 150, 150, 3)
+    assert output[:, 7, 7, :] == pytest.approx(np.array([[0] * 3, [0.2] * 3, [1] * 3]))
+
+
+def test_an_unknown_network_is_named_with_those_there_are() -> None:
+    with pytest.raises(TrainingError, match=r"'resnet'; there is cnn_dropout"):
+        networks.build("resnet")
+
+
+def test_a_changed_layer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = Network(side=150, parameters=3_453_122, layers=NETWORKS["cnn_dropout"].layers)
+    monkeypatch.setitem(NETWORKS, "cnn_dropout", changed)
+    with pytest.raises(TrainingError, match="3,453,121 parameters instead of 3,453,122"):
+        networks.build("cnn_dropout")

@@ -1,0 +1,152 @@
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from pneumowatch import model
+from pneumowatch.cli import school
+from pneumowatch.errors import TrainingError
+from pneumowatch.model import ModelFolder
+from trainer import networks
+from trainer.knobs import Knobs
+from trainer.train import Standing, Trained, shuffled_batches, train
+
+# Keras 3.15 saves its variables by an `__array__` that NumPy 2 finds old; nothing of ours can change that.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+TINY = Knobs(epochs=1, steps=2, batch=4)
+MEASURES = {"accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "brier"}
+
+
+def write_films(folder: Path, patients: range, side: int = 40) -> Path:
+    """One film a patient and class: noise, brighter where ill."""
+    for name, label, brightness in (("IM-{:04}-0001", "NORMAL", 90), ("person{}_virus_1", "PNEUMONIA", 160)):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for patient in patients:
+            pixels = np.random.default_rng([patient, brightness]).normal(brightness, 20, (side, side))
+            path = folder / label / f"{name.format(patient)}.jpeg"
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, "JPEG")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 films of 40 patients, and a file that is none."""
+    folder = write_films(tmp_path_factory.mktemp("labelled"), range(1, 21))
+    (folder / "NORMAL" / "IM-0099-0001.jpeg").write_bytes(b"no film")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def standings() -> list[Standing]:
+    """Everything that the run of `trained` told whoever watched it."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def trained(labelled: Path, standings: list[Standing], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    also = write_films(tmp_path_factory.mktemp("full_size"), range(1, 21), side=300)
+    return train(labelled, tmp_path_factory.mktemp("models") / "new", TINY, also, standings.append)
+
+
+def test_the_folder_is_one_that_everyone_accepts(trained: Trained) -> None:
+    folder = ModelFolder.read(trained.folder.path)
+    folder.verify()
+    assert sorted(path.name for path in folder.path.iterdir()) == ["card.json", "model.keras", "reference.npz"]
+    assert folder.version == folder.path.name == f"cnn_dropout-{folder.sha256[:12]}"
+    assert [path.name for path in folder.path.parent.iterdir()] == [folder.version]  # nothing unfinished beside it
+    assert folder.path.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_loaded_model_gives_the_reference_outputs(trained: Trained) -> None:
+    keras = networks.load_keras()
+    loaded = keras.saving.load_model(trained.folder.weights, safe_mode=True, compile=False)
+    with np.load(trained.folder.path / model.REFERENCE, allow_pickle=False) as reference:
+        films, expected = reference["films"], reference["probabilities"]
+    assert films.shape == (16, 150, 150, 1)
+    assert films.dtype == np.uint8
+    assert expected.dtype == np.float32
+    assert loaded.predict(films, verbose=0)[:, 0] == pytest.approx(expected, abs=1e-5)
+    assert not loaded.compiled
+
+
+def test_the_card_says_what_the_model_is(trained: Trained) -> None:
+    card = trained.folder.card
+    assert card["parameters"] == 3_453_121
+    assert (card["input"]["side"], card["input"]["channels"], card["input"]["dtype"]) == (150, 1, "uint8")
+    assert card["training"] == {**card["training"], "epochs": 1, "steps": 2, "batch": 4, "learning_rate": 1e-4}
+    assert card["threshold"]["target_sensitivity"] == 0.97
+    assert card["data"]["licence"] == "CC BY 4.0"
+    assert card["data"]["left_out"] == 1
+    assert card["data"]["counts"]["train"]["NORMAL"]["films"] > 10
+    assert set(card["metrics"]) == {"validation", "test", "test_full_size"}
+    assert all(set(metrics) == MEASURES for metrics in card["metrics"].values())
+    assert card["metrics"]["validation"]["sensitivity"]["value"] >= 0.97
+
+
+def test_what_was_left_out_is_told(trained: Trained) -> None:
+    assert [(one.path.name, one.reason) for one in trained.left_out] == [("IM-0099-0001.jpeg", "unsupported")]
+
+
+def test_a_watcher_sees_every_step_and_the_epochs_end(trained: Trained, standings: list[Standing]) -> None:
+    assert [(at.epoch, at.step) for at in standings] == [(1, 1), (1, 2), (1, 2)]
+    assert np.isnan(standings[1].validation_loss)
+    assert 0 <= standings[2].validation_accuracy <= 1
+    assert standings[2].validation_loss > 0
+
+
+def test_batches_go_through_all_films_again_and_again() -> None:
+    batches = list(itertools.islice(shuffled_batches(7, 3, seed=1), 7))
+    assert {len(batch) for batch in batches} == {3}
+    seen = np.concatenate(batches)
+    for start in (0, 7, 14):
+        assert sorted(seen[start : start + 7]) == list(range(7))
+    assert seen[:7].tolist() != seen[7:14].tolist()
+    assert np.array_equal(seen, np.concatenate(list(itertools.islice(shuffled_batches(7, 3, seed=1), 7))))
+
+
+def test_data_that_cannot_teach_is_refused_before_training(tmp_path: Path) -> None:
+    folder = write_films(tmp_path / "films", range(1, 7))  # by the rule of the split none of these is for validation
+    with pytest.raises(TrainingError, match="No validation patient"):
+        train(folder, tmp_path / "models", TINY)
+    for path in (folder / "NORMAL").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(TrainingError, match="NORMAL holds no film"):
+        train(folder, tmp_path / "models", TINY)
+    assert not (tmp_path / "models").exists()
+
+
+def run(*arguments: object) -> str:
+    app = typer.Typer()
+    app.command()(school.train)
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_the_command_prints_json_for_scripts(labelled: Path, tmp_path: Path) -> None:
+    report = json.loads(run(labelled, tmp_path, "--epochs", 1, "--steps", 1, "--seed", 3, "--json"))
+    assert ModelFolder.read(Path(report["path"])).card["training"]["seed"] == 3
+    assert set(report["metrics"]) == {"validation", "test"}
+    assert [Path(one["path"]).name for one in report["left_out"]] == ["IM-0099-0001.jpeg"]
+
+
+def test_the_command_prints_figures_with_intervals(
+    trained: Trained, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.train.train", lambda *_: trained)  # printing is tested here; the run above is real
+    told = run(labelled, tmp_path)
+    assert "Test patients, full-size films" in told
+    assert all(measure in told for measure in MEASURES)
+    assert "1 files could not be read" in told
+    assert str(trained.folder.path) in told
+
+
+def test_an_unknown_network_is_refused(labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no network 'resnet'"):
+        run(labelled, tmp_path, "--network", "resnet")

@@ -1,0 +1,90 @@
+"""How good a model is: pure functions over arrays of labels, probabilities and patients.
+
+Every measure takes weights of shape (rounds, n), how often each film counts in each round, and gives one value a round.
+Weights of one give the plain figure, those of a bootstrap its spread.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+ROUNDS: Final = 1000
+CONFIDENCE: Final = 0.95
+SEED: Final = 1  # of the bootstrap: the same films give the same intervals
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measure with its interval; all three are NaN where it is undefined (a specificity without normal films)."""
+
+    value: float
+    low: float
+    high: float
+
+
+def threshold_for(labels: Floats, probabilities: Floats, target_sensitivity: float) -> float:
+    """The highest threshold that flags at least `target_sensitivity` of the ill films (labels 1; one at least)."""
+    ill = np.sort(probabilities[labels == 1])[::-1]
+    sensitivity = np.arange(1, len(ill) + 1) / len(ill)  # when the threshold is that film's own probability
+    return float(ill[np.argmax(sensitivity >= target_sensitivity)])
+
+
+def figures(
+    labels: Floats, probabilities: Floats, patients: NDArray[np.str_], threshold: float, rounds: int = ROUNDS
+) -> dict[str, Figure]:
+    """Each measure with a percentile bootstrap interval that resamples patients, as films of one patient are alike."""
+    values = measures(labels, probabilities, threshold, np.ones((1, len(labels))))
+    spread = measures(labels, probabilities, threshold, resampled(patients, rounds))
+    return {name: _figure(float(value[0]), spread[name]) for name, value in values.items()}
+
+
+def resampled(patients: NDArray[np.str_], rounds: int, seed: int = SEED) -> Floats:
+    """Weights (rounds, n): how often each film's patient was drawn, of as many draws as there are patients."""
+    names, patient = np.unique(patients, return_inverse=True)
+    if not len(names):
+        return np.zeros((rounds, 0))
+    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=rounds)
+    return draws[:, patient].astype(np.float64)
+
+
+def measures(labels: Floats, probabilities: Floats, threshold: float, weights: Floats) -> dict[str, Floats]:
+    """Accuracy, sensitivity, specificity, precision, F1, AUC and Brier score, each of shape (rounds,)."""
+    ill, flagged = labels == 1, probabilities >= threshold
+    hits, misses = weights @ (ill & flagged), weights @ (ill & ~flagged)
+    alarms, passes = weights @ (~ill & flagged), weights @ (~ill & ~flagged)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: undefined in that round
+        return {
+            "accuracy": (hits + passes) / (hits + misses + alarms + passes),
+            "sensitivity": hits / (hits + misses),
+            "specificity": passes / (alarms + passes),
+            "precision": hits / (hits + alarms),
+            "f1": 2 * hits / (2 * hits + misses + alarms),
+            "auc": auc(labels, probabilities, weights),
+            "brier": weights @ (probabilities - labels) ** 2 / weights.sum(axis=1),
+        }
+
+
+def auc(labels: Floats, probabilities: Floats, weights: Floats) -> Floats:
+    """Mann-Whitney: how often an ill film's probability is above a normal one's, ties counting half; (rounds,)."""
+    if not len(labels):
+        return np.full(len(weights), np.nan)
+    order = np.argsort(probabilities)
+    levels = np.flatnonzero(np.diff(probabilities[order], prepend=-np.inf))  # where each distinct probability begins
+    ill = np.add.reduceat(weights[:, order] * (labels[order] == 1), levels, axis=1)
+    normal = np.add.reduceat(weights[:, order] * (labels[order] == 0), levels, axis=1)
+    below = np.cumsum(normal, axis=1) - normal / 2
+    with np.errstate(invalid="ignore"):
+        return (ill * below).sum(axis=1) / (ill.sum(axis=1) * normal.sum(axis=1))
+
+
+def _figure(value: float, spread: Floats) -> Figure:
+    defined = spread[np.isfinite(spread)]
+    if np.isnan(value) or not len(defined):
+        return Figure(np.nan, np.nan, np.nan)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return Figure(value, float(low), float(high))

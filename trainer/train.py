@@ -1,0 +1,126 @@
+"""One training run, from a labelled folder to a model folder, top to bottom."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumowatch.errors import TrainingError
+from pneumowatch.model import ModelFolder
+from trainer import card, dataset, networks, store
+from trainer.dataset import Examples, LeftOut
+from trainer.evaluate import Figure, figures, threshold_for
+from trainer.knobs import Knobs
+
+PREDICT_BATCH: Final = 64  # films; a matter of speed and memory only
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands after a step; the validation figures are those of the last whole epoch, NaN before it."""
+
+    epoch: int  # from 1
+    step: int  # from 1, within the epoch
+    loss: float  # mean of this epoch so far
+    validation_loss: float = np.nan
+    validation_accuracy: float = np.nan  # at 0.5, as the threshold is chosen at the end
+
+
+@dataclass(frozen=True)
+class Trained:
+    folder: ModelFolder
+    left_out: tuple[LeftOut, ...]  # files of the training folder and of `also` that could not be read
+
+
+def train(
+    data: Path, out: Path, knobs: Knobs, also: Path | None = None, watch: Callable[[Standing], None] = lambda _: None
+) -> Trained:
+    """Train, choose the threshold, evaluate, and write `out`/<version>.
+
+    Args:
+        data: a folder with NORMAL and PNEUMONIA.
+        also: another such folder, of which the films of test patients are evaluated as `test_full_size`.
+        watch: called after every step and every epoch.
+
+    Raises:
+        TrainingError: the data or the knobs cannot be used, or the model cannot be written.
+    """
+    side = networks.find(knobs.network).side
+    films = dataset.read(data, side)
+    learn, validation, test = (films.examples(split) for split in dataset.SPLITS)
+    judged, left_out = {"validation": validation, "test": test}, films.left_out
+    if also:
+        full_size = dataset.read(also, side)
+        judged["test_full_size"] = full_size.examples("test")
+        left_out += full_size.left_out
+    _check(learn, validation)
+
+    model = fit(learn, validation, knobs, watch)
+
+    threshold = threshold_for(validation.labels, probabilities(model, validation), knobs.target_sensitivity)
+    metrics = {name: evaluated(model, examples, threshold) for name, examples in judged.items()}
+    return Trained(store.write(out, model, card.describe(model, knobs, films, threshold, metrics)), left_out)
+
+
+def fit(learn: Examples, validation: Examples, knobs: Knobs, watch: Callable[[Standing], None]) -> Any:
+    """A trained `keras.Model`, uncompiled: what is saved carries no optimizer state."""
+    keras = networks.load_keras()
+    keras.utils.set_random_seed(knobs.seed)
+    model = networks.build(knobs.network)
+    optimizer = keras.optimizers.get({"class_name": knobs.optimizer, "config": {"learning_rate": knobs.learning_rate}})
+    model.compile(optimizer=optimizer, loss=knobs.loss)
+    batches = shuffled_batches(len(learn), knobs.batch, knobs.seed)
+    at = Standing(0, 0, np.nan)
+    for epoch in range(1, knobs.epochs + 1):
+        losses: list[float] = []
+        for step in range(1, knobs.steps + 1):
+            chosen = next(batches)
+            model.reset_metrics()  # or some versions of Keras return the mean of all steps instead of this one's loss
+            losses.append(float(model.train_on_batch(learn.pixels[chosen], learn.labels[chosen, np.newaxis])))
+            at = replace(at, epoch=epoch, step=step, loss=float(np.mean(losses)))
+            watch(at)
+        unseen, accuracy = _loss_and_accuracy(validation.labels, probabilities(model, validation))
+        at = replace(at, validation_loss=unseen, validation_accuracy=accuracy)
+        watch(at)
+    bare = networks.build(knobs.network)
+    bare.set_weights(model.get_weights())
+    return bare
+
+
+def shuffled_batches(films: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of `batch` films for ever: all of them in random order, then all of them in another, without a gap."""
+    rng = np.random.default_rng(seed)
+    waiting = rng.permutation(films)
+    while True:
+        while len(waiting) < batch:
+            waiting = np.concatenate([waiting, rng.permutation(films)])
+        yield waiting[:batch]
+        waiting = waiting[batch:]
+
+
+def probabilities(model: Any, examples: Examples) -> NDArray[np.float64]:
+    """Of pneumonia, shape (n,)."""
+    if not len(examples):
+        return np.zeros(0)
+    return model.predict(examples.pixels, batch_size=PREDICT_BATCH, verbose=0)[:, 0].astype(np.float64)
+
+
+def evaluated(model: Any, examples: Examples, threshold: float) -> dict[str, Figure]:
+    return figures(examples.labels, probabilities(model, examples), examples.patients, threshold)
+
+
+def _loss_and_accuracy(labels: NDArray[np.float32], probability: NDArray[np.float64]) -> tuple[float, float]:
+    right = np.clip(np.where(labels == 1, probability, 1 - probability), 1e-7, 1)  # Keras' own bound
+    return float(-np.log(right).mean()), float(((probability >= 0.5) == labels).mean())
+
+
+def _check(learn: Examples, validation: Examples) -> None:
+    if len(set(learn.labels.tolist())) < 2:
+        raise TrainingError("The training patients need films of both classes; add films of more patients.")
+    if not validation.labels.any():
+        raise TrainingError(
+            "No validation patient has a film with pneumonia to choose a threshold by; add films of more patients."
+        )
