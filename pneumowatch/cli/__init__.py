@@ -5,7 +5,7 @@ import sys
 import typer
 
 from pneumowatch import __version__
-from pneumowatch.cli import admin, query, run
+from pneumowatch.cli import admin, query, run, school
 from pneumowatch.errors import PneumowatchError
 
 app = typer.Typer(
