@@ -12,7 +12,6 @@ from watchdog.events import (
     DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
-    FileModifiedEvent,
     FileMovedEvent,
     FileSystemEvent,
     FileSystemEventHandler,
@@ -25,10 +24,14 @@ log = get("watcher")
 
 
 class Hint(Enum):
-    """What an event says of a path. `opened` and `closed without writing` say nothing, and are not listened to."""
+    """What an event says of a path.
+
+    `opened` and `closed without writing` say nothing, and `modified` says what the look after it or the close at its end
+    says too, once for every write of a slow scanner: none of them is listened to.
+    """
 
     COMPLETE = auto()  # closed after writing, or renamed into place
-    CHANGED = auto()  # created or written to; nobody said that it is finished
+    CREATED = auto()  # nobody said that it is finished: all that a hard link or a copied folder gives
     FOUND = auto()  # the rescan came upon a file that no row knows
     FOLDER = auto()  # a folder appeared; what is in it may have been written before it was watched
 
@@ -41,7 +44,7 @@ class Signal:
 
 
 EVENTS: Final[list[type[FileSystemEvent]]] = [
-    FileClosedEvent, FileCreatedEvent, FileModifiedEvent, FileMovedEvent, DirCreatedEvent, DirMovedEvent,
+    FileClosedEvent, FileCreatedEvent, FileMovedEvent, DirCreatedEvent, DirMovedEvent,
 ]  # fmt: skip
 
 
@@ -83,8 +86,8 @@ class _Handler(FileSystemEventHandler):
                 self._say(event.dest_path, Hint.COMPLETE)
             case FileClosedEvent():
                 self._say(event.src_path, Hint.COMPLETE)
-            case FileCreatedEvent() | FileModifiedEvent():
-                self._say(event.src_path, Hint.CHANGED)
+            case FileCreatedEvent():
+                self._say(event.src_path, Hint.CREATED)
 
     def _say(self, path: str | bytes, hint: Hint) -> None:
         raw = os.fsencode(path)

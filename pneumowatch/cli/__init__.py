@@ -25,7 +25,7 @@ app = typer.Typer(
 for panel, commands in {
     "Run": (run.up, run.watch, run.work, run.schedule, run.demo),
     "Look and mend": (query.flagged, query.unscored, query.status, query.reconcile, query.requeue, query.classify),
-    # "School": (school.train,),
+    "School": (school.train,),
     "Care": (admin.doctor,),
 }.items():
     for command in commands:
