@@ -11,6 +11,7 @@ from celery import Celery
 from celery_batches import Batches
 from numpy.typing import NDArray
 
+from pneumowatch.errors import ShuttingDown
 from pneumowatch.film import Pixels
 
 FLUSH_SECONDS: Final = 0.05  # a lone message waits this long for company
@@ -53,11 +54,15 @@ class FilmBatches(Batches):
         accept = super().Strategy(task, app, consumer)
 
         def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **options: Any) -> None:
-            weight = _films_announced(message)
-            consumer.qos.decrement_eventually(weight - 1)
+            weight = films_announced(_arguments(message))
+            with self._lock:
+                before = consumer.qos.value
+                # what was taken off, to the letter: the count stops at one, and must not grow by what it did not give
+                taken = before - consumer.qos.decrement_eventually(weight - 1)
 
             def weighed_ack(*args: Any, **kwargs: Any) -> Any:
-                consumer.qos.increment_eventually(weight - 1)
+                with self._lock:
+                    consumer.qos.increment_eventually(taken)
                 return ack(*args, **kwargs)
 
             with self._lock:
@@ -85,12 +90,19 @@ class FilmBatches(Batches):
                 self._flushes -= 1
 
 
-def _films_announced(message: Any) -> int:
+def films_announced(arguments: Any) -> int:
     """How many scan ids a message carries; at least one, so that a message of another make cannot upset the count."""
     try:
-        return max(1, len(message.payload[0][0]))
-    except (LookupError, TypeError, ValueError):
+        return max(1, len(arguments[0]))
+    except (LookupError, TypeError):
         return 1
+
+
+def _arguments(message: Any) -> Any:
+    try:
+        return message.payload[0]
+    except (LookupError, TypeError, ValueError):
+        return None
 
 
 class Batcher:
@@ -105,17 +117,26 @@ class Batcher:
         self._batch_size = batch_size
         self._waiting: queue.SimpleQueue[tuple[Pixels, Future[NDArray[np.float32]]] | None] = queue.SimpleQueue()
         self._held: tuple[Pixels, Future[NDArray[np.float32]]] | None = None  # did not fit into the last batch
+        self._door = threading.Lock()  # nothing may be put behind the end: it would be waited for, for ever
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
     def predict(self, films: Pixels) -> NDArray[np.float32]:
-        """Probabilities (n,) of films (n, side, side), n up to the batch size; blocks. Raises what the model raised."""
+        """Probabilities (n,) of films (n, side, side), n up to the batch size; blocks. Raises what the model raised,
+        and ShuttingDown after `close`."""
         future: Future[NDArray[np.float32]] = Future()
-        self._waiting.put((films, future))
+        with self._door:
+            if self._closed:
+                raise ShuttingDown("The batcher is closed.")
+            self._waiting.put((films, future))
         return future.result()
 
     def close(self) -> None:
-        self._waiting.put(None)
+        """Predict what waits, then end."""
+        with self._door:
+            self._closed = True
+            self._waiting.put(None)
         self._thread.join()
 
     def _work(self) -> None:

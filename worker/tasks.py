@@ -15,7 +15,7 @@ from pneumowatch.errors import ShuttingDown
 from pneumowatch.logs import get
 from pneumowatch.queue import FILMS, READ_SCANS
 from pneumowatch.settings import Settings
-from worker.batch import FilmBatches
+from worker.batch import FilmBatches, films_announced
 from worker.room import ReadingRoom
 
 log = get("worker")
@@ -28,9 +28,9 @@ RECONNECT_SECONDS: Final = 5
 def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
     """Give the app its task, bound to this process' reading room."""
 
-    @app.task(base=FilmBatches, name=READ_SCANS, batch_size=batch_size)
+    @app.task(base=FilmBatches, name=READ_SCANS, batch_size=batch_size, shared=False)
     def read_scans(requests: Sequence[Any]) -> None:
-        licence = sum(len(request.args[0]) for request in requests)
+        licence = sum(films_announced(request.args) for request in requests)
         try:
             room.read(licence)
         except ShuttingDown:
