@@ -1,0 +1,128 @@
+"""Together, or one alone: threads at the door of the reading room."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from worker.door import Door
+
+PATIENCE = 5.0
+MOMENT = 0.05  # long enough for a thread to get where it must not be
+
+
+class Guest:
+    """A thread that goes through a door, says when it is inside, and stays until it is sent away."""
+
+    def __init__(self, entrance: Callable[[], AbstractContextManager[None]]) -> None:
+        self.inside = threading.Event()
+        self._leave = threading.Event()
+        self._entrance = entrance
+        self.thread = threading.Thread(target=self._visit, daemon=True)
+        self.thread.start()
+
+    def _visit(self) -> None:
+        with self._entrance():
+            self.inside.set()
+            self._leave.wait(PATIENCE)
+
+    def leave(self) -> None:
+        self._leave.set()
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+
+    @property
+    def waits(self) -> bool:
+        return not self.inside.wait(MOMENT)
+
+    @property
+    def is_in(self) -> bool:
+        return self.inside.wait(PATIENCE)
+
+
+def test_many_share_the_room() -> None:
+    door = Door()
+    guests = [Guest(door.shared) for _ in range(3)]
+    assert all(guest.is_in for guest in guests)
+    for guest in guests:
+        guest.leave()
+
+
+def test_alone_waits_for_all_and_keeps_all_out() -> None:
+    door = Door()
+    first, second = Guest(door.shared), Guest(door.shared)
+    assert first.is_in
+    assert second.is_in
+    suspect = Guest(door.alone)
+    first.leave()
+    assert suspect.waits
+    second.leave()
+    assert suspect.is_in
+    late, other_suspect = Guest(door.shared), Guest(door.alone)
+    assert late.waits
+    assert other_suspect.waits
+    suspect.leave()
+    assert other_suspect.is_in  # before the late one, who shares
+    assert late.waits
+    other_suspect.leave()
+    assert late.is_in
+    late.leave()
+
+
+def test_who_waits_to_be_alone_is_not_overtaken_by_a_flood() -> None:
+    door = Door()
+    reader = Guest(door.shared)
+    assert reader.is_in
+    suspect = Guest(door.alone)
+    assert suspect.waits
+    flood = [Guest(door.shared) for _ in range(5)]
+    assert all(guest.waits for guest in flood)
+    reader.leave()
+    assert suspect.is_in
+    suspect.leave()
+    assert all(guest.is_in for guest in flood)
+    for guest in flood:
+        guest.leave()
+
+
+@pytest.mark.parametrize("kind", ["shared", "alone"])
+def test_an_error_inside_opens_the_door_again(kind: str) -> None:
+    door = Door()
+    with pytest.raises(ZeroDivisionError), getattr(door, kind)():
+        raise ZeroDivisionError
+    for entrance in (door.shared, door.alone):
+        guest = Guest(entrance)
+        assert guest.is_in
+        guest.leave()
+
+
+def test_no_deadlock_and_never_two_where_one_is_alone() -> None:
+    door, counted = Door(), threading.Lock()
+    inside: list[str] = []
+    broken: list[list[str]] = []
+
+    @contextmanager
+    def present(kind: str) -> Iterator[None]:
+        with counted:
+            inside.append(kind)
+            if "alone" in inside and len(inside) > 1:
+                broken.append(list(inside))
+        time.sleep(0.0003)
+        yield
+        with counted:
+            inside.remove(kind)
+
+    def visit(kind: str) -> None:
+        for _ in range(60):
+            with getattr(door, kind)(), present(kind):
+                pass
+
+    threads = [threading.Thread(target=visit, args=(kind,), daemon=True) for kind in ["shared"] * 5 + ["alone"] * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE * 2)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not broken
