@@ -4,10 +4,10 @@ PYTHON ?= python3.11 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run demo test check lock clean
+.PHONY: help run demo test check settings picture lock clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 run: $(VENV)/runtime ## watch ./inbox and classify what is dropped there, results in ./data (Ctrl-C ends it)
 	@mkdir -p inbox data
@@ -26,6 +26,12 @@ check: $(VENV)/test ## lint and types only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+settings: $(VENV)/runtime ## write docs/settings.md anew
+	@$(BIN)/python -c "from pneumowatch.settings import document; print(document(), end='')" > docs/settings.md
+
+picture: $(VENV)/runtime ## draw the README's picture anew
+	@$(BIN)/python docs/picture.py
 
 lock: build/lock/bin/pip-compile ## pin what pyproject.toml asks for (UPGRADE=1: the newest of everything)
 	@$(COMPILE) --output-file requirements.lock pyproject.toml -

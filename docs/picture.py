@@ -1,0 +1,33 @@
+"""Draws docs/demo.svg, the README's picture, from what `pneumowatch demo` prints (`make picture`)."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+WIDTH = 96
+SHOWN = "$ pneumowatch demo\n"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "COLUMNS": str(WIDTH), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+        run = subprocess.run(
+            [sys.executable, "-m", "pneumowatch", "demo", "--films", "48"],
+            cwd=folder,
+            env=environment,
+            check=True,
+            capture_output=True,
+            encoding="utf-8",
+        )
+    console = Console(record=True, width=WIDTH, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+    console.print(Text.from_ansi(SHOWN + run.stdout))
+    console.save_svg(str(Path(__file__).with_name("demo.svg")), title="pneumowatch demo")
+
+
+if __name__ == "__main__":
+    main()
