@@ -11,9 +11,7 @@ help: ## list these commands
 
 run: $(VENV)/runtime ## watch ./inbox and classify what is dropped there, results in ./data (Ctrl-C ends it)
 	@mkdir -p inbox data
-	@echo "Drop films into:  $(CURDIR)/inbox"
-	@echo "Flagged cases:    $(BIN)/pneumowatch flagged"
-	@echo "Every film:       view scan_ledger in $(CURDIR)/data/pneumowatch.db (SQLite)"
+	@echo "Ask it from another terminal: $(BIN)/pneumowatch flagged, status, --help"
 	@$(BIN)/pneumowatch up --inbox inbox --data data
 
 demo: $(VENV)/runtime ## send generated phantom films through the whole way
