@@ -5,7 +5,7 @@ import sys
 import typer
 
 from pneumowatch import __version__
-from pneumowatch.cli import admin, query, run, school
+from pneumowatch.cli import admin, bench, query, run, school
 from pneumowatch.errors import PneumowatchError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ for panel, commands in {
     "Run": (run.up, run.watch, run.work, run.schedule, run.demo),
     "Look and mend": (query.flagged, query.unscored, query.status, query.reconcile, query.requeue, query.classify),
     "School": (school.train,),
-    "Care": (admin.doctor,),
+    "Care": (admin.doctor, bench.bench),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

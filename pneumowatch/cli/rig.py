@@ -1,0 +1,124 @@
+"""The test rig: pneumowatch's parts as processes of their own, with an inbox to drop films into."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from db.session import Database
+from pneumowatch.cli.processes import Cost, cost
+from pneumowatch.errors import PneumowatchError
+from pneumowatch.settings import PREFIX
+
+INBOX: Final = "inbox"  # its name in the database, the one that `up --inbox` gives
+READY: Final = "model ready"  # the worker's log line
+START_SECONDS: Final = 180.0
+STOP_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 0.05
+IDLE_SECONDS: Final = 1.0  # how long a system must have been idle
+IDLE_SHARE: Final = 0.08  # of one core: what polling and sweeping take
+# A measured part is set by the rig alone, but for what these say of the machine.
+KEPT: Final = frozenset(f"{PREFIX}{name}" for name in ("BATCH_SIZE", "DECODERS"))
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A running system. `parts`: name -> process id; films moved into `inbox` are its work."""
+
+    inbox: Path
+    database: Database
+    parts: Mapping[str, int]
+
+    def costs(self) -> dict[str, Cost]:
+        return {name: cost(pid) for name, pid in self.parts.items()}
+
+    def wait_until_idle(self, limit: float = START_SECONDS) -> None:
+        """Returns once its parts leave the processor alone, or after `limit` seconds: some machines never rest."""
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
+            before = sum(one.cpu_seconds for one in self.costs().values())
+            time.sleep(IDLE_SECONDS)
+            if sum(one.cpu_seconds for one in self.costs().values()) - before <= IDLE_SHARE * IDLE_SECONDS:
+                return
+
+
+@contextmanager
+def embedded(folder: Path, models: Path) -> Iterator[Rig]:
+    """`pneumowatch up` in one process, with SQLite, in `folder`; idle on entry."""
+    inbox, data = folder / "inbox", folder / "data"
+    inbox.mkdir(parents=True, exist_ok=True)
+    command = ["up", "--inbox", str(inbox), "--data", str(data)]
+    with part("up", command, folder, environment(MODEL_DIR=models)) as process:
+        wait_for(READY, "up", folder, process)
+        rig = Rig(inbox, Database(f"sqlite:///{data / 'pneumowatch.db'}"), {"up": process.pid})
+        with closing(rig.database):
+            rig.wait_until_idle()
+            yield rig
+
+
+@contextmanager
+def deployed(folder: Path, models: Path, database_url: str, broker_url: str, workers: int = 1) -> Iterator[Rig]:
+    """One `watch` and `workers` times `work` on a migrated database and a Redis that nobody else uses."""
+    inbox = folder / "inbox"
+    inbox.mkdir(parents=True, exist_ok=True)
+    given = environment(
+        MODEL_DIR=models,
+        DATA_DIR=folder / "data",
+        DATABASE_URL=database_url,
+        BROKER_URL=broker_url,
+        INBOXES=f"{INBOX}={inbox}",
+    )
+    names = ["work"] if workers == 1 else [f"work {number + 1}" for number in range(workers)]
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(part(name, ["work"], folder, given)) for name in names}
+        processes["watch"] = stack.enter_context(part("watch", ["watch"], folder, given))
+        for name in names:
+            wait_for(READY, name, folder, processes[name])
+        rig = Rig(inbox, Database(database_url), {name: one.pid for name, one in processes.items()})
+        with closing(rig.database):
+            rig.wait_until_idle()
+            yield rig
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """The environment with these settings as PNEUMOWATCH_<NAME>, and without those of this installation."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in KEPT}
+    return kept | {f"{PREFIX}{name}": str(value) for name, value in settings.items()}
+
+
+@contextmanager
+def part(name: str, arguments: list[str], folder: Path, given: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """One `pneumowatch` process, its log in `folder`; asked to end on exit, and killed where it does not."""
+    with log_of(name, folder).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pneumowatch", *arguments], env=given, cwd=folder, stdout=log, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def log_of(name: str, folder: Path) -> Path:
+    return folder / f"{name.replace(' ', '-')}.log"
+
+
+def wait_for(line: str, name: str, folder: Path, process: "subprocess.Popen[bytes]") -> None:
+    """Returns when this stands in a part's log. Raises PneumowatchError, with the log's end, where it never does."""
+    deadline = time.monotonic() + START_SECONDS
+    log = log_of(name, folder)
+    while line.encode() not in log.read_bytes():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise PneumowatchError(f"`{name}` did not start. Its log ends so:\n{log.read_text('utf-8')[-2000:]}")
+        time.sleep(LOOK_SECONDS)

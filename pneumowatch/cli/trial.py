@@ -1,0 +1,108 @@
+"""Trials of a running system: a heap of films at once, and single films on an idle one."""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from sqlalchemy import func, select
+
+from db import scans
+from db.models import Scan
+from db.states import FINAL, State
+from pneumowatch.cli.rig import INBOX, Rig
+from pneumowatch.errors import PneumowatchError
+
+POLL_SECONDS: Final = 0.25  # while a heap is read: the question costs the database little
+FINE_POLL_SECONDS: Final = 0.004  # while a single film is; it is found committed this late at most
+PAUSE: Final = (0.2, 0.4)  # seconds between single films, drawn, so that they fall in step with nothing
+STALLED_SECONDS: Final = 60.0  # without a new result
+
+Tell = Callable[[int], None]  # told how many films are done
+
+
+@dataclass(frozen=True)
+class Heap:
+    """A heap of films read, from the first one's rename into the inbox until the last result was written."""
+
+    films: int
+    without_result: int  # of them: rejected, or taken for duplicates
+    seconds: float
+    cpu_ms_per_film: dict[str, float]  # by part
+    peak_bytes: dict[str, int]  # by part, since its start
+
+    @property
+    def films_per_second(self) -> float:
+        return self.films / self.seconds
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds from the close of a written film until another connection saw its result committed."""
+
+    films: int
+    p50: float
+    p95: float
+    p99: float
+
+
+def read_heap(rig: Rig, films: Sequence[Path], tell: Tell = lambda done: None) -> Heap:
+    """Move films of the inbox' own file system into it, as fast as can be, and wait until all have been read.
+
+    Raises PneumowatchError where no film is finished any more.
+    """
+    before, costs = rig.database.read(scans.counts), rig.costs()
+    started = time.time()
+    for film in films:
+        film.rename(rig.inbox / film.name)
+    _wait(rig, sum(before[state] for state in FINAL) + len(films), len(films), tell)
+    spent = rig.costs()
+    classified = rig.database.read(scans.counts)[State.CLASSIFIED] - before[State.CLASSIFIED]
+    ended = rig.database.read(lambda c: c.scalar(select(func.max(Scan.finished_at)))) or datetime.now(UTC)
+    cpu = {name: 1000 * (one.cpu_seconds - costs[name].cpu_seconds) / len(films) for name, one in spent.items()}
+    peaks = {name: one.peak for name, one in spent.items()}
+    return Heap(len(films), len(films) - classified, ended.timestamp() - started, cpu, peaks)
+
+
+def read_singly(rig: Rig, films: Sequence[Path], tell: Tell = lambda done: None) -> Latency:
+    """Write each film into the inbox, one after another, as a scanner would; each finds the system idle."""
+    taken = []
+    for number, film in enumerate(films):
+        data, name = film.read_bytes(), f"single-{film.name}"
+        with (rig.inbox / name).open("wb") as file:
+            file.write(data)
+        taken.append(1000 * _until_read(rig, name))
+        tell(number + 1)
+        time.sleep(random.uniform(*PAUSE))
+    p50, p95, p99 = np.percentile(taken, [50, 95, 99]).tolist()
+    return Latency(len(films), p50, p95, p99)
+
+
+def _wait(rig: Rig, finished: int, films: int, tell: Tell) -> None:
+    """Until so many scans have a final state."""
+    done, moment = -1, time.monotonic()
+    while done < finished:
+        time.sleep(POLL_SECONDS)
+        now = rig.database.read(scans.finished)
+        if now > done:
+            done, moment = now, time.monotonic()
+            tell(max(0, films - (finished - done)))
+        elif time.monotonic() - moment > STALLED_SECONDS:
+            raise PneumowatchError(f"No result for {STALLED_SECONDS:.0f} seconds; {finished - done} films still wait.")
+
+
+def _until_read(rig: Rig, name: str) -> float:
+    """Seconds from now until this file of the inbox has a final state."""
+    started = time.perf_counter()
+    path = hashlib.sha256(name.encode()).digest()
+    row = select(Scan.state).where(Scan.inbox == INBOX, Scan.path_sha256 == path)
+    while rig.database.read(lambda c: c.scalar(row)) not in FINAL:
+        if time.perf_counter() - started > STALLED_SECONDS:
+            raise PneumowatchError(f"A single film had no result after {STALLED_SECONDS:.0f} seconds.")
+        time.sleep(FINE_POLL_SECONDS)
+    return time.perf_counter() - started

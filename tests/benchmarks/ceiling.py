@@ -1,0 +1,106 @@
+"""The ceiling: what this machine can do with films and a model when nothing else is asked of it.
+
+A fixed plain loop: read, SHA-256 and decode in two threads, four batches ahead; predict in batches of 32. No queue, no
+database, and nothing of ours but the film reader and the model file, so that the pipeline cannot flatter itself. Change
+it, and no figure compares with those before.
+
+    python tests/benchmarks/ceiling.py FOLDER MODELFOLDER [--json]
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pneumowatch.film import Pixels, decode
+
+BATCH = 32
+THREADS = 2
+AHEAD = 4 * BATCH  # films read before they are needed; without a bound the threads take the processor from the model
+
+Film = tuple[str, Pixels]  # SHA-256 of the file, and uint8 (side, side)
+Predict = Callable[[Pixels], Any]  # uint8 (n, side, side) -> probabilities (n,)
+
+
+class Ceiling(NamedTuple):
+    films: int
+    films_per_second: float
+    cpu_ms_per_film: float  # user and system time of the process
+
+
+def load(model: Path) -> tuple[Predict, int]:
+    """The network of a model folder as a compiled function, warmed up, and the edge of its films in pixels."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is loaded
+    import keras
+    import tensorflow as tf
+
+    network = keras.saving.load_model(model / "model.keras", compile=False, safe_mode=True)
+    side = network.input_shape[1]
+    signature = [tf.TensorSpec((None, side, side, 1), tf.uint8)]
+    run = tf.function(lambda films: network(films, training=False), input_signature=signature)
+
+    def predict(films: Pixels) -> Any:
+        return run(tf.constant(films[..., np.newaxis])).numpy()[:, 0]
+
+    for count in (BATCH, BATCH, 1):
+        predict(np.zeros((count, side, side), np.uint8))
+    return predict, side
+
+
+def climb(paths: list[Path], predict: Predict, side: int) -> Ceiling:
+    """Run the loop once over these films."""
+
+    def fetch(path: Path) -> Film:
+        data = path.read_bytes()
+        return hashlib.sha256(data).hexdigest(), decode(data, side)
+
+    started, cpu = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(THREADS) as threads:
+        for batch in batches(ahead(threads, fetch, paths)):
+            predict(np.stack([pixels for _, pixels in batch]))
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return Ceiling(len(paths), len(paths) / seconds, 1000 * cpu / len(paths))
+
+
+def ahead(threads: ThreadPoolExecutor, fetch: Callable[[Path], Film], paths: Iterable[Path]) -> Iterator[Film]:
+    """What `fetch` gives of each path, in order."""
+    coming = iter(paths)
+    waiting = deque(threads.submit(fetch, path) for path in islice(coming, AHEAD))
+    while waiting:
+        yield waiting.popleft().result()
+        waiting.extend(threads.submit(fetch, path) for path in islice(coming, 1))
+
+
+def batches(films: Iterable[Film]) -> Iterator[list[Film]]:
+    iterator = iter(films)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="films, also in sub-folders")
+    parser.add_argument("model", type=Path, help="a model folder")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    paths = sorted(path for path in given.folder.rglob("*") if path.is_file())
+    result = climb(paths, *load(given.model))
+    if given.json:
+        print(json.dumps(result._asdict()))
+    else:
+        print(
+            f"{result.films_per_second:.1f} films/s, {result.cpu_ms_per_film:.2f} ms of CPU a film, {len(paths)} films"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Full-size films for the benchmarks, none of which is a duplicate of another.
+
+python tests/benchmarks/films.py FOLDER COUNT
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from pneumowatch.cli.copies import copy_films, draw_phantoms
+
+ORIGINALS = Path(__file__).parents[3] / "shared" / "data" / "originals"
+
+
+def kind() -> str:
+    """What the films are made of, for the report."""
+    return "real films" if ORIGINALS.is_dir() else "phantoms, as there are no real films here"
+
+
+def make_films(folder: Path, count: int, tell: Callable[[int], None] = lambda done: None) -> list[Path]:
+    """`count` distinct films in `folder`, made from the real originals, or from phantoms where those are absent."""
+    if ORIGINALS.is_dir():
+        return copy_films(sorted(ORIGINALS.rglob("*.jpeg")), folder, count, tell)
+    return copy_films(draw_phantoms(folder / "drawn"), folder, count, tell)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("count", type=int)
+    given = parser.parse_args()
+    print(f"{len(make_films(given.folder, given.count))} films in {given.folder}, made from {kind()}")
+
+
+if __name__ == "__main__":
+    main()
