@@ -71,8 +71,9 @@ def run_worker(app: Celery, settings: Settings, stop: threading.Event) -> int:
     )
     threading.Thread(target=_end_with, args=(stop,), name="worker-stop", daemon=True).start()
     worker.start()
+    drained = celery_state.should_stop is not None and not celery_state.should_terminate
     stop.set()
-    return int(worker.exitcode or 0)
+    return 0 if drained else int(worker.exitcode or 1)  # Celery calls it a failure where Ctrl-C asked for the end
 
 
 def _end_with(stop: threading.Event) -> None:
