@@ -1,0 +1,111 @@
+"""The baseline: Celery as it is used most, one task for each film.
+
+The message carries the path; the task reads and decodes the film and calls `model.predict` on a batch of one; results
+go to Redis. The decoder is ours, which flatters the baseline. Both pools are tried, the better one counts.
+
+    python tests/benchmarks/one_task_per_film.py FOLDER MODELFOLDER
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from celery import Celery
+from figures import tell
+from redis import Redis
+from servers import redis_server
+
+from pneumowatch.film import decode
+from pneumowatch.logs import hush
+
+POOLS = {"solo": 1, "threads": 2}  # -> concurrency
+START_SECONDS = 120
+RESULTS = 1  # the Redis database of the results, which DBSIZE then counts
+
+
+def make_app(broker: str) -> Celery:
+    return Celery("baseline", broker=broker, backend=results_url(broker))
+
+
+def results_url(broker: str) -> str:
+    return f"{broker.rpartition('/')[0]}/{RESULTS}"
+
+
+def work(broker: str, model: Path, pool: str) -> None:
+    """The worker process: the network is loaded once, as a careful peer would."""
+    with hush():
+        import keras
+
+        network = keras.saving.load_model(model / "model.keras", compile=False)
+    side = network.input_shape[1]
+    app = make_app(broker)
+
+    @app.task(name="classify")
+    def classify(path: str) -> float:
+        film = decode(Path(path).read_bytes(), side)
+        return float(network.predict(film[np.newaxis, ..., np.newaxis], verbose=0)[0, 0])
+
+    app.Worker(pool=pool, concurrency=POOLS[pool], loglevel="ERROR", quiet=True).start()
+
+
+def films_per_second(films: list[Path], model: Path, pool: str) -> float:
+    """From the first task sent until the last result stands in Redis; the worker is warm before."""
+    with redis_server() as redis, _worker(redis.url, model, pool):
+        send = make_app(redis.url).signature("classify").delay
+        results = Redis.from_url(results_url(redis.url))
+        send(str(films[0]))
+        _wait(results, 1)
+        started = time.perf_counter()
+        for film in films:
+            send(str(film))
+        _wait(results, 1 + len(films))
+        return len(films) / (time.perf_counter() - started)
+
+
+def best(films: list[Path], model: Path) -> tuple[str, float]:
+    """The pool that reads more films, and how many a second."""
+    rates = {pool: films_per_second(films, model, pool) for pool in POOLS}
+    tell(", ".join(f"one task per film, {pool}: {rate:.1f} films/s" for pool, rate in rates.items()))
+    return max(rates.items(), key=lambda item: item[1])
+
+
+def _wait(results: Redis, count: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while results.dbsize() < count:
+        if time.monotonic() > deadline:
+            raise RuntimeError("the baseline's worker gives no results")
+        time.sleep(0.05)
+
+
+@contextmanager
+def _worker(broker: str, model: Path, pool: str) -> Iterator[None]:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, __file__, "--work", broker, pool, str(model)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def main() -> None:
+    if sys.argv[1] == "--work":
+        return work(sys.argv[2], Path(sys.argv[4]), sys.argv[3])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="films, also in sub-folders")
+    parser.add_argument("model", type=Path, help="a model folder")
+    given = parser.parse_args()
+    pool, rate = best(sorted(path for path in given.folder.rglob("*") if path.is_file()), given.model)
+    return print(f"{rate:.1f} films/s ({pool})")
+
+
+if __name__ == "__main__":
+    main()

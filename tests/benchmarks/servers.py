@@ -1,0 +1,43 @@
+"""A Redis and a PostgreSQL of one's own, from `tests/services.py`, with the tables of this version."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from db import schema
+from db.session import Database
+from pneumowatch.cli.processes import Cost, cost
+
+sys.path.append(str(Path(__file__).parents[1]))
+from services import Server, fresh_database, postgres_server, redis_server
+
+
+@dataclass(frozen=True)
+class Servers:
+    redis: Server
+    postgres: Server
+    database_url: str
+
+    @property
+    def broker_url(self) -> str:
+        return self.redis.url
+
+    def costs(self) -> dict[str, Cost]:
+        """Of each server with the processes it started."""
+        return {name: _cost(server) for name, server in (("Redis", self.redis), ("PostgreSQL", self.postgres))}
+
+
+@contextmanager
+def servers() -> Iterator[Servers]:
+    """Both started, the database migrated and empty."""
+    with redis_server() as redis, postgres_server() as postgres, fresh_database(postgres.url) as url:
+        database = Database(url)
+        schema.upgrade(database)
+        database.close()
+        yield Servers(redis, postgres, url)
+
+
+def _cost(server: Server) -> Cost:
+    return cost(server.process.pid) if server.process else Cost()
