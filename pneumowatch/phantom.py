@@ -61,7 +61,7 @@ def phantom(seed: int, pneumonia: bool, width: int = 1024, height: int = 768) ->
 
     Args:
         seed: of the child, 0 or more; the same child can be drawn in health and with pneumonia.
-        pneumonia: with one or two consolidations.
+        pneumonia: with two to four consolidations.
         width, height: in pixels; anything but 4:3 squashes the chest.
 
     Returns:
@@ -247,9 +247,9 @@ def _branch(
 def _consolidations(rng: np.random.Generator, u: Plane, v: Plane) -> Plane:
     """Patches of lung that hold fluid for air: fuzzy, uneven, and they wipe out the borders they touch."""
     patches = np.zeros_like(u)
-    for side in rng.permutation((-1, 1))[: rng.integers(1, 3)]:
+    for side in rng.permutation((-1, 1, -1, 1))[: rng.integers(2, 5)]:
         at_u, at_v = side * rng.uniform(0.14, 0.23), rng.uniform(0.38, 0.64)
-        reach_u, reach_v = rng.uniform(0.09, 0.14), rng.uniform(0.09, 0.15)
+        reach_u, reach_v = rng.uniform(0.11, 0.17), rng.uniform(0.12, 0.20)
         distance = np.hypot((u - at_u) / reach_u, (v - at_v) / reach_v)
         uneven = 0.7 * _clouds(rng, 10)
         patches = np.maximum(patches, rng.uniform(0.75, 0.95) * _inside(1 - distance + uneven, 0.9))
