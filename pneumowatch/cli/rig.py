@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,8 @@ IDLE_SECONDS: Final = 1.0  # how long a system must have been idle
 IDLE_SHARE: Final = 0.08  # of one core: what polling and sweeping take
 # A measured part is set by the rig alone, but for what these say of the machine.
 KEPT: Final = frozenset(f"{PREFIX}{name}" for name in ("BATCH_SIZE", "DECODERS"))
+
+Process = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ def embedded(folder: Path, models: Path) -> Iterator[Rig]:
     inbox, data = folder / "inbox", folder / "data"
     inbox.mkdir(parents=True, exist_ok=True)
     command = ["up", "--inbox", str(inbox), "--data", str(data)]
-    with part("up", command, folder, environment(MODEL_DIR=models)) as process:
-        wait_for(READY, "up", folder, process)
-        rig = Rig(inbox, Database(f"sqlite:///{data / 'pneumowatch.db'}"), {"up": process.pid})
+    with part("up", command, folder, environment(MODEL_DIR=models)) as up:
+        wait_for(READY, "up", folder, up)
+        rig = Rig(inbox, Database(f"sqlite:///{data / 'pneumowatch.db'}"), {"up": up.pid})
         with closing(rig.database):
             rig.wait_until_idle()
             yield rig
@@ -92,29 +94,32 @@ def environment(**settings: object) -> dict[str, str]:
     return kept | {f"{PREFIX}{name}": str(value) for name, value in settings.items()}
 
 
+def part(name: str, arguments: list[str], folder: Path, given: dict[str, str]) -> AbstractContextManager[Process]:
+    """A `pneumowatch` process."""
+    return process(name, [sys.executable, "-m", "pneumowatch", *arguments], folder, given)
+
+
 @contextmanager
-def part(name: str, arguments: list[str], folder: Path, given: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """One `pneumowatch` process, its log in `folder`; asked to end on exit, and killed where it does not."""
+def process(name: str, command: list[str], folder: Path, given: dict[str, str]) -> Iterator[Process]:
+    """A process, its log in `folder`; asked to end on exit, and killed where it does not."""
     with log_of(name, folder).open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pneumowatch", *arguments], env=given, cwd=folder, stdout=log, stderr=log
-        )
+        started = subprocess.Popen(command, env=given, cwd=folder, stdout=log, stderr=log)
     try:
-        yield process
+        yield started
     finally:
-        process.send_signal(signal.SIGTERM)
+        started.send_signal(signal.SIGTERM)
         try:
-            process.wait(STOP_SECONDS)
+            started.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            started.kill()
+            started.wait()
 
 
 def log_of(name: str, folder: Path) -> Path:
     return folder / f"{name.replace(' ', '-')}.log"
 
 
-def wait_for(line: str, name: str, folder: Path, process: "subprocess.Popen[bytes]") -> None:
+def wait_for(line: str, name: str, folder: Path, process: Process) -> None:
     """Returns when this stands in a part's log. Raises PneumowatchError, with the log's end, where it never does."""
     deadline = time.monotonic() + START_SECONDS
     log = log_of(name, folder)

@@ -1,0 +1,106 @@
+"""Queue and database alone, on Redis and PostgreSQL: films a second from the first ring to the last outcome.
+
+Once with a classifier that costs nothing, and with one that waits 200 ms at each batch, as for a loaded GPU: how much
+faster are eight workers than one?
+
+    python tests/benchmarks/queue_and_database.py [--quick] [--json]
+"""
+
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from figures import Figure, at_least, run, tell
+from servers import Servers, servers
+from sqlalchemy import func, select
+from stand_in_worker import MTIME_NS, SIZE
+
+from db import arrivals, scans
+from db.models import Scan
+from db.seen import SeenFile
+from db.session import Database
+from db.states import State
+from pneumowatch import settings
+from pneumowatch.cli import rig
+from pneumowatch.cli.processes import cost
+from pneumowatch.queue import Doorbell, make_app
+
+BURST = 1000  # files of one transaction, as the watcher registers them
+WAIT_SECONDS = 0.2  # of one predict
+FREE_FILMS = 15_000
+WAITING_FILMS = 1600  # for one worker; eight get eight times as many
+QUICK = 8  # times fewer
+FILMS_A_SECOND = 1500
+WORKERS, TIMES_ONE = 8, 7
+
+
+def measure(quick: bool) -> list[Figure]:
+    share = QUICK if quick else 1
+    free, cpu = trial(1, 0, FREE_FILMS // share)
+    one, _ = trial(1, WAIT_SECONDS, WAITING_FILMS // share)
+    many, _ = trial(WORKERS, WAIT_SECONDS, WORKERS * WAITING_FILMS // share)
+    return [
+        at_least("queue and database, a classifier that costs nothing", free, "films/s", FILMS_A_SECOND),
+        *(Figure(f"... CPU of {name}", spent, "ms a film") for name, spent in cpu.items()),
+        Figure("a classifier that waits 200 ms a batch, one worker", one, "films/s"),
+        Figure(f"... {WORKERS} workers", many, "films/s"),
+        at_least(f"... {WORKERS} workers against one", many / one, "times", TIMES_ONE),
+    ]
+
+
+def trial(workers: int, wait: float, films: int) -> tuple[float, dict[str, float]]:
+    """Films a second, and milliseconds of processor time of each part a film."""
+    with ExitStack() as stack:
+        own = stack.enter_context(servers())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pneumowatch-bench-")))
+        given = settings.load(database_url=own.database_url, broker_url=own.broker_url)
+        environment = rig.environment(
+            DATABASE_URL=own.database_url, BROKER_URL=own.broker_url, INBOXES=f"{rig.INBOX}={folder}"
+        )
+        names = [f"worker {number + 1}" for number in range(workers)]
+        processes = [stack.enter_context(rig.process(name, stand_in(wait), folder, environment)) for name in names]
+        for name, process in zip(names, processes, strict=True):
+            rig.wait_for(rig.READY, name, folder, process)
+        pids = [process.pid for process in processes]
+        database = Database(own.database_url)
+        rig.Rig(folder, database, {str(pid): pid for pid in pids}).wait_until_idle()
+        before = costs(own, pids)
+        rate = read_all(database, Doorbell(make_app(given), given.batch_size), films)
+        spent = {name: 1000 * (seconds - before[name]) / films for name, seconds in costs(own, pids).items()}
+        database.close()
+    tell(f"{workers} workers, {wait} s a batch: {rate:.0f} films/s")
+    return rate, spent
+
+
+def read_all(database: Database, doorbell: Doorbell, films: int) -> float:
+    """Register and announce films as the watcher does, and wait for their outcomes."""
+    started = time.time()
+    for start in range(0, films, BURST):
+        numbers = range(start, min(start + BURST, films))
+        seen = [SeenFile(rig.INBOX, f"film-{number}.jpeg".encode(), SIZE, MTIME_NS) for number in numbers]
+        doorbell.ring(database.write(partial(arrivals.arrive, files=seen, by="bench")).to_ring)
+    while database.read(scans.waiting):
+        time.sleep(0.25)
+    counts = database.read(scans.counts)
+    if counts[State.CLASSIFIED] != films:
+        raise RuntimeError(f"not every film was classified: {counts}")
+    ended = database.read(lambda connection: connection.scalar(select(func.max(Scan.finished_at))))
+    return films / (ended.timestamp() - started)
+
+
+def stand_in(wait: float) -> list[str]:
+    return [sys.executable, str(Path(__file__).with_name("stand_in_worker.py")), str(wait)]
+
+
+def costs(own: Servers, pids: list[int]) -> dict[str, float]:
+    """Seconds of processor time so far, by part; the one that registers and rings is this process."""
+    spent = {name: one.cpu_seconds for name, one in own.costs().items()}
+    spent["the workers"] = sum(cost(pid).cpu_seconds for pid in pids)
+    return spent | {"registering and ringing": time.process_time()}
+
+
+if __name__ == "__main__":
+    run(__doc__, measure)

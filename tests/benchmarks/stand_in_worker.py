@@ -1,0 +1,80 @@
+"""A worker whose decoders and classifier are stand-ins: what is left is queue, claims and outcomes.
+
+    python tests/benchmarks/stand_in_worker.py SECONDS
+
+SECONDS is how long a predict waits, as for a GPU that is busy with it. Everything else comes from the environment.
+"""
+
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from db import registry
+from db.session import Database
+from pneumowatch import logs, settings
+from pneumowatch.film import Pixels
+from pneumowatch.queue import make_app, part_name
+from worker.decode import Decoded, Errand
+from worker.room import ReadingRoom
+from worker.tasks import register, run_worker
+
+VERSION = "stand-in"
+SIZE, MTIME_NS = 1, 1  # of every file, as registered; a worker compares them
+SIDE = 150
+
+
+class StandInDecoders:
+    """Gives each scan the same black film and bytes of its own, at no cost."""
+
+    _black = np.zeros((SIDE, SIDE), np.uint8)
+
+    def fetch(self, errands: Sequence[Errand]) -> list[Decoded]:
+        return [Decoded(one.scan_id, self._black, _sha256(one.scan_id), SIZE, MTIME_NS) for one in errands]
+
+    def close(self) -> None:
+        pass
+
+
+class StandInClassifier:
+    """Waits for a while at every batch, and does no work."""
+
+    version, side, threshold = VERSION, SIDE, 0.5
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._gpu = threading.Lock()  # one batch at a time
+
+    def predict(self, films: Pixels) -> NDArray[np.float32]:
+        with self._gpu:
+            time.sleep(self._seconds)
+        return np.full(len(films), 0.25, np.float32)
+
+
+def main() -> None:
+    given = settings.load()
+    logs.configure(given.log_format)
+    stop = threading.Event()
+    database, app = Database(given.database, stop), make_app(given)
+    classifier = StandInClassifier(float(sys.argv[1]))
+    database.write(lambda connection: registry.register(connection, VERSION, "", {}))
+    by = f"{part_name('worker')}:{os.getpid()}"
+    room = ReadingRoom(given, given.inboxes, database, classifier, StandInDecoders(), by)
+    register(app, room, given.batch_size)
+    logs.get("worker").info("model ready", model=VERSION)
+    code = run_worker(app, given, stop)
+    room.close()
+    sys.exit(code)
+
+
+def _sha256(scan_id: int) -> str:
+    return hashlib.sha256(scan_id.to_bytes(8, "big")).hexdigest()
+
+
+if __name__ == "__main__":
+    main()
