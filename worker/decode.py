@@ -6,9 +6,12 @@ the database.
 
 import hashlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import Future, TimeoutError, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +22,9 @@ from pneumowatch import film, share
 from pneumowatch.errors import FilmRejected, ShareAway
 
 CHUNK: Final = 8  # films of one errand; a message to a child costs as much as a small film
+POOLS: Final = 3  # that are lost over a chunk before that is held against its films
+LOOK_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
+STOPPER: Final = "The image is damaged in a way that stops its decoder."
 
 
 @dataclass(frozen=True)
@@ -92,16 +98,35 @@ def _fetch_one(errand: Errand, side: int, bounds: Bounds) -> Fetched:
     return Decoded(errand.scan_id, pixels, sha256, file.size, file.mtime_ns)
 
 
+@dataclass(frozen=True)
+class _Task:
+    """An errand list in the hands of a pool."""
+
+    pool: ProcessPool
+    future: "Future[list[Fetched]]"
+
+    def result(self) -> list[Fetched]:
+        """Raises BrokenProcessPool where the pool is lost: it never answers for what it had not begun by then."""
+        while not wait([self.future], LOOK_SECONDS).done:
+            if not self.pool.active:
+                raise BrokenProcessPool
+        return self.future.result()
+
+
 class Decoders:
-    """A pool of decoding children."""
+    """A pool of decoding children, and another one where that is lost.
+
+    Pebble replaces a child that dies over a film. One that dies with nothing to do (killed by the system, short of
+    memory) makes it give up the whole pool instead.
+    """
 
     def __init__(self, count: int, side: int, bounds: Bounds) -> None:
         self._count = count
         self._side = side
         self._bounds = bounds
-        self._pool = ProcessPool(
-            max_workers=count, context=multiprocessing.get_context("spawn"), initializer=_prepare_child
-        )
+        self._closed = False
+        self._renewal = threading.Lock()
+        self._pool = self._new_pool()
 
     def warm(self) -> None:
         """Start the children now, so that the first film does not wait for them."""
@@ -116,21 +141,36 @@ class Decoders:
         return [fetched for chunk, future in waiting for fetched in self._collect(chunk, future)]
 
     def close(self) -> None:
+        with self._renewal:
+            self._closed = True
         self._pool.close()
         self._pool.join()
 
-    def _schedule(self, errands: Sequence[Errand]) -> "Future[list[Fetched]]":
-        # the bound is on one film; one slow film in a chunk must not pass for several fast ones, hence the retry below
-        return self._pool.schedule(fetch, args=(errands, self._side, self._bounds), timeout=self._bounds.seconds)
+    def _new_pool(self) -> ProcessPool:
+        context = multiprocessing.get_context("spawn")
+        return ProcessPool(max_workers=self._count, context=context, initializer=_prepare_child)
 
-    def _collect(self, errands: Sequence[Errand], future: "Future[list[Fetched]]") -> list[Fetched]:
+    def _schedule(self, errands: Sequence[Errand]) -> _Task:
+        with self._renewal:
+            if not self._pool.active and not self._closed:
+                threading.Thread(target=self._pool.join, name="lost-decoders", daemon=True).start()  # ends the others
+                self._pool = self._new_pool()
+            pool = self._pool
+        # the bound is on one film; one slow film in a chunk must not pass for several fast ones, hence the retry below
+        return _Task(pool, pool.schedule(fetch, args=(errands, self._side, self._bounds), timeout=self._bounds.seconds))
+
+    def _collect(self, errands: Sequence[Errand], task: _Task, tries: int = POOLS) -> list[Fetched]:
         """A chunk's films; where one of them cost its child, each is tried again by itself to find out which."""
         try:
-            return future.result()
+            return task.result()
         except TimeoutError:
             reason, sentence = "too_slow", f"Reading it took longer than {self._bounds.seconds:g} seconds."
         except ProcessExpired:
-            reason, sentence = "unreadable", "The image is damaged in a way that stops its decoder."
+            reason, sentence = "unreadable", STOPPER
+        except BrokenProcessPool:
+            if tries > 1:
+                return self._collect(errands, self._schedule(errands), tries - 1)
+            reason, sentence = "unreadable", STOPPER
         if len(errands) == 1:
             return [Undecoded(errands[0].scan_id, reason, sentence)]
         alone = [[errand] for errand in errands]
@@ -140,6 +180,15 @@ class Decoders:
 def _prepare_child() -> None:
     # Ctrl-C reaches the whole terminal group; the parent decides when its children end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end a child that hangs over a film."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _nothing() -> None:
