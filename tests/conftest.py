@@ -8,6 +8,10 @@ from typing import NoReturn
 
 import pytest
 from services import Server, ServiceMissing, fresh_database, postgres_server, redis_server
+from standin import tiny_network, write_model
+
+from pneumowatch.model import ModelFolder
+from pneumowatch.phantom import write_phantoms
 
 FILMS = Path(__file__).parents[2] / "shared" / "data"
 
@@ -53,6 +57,20 @@ def films() -> Path:
     if not folder.is_dir():
         pytest.skip("no real films here; name their folder in PNEUMOWATCH_TEST_FILMS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a dozen drawn films, which tests copy and leave as they are: drawing them takes a while."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder, 12)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """A model folder with a small, untrained network of 64 x 64."""
+    return write_model(tmp_path_factory.mktemp("models") / "champion", tiny_network())
 
 
 def _start(stack: ExitStack, server: AbstractContextManager[Server]) -> Server:

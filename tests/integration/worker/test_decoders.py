@@ -1,0 +1,203 @@
+"""Decoding in real children: what a bad file costs, and what is left when somebody is killed."""
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sabotage
+
+from pneumowatch import film
+from worker import decode
+from worker.decode import Away, Bounds, Decoded, Decoders, Errand, Fetched, Undecoded
+
+SIDE = 64
+SECONDS = 2.0  # bound on one film
+BOUNDS = Bounds(max_bytes=2_000_000, max_pixels=4_000_000, seconds=SECONDS)
+TESTS = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[Decoders]:
+    made = Decoders(2, SIDE, BOUNDS)
+    made.warm()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def disloyal(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> Decoders:
+    monkeypatch.setattr(decode, "fetch", sabotage.fetch)
+    return decoders
+
+
+@pytest.fixture
+def inbox(tmp_path: Path, phantoms: Path) -> Path:
+    return Path(shutil.copytree(phantoms, tmp_path / "inbox"))
+
+
+def errands(inbox: Path, *names: str) -> list[Errand]:
+    chosen = names or sorted(path.name for path in inbox.iterdir())
+    return [Errand(number, inbox, os.fsencode(name)) for number, name in enumerate(chosen, start=100)]
+
+
+def reasons(fetched: list[Fetched]) -> dict[int, str]:
+    return {one.scan_id: one.reason for one in fetched if isinstance(one, Undecoded)}
+
+
+def test_films_come_back_in_order_as_they_are(decoders: Decoders, inbox: Path) -> None:
+    errand_list = errands(inbox)
+    fetched = decoders.fetch(errand_list)
+    assert [one.scan_id for one in fetched] == [errand.scan_id for errand in errand_list]
+    for errand, one in zip(errand_list, fetched, strict=True):
+        path = inbox / os.fsdecode(errand.path)
+        data = path.read_bytes()
+        assert isinstance(one, Decoded)
+        np.testing.assert_array_equal(one.pixels, film.decode(data, SIDE))
+        assert one.sha256 == hashlib.sha256(data).hexdigest()
+        assert (one.size, one.mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
+
+
+def test_nothing_to_fetch(decoders: Decoders) -> None:
+    assert decoders.fetch([]) == []
+
+
+def test_every_kind_of_bad_file_costs_itself_alone(decoders: Decoders, inbox: Path) -> None:
+    films = sorted(inbox.iterdir())
+    (inbox / "empty").touch()
+    (inbox / "text").write_bytes(b"no film\n")
+    (inbox / "cut").write_bytes(films[0].read_bytes()[:9000])
+    (inbox / "big").write_bytes(bytes(BOUNDS.max_bytes + 1))
+    (inbox / "folder").mkdir()
+    (inbox / "link").symlink_to(films[0])
+    os.mkfifo(inbox / "pipe")
+    names = ["empty", "text", "cut", "big", "folder", "link", "pipe", "gone", "folder/../text"]
+    mixed = [name for pair in zip(names, [path.name for path in films], strict=False) for name in pair]
+    fetched = decoders.fetch(errands(inbox, *mixed))
+    assert [one.reason if isinstance(one, Undecoded) else None for one in fetched][::2] == [
+        "empty", "unsupported", "unreadable", "too_large", "not_a_file", "not_a_file", "not_a_file", "vanished",
+        "not_a_file",
+    ]  # fmt: skip
+    assert all(isinstance(one, Decoded) for one in fetched[1::2])
+
+
+def test_an_inbox_that_is_not_there_is_away(decoders: Decoders, inbox: Path) -> None:
+    gone = Errand(1, inbox / "unmounted", b"a.jpeg")
+    fetched = decoders.fetch([gone, *errands(inbox)[:1]])
+    assert fetched[0] == Away(1)
+    assert isinstance(fetched[1], Decoded)
+
+
+@pytest.mark.parametrize("order", [sabotage.KILL, sabotage.EXIT, sabotage.CRASH], ids=["kill", "exit", "crash"])
+def test_a_film_that_brings_its_decoder_down_costs_itself_alone(disloyal: Decoders, inbox: Path, order: bytes) -> None:
+    (inbox / "b-bad").write_bytes(order)  # sorted in front: in one chunk with good ones
+    fetched = disloyal.fetch(errands(inbox))
+    assert reasons(fetched) == {100: "unreadable"}
+    assert len(fetched) == 13
+
+
+def test_two_bad_ones_in_one_chunk_are_both_found(disloyal: Decoders, inbox: Path) -> None:
+    (inbox / "a-bad").write_bytes(sabotage.KILL)
+    (inbox / "b-bad").write_bytes(sabotage.KILL)
+    assert reasons(disloyal.fetch(errands(inbox))) == {100: "unreadable", 101: "unreadable"}
+
+
+def test_a_child_that_was_killed_from_outside_costs_no_film(disloyal: Decoders, inbox: Path) -> None:
+    """By the out-of-memory killer, say: each of its chunk is tried again by itself."""
+    (inbox / "a-once").write_bytes(sabotage.ONCE)
+    fetched = disloyal.fetch(errands(inbox))
+    assert reasons(fetched) == {100: "unsupported"}  # what its content is
+
+
+def test_a_film_that_hangs_is_cut_off(disloyal: Decoders, inbox: Path) -> None:
+    (inbox / "a-slow").write_bytes(sabotage.HANG)
+    started = time.monotonic()
+    fetched = disloyal.fetch(errands(inbox))
+    took = time.monotonic() - started
+    assert reasons(fetched) == {100: "too_slow"}
+    assert sum(isinstance(one, Decoded) for one in fetched) == 12
+    assert took < 2 * SECONDS + 15  # once in its chunk, once alone, and children started anew
+
+
+def test_the_pool_is_whole_after_all_that(decoders: Decoders, inbox: Path) -> None:
+    assert all(isinstance(one, Decoded) for one in decoders.fetch(errands(inbox)))
+
+
+def children() -> list[int]:
+    return [child.pid for child in multiprocessing.active_children() if child.pid]
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_children_killed_while_they_had_nothing_to_do(inbox: Path, signal_number: int) -> None:
+    """Nobody waits for them then, and the next films must find others in their place."""
+    before = set(children())
+    decoders = Decoders(2, SIDE, BOUNDS)
+    decoders.warm()
+    try:
+        mine = [pid for pid in children() if pid not in before]
+        assert len(mine) == 2
+        for pid in mine:
+            os.kill(pid, signal_number)
+        time.sleep(0.5)  # the pool has noticed
+        for _ in range(2):
+            assert all(isinstance(one, Decoded) for one in decoders.fetch(errands(inbox)))
+    finally:
+        decoders.close()
+
+
+# what is left of a worker that was killed
+
+PARENT = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import sabotage
+from worker import decode
+from worker.decode import Bounds, Decoders, Errand
+
+if __name__ == "__main__":
+    decode.fetch = sabotage.fetch
+    decoders = Decoders(2, 64, Bounds(2_000_000, 4_000_000, 600.0))
+    decoders.warm()
+    print(*decoders._pool._pool_manager.worker_manager.workers, flush=True)
+    folder = Path({inbox!r})
+    decoders.fetch([Errand(1, folder, name.encode()) for name in {names!r}])
+    time.sleep(600)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("names", [[], ["slow"]], ids=["idle", "hanging"])
+def test_children_end_when_their_worker_is_killed(tmp_path: Path, names: list[str]) -> None:
+    (tmp_path / "slow").write_bytes(sabotage.HANG)
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=str(TESTS), inbox=str(tmp_path), names=names), "utf-8")
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        time.sleep(0.5)
+        assert all(is_alive(pid) for pid in pids)
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = [pid for pid in pids if is_alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left

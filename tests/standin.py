@@ -1,0 +1,54 @@
+"""A model folder for tests that want a network, not a good one: tiny, untrained, and quick to load."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pneumowatch.model import CARD, REFERENCE, WEIGHTS, ModelFolder
+from pneumowatch.phantom import phantom
+
+SIDE = 64
+
+
+def tiny_network(side: int = SIDE) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(7)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((side, side, 1), dtype="uint8"),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(8, 5, strides=4, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            # wide, so that films differ in the first decimals of their probabilities, not in the fifth
+            layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.RandomNormal(stddev=20.0)),
+        ]
+    )
+
+
+def reference_films(side: int = SIDE, count: int = 3) -> np.ndarray:
+    return np.stack([phantom(seed, bool(seed % 2), side, side) for seed in range(count)])[..., None]
+
+
+def write_model(folder: Path, network: Any, side: int = SIDE, **card: Any) -> ModelFolder:
+    """Save a network as a model folder whose card and reference agree with it."""
+    folder.mkdir(parents=True)
+    network.save(folder / WEIGHTS)
+    films = reference_films(side)
+    np.savez(folder / REFERENCE, films=films, probabilities=network.predict(films, verbose=0)[:, 0])
+    write_card(folder, side, **card)
+    return ModelFolder.read(folder)
+
+
+def write_card(folder: Path, side: int = SIDE, **changed: Any) -> None:
+    card = {
+        "version": "standin-1",
+        "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        "input": {"side": side},
+        "threshold": {"value": 0.5},
+    }
+    (folder / CARD).write_text(json.dumps({**card, **changed}), "utf-8")
