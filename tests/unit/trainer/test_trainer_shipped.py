@@ -1,0 +1,35 @@
+"""The model that comes with the project, held against its card."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pneumowatch.model import REFERENCE, shipped
+from trainer import dataset, networks
+from trainer.train import evaluated
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Any:
+    folder = shipped()
+    folder.verify()
+    return networks.load_keras().saving.load_model(folder.weights, safe_mode=True, compile=False)
+
+
+def test_it_gives_its_reference_outputs(loaded: Any) -> None:
+    with np.load(shipped().path / REFERENCE, allow_pickle=False) as reference:
+        films, expected = reference["films"], reference["probabilities"]
+    assert loaded.predict(films, verbose=0)[:, 0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_its_folder_holds_nothing_else() -> None:
+    assert sorted(path.name for path in shipped().path.iterdir()) == ["card.json", "model.keras", "reference.npz"]
+
+
+def test_full_size_films_of_test_patients_read_as_the_card_says(loaded: Any, films: Path) -> None:
+    folder = shipped()
+    test = dataset.read(films / "originals", folder.side).examples("test")
+    for name, figure in evaluated(loaded, test, folder.threshold).items():
+        assert figure.value == pytest.approx(folder.card["metrics"]["test_full_size"][name]["value"], abs=1e-3), name
