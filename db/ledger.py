@@ -220,11 +220,11 @@ def _classify(connection: Connection, outcomes: list[Classified], by: str, at: d
 def _own_contents(connection: Connection, outcomes: list[Classified]) -> dict[str, int]:
     """{sha256: the scan that owns it}, having claimed what nobody owned. Sorted, so that two workers never deadlock."""
     keys = [{"sha256": o.sha256, "scan_id": o.scan_id} for o in sorted(outcomes, key=lambda o: (o.sha256, o.scan_id))]
-    owners = dict(connection.execute(statements.own(name(connection)), rows(keys)).tuples().all())
+    owners = {row.sha256: row.scan_id for row in connection.execute(statements.own(name(connection)), rows(keys))}
     others = {outcome.sha256 for outcome in outcomes} - set(owners)
     if others:
         found = connection.execute(select(Content.sha256, Content.scan_id).where(Content.sha256.in_(others)))
-        owners.update(found.tuples().all())
+        owners.update({row.sha256: row.scan_id for row in found})
     return owners
 
 

@@ -19,8 +19,8 @@ LISTED: Final = ("flagged_cases", "unscored_cases", "scan_ledger")
 
 def counts(connection: Connection) -> dict[State, int]:
     """Scans in each state; every state is there, with 0 where it is empty."""
-    found = dict(connection.execute(select(Scan.state, func.count()).group_by(Scan.state)).tuples().all())
-    return {state: found.get(state, 0) for state in State}
+    rows = connection.execute(select(Scan.state, func.count()).group_by(Scan.state))
+    return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
 
 
 def counts_by_source(connection: Connection) -> dict[str, dict[State, int]]:
