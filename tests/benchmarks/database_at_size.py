@@ -14,7 +14,7 @@ import numpy as np
 from figures import Figure, at_most, run, tell
 from many_scans import MODEL, generate
 from servers import servers
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, text
 
 from db import ledger, scans
 from db.outcomes import Claim, Classified
@@ -36,7 +36,7 @@ def measure(quick: bool) -> list[Figure]:
     with servers() as own:
         database = Database(own.database_url)
         generate(database, total)
-        found = [*reading(database, times), *working(database, times), *plans(database)]
+        found = [*reading(database, times), *working(database, times), *plans(database), *all_judged(database, times)]
         database.close()
     return [Figure("scans in PostgreSQL", total), *found]
 
@@ -108,6 +108,16 @@ def plans(database: Database) -> list[Figure]:
             tell(f"{name} reads the whole table:\n{plan}")
         found.append(at_most(f"plans of {name}: sequential scans of the table", len(bad), "", 0))
     return found
+
+
+def all_judged(database: Database, times: int) -> list[Figure]:
+    """Readers who have kept up: nothing is left to list, and finding that out must not take longer."""
+    database.write(
+        lambda connection: connection.execute(
+            text("UPDATE scans SET verdict = 'unsure' WHERE flagged AND verdict IS NULL")
+        )
+    )
+    return [at_most("worklist, when every film has a verdict, p95", p95(database.read, unread, times), "ms", P95_MS)]
 
 
 def explain(database: Database, work: Work) -> list[str]:

@@ -34,7 +34,7 @@ FROM (SELECT *, state NOT IN ('queued', 'running') AS done, u * u * u AS p,
       AS state
     FROM (SELECT i, (hashint8(i) & 2147483647) % 10000 AS h, (hashint8(i + 1) & 2147483647) / 2147483648.0 AS u,
         now() - CASE WHEN i > :total - {QUEUED + RUNNING} THEN (:total - i) * interval '{HOUR_SHARE} seconds'
-          ELSE interval '1 hour' + (:total - i) * interval '2 years' / :total END AS at,
+          ELSE interval '1 hour' + (:total - {QUEUED + RUNNING} - i) * interval '2 years' / :total END AS at,
         'year/' || i / 1000 || '/person' || i || '_film.jpeg' AS path
       FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS i) AS numbers) AS states) AS drawn
 """
