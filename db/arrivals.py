@@ -4,14 +4,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, and_, select
 
 from db import ledger
 from db.models import Scan
 from db.seen import SeenFile
-from db.states import Reason, State
+from db.states import FINAL, WAITING, Reason, State
 
 LOOKUP: Final = 400  # paths of one query; SQLite binds at most 32,766 values
+UNREAD: Final = (Reason.VANISHED, Reason.SUPERSEDED)  # why a scan was rejected without a look at its content
 
 
 @dataclass
@@ -31,9 +32,9 @@ def unknown(connection: Connection, files: Sequence[SeenFile]) -> list[SeenFile]
 def arrive(connection: Connection, files: Iterable[SeenFile], by: str) -> Arrivals:
     """Bring complete files into the ledger: a row for each content at each path, however often it is seen.
 
-    New paths are registered. Where the path's latest scan still waits, it follows the file; where it is being read, the
-    file is handed back as busy; where it is finished, the new content gets a scan of its own that supersedes it. A
-    file once called vanished that is here again is queued again.
+    New paths are registered. Where the path's current scan still waits, it follows the file; where it is being read,
+    the file is handed back as busy; where it is finished, the new content gets a scan of its own that supersedes it.
+    Content that was superseded or had vanished and is here again is current again, and is queued where nobody read it.
     """
     latest = list({(file.inbox, file.path): file for file in files}.values())
     rows = _latest_rows(connection, latest)
@@ -42,16 +43,15 @@ def arrive(connection: Connection, files: Iterable[SeenFile], by: str) -> Arriva
         known = rows.get((file.inbox, file.path_sha256), [])
         if not _differs(known, file):
             continue
-        last = known[-1] if known else None
-        if last is None:
+        current, same = _current(known), _same(known, file)
+        if current is None:
             fresh.append(file)
-        elif _vanished(known, file) is not None:
-            result.to_ring += ledger.requeue(connection, Scan.id == _vanished(known, file), by)
-        elif last.state == State.RUNNING:
-            result.busy.append(file)
-        elif last.state == State.QUEUED:
-            if ledger.refresh(connection, last.id, file):
-                result.to_ring.append(last.id)
+        elif same is not None:
+            result.to_ring += _bring_back(connection, same.id, known, by)
+        elif current.state == State.QUEUED and ledger.refresh(connection, current.id, file):
+            result.to_ring.append(current.id)
+        elif current.state in WAITING:
+            result.busy.append(file)  # it is being read, perhaps only since the rows were looked up
         else:
             fresh.append(file)
             older[file.inbox, file.path_sha256] = [row.id for row in known if row.superseded_by is None]
@@ -63,16 +63,29 @@ def arrive(connection: Connection, files: Iterable[SeenFile], by: str) -> Arriva
 
 
 def _differs(known: Sequence[Row], file: SeenFile) -> bool:
-    same = [row for row in known if (row.size, row.mtime_ns) == (file.size, file.mtime_ns)]
-    return not same or _vanished(known, file) is not None
+    current, same = _current(known), _same(known, file)
+    if current is None or same is None:
+        return True
+    if same.superseded_by is not None:
+        return current.state in FINAL  # one that waits for other content will be read, and make way
+    return same.state == State.REJECTED and same.reason == Reason.VANISHED
 
 
-def _vanished(known: Sequence[Row], file: SeenFile) -> int | None:
-    """The scan of exactly this content that was rejected because the file was gone."""
-    for row in known:
-        if (row.size, row.mtime_ns) == (file.size, file.mtime_ns) and row.state == State.REJECTED:
-            return row.id if row.reason == Reason.VANISHED and row.superseded_by is None else None
-    return None
+def _same(known: Sequence[Row], file: SeenFile) -> Row | None:
+    """The scan of exactly this content."""
+    return next((row for row in known if (row.size, row.mtime_ns) == (file.size, file.mtime_ns)), None)
+
+
+def _current(known: Sequence[Row]) -> Row | None:
+    """The scan that stands for what is at the path now, as far as is known: the latest that is not superseded."""
+    return max(known, key=lambda row: (row.superseded_by is None, row.id), default=None)
+
+
+def _bring_back(connection: Connection, scan_id: int, known: Sequence[Row], by: str) -> list[int]:
+    """The content of this scan stands at its path again. Returns the scan if it is to be announced."""
+    ledger.restore(connection, scan_id, [row.id for row in known if row.superseded_by is None and row.id != scan_id])
+    unread = ledger.requeue(connection, and_(Scan.id == scan_id, Scan.reason.in_(UNREAD)), by)
+    return ledger.ring(connection, Scan.id.in_(unread), len(unread))
 
 
 def _latest_rows(connection: Connection, files: Sequence[SeenFile]) -> dict[tuple[str, bytes], list[Row]]:

@@ -54,6 +54,12 @@ def supersede(connection: Connection, older: dict[int, int]) -> None:
         connection.execute(update(Scan).where(Scan.id == scan_id).values(superseded_by=successor))
 
 
+def restore(connection: Connection, scan_id: int, successors: Sequence[int]) -> None:
+    """The content of a superseded scan is back at its path: it is the current scan again, and supersedes the others."""
+    connection.execute(update(Scan).where(Scan.id == scan_id).values(superseded_by=None))
+    supersede(connection, dict.fromkeys(successors, scan_id))
+
+
 def refresh(connection: Connection, scan_id: int, file: SeenFile) -> bool:
     """A scan that still waits follows its file, which has changed. False where it no longer waits."""
     at = now()
@@ -239,9 +245,9 @@ def _defer(connection: Connection, outcome: Deferred, by: str, at: datetime) -> 
     if outcome.size is not None and outcome.mtime_ns is not None:
         other = _row_of_content(connection, outcome.scan_id, outcome.size, outcome.mtime_ns)
         if other is not None:
-            newer = "Newer content stands at this path; it has a scan of its own."
+            newer = "Other content stands at this path; it has a scan of its own."
             _reject(connection, Rejected(outcome.scan_id, Reason.SUPERSEDED, newer), by, at)
-            connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(superseded_by=other))
+            restore(connection, other, [outcome.scan_id])
             return
         values |= {"size": outcome.size, "mtime_ns": outcome.mtime_ns, "changed_at": at}
     connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(**values))
@@ -249,13 +255,14 @@ def _defer(connection: Connection, outcome: Deferred, by: str, at: datetime) -> 
 
 
 def _row_of_content(connection: Connection, scan_id: int, size: int, mtime_ns: int) -> int | None:
-    """Another scan of the same path that is newer, or stands for this very content."""
+    """Another scan of the same path that stands for this very content, or is newer and current."""
     here = select(Scan.inbox, Scan.path_sha256).where(Scan.id == scan_id).subquery()
+    same = and_(Scan.size == size, Scan.mtime_ns == mtime_ns)
     return connection.scalar(
         select(Scan.id)
         .join(here, and_(Scan.inbox == here.c.inbox, Scan.path_sha256 == here.c.path_sha256))
-        .where(Scan.id != scan_id, (Scan.id > scan_id) | ((Scan.size == size) & (Scan.mtime_ns == mtime_ns)))
-        .order_by(Scan.id.desc())
+        .where(Scan.id != scan_id, same | ((Scan.id > scan_id) & Scan.superseded_by.is_(None)))
+        .order_by(same.desc(), Scan.id.desc())
         .limit(1)
     )
 

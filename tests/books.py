@@ -1,0 +1,156 @@
+"""A ledger to test with: files that never existed, and short ways to ask what became of them."""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import func, select, update
+
+from db import arrivals, ledger, registry
+from db.arrivals import Arrivals
+from db.models import Content, Prediction, Scan, ScanEvent
+from db.outcomes import Claim, Classified, Deferred, Outcome, Rejected
+from db.seen import SeenFile
+from db.session import Database
+from db.states import Reason
+
+LEASE: Final = timedelta(seconds=60)
+MODEL: Final = "model-1"
+BY: Final = "test"
+EVERY: Final = Scan.id > 0
+UNRUNG: Final = Scan.rung_at.is_(None)
+
+
+def seen(name: str = "a.png", size: int = 100, mtime_ns: int = 1, **others: Any) -> SeenFile:
+    return SeenFile(**{"inbox": "inbox", "path": name.encode(), "size": size, "mtime_ns": mtime_ns, **others})
+
+
+def classified(scan_id: int, sha256: str | None = None, probability: float = 0.9, flagged: bool = True) -> Classified:
+    return Classified(scan_id, sha256 or f"{scan_id:064x}", probability, flagged, 0.5, MODEL)
+
+
+def rejected(scan_id: int, reason: Reason = Reason.UNREADABLE) -> Rejected:
+    return Rejected(scan_id, reason, "A sentence.")
+
+
+def deferred(scan_id: int, seconds: float = 0, size: int | None = None, mtime_ns: int | None = None) -> Deferred:
+    return Deferred(scan_id, ledger.now() + timedelta(seconds=seconds), "later", size, mtime_ns)
+
+
+class Book:
+    """The ledger's moves, each in a transaction of its own, and looks at what they left."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def register_model(self) -> None:
+        self.database.write(lambda c: registry.register(c, MODEL, "0" * 64, {}))
+
+    def arrive(self, *files: SeenFile) -> Arrivals:
+        return self.database.write(lambda c: arrivals.arrive(c, files, BY))
+
+    def unknown(self, *files: SeenFile) -> list[SeenFile]:
+        return self.database.read(lambda c: arrivals.unknown(c, files))
+
+    def add(self, *files: SeenFile) -> list[int]:
+        """The ids of files that must all be new."""
+        ids = self.arrive(*files).to_ring
+        assert len(ids) == len(files)
+        by_path = {(self.row(id_)["inbox"], self.row(id_)["path_bytes"]): id_ for id_ in ids}
+        return [by_path[file.inbox, file.path] for file in files]
+
+    def claim(self, count: int = 100, by: str = "worker", lease: timedelta = LEASE) -> Claim | None:
+        return self.database.write(lambda c: ledger.claim(c, count, by, lease))
+
+    def claimed(self, count: int = 100) -> Claim:
+        claim = self.claim(count)
+        assert claim is not None
+        return claim
+
+    def renew(self, claim: Claim, alone: bool = False, lease: timedelta = LEASE) -> None:
+        self.database.write(lambda c: ledger.renew(c, claim, lease, alone))
+
+    def finish(self, claim: Claim | str, *outcomes: Outcome) -> None:
+        token = claim if isinstance(claim, str) else claim.token
+        self.database.write(lambda c: ledger.finish(c, token, outcomes, "worker"))
+
+    def expire(self, claim: Claim, max_attempts: int = 3) -> int:
+        pairs = [(scan.id, claim.token) for scan in claim.scans]
+        return self.database.write(lambda c: ledger.expire(c, pairs, max_attempts, "sweeper"))
+
+    def requeue(self, where: ledger.Condition = EVERY) -> list[int]:
+        return self.database.write(lambda c: ledger.requeue(c, where, "admin"))
+
+    def ring(self, where: ledger.Condition = UNRUNG, limit: int = 100) -> list[int]:
+        return self.database.write(lambda c: ledger.ring(c, where, limit))
+
+    def unring(self, *ids: int) -> None:
+        self.database.write(lambda c: ledger.unring(c, ids))
+
+    def set(self, scan_id: int, **values: Any) -> None:
+        """What no move does: for times that have passed."""
+        self.database.write(lambda c: c.execute(update(Scan).where(Scan.id == scan_id).values(**values)))
+
+    def row(self, scan_id: int) -> dict[str, Any]:
+        return dict(self._query(select(Scan.__table__).where(Scan.id == scan_id))[0])
+
+    def state(self, scan_id: int) -> str:
+        return self.row(scan_id)["state"]
+
+    def states(self) -> dict[int, str]:
+        return {row["id"]: row["state"] for row in self._query(select(Scan.id, Scan.state).order_by(Scan.id))}
+
+    def moves(self, scan_id: int) -> list[tuple[str | None, str]]:
+        return [(event["from_state"], event["to_state"]) for event in self.events(scan_id)]
+
+    def events(self, scan_id: int) -> Sequence[Any]:
+        return self._query(select(ScanEvent.__table__).where(ScanEvent.scan_id == scan_id).order_by(ScanEvent.id))
+
+    def event_count(self) -> int:
+        return self._query(select(func.count().label("n")).select_from(ScanEvent))[0]["n"]
+
+    def predictions(self, scan_id: int) -> Sequence[Any]:
+        return self._query(select(Prediction.__table__).where(Prediction.scan_id == scan_id))
+
+    def owners(self) -> dict[str, int]:
+        return {row["sha256"]: row["scan_id"] for row in self._query(select(Content.sha256, Content.scan_id))}
+
+    def classify(self, *files: SeenFile, **outcome: Any) -> list[int]:
+        """Files brought in and classified."""
+        ids = self.add(*files)
+        self.finish(self.claimed(), *(classified(id_, **outcome) for id_ in ids))
+        return ids
+
+    def reject(self, file: SeenFile, reason: Reason = Reason.UNREADABLE) -> int:
+        """A file brought in and rejected."""
+        (scan_id,) = self.add(file)
+        self.finish(self.claimed(), rejected(scan_id, reason))
+        return scan_id
+
+    def _query(self, statement: Any) -> Sequence[Any]:
+        return self.database.read(lambda c: c.execute(statement).mappings().all())
+
+
+def at_once(*works: Callable[[], Any]) -> list[Any]:
+    """The results of works that all begin in the same moment, each in a thread of its own; raises what one raised."""
+    barrier = threading.Barrier(len(works))
+    results: list[Any] = [None] * len(works)
+    faults: list[BaseException] = []
+
+    def run(index: int, work: Callable[[], Any]) -> None:
+        barrier.wait()
+        try:
+            results[index] = work()
+        except BaseException as fault:  # noqa: BLE001 - handed to the test
+            faults.append(fault)
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(works)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    if faults:
+        raise faults[0]
+    return results
