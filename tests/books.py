@@ -54,11 +54,10 @@ class Book:
         return self.database.read(lambda c: arrivals.unknown(c, files))
 
     def add(self, *files: SeenFile) -> list[int]:
-        """The ids of files that must all be new."""
-        ids = self.arrive(*files).to_ring
-        assert len(ids) == len(files)
-        by_path = {(self.row(id_)["inbox"], self.row(id_)["path_bytes"]): id_ for id_ in ids}
-        return [by_path[file.inbox, file.path] for file in files]
+        """The ids of files that arrive one after the other, each with a row to be announced."""
+        ids = [self.arrive(file).to_ring for file in files]
+        assert all(len(one) == 1 for one in ids)
+        return [id_ for (id_,) in ids]
 
     def claim(self, count: int = 100, by: str = "worker", lease: timedelta = LEASE) -> Claim | None:
         return self.database.write(lambda c: ledger.claim(c, count, by, lease))

@@ -1,34 +1,69 @@
-"""The ledger on a real SQLite and on a real PostgreSQL."""
+"""The ledger on a real SQLite and on a real PostgreSQL.
 
+Migrating takes longer than most tests, so it is done once a session: SQLite's file is copied, PostgreSQL's tables are
+emptied.
+"""
+
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from books import Book
+from services import fresh_database
+from sqlalchemy import text
 
 from db import schema
+from db.models import Base
 from db.session import Database
 
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, of either kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'ledger.db'}"
-    return request.getfixturevalue("postgres_database")
+BOTH = ["sqlite", "postgresql"]
 
 
-@pytest.fixture
-def empty_database(database_url: str) -> Iterator[Database]:
-    with closing(Database(database_url)) as database:
+@pytest.fixture(params=BOTH)
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database without tables, of either kind."""
+    sqlite = f"sqlite:///{tmp_path / 'ledger.db'}"
+    url = sqlite if request.param == "sqlite" else request.getfixturevalue("postgres_database")
+    with closing(Database(url)) as database:
         yield database
 
 
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("migrated") / "ledger.db"
+    with closing(Database(f"sqlite:///{file}")) as database:
+        schema.upgrade(database)
+    return file
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_url: str) -> Iterator[str]:
+    with fresh_database(postgres_url) as url:
+        with closing(Database(url)) as database:
+            schema.upgrade(database)
+        yield url
+
+
 @pytest.fixture
-def database(empty_database: Database) -> Database:
-    schema.upgrade(empty_database)
-    return empty_database
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'ledger.db')}"
+
+
+@pytest.fixture(params=BOTH)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a ledger without a row, of either kind."""
+    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "migrated_postgres")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    with closing(Database(database_url)) as database:
+        yield database
+        if database.dialect == "postgresql":
+            tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+            database.write(lambda c: c.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")))
 
 
 @pytest.fixture

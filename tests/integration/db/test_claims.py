@@ -1,0 +1,155 @@
+"""Claims: the most urgent first, each scan in one hand, and a suspect alone."""
+
+from datetime import timedelta
+from itertools import chain
+
+import pytest
+from books import Book, at_once, classified, deferred, seen
+
+from db import ledger
+from db.models import ROUTINE, STAT, Scan
+
+
+def ids(claim: object) -> list[int]:
+    return [scan.id for scan in claim.scans]  # type: ignore[attr-defined]
+
+
+def test_the_most_urgent_first_then_the_oldest(book: Book) -> None:
+    first, urgent, third, between = book.add(
+        seen("1"), seen("2", priority=STAT), seen("3"), seen("4", priority=ROUTINE - 1)
+    )
+    assert ids(book.claimed(2)) == [urgent, between]
+    assert ids(book.claimed(2)) == [first, third]
+    assert book.claim() is None
+
+
+def test_a_claim_tells_what_its_reader_needs(book: Book) -> None:
+    (scan_id,) = book.add(seen("ward/a.png", size=7, mtime_ns=2**62))
+    claim = book.claimed()
+    (scan,) = claim.scans
+    assert (scan.inbox, scan.path_bytes, scan.size, scan.mtime_ns) == ("inbox", b"ward/a.png", 7, 2**62)
+    assert scan.changed_at.tzinfo is not None
+    row = book.row(scan_id)
+    assert (row["state"], row["claim_token"], row["claimed_by"]) == ("running", claim.token, "worker")
+    assert row["leased_until"] > ledger.now()
+    assert book.moves(scan_id) == [(None, "queued"), ("queued", "running")]
+
+
+def test_each_claim_has_a_token_of_its_own(book: Book) -> None:
+    book.add(seen("1"), seen("2"))
+    assert book.claimed(1).token != book.claimed(1).token
+
+
+def test_a_scan_is_not_claimed_before_its_time(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    book.finish(book.claimed(), deferred(scan_id, seconds=600))
+    assert book.claim() is None
+    assert book.ring() == []
+    book.set(scan_id, not_before=ledger.now() - timedelta(seconds=1))
+    assert ids(book.claimed()) == [scan_id]
+
+
+def test_what_was_announced_is_due_on_every_clock(book: Book) -> None:
+    """The watcher's clock may run before the worker's."""
+    (scan_id,) = book.add(seen())
+    book.set(scan_id, not_before=ledger.now() + timedelta(seconds=5))
+    assert ids(book.claimed()) == [scan_id]
+
+
+def test_a_suspect_that_is_most_urgent_is_claimed_alone(book: Book) -> None:
+    suspect, other = book.add(seen("1"), seen("2"))
+    book.set(suspect, deaths=1)
+    claim = book.claimed()
+    assert (ids(claim), claim.suspect) == ([suspect], True)
+    claim = book.claimed()
+    assert (ids(claim), claim.suspect) == ([other], False)
+
+
+def test_a_suspect_is_left_out_of_a_batch(book: Book) -> None:
+    first, suspect, third = book.add(seen("1"), seen("2"), seen("3"))
+    book.set(suspect, deaths=1)
+    assert ids(book.claimed()) == [first, third]
+    assert ids(book.claimed()) == [suspect]
+
+
+def test_two_claimers_never_share_a_scan(book: Book) -> None:
+    total = 120
+    book.arrive(*(seen(f"{number}.png") for number in range(total)))
+    taken: list[list[int]] = [[], [], []]
+
+    def work(mine: list[int]) -> None:
+        while len(set(chain(*taken))) < total:
+            claim = book.claim(7)
+            mine.extend(ids(claim) if claim else [])
+
+    at_once(*(lambda mine=mine: work(mine) for mine in taken))
+    every = [*chain(*taken)]
+    assert len(every) == len(set(every)) == total
+    assert set(book.states().values()) == {"running"}
+    assert book.event_count() == 2 * total
+
+
+def test_renew_extends_what_is_held_and_nothing_else(book: Book) -> None:
+    book.add(seen("1"), seen("2"))
+    mine, other = book.claimed(1), book.claimed(1)
+    before = {scan_id: book.row(scan_id)["leased_until"] for scan_id in book.states()}
+    book.renew(mine, alone=True, lease=timedelta(hours=1))
+    (held,), (left,) = ids(mine), ids(other)
+    assert book.row(held)["leased_until"] > before[held] + timedelta(minutes=50)
+    assert book.row(held)["alone"]
+    assert book.row(left)["leased_until"] == before[left]
+    assert not book.row(left)["alone"]
+    assert book.event_count() == 4  # none of its own: it is no move
+
+
+def test_renew_of_a_lost_claim_changes_nothing(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    lost = book.claimed()
+    book.expire(lost)
+    claim = book.claimed()
+    before = book.row(scan_id)
+    book.renew(lost, alone=True)
+    assert book.row(scan_id) == before
+    assert ids(claim) == [scan_id]
+
+
+def test_renew_of_a_finished_claim_changes_nothing(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    claim = book.claimed()
+    book.finish(claim, classified(scan_id))
+    before = book.row(scan_id)
+    book.renew(claim)
+    assert book.row(scan_id) == before
+
+
+def test_ring_announces_the_most_urgent_that_wait_unannounced(book: Book) -> None:
+    one, two, urgent = book.add(seen("1"), seen("2"), seen("3", priority=STAT))
+    assert book.ring() == []
+    book.unring(one, two, urgent)
+    assert book.ring(limit=2) == [urgent, one]
+    assert book.ring() == [two]
+    assert book.ring() == []
+    assert book.event_count() == 3
+
+
+def test_neither_ring_nor_unring_touches_what_is_held(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    book.claimed()
+    before = book.row(scan_id)
+    book.unring(scan_id)
+    assert book.ring(Scan.id == scan_id) == []
+    assert book.row(scan_id) == before
+
+
+def test_two_sweeps_at_once_ring_each_scan_once(book: Book) -> None:
+    scans = book.arrive(*(seen(f"{number}.png") for number in range(100))).to_ring
+    book.unring(*scans)
+    rung = at_once(*[lambda: book.ring(limit=30)] * 3)
+    every = [*chain(*rung)]
+    assert len(every) == len(set(every))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_claim_takes_no_more_than_its_licence(book: Book, count: int) -> None:
+    book.add(*(seen(f"{number}.png") for number in range(5)))
+    assert len(book.claimed(count).scans) == count

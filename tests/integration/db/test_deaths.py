@@ -1,0 +1,117 @@
+"""Workers that die: their scans go back, suspects are read alone, and only what kills alone is failed."""
+
+from books import Book, classified, rejected, seen
+
+from db.models import Scan
+from db.states import Reason
+
+
+def die_alone(book: Book, scan_id: int, max_attempts: int = 3) -> None:
+    claim = book.claimed()
+    assert [scan.id for scan in claim.scans] == [scan_id]
+    book.renew(claim, alone=True)
+    assert book.expire(claim, max_attempts) == 1
+
+
+def test_a_lease_that_ran_out_puts_the_scan_back_as_a_suspect(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    claim = book.claimed()
+    assert book.expire(claim) == 1
+    row = book.row(scan_id)
+    assert (row["state"], row["deaths"], row["deaths_alone"], row["rung_at"]) == ("queued", 1, 0, None)
+    assert (row["claim_token"], row["claimed_by"], row["leased_until"]) == (None, None, None)
+    assert book.moves(scan_id)[-1] == ("running", "queued")
+    assert book.claimed().suspect
+
+
+def test_expired_twice_counts_once(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    claim = book.claimed()
+    assert book.expire(claim) == 1
+    assert book.expire(claim) == 0
+    assert book.row(scan_id)["deaths"] == 1
+    book.claimed()
+    assert book.expire(claim) == 0  # the token is an older claim's
+    assert book.state(scan_id) == "running"
+
+
+def test_failed_only_after_max_attempts_deaths_alone(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    book.expire(book.claimed(), 2)  # the first death was in a batch, and counts against nobody
+    die_alone(book, scan_id, 2)
+    assert book.state(scan_id) == "queued"
+    die_alone(book, scan_id, 2)
+    row = book.row(scan_id)
+    assert (row["state"], row["deaths"], row["deaths_alone"]) == ("failed", 3, 2)
+    assert row["detail"]
+    assert row["finished_at"] is not None
+    assert book.moves(scan_id)[-1] == ("running", "failed")
+    assert book.claim() is None
+
+
+def test_a_killer_fails_and_its_batch_mates_never(book: Book) -> None:
+    killer, *innocent = book.add(*(seen(name) for name in "1234"))
+    for _ in range(20):
+        claim = book.claim()
+        if claim is None:
+            break
+        held = [scan.id for scan in claim.scans]
+        if claim.suspect:
+            book.renew(claim, alone=True)
+        if killer in held:
+            book.expire(claim)
+        else:
+            book.finish(claim, *map(classified, held))
+    assert book.states() == {killer: "failed", **dict.fromkeys(innocent, "classified")}
+
+
+def test_many_deaths_in_company_fail_nobody(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    for _ in range(10):
+        book.expire(book.claimed(), max_attempts=1)
+    assert book.state(scan_id) == "queued"
+    assert book.row(scan_id)["deaths"] == 10
+
+
+def test_requeue_gives_a_failed_scan_a_clean_slate(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    die_alone(book, scan_id, 1)
+    assert book.state(scan_id) == "failed"
+    assert book.requeue() == [scan_id]
+    row = book.row(scan_id)
+    assert (row["state"], row["deaths"], row["deaths_alone"], row["alone"]) == ("queued", 0, 0, False)
+    assert (row["finished_at"], row["detail"], row["rung_at"]) == (None, None, None)
+    assert book.moves(scan_id)[-1] == ("failed", "queued")
+    assert not book.claimed().suspect
+
+
+def test_requeue_takes_what_is_asked_for_and_can_be_requeued(book: Book) -> None:
+    empty = book.reject(seen("1"), Reason.EMPTY)
+    damaged = book.reject(seen("2"), Reason.UNREADABLE)
+    (done,) = book.classify(seen("3"))
+    (twin,) = book.classify(seen("4"), sha256=f"{done:064x}")
+    (held,) = book.add(seen("5"))
+    book.claimed()
+    (waiting,) = book.add(seen("6"))
+    assert book.requeue(Scan.reason == Reason.EMPTY) == [empty]
+    assert book.requeue() == [damaged]
+    assert book.requeue() == []
+    assert book.states() == {
+        empty: "queued", damaged: "queued", done: "classified", twin: "duplicate", held: "running", waiting: "queued",
+    }  # fmt: skip
+
+
+def test_requeue_leaves_superseded_scans(book: Book) -> None:
+    """Their content is gone: they could only be rejected again."""
+    old = book.reject(seen())
+    book.arrive(seen(size=200))
+    assert book.requeue() == []
+    assert book.state(old) == "rejected"
+
+
+def test_a_requeued_scan_follows_its_file(book: Book) -> None:
+    scan_id = book.reject(seen())
+    book.requeue()
+    assert book.arrive(seen(size=200)).to_ring == [scan_id]
+    book.finish(book.claimed(), rejected(scan_id))
+    assert book.row(scan_id)["size"] == 200

@@ -1,0 +1,208 @@
+"""What becomes of a claimed scan: each outcome once, by its holder alone, and twins told apart by their bytes."""
+
+import itertools
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from books import MODEL, Book, at_once, classified, deferred, rejected, seen
+from sqlalchemy.exc import IntegrityError
+
+from db import ledger
+from db.outcomes import Outcome
+from db.states import Reason
+
+SAME = "5" * 64
+READ = [(None, "queued"), ("queued", "running")]
+
+
+def test_classified(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    probability = 0.1 + 0.2  # a number that needs all its digits
+    outcome = replace(classified(scan_id, SAME, probability), caution="age")
+    book.finish(book.claimed(), outcome)
+    row = book.row(scan_id)
+    assert (row["state"], row["sha256"], row["probability"], row["flagged"]) == ("classified", SAME, probability, True)
+    assert (row["threshold"], row["model_version"], row["caution"]) == (0.5, MODEL, "age")
+    assert (row["claim_token"], row["leased_until"], row["duplicate_of"]) == (None, None, None)
+    assert row["finished_at"] >= row["received_at"]
+    (prediction,) = book.predictions(scan_id)
+    assert (prediction["probability"], prediction["current"], prediction["flagged"]) == (probability, True, True)
+    assert book.owners() == {SAME: scan_id}
+    assert book.moves(scan_id) == [*READ, ("running", "classified")]
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0, 5e-324, 1 - 2**-53])
+def test_probabilities_keep_all_their_bits(book: Book, probability: float) -> None:
+    (scan_id,) = book.add(seen())
+    book.finish(book.claimed(), classified(scan_id, probability=probability, flagged=False))
+    assert book.row(scan_id)["probability"] == probability
+    assert book.row(scan_id)["flagged"] is False
+
+
+def test_rejected(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    book.finish(book.claimed(), replace(rejected(scan_id, Reason.EMPTY), sha256=SAME))
+    row = book.row(scan_id)
+    assert (row["state"], row["reason"], row["detail"], row["sha256"]) == ("rejected", "empty", "A sentence.", SAME)
+    assert (row["claim_token"], row["probability"]) == (None, None)
+    assert row["finished_at"] is not None
+    assert book.owners() == {}  # only classified scans own bytes
+    assert book.moves(scan_id) == [*READ, ("running", "rejected")]
+
+
+def test_deferred(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    outcome = deferred(scan_id, seconds=5)
+    book.finish(book.claimed(), outcome)
+    row = book.row(scan_id)
+    assert (row["state"], row["not_before"], row["rung_at"]) == ("queued", outcome.not_before, None)
+    assert (row["claim_token"], row["claimed_by"], row["leased_until"]) == (None, None, None)
+    assert (row["deaths"], row["size"], row["finished_at"]) == (0, 100, None)
+    assert book.moves(scan_id) == [*READ, ("running", "queued")]
+
+
+def test_deferred_as_the_file_has_changed(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    before = book.row(scan_id)
+    book.finish(book.claimed(), deferred(scan_id, size=200, mtime_ns=2))
+    row = book.row(scan_id)
+    assert (row["state"], row["size"], row["mtime_ns"]) == ("queued", 200, 2)
+    assert row["changed_at"] > before["changed_at"]
+    assert book.unknown(seen(size=200, mtime_ns=2)) == []
+
+
+def test_deferred_with_an_empty_file(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    book.finish(book.claimed(), deferred(scan_id, size=0, mtime_ns=0))
+    assert (book.row(scan_id)["size"], book.row(scan_id)["mtime_ns"]) == (0, 0)
+
+
+def test_a_whole_batch_of_every_outcome(book: Book) -> None:
+    one, two, three, four = book.add(*(seen(name) for name in "1234"))
+    book.finish(book.claimed(), rejected(three), classified(one, SAME), deferred(four), classified(two, SAME))
+    assert book.states() == {one: "classified", two: "duplicate", three: "rejected", four: "queued"}
+    assert [len(book.moves(scan_id)) for scan_id in (one, two, three, four)] == [3, 3, 3, 3]
+
+
+def test_twins_in_one_batch(book: Book) -> None:
+    one, two, three = book.add(seen("1"), seen("2"), seen("3"))
+    book.finish(book.claimed(), *(classified(scan_id, SAME) for scan_id in (three, one, two)))
+    assert book.states() == {one: "classified", two: "duplicate", three: "duplicate"}
+    assert [book.row(scan_id)["duplicate_of"] for scan_id in (one, two, three)] == [None, one, one]
+    assert book.moves(two) == [*READ, ("running", "duplicate")]
+    assert book.predictions(two) == []
+    assert book.row(two)["sha256"] == SAME
+
+
+def test_a_twin_of_a_scan_classified_long_ago(book: Book) -> None:
+    (original,) = book.classify(seen("1"), sha256=SAME)
+    (twin,) = book.classify(seen("2"), sha256=SAME)
+    assert (book.state(twin), book.row(twin)["duplicate_of"]) == ("duplicate", original)
+
+
+def test_a_twin_of_a_rejected_scan_is_classified(book: Book) -> None:
+    first = book.reject(seen("1"))
+    (second,) = book.classify(seen("2"), sha256=SAME)
+    assert book.states() == {first: "rejected", second: "classified"}
+
+
+def test_twins_in_two_claims_at_once(book: Book) -> None:
+    pairs = 10
+    book.arrive(*(seen(f"{number}") for number in range(2 * pairs)))
+    one, two = book.claimed(pairs), book.claimed(pairs)
+    hashes = [f"{number:064x}" for number in range(pairs)]
+
+    def outcomes(claim: object, order: list[str]) -> list[Outcome]:
+        return [classified(scan.id, sha256) for scan, sha256 in zip(claim.scans, order, strict=True)]  # type: ignore[attr-defined]
+
+    at_once(
+        lambda: book.finish(one, *outcomes(one, hashes)),
+        lambda: book.finish(two, *outcomes(two, hashes[::-1])),
+    )
+    states = list(book.states().values())
+    assert (states.count("classified"), states.count("duplicate")) == (pairs, pairs)
+    owners = book.owners()
+    for scan_id, state in book.states().items():
+        row = book.row(scan_id)
+        owner = owners[row["sha256"]]
+        assert (row["duplicate_of"] or scan_id) == owner
+        assert state == ("classified" if owner == scan_id else "duplicate")
+
+
+def test_a_token_that_is_not_the_holders_changes_nothing(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    book.claimed()
+    before, events = book.row(scan_id), book.event_count()
+    for outcome in (classified(scan_id), rejected(scan_id), deferred(scan_id)):
+        book.finish("0" * 32, outcome)
+    assert (book.row(scan_id), book.event_count()) == (before, events)
+    assert book.owners() == {}
+    assert book.predictions(scan_id) == []
+
+
+def test_a_worker_that_lost_its_claim_changes_nothing(book: Book) -> None:
+    one, two = book.add(seen("1"), seen("2"))
+    lost = book.claimed()
+    book.finish(lost, rejected(two))
+    book.expire(lost)
+    book.finish(lost, classified(one), classified(two))
+    assert book.states() == {one: "queued", two: "rejected"}
+    assert book.owners() == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [*itertools.permutations([classified, rejected, deferred], 2)], ids=lambda make: make.__name__
+)
+def test_finished_twice_changes_nothing(book: Book, first: type[Outcome], second: type[Outcome]) -> None:
+    (scan_id,) = book.add(seen())
+    claim = book.claimed()
+    book.finish(claim, first(scan_id))
+    before, events = book.row(scan_id), book.event_count()
+    book.finish(claim, second(scan_id))
+    book.finish(claim, first(scan_id))
+    assert (book.row(scan_id), book.event_count()) == (before, events)
+
+
+def test_finish_and_expire_at_once_have_one_winner(book: Book) -> None:
+    scans = book.arrive(*(seen(f"{number}") for number in range(30))).to_ring
+    claim = book.claimed()
+    at_once(lambda: book.finish(claim, *map(classified, scans)), lambda: book.expire(claim))
+    for scan_id in scans:
+        assert len(book.moves(scan_id)) == 3
+        assert book.state(scan_id) == book.moves(scan_id)[-1][1]
+    assert set(book.states().values()) <= {"classified", "queued"}
+
+
+def test_nothing_to_finish(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    book.finish(book.claimed())
+    assert book.state(scan_id) == "running"
+
+
+def test_a_batch_is_all_or_nothing(book: Book) -> None:
+    """A model that nobody registered: no outcome of the batch may stand, nor an event of one."""
+    one, two = book.add(seen("1"), seen("2"))
+    claim = book.claimed()
+    with pytest.raises(IntegrityError):
+        book.finish(claim, rejected(one), replace(classified(two), model_version="unknown"))
+    assert book.states() == {one: "running", two: "running"}
+    assert (book.event_count(), book.owners()) == (4, {})
+
+
+def test_events_say_who_when_and_why(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    started = ledger.now()
+    book.finish(book.claimed(), deferred(scan_id))
+    arrived, claimed_, put_back = book.events(scan_id)
+    assert (arrived["by"], claimed_["by"], put_back["by"]) == ("test", "worker", "worker")
+    assert put_back["detail"] == "later"
+    assert timedelta(0) <= put_back["at"] - started < timedelta(minutes=1)
+
+
+def test_a_scan_read_again_after_requeue_keeps_no_trace_of_its_rejection(book: Book) -> None:
+    scan_id = book.reject(seen())
+    book.requeue()
+    book.finish(book.claimed(), classified(scan_id))
+    row = book.row(scan_id)
+    assert (row["state"], row["reason"], row["detail"]) == ("classified", None, None)
