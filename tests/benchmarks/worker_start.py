@@ -1,0 +1,109 @@
+"""A worker's start and its memory: TensorFlow's import alone, until the model is ready, and after many films.
+
+python tests/benchmarks/worker_start.py [--quick] [--json]
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from figures import Figure, at_most, run, tell
+from servers import servers
+
+from pneumowatch import settings
+from pneumowatch.cli import rig
+from pneumowatch.cli.copies import copy_films
+from pneumowatch.cli.trial import read_heap
+from pneumowatch.phantom import phantom
+
+STARTS, QUICK_STARTS = 5, 1
+FEW, MANY = 1_000, 20_000  # films read before memory is looked at
+QUICK_FEW, QUICK_MANY = 100, 500
+TINY = 64  # pixels a side: what leaks does so with small films too, and sooner
+BEYOND_IMPORT_SECONDS = 2
+WORKER_BYTES = 1e9
+GROWTH_MB = 20  # from the first count of films to the second
+
+
+def measure(quick: bool) -> list[Figure]:
+    store = settings.load().models.absolute()
+    with tempfile.TemporaryDirectory(prefix="pneumowatch-bench-") as name:
+        return [
+            *starting(Path(name), store, QUICK_STARTS if quick else STARTS),
+            *reading(Path(name), store, *((QUICK_FEW, QUICK_MANY) if quick else (FEW, MANY))),
+        ]
+
+
+def starting(folder: Path, store: Path, times: int) -> list[Figure]:
+    """Medians of processes started one after another, the programs' files in the page cache."""
+    imports, ready = [], []
+    with servers() as own:
+        given = rig.environment(
+            MODEL_DIR=store, DATABASE_URL=own.database_url, BROKER_URL=own.broker_url, INBOXES=f"{rig.INBOX}={folder}"
+        )
+        for count in range(times + 1):
+            pair = import_seconds(), ready_seconds(folder, given)
+            tell(f"import of TensorFlow {pair[0]:.2f} s, worker ready {pair[1]:.2f} s")
+            if count:  # the first of each brings the files into the cache
+                imports.append(pair[0])
+                ready.append(pair[1])
+    alone, whole = statistics.median(imports), statistics.median(ready)
+    return [
+        Figure("import of TensorFlow alone", alone, "s"),
+        Figure("`pneumowatch work`: from its start to the model ready", whole, "s"),
+        at_most("... beyond the import", whole - alone, "s", BEYOND_IMPORT_SECONDS),
+    ]
+
+
+def import_seconds() -> float:
+    started = time.perf_counter()
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", "import tensorflow"]
+    subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def ready_seconds(folder: Path, given: dict[str, str]) -> float:
+    started = time.perf_counter()
+    with rig.part("work", ["work"], folder, given) as process:
+        rig.wait_for(rig.READY, "work", folder, process)
+        return time.perf_counter() - started
+
+
+def reading(folder: Path, store: Path, few: int, many: int) -> list[Figure]:
+    """Resident memory of the worker and its decoding children, between two counts of films read."""
+    films = tiny_films(folder / "staged", many)
+    with ExitStack() as stack:
+        own = stack.enter_context(servers())
+        system = rig.deployed(folder / "deployed", store, own.database_url, own.broker_url)
+        running = stack.enter_context(system)
+        read_heap(running, films[:few])
+        early = running.costs()["work"]
+        tell(f"{few} films read: {early.resident / 1e6:.0f} MB")
+        read_heap(running, films[few:])
+        late = running.costs()["work"]
+        tell(f"{many} films read: {late.resident / 1e6:.0f} MB")
+    return [
+        at_most("worker with its children, peak memory", late.peak / 1e6, "MB", WORKER_BYTES / 1e6),
+        Figure(f"... resident after {few:,} films", early.resident / 1e6, "MB"),
+        Figure(f"... resident after {many:,} films", late.resident / 1e6, "MB"),
+        at_most("... growth between the two", (late.resident - early.resident) / 1e6, "MB", GROWTH_MB),
+    ]
+
+
+def tiny_films(folder: Path, count: int) -> list[Path]:
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / "source.png"
+    Image.fromarray(phantom(1, False, TINY, TINY)).save(source)
+    return copy_films([source], folder / "films", count)
+
+
+if __name__ == "__main__":
+    run(__doc__, measure)
