@@ -66,10 +66,12 @@ class Classifier:
 
     def _check(self, folder: ModelFolder) -> None:
         try:
-            with np.load(folder.path / REFERENCE, allow_pickle=False) as reference:
+            with (folder.path / REFERENCE).open("rb") as file, np.load(file, allow_pickle=False) as reference:
                 films, expected = reference["films"][..., 0], reference["probabilities"]
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # a damaged archive raises BadZipFile, EOFError, zlib.error, ...
             raise ModelError(f"{folder.path / REFERENCE} cannot be read: {error}.") from error
+        if films.shape != (len(expected), self.side, self.side) or not len(expected):
+            raise ModelError(f"{folder.path / REFERENCE} holds no films of this model with their probabilities.")
         got = np.concatenate([self.predict(films[i : i + 1]) for i in range(len(films))])
         if not np.allclose(got, expected, atol=REFERENCE_TOLERANCE):
             raise ModelError(f"The model {self.version} does not give its own reference outputs on this machine.")
