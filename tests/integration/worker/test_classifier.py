@@ -1,0 +1,182 @@
+"""The loaded network: the same film gives the same probability in any company, and a bad model none at all."""
+
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from standin import SIDE, reference_films, tiny_network, write_card, write_model
+
+from pneumowatch.errors import ModelError, SettingsError
+from pneumowatch.model import REFERENCE, WEIGHTS, ModelFolder
+from worker.classifier import Classifier
+
+BATCH = 16
+FILMS = reference_films(count=BATCH)[..., 0]
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_model: ModelFolder) -> Classifier:
+    return Classifier(tiny_model, BATCH, "cpu")
+
+
+@pytest.fixture
+def copy(tiny_model: ModelFolder, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model.path, tmp_path / "copy"))
+
+
+def test_it_says_what_its_folder_says(classifier: Classifier, tiny_model: ModelFolder) -> None:
+    assert (classifier.version, classifier.side, classifier.threshold) == ("standin-1", SIDE, 0.5)
+    with np.load(tiny_model.path / REFERENCE) as reference:
+        found = classifier.predict(reference["films"][..., 0])
+        np.testing.assert_allclose(found, reference["probabilities"], atol=1e-5)
+
+
+def test_a_probability_does_not_depend_on_the_batch(classifier: Classifier) -> None:
+    alone = np.concatenate([classifier.predict(film[None]) for film in FILMS])
+    assert alone.dtype == np.float32
+    assert np.ptp(alone) > 0.01  # the films differ, or this would show nothing
+    for size in range(1, BATCH + 1):
+        np.testing.assert_allclose(classifier.predict(FILMS[:size]), alone[:size], atol=1e-5)
+    backwards = classifier.predict(FILMS[::-1])
+    np.testing.assert_allclose(backwards[::-1], alone, atol=1e-5)
+    company = FILMS.copy()
+    company[:-1] = 255
+    assert classifier.predict(company)[-1] == pytest.approx(alone[-1], abs=1e-5)
+
+
+def test_equal_calls_give_equal_bits(classifier: Classifier) -> None:
+    np.testing.assert_array_equal(classifier.predict(FILMS[:5]), classifier.predict(FILMS[:5]))
+
+
+def test_padding_answers_for_nobody(classifier: Classifier) -> None:
+    assert [len(classifier.predict(FILMS[:count])) for count in (1, 2, 7, 8, 9, 15, 16)] == [1, 2, 7, 8, 9, 15, 16]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 9])
+def test_any_batch_size(tiny_model: ModelFolder, classifier: Classifier, batch_size: int) -> None:
+    other = Classifier(tiny_model, batch_size, "cpu")
+    films = FILMS[:batch_size]
+    np.testing.assert_allclose(other.predict(films), classifier.predict(films), atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["gpu:99", "gpu:0x", "gpu", "gpu:", "gpu:-1", "tpu:0", "CPU", "", "gpu:0:1"])
+def test_a_device_that_is_not_there_is_no_silent_cpu(tiny_model: ModelFolder, device: str) -> None:
+    with pytest.raises(SettingsError, match=r"no device|does not see"):
+        Classifier(tiny_model, BATCH, device)
+
+
+def test_a_model_that_gives_no_numbers_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    network = tiny_network()
+    network.layers[-1].set_weights([np.full((8, 1), np.nan, np.float32), np.zeros(1, np.float32)])
+    with pytest.raises(ModelError, match="no probabilities"):
+        Classifier(write_model(tmp_path / "nan", network), BATCH, "cpu")
+
+
+def test_a_film_that_makes_no_number_is_an_error_and_not_a_result(tmp_path: Path) -> None:
+    network = tiny_network()
+    _, bias = network.layers[1].get_weights()
+    network.layers[1].set_weights([np.full((5, 5, 1, 8), 3e38, np.float32), bias])  # infinite, but for black
+    signs = np.array([1, -1] * 4, np.float32)[:, None]
+    network.layers[-1].set_weights([signs, np.zeros(1, np.float32)])  # infinite less infinite
+    folder = write_model(tmp_path / "fragile", network)
+    black = np.zeros((1, SIDE, SIDE, 1), np.uint8)
+    np.savez(folder.path / REFERENCE, films=black, probabilities=np.float32([0.5]))
+    fragile = Classifier(folder, BATCH, "cpu")
+    assert fragile.predict(black[..., 0]).tolist() == [0.5]
+    with pytest.raises(ModelError, match="no probabilities"):
+        fragile.predict(np.full((1, SIDE, SIDE), 255, np.uint8))
+
+
+def test_outputs_beyond_one_are_no_probabilities(tmp_path: Path) -> None:
+    import keras
+
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 1), dtype="uint8"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(1, bias_initializer="ones"),
+        ]
+    )
+    network.layers[-1].set_weights([np.ones((1, 1), np.float32), np.ones(1, np.float32)])
+    with pytest.raises(ModelError):
+        Classifier(write_model(tmp_path / "linear", network), BATCH, "cpu")
+
+
+# the folder
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", b"PK\3\4 and then no more of it"],
+    ids=["empty", "text", "cut"],
+)
+def test_a_damaged_reference_is_a_sentence(copy: Path, content: bytes) -> None:
+    (copy / REFERENCE).write_bytes(content)
+    with pytest.raises(ModelError, match="reference"):
+        Classifier(ModelFolder.read(copy), BATCH, "cpu")
+
+
+def reference(**changed: Any) -> dict[str, Any]:
+    return {"films": FILMS[:2, ..., None], "probabilities": np.float32([0.5, 0.5]), **changed}
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"films": FILMS[:2, ..., None]},
+        reference(),
+        reference(probabilities=np.float32([np.nan, np.nan])),
+        reference(films=FILMS[:0, ..., None], probabilities=np.float32([])),
+        reference(films=np.zeros((2, 9, 9, 1), np.uint8)),
+        reference(probabilities=np.float32([0.5])),
+        reference(films=np.array([{}, {}], dtype=object)),
+    ],
+    ids=["no probabilities", "other probabilities", "nan", "no films", "another size", "fewer", "pickled"],
+)
+def test_a_reference_that_does_not_fit_is_refused(copy: Path, arrays: dict[str, Any]) -> None:
+    np.savez(copy / REFERENCE, **arrays)
+    with pytest.raises(ModelError):
+        Classifier(ModelFolder.read(copy), BATCH, "cpu")
+
+
+def test_a_missing_reference_is_refused(copy: Path) -> None:
+    (copy / REFERENCE).unlink()
+    with pytest.raises(ModelError, match="cannot be read"):
+        Classifier(ModelFolder.read(copy), BATCH, "cpu")
+
+
+def test_a_card_of_another_size_is_refused(copy: Path) -> None:
+    write_card(copy, SIDE + 1)
+    with pytest.raises(ModelError, match="its card says"):
+        Classifier(ModelFolder.read(copy), BATCH, "cpu")
+
+
+def test_weights_that_keras_cannot_load_are_a_sentence(copy: Path) -> None:
+    with zipfile.ZipFile(copy / WEIGHTS) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(copy / WEIGHTS, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part[: len(part) // 2] if name.endswith(".h5") else part)
+    write_card(copy)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Classifier(ModelFolder.read(copy), BATCH, "cpu")
+
+
+def test_keras_own_lambda_is_refused(tmp_path: Path) -> None:
+    import keras
+
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 1), dtype="uint8"),
+            layers.Lambda(lambda films: keras.ops.cast(films, "float32") / 255, output_shape=(SIDE, SIDE, 1)),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    with pytest.raises(ModelError, match="Lambda"):
+        Classifier(write_model(tmp_path / "code", network), BATCH, "cpu")
