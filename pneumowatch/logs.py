@@ -14,7 +14,7 @@ QUIET: Final = ("celery", "kombu", "amqp", "alembic", "sqlalchemy", "watchdog", 
 
 
 # A descriptor of our own for standard error, so that `hush` can silence libraries without silencing us.
-STDERR: Final[TextIO] = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+STDERR: Final[TextIO] = os.fdopen(os.dup(2), "w", 1, "utf-8", "backslashreplace", closefd=False)
 
 
 @contextmanager
