@@ -153,7 +153,7 @@ class _Embedded:
 
 def _take_over(connection: Connection, max_attempts: int) -> None:
     """What a process that is gone had claimed or announced: nobody else can have, as the data folder is locked."""
-    running = connection.execute(select(Scan.id, Scan.claim_token).where(Scan.state == State.RUNNING)).tuples().all()
+    running = connection.execute(select(Scan.id, Scan.claim_token).where(Scan.state == State.RUNNING)).all()
     ledger.expire(connection, [(scan_id, token or "") for scan_id, token in running], max_attempts, part_name("up"))
     connection.execute(update(Scan).where(Scan.state == State.QUEUED).values(rung_at=None))
 
