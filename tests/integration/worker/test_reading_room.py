@@ -1,0 +1,324 @@
+"""The reading room on a real ledger, with real files and decoding children, and a tiny network."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sabotage
+from sqlalchemy import Row, select, text, update
+
+from db import arrivals, ledger, registry, schema
+from db.models import Prediction, Scan, ScanEvent
+from db.seen import SeenFile
+from db.session import Database
+from db.states import State
+from pneumowatch import film
+from pneumowatch.errors import ModelError
+from pneumowatch.model import ModelFolder
+from pneumowatch.settings import Settings
+from worker import decode
+from worker.classifier import Classifier
+from worker.decode import Bounds, Decoders
+from worker.room import ReadingRoom
+
+BATCH = 8
+SETTLE = 0.4  # seconds
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_model: ModelFolder) -> Classifier:
+    return Classifier(tiny_model, BATCH, "cpu")
+
+
+@pytest.fixture(scope="module")
+def decoders(classifier: Classifier) -> Iterator[Decoders]:
+    made = Decoders(2, classifier.side, Bounds(2_000_000, 4_000_000, 2.0))
+    made.warm()
+    yield made
+    made.close()
+
+
+@dataclass
+class Place:
+    """An inbox, its ledger, and a worker's reading room."""
+
+    inbox: Path
+    database: Database
+    room: ReadingRoom
+    settings: Settings
+
+    def announce(self, *names: str | bytes, inbox: str = "inbox") -> list[int]:
+        """What the watcher does with complete files: the scans' ids, in the order of their names. Files that are not
+        there are announced as if they had been."""
+        files = []
+        for name in names:
+            raw = os.fsencode(name)
+            path = self.inbox / os.fsdecode(raw)
+            size, mtime_ns = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (1000, 1)
+            files.append(SeenFile(inbox, raw, size, mtime_ns))
+        self.database.write(lambda c: arrivals.arrive(c, files, "watcher"))
+        rows = self.database.read(lambda c: c.execute(select(Scan.path_bytes, Scan.id).order_by(Scan.id)).all())
+        ids = {row.path_bytes: row.id for row in rows}
+        return [ids[file.path] for file in files]
+
+    def scan(self, scan_id: int) -> Row[Any]:
+        return self.database.read(lambda c: c.execute(select(Scan.__table__).where(Scan.id == scan_id)).one())
+
+    def scans(self) -> list[Row[Any]]:
+        return list(self.database.read(lambda c: c.execute(select(Scan.__table__).order_by(Scan.id)).all()))
+
+    def events(self, scan_id: int) -> list[tuple[str | None, str]]:
+        statement = select(ScanEvent.from_state, ScanEvent.to_state).where(ScanEvent.scan_id == scan_id)
+        rows = self.database.read(lambda c: c.execute(statement.order_by(ScanEvent.id)).all())
+        return [(before, after) for before, after in rows]
+
+    def read(self, licence: int = 100) -> None:
+        self.room.read(licence)
+
+    def read_when_due(self) -> None:
+        time.sleep(SETTLE + 0.05)
+        self.read()
+
+
+@pytest.fixture
+def place(tmp_path: Path, phantoms: Path, classifier: Classifier, decoders: Decoders) -> Iterator[Place]:
+    inbox = Path(shutil.copytree(phantoms, tmp_path / "inbox"))
+    settings = Settings(data_dir=tmp_path, batch_size=BATCH, settle_seconds=SETTLE)
+    database = Database(settings.database, threading.Event())
+    schema.upgrade(database)
+    card = {"version": classifier.version}
+    database.write(lambda c: registry.register(c, classifier.version, "00", card))
+    room = ReadingRoom(settings, {"inbox": inbox}, database, classifier, decoders, "worker@test:1")
+    yield Place(inbox, database, room, settings)
+    room._batcher.close()
+    database.close()
+
+
+FILMS = [f"phantom-{number:04}-{('pneumonia', 'normal')[number % 2]}.jpeg" for number in range(1, 13)]
+
+
+def test_films_are_classified_as_the_model_says(place: Place, classifier: Classifier) -> None:
+    ids = place.announce(*FILMS)
+    place.read()
+    for scan_id, name in zip(ids, FILMS, strict=True):
+        scan = place.scan(scan_id)
+        pixels = film.decode((place.inbox / name).read_bytes(), classifier.side)
+        expected = float(classifier.predict(pixels[None])[0])
+        assert scan.state == State.CLASSIFIED
+        assert scan.probability == pytest.approx(expected, abs=1e-5)
+        assert scan.flagged == (scan.probability >= 0.5)
+        assert (scan.model_version, scan.threshold) == (classifier.version, 0.5)
+        assert scan.claim_token is None
+        assert place.events(scan_id) == [(None, "queued"), ("queued", "running"), ("running", "classified")]
+    made = place.database.read(lambda c: c.execute(select(Prediction.scan_id, Prediction.current)).all())
+    assert sorted(made) == [(scan_id, True) for scan_id in sorted(ids)]
+
+
+def test_a_licence_bounds_what_is_read_and_a_second_one_finds_nothing(place: Place) -> None:
+    place.announce(*FILMS)
+    place.read(10)  # more than a batch
+    states = [scan.state for scan in place.scans()]
+    assert states == [State.CLASSIFIED] * 10 + [State.QUEUED] * 2
+    place.read(10)
+    place.read(10)
+    assert [len(place.events(scan.id)) for scan in place.scans()] == [3] * 12
+
+
+def test_bad_files_get_their_reason_and_cost_nobody_else(place: Place) -> None:
+    good = (place.inbox / FILMS[0]).read_bytes()
+    bad = {
+        "empty.jpeg": (b"", "empty"),
+        "letter.jpeg": (b"Dear colleague,\n", "unsupported"),
+        "cut.jpeg": (good[: len(good) // 2], "unreadable"),
+        "big.jpeg": (bytes(2_000_001), "too_large"),
+    }
+    for name, (data, _) in bad.items():
+        (place.inbox / name).write_bytes(data)
+    ids = place.announce(*bad, FILMS[0], "gone.jpeg")
+    time.sleep(SETTLE)
+    place.read()
+    assert [place.scan(scan_id).reason for scan_id in ids] == [
+        *(reason for _, reason in bad.values()),
+        None,
+        "vanished",
+    ]
+    assert [place.scan(scan_id).state for scan_id in ids[-2:]] == [State.CLASSIFIED, State.REJECTED]
+    assert all(place.scan(scan_id).detail.endswith(".") for scan_id in ids if place.scan(scan_id).reason)
+
+
+def test_twins_in_one_batch_and_later(place: Place) -> None:
+    for name in ("twin-1.jpeg", "twin-2.jpeg"):
+        shutil.copy(place.inbox / FILMS[0], place.inbox / name)
+    first, twin, later = *place.announce(FILMS[0], "twin-1.jpeg"), None
+    place.read()
+    (later,) = place.announce("twin-2.jpeg")
+    place.read()
+    assert place.scan(first).state == State.CLASSIFIED
+    for scan_id in (twin, later):
+        assert (place.scan(scan_id).state, place.scan(scan_id).duplicate_of) == (State.DUPLICATE, first)
+    shown = place.database.read(lambda c: c.execute(text("SELECT probability FROM scan_ledger")).scalars().all())
+    assert len(set(shown)) == 1
+
+
+def test_a_file_that_changed_waits_under_its_new_identity_and_is_read_then(place: Place) -> None:
+    (scan_id,) = place.announce(FILMS[0])
+    path = place.inbox / FILMS[0]
+    path.write_bytes((place.inbox / FILMS[1]).read_bytes())
+    place.read()
+    scan = place.scan(scan_id)
+    assert (scan.state, scan.size, scan.mtime_ns) == (State.QUEUED, path.stat().st_size, path.stat().st_mtime_ns)
+    assert scan.rung_at is None  # for the sweep to announce
+    place.read()
+    assert place.scan(scan_id).state == State.QUEUED  # not due yet
+    place.read_when_due()
+    assert place.scan(scan_id).state == State.CLASSIFIED
+    assert scan.deaths == 0
+
+
+def test_a_half_written_film_is_read_once_it_is_complete(place: Place) -> None:
+    whole = (place.inbox / FILMS[0]).read_bytes()
+    path = place.inbox / "slow.jpeg"
+    path.write_bytes(whole[:5000])
+    (scan_id,) = place.announce("slow.jpeg")
+    place.read()
+    assert (place.scan(scan_id).state, place.scan(scan_id).reason) == (State.QUEUED, None)
+    path.write_bytes(whole)
+    place.read_when_due()  # it has changed: waits again
+    assert place.scan(scan_id).state == State.QUEUED
+    place.read_when_due()
+    assert place.scan(scan_id).state == State.CLASSIFIED
+
+
+def test_a_film_that_stays_half_is_rejected_once_it_has_settled(place: Place) -> None:
+    (place.inbox / "half.jpeg").write_bytes((place.inbox / FILMS[0]).read_bytes()[:5000])
+    (scan_id,) = place.announce("half.jpeg")
+    place.read()
+    place.read_when_due()
+    assert (place.scan(scan_id).state, place.scan(scan_id).reason) == (State.REJECTED, "unreadable")
+
+
+def test_a_share_that_is_away_costs_its_films_nothing(place: Place) -> None:
+    ids = place.announce(*FILMS[:3])
+    place.inbox.rename(place.inbox.with_name("unmounted"))
+    place.read()
+    for scan_id in ids:
+        scan = place.scan(scan_id)
+        assert (scan.state, scan.deaths, scan.deaths_alone) == (State.QUEUED, 0, 0)
+        assert scan.not_before > ledger.now()
+    place.inbox.with_name("unmounted").rename(place.inbox)
+    place.database.write(lambda c: c.execute(update(Scan).values(not_before=ledger.now())))
+    place.read()
+    assert {scan.state for scan in place.scans()} == {State.CLASSIFIED}
+
+
+def test_an_inbox_unknown_here_is_left_to_others(place: Place) -> None:
+    (scan_id,) = place.announce(FILMS[0], inbox="other")
+    place.read()
+    assert (place.scan(scan_id).state, place.scan(scan_id).deaths) == (State.QUEUED, 0)
+
+
+def test_names_that_are_no_utf_8(place: Place) -> None:
+    names = [b"M\xfcller.jpeg", "Übel ☢.jpeg".encode(), b"two\nlines.jpeg", b"sub/deep/er.jpeg"]
+    (place.inbox / "sub" / "deep").mkdir(parents=True)
+    for number, name in enumerate(names):
+        shutil.copy(place.inbox / FILMS[number], place.inbox / os.fsdecode(name))
+    ids = place.announce(*names)
+    place.read()
+    assert [place.scan(scan_id).state for scan_id in ids] == [State.CLASSIFIED] * 4
+
+
+def make_suspects(place: Place, ids: list[int]) -> None:
+    """As after a worker died with them in its hands."""
+    place.database.write(lambda c: c.execute(update(Scan).where(Scan.id.in_(ids)).values(deaths=1)))
+
+
+def test_suspects_are_read_one_by_one_with_nobody_else_in_the_room(place: Place, monkeypatch: Any) -> None:
+    ids = place.announce(*FILMS)
+    make_suspects(place, ids[::3])
+    lock = threading.Lock()
+    inside: dict[int, set[int]] = {}
+    met: list[tuple[set[int], set[int]]] = []
+    real = ReadingRoom._read_claim
+
+    def watched(room: ReadingRoom, claim: Any) -> None:
+        mine = {scan.id for scan in claim.scans}
+        with lock:
+            met.extend((mine, other) for other in inside.values())
+            inside[threading.get_ident()] = mine
+        assert place.scan(claim.scans[0].id).alone == claim.suspect
+        real(room, claim)
+        with lock:
+            del inside[threading.get_ident()]
+
+    monkeypatch.setattr(ReadingRoom, "_read_claim", watched)
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(place.read, 3) for _ in range(4)]:
+            future.result(30)
+    place.read()
+    suspects = set(ids[::3])
+    assert {scan.state for scan in place.scans()} == {State.CLASSIFIED}
+    assert not [pair for pair in met if (pair[0] | pair[1]) & suspects]
+
+
+def test_a_film_that_kills_its_decoder_is_rejected_and_its_neighbours_are_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "fetch", sabotage.fetch)
+    (place.inbox / "bad.jpeg").write_bytes(sabotage.KILL)
+    ids = place.announce("bad.jpeg", *FILMS[:5])
+    place.read()
+    assert [place.scan(scan_id).state for scan_id in ids] == [State.REJECTED] + [State.CLASSIFIED] * 5
+    assert place.scan(ids[0]).reason == "unreadable"
+
+
+def test_an_error_of_the_model_leaves_the_claim_to_its_lease(place: Place, monkeypatch: Any) -> None:
+    """The rows stay with their claim; nothing is written that no model said."""
+
+    def fail(films: Any) -> Any:
+        raise ModelError("no probabilities")
+
+    ids = place.announce(*FILMS[:2])
+    monkeypatch.setattr(place.room._classifier, "predict", fail)
+    with pytest.raises(ModelError):
+        place.read()
+    assert [place.scan(scan_id).state for scan_id in ids] == [State.RUNNING] * 2
+
+
+def test_a_claim_that_was_taken_back_writes_nothing(place: Place, monkeypatch: Any) -> None:
+    (scan_id,) = place.announce(FILMS[0])
+    real = ReadingRoom._fetch
+
+    def overtaken(room: ReadingRoom, claim: Any) -> Any:
+        place.database.write(lambda c: ledger.expire(c, [(scan_id, claim.token)], 3, "sweep"))
+        return real(room, claim)
+
+    monkeypatch.setattr(ReadingRoom, "_fetch", overtaken)
+    place.read(1)
+    assert (place.scan(scan_id).state, place.scan(scan_id).probability) == (State.QUEUED, None)
+    monkeypatch.undo()
+    place.read(1)
+    assert place.scan(scan_id).state == State.CLASSIFIED
+    assert [after for _, after in place.events(scan_id)].count("classified") == 1
+
+
+def test_many_threads_read_each_film_once(place: Place) -> None:
+    for copy in range(4):
+        for number, name in enumerate(FILMS):
+            data = (place.inbox / name).read_bytes()
+            (place.inbox / f"copy-{copy}-{number}.jpeg").write_bytes(data + bytes(copy))  # bytes of its own
+    names = [path.name for path in place.inbox.iterdir()]
+    place.announce(*names)
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(place.read, licence) for licence in (1, 7, 8, 3, 20, 12, 9)]:
+            future.result(60)
+    assert {scan.state for scan in place.scans()} <= {State.CLASSIFIED, State.DUPLICATE}
+    assert all(len(place.events(scan.id)) == 3 for scan in place.scans())
+    assert np.unique([scan.probability for scan in place.scans() if scan.probability is not None]).size >= 10
