@@ -83,10 +83,11 @@ class Worker:
     def reconnect(self) -> None:
         """A new connection comes with a new timer; the old one's never ticks again."""
         self.timer = Timer()
-        consumer = SimpleNamespace(
+        self.consumer = SimpleNamespace(
             pool=self.pool, hostname="h", connection_errors=(), event_dispatcher=None, timer=self.timer, qos=self.qos
         )
-        self.handle = self.task.Strategy(self.task, self.app, consumer)
+        self.consumer.hub = object()  # an event loop, as Redis has and the in-process transport has not
+        self.handle = self.task.Strategy(self.task, self.app, self.consumer)
 
     def message(self, args: Sequence[Any]) -> None:
         number = f"m{len(self.acknowledged)}"
@@ -99,6 +100,7 @@ class Worker:
             content_type="application/json",
             content_encoding="utf-8",
             delivery_tag=number,
+            ack_log_error=lambda *_: self.acknowledged.append(("at once", args)),
         )
         self.handle(message, None, lambda *_: self.acknowledged.append(args), lambda *_: None, set())
 
@@ -152,6 +154,14 @@ def test_nothing_is_acknowledged_before_it_was_read(busy: Worker) -> None:
     assert busy.acknowledged == []
     busy.pool.work()
     assert len(busy.acknowledged) == 2
+
+
+def test_a_loop_that_blocks_is_not_left_to_acknowledge(worker: Worker) -> None:
+    """The in-process transport's loop sleeps for two seconds while the prefetch is full: acknowledgement frees it."""
+    worker.consumer.hub = None
+    worker.films(1)
+    worker.pool.work()
+    assert worker.acknowledged == [("at once", [[0]])]
 
 
 def test_the_timer_ends_when_nothing_waits(busy: Worker) -> None:
