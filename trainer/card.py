@@ -1,11 +1,14 @@
 """A model's card: what it is for, what it was taught, and how good it is, with its limits."""
 
+import json
 import math
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from pneumowatch import __version__
+from pneumowatch.errors import TrainingError
 from trainer.dataset import SPLIT_RULE, Dataset
 from trainer.evaluate import CONFIDENCE, ROUNDS, Figure
 from trainer.knobs import Knobs
@@ -15,28 +18,42 @@ REDUCTION: Final = (
     "pneumowatch.film.decode: 8-bit gray (colour by ITU-R 601-2 luminance, more than 8 bits scaled from the film's own "
     "minimum and maximum), squashed to the square with bilinear filtering; scaling to 0..1 is inside the model"
 )
-SOURCE: Final = {
-    "source": "Kermany, Zhang, Goldbaum: Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for "
-    "Classification, Mendeley Data; described in Kermany et al., Cell 172 (2018)",
-    "doi": "10.17632/rscbjbr9sj",
-    "licence": "CC BY 4.0",
+UNSTATED: Final = {
+    "data": {"source": "not stated"},
+    "limits": ["What films it was trained on is not stated, so how it reads any others is unknown."],
 }
 INTENDED_USE: Final = "Research and triage: which films a reader looks at first. No medical device."
 INTERVALS: Final = (
     f"{CONFIDENCE:.0%} percentile bootstrap over patients, {ROUNDS} rounds; it has no width where no film was wrong, "
     "which on few films says little"
 )
-LIMITS: Final = (
-    "Knows frontal films of children aged one to five, from one hospital (Guangzhou Women and Children's Medical "
-    "Center); how it reads other hospitals, adults and lateral views is unknown.",
-    "An earlier run of the network cnn_dropout on this set had a specificity of 18 % (accuracy 69.4 %, AUC 0.906) on "
-    "the set's own test split of 624 films: it called most healthy children there ill. This run was not tried there.",
-    "A film that is not flagged is not cleared.",
-)
+LIMIT_OF_ALL: Final = "A film that is not flagged is not cleared."
+
+
+def read_about(file: Path | None) -> dict[str, Any]:
+    """What people know of a training set and a program cannot see, as JSON: `data` ({source, doi, licence, ...}) and
+    `limits` (sentences). Without a file the card says that nothing is stated.
+
+    Raises TrainingError where the file is not that.
+    """
+    if file is None:
+        return UNSTATED
+    try:
+        about = json.loads(file.read_text("utf-8"))
+        return {"data": dict(about["data"]), "limits": [str(limit) for limit in about["limits"]]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{file} does not describe training data as trainer/kermany.json does: {error!r}."
+        ) from None
 
 
 def describe(
-    model: Any, knobs: Knobs, data: Dataset, threshold: float, metrics: dict[str, dict[str, Figure]]
+    model: Any,
+    knobs: Knobs,
+    data: Dataset,
+    about: dict[str, Any],
+    threshold: float,
+    metrics: dict[str, dict[str, Figure]],
 ) -> dict[str, Any]:
     """The card without `version` and `sha256`, which the store adds when it has written the model."""
     return {
@@ -45,9 +62,9 @@ def describe(
         "input": {"side": data.side, "channels": 1, "dtype": "uint8", "reduction": REDUCTION},
         "threshold": _threshold(threshold, knobs.target_sensitivity),
         "intended_use": INTENDED_USE,
-        "limits": list(LIMITS),
+        "limits": [*about["limits"], LIMIT_OF_ALL],
         "data": {
-            **SOURCE,
+            **about["data"],
             "fingerprint": data.fingerprint,
             "counts": data.counts(),
             "left_out": len(data.left_out),

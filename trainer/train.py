@@ -36,18 +36,25 @@ class Trained:
 
 
 def train(
-    data: Path, out: Path, knobs: Knobs, also: Path | None = None, watch: Callable[[Standing], None] = lambda _: None
+    data: Path,
+    out: Path,
+    knobs: Knobs,
+    also: Path | None = None,
+    about: Path | None = None,
+    watch: Callable[[Standing], None] = lambda _: None,
 ) -> Trained:
     """Train, choose the threshold, evaluate, and write `out`/<version>.
 
     Args:
         data: a folder with NORMAL and PNEUMONIA.
         also: another such folder, of which the films of test patients are evaluated as `test_full_size`.
+        about: what is known of `data`, for the card (`card.read_about`).
         watch: called after every step and every epoch.
 
     Raises:
         TrainingError: the data or the knobs cannot be used, or the model cannot be written.
     """
+    known = card.read_about(about)
     side = networks.find(knobs.network).side
     films = dataset.read(data, side)
     learn, validation, test = (films.examples(split) for split in dataset.SPLITS)
@@ -62,7 +69,8 @@ def train(
 
     threshold = threshold_for(validation.labels, probabilities(model, validation), knobs.target_sensitivity)
     metrics = {name: evaluated(model, examples, threshold) for name, examples in judged.items()}
-    return Trained(store.write(out, model, card.describe(model, knobs, films, threshold, metrics)), left_out)
+    written = card.describe(model, knobs, films, known, threshold, metrics)
+    return Trained(store.write(out, model, written), left_out)
 
 
 def fit(learn: Examples, validation: Examples, knobs: Knobs, watch: Callable[[Standing], None]) -> Any:

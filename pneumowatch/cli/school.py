@@ -28,6 +28,9 @@ def train(
     also: Annotated[
         Path | None, typer.Option(help="A second such folder; its films of test patients are evaluated as well.")
     ] = None,
+    about: Annotated[
+        Path | None, typer.Option(help="JSON that tells the films' source, licence and limits, for the model's card.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Train a model on labelled films and say how good it is on patients it never saw.
@@ -43,7 +46,7 @@ def train(
 
     knobs = replace(Knobs(), network=network, epochs=epochs, steps=steps, seed=seed)
     with _progress_bar(knobs) as watch:
-        trained = school.train(data, out, knobs, also, watch)
+        trained = school.train(data, out, knobs, also, about, watch)
     _report(trained, json)
 
 
