@@ -1,5 +1,6 @@
 """Classifying right here: the worker's reader and model on a few named files, without queue and database."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,14 @@ def classify_files(files: list[Path], settings: Settings, model: Path | None) ->
 
 
 def _fetch(number: int, file: Path, side: int, bounds: Bounds) -> Fetched:
-    real = file.resolve()  # unlike in a shared folder, whoever named a link meant it
+    real = Path(os.path.realpath(file))  # unlike in a shared folder, whoever named a link meant it
     return fetch([Errand(number, real.parent, bytes(real).rpartition(b"/")[2])], side, bounds)[0]
 
 
 def _row(file: Path, fetched: Fetched, probability: float | None, folder: ModelFolder) -> dict[str, Any]:
     undecoded = fetched if isinstance(fetched, Undecoded) else None
     return {
-        "path": str(file),
+        "path": bytes(file).decode("utf-8", "backslashreplace"),  # as the ledger shows it
         "state": State.REJECTED if probability is None else State.CLASSIFIED,
         "reason": undecoded.reason if undecoded else ("vanished" if probability is None else None),
         "sentence": undecoded.sentence if undecoded else None,

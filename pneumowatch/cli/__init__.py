@@ -1,5 +1,6 @@
 """The command line: `pneumowatch COMMAND`. Commands import what they need when they run, so that help is instant."""
 
+import io
 import sys
 
 import typer
@@ -48,6 +49,8 @@ def options(
 
 def main() -> None:
     """Entry point. Errors that people are told about end with one sentence and exit code 1; misuse ends with 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of films that the terminal's encoding does not know
     try:
         app()
     except PneumowatchError as error:
