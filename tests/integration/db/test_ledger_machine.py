@@ -1,0 +1,182 @@
+"""Any sequence of moves, also senseless ones, leaves each scan in one legal state, with a chain of events to it."""
+
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import pytest
+from books import Book, classified, deferred, rejected, seen
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import run_state_machine_as_test as run
+from sqlalchemy import select, text
+
+from db import schema
+from db.models import Base, Content, Prediction, Scan, ScanEvent
+from db.outcomes import Claim, Outcome
+from db.session import Database
+from db.states import REQUEUEABLE, WAITING, Reason, State
+
+LEGAL: Final = {
+    (None, State.QUEUED),
+    (State.QUEUED, State.RUNNING),
+    *((State.RUNNING, after) for after in State if after is not State.RUNNING),
+    *((before, State.QUEUED) for before in REQUEUEABLE),
+}
+sizes = st.integers(1, 2)
+files = st.builds(seen, name=st.sampled_from("ab"), size=sizes)
+kinds = st.lists(
+    st.sampled_from(["classified", "classified", "rejected", "vanished", "later", "changed"]), min_size=2, max_size=2
+)
+hashes = st.sampled_from(["1" * 64, "2" * 64])
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    database: ClassVar[Database]
+    claims = Bundle("claims")
+
+    @initialize()
+    def empty(self) -> None:
+        self.book = Book(self.database)
+        for table in reversed(Base.metadata.sorted_tables):
+            # `scans` points at itself: one statement deletes it all, whatever the order of its rows
+            self.database.write(lambda c, table=table: c.execute(text(f"DELETE FROM {table.name}")))
+        self.book.register_model()
+
+    @rule(burst=st.lists(files, min_size=1, max_size=3))
+    def arrive(self, burst: list[Any]) -> None:
+        result = self.book.arrive(*burst)
+        assert len(set(result.to_ring)) == len(result.to_ring)
+        for scan_id in result.to_ring:
+            row = self.book.row(scan_id)
+            assert (row["state"], row["rung_at"] is None) == (State.QUEUED, False)
+        last = {file.path: file for file in burst}
+        assert set(self.book.unknown(*last.values())) <= set(result.busy)
+        for row in map(self.book.row, self.book.states()):
+            file = last.get(row["path_bytes"])
+            if file and row["superseded_by"] is None and row["state"] not in WAITING:
+                assert row["size"] == file.size  # what the views show is what is there
+                assert row["reason"] != Reason.VANISHED
+
+    @rule(target=claims, count=st.integers(1, 3))
+    def claim(self, count: int) -> Any:
+        claim = self.book.claim(count)
+        if claim is None:
+            return multiple()
+        assert len(claim.scans) == 1 or not any(scan.deaths for scan in claim.scans)
+        return claim
+
+    @rule(claim=claims, alone=st.booleans())
+    def renew(self, claim: Claim, alone: bool) -> None:
+        self.book.renew(claim, alone)
+
+    @rule(claim=claims, kinds=kinds, sha256=hashes, size=sizes)
+    def finish(self, claim: Claim, kinds: list[str], sha256: str, size: int) -> None:
+        """Also of claims that were lost, or finished before."""
+        outcomes: list[Outcome] = []
+        for scan, kind in zip(claim.scans, kinds, strict=False):
+            made = {
+                "classified": classified(scan.id, sha256),
+                "rejected": rejected(scan.id),
+                "vanished": rejected(scan.id, Reason.VANISHED),
+                "later": deferred(scan.id),
+                "changed": deferred(scan.id, size=size, mtime_ns=1),
+            }
+            outcomes.append(made[kind])
+        others = self._held_by_others(claim)
+        self.book.finish(claim, *outcomes)
+        assert self._held_by_others(claim) == others
+
+    @rule(kinds=kinds, sha256=hashes, size=sizes)
+    def read(self, kinds: list[str], sha256: str, size: int) -> None:
+        """What a worker does that nothing happens to."""
+        claim = self.book.claim()
+        if claim is not None:
+            self.finish(claim, kinds, sha256, size)
+
+    @rule(claim=claims, max_attempts=st.integers(1, 2))
+    def expire(self, claim: Claim, max_attempts: int) -> None:
+        others = self._held_by_others(claim)
+        self.book.expire(claim, max_attempts)
+        assert self._held_by_others(claim) == others
+
+    @rule()
+    def requeue(self) -> None:
+        self.book.requeue()
+
+    @rule(lost=st.booleans())
+    def sweep(self, lost: bool) -> None:
+        rung = self.book.ring(Scan.rung_at.is_not(None) if lost else Scan.rung_at.is_(None))
+        if lost:
+            self.book.unring(*rung[:1])
+
+    def _held_by_others(self, claim: Claim) -> list[Any]:
+        rows = [self.book.row(scan.id) for scan in claim.scans]
+        return [row for row in rows if row["claim_token"] not in (None, claim.token)]
+
+    @invariant()
+    def the_ledger_is_closed(self) -> None:
+        scans, events, predictions, contents = self.database.read(
+            lambda c: [
+                c.execute(select(model.__table__).order_by(*model.__table__.primary_key)).mappings().all()
+                for model in (Scan, ScanEvent, Prediction, Content)
+            ]
+        )
+        chains: dict[int, list[tuple[str | None, str]]] = {}
+        for event in events:
+            chains.setdefault(event["scan_id"], []).append((event["from_state"], event["to_state"]))
+        assert set(chains) == {scan["id"] for scan in scans}
+        predicted = {row["scan_id"] for row in predictions if row["current"]}
+        owners = {row["scan_id"]: row["sha256"] for row in contents}
+        by_id = {scan["id"]: scan for scan in scans}
+        for scan in scans:
+            self._chain(chains[scan["id"]], scan["state"])
+            self._row(scan, by_id)
+            assert (scan["id"] in predicted) == (scan["id"] in owners) == (scan["state"] == State.CLASSIFIED)
+            assert owners.get(scan["id"], scan["sha256"]) == scan["sha256"]
+        self._paths(scans)
+
+    def _chain(self, moves: list[tuple[str | None, str]], state: str) -> None:
+        assert all(move in LEGAL for move in moves)
+        assert moves[0][0] is None
+        assert all(before[1] == after[0] for before, after in pairwise(moves))
+        assert moves[-1][1] == state
+
+    def _row(self, scan: Any, by_id: dict[int, Any]) -> None:
+        state = State(scan["state"])
+        running = state is State.RUNNING
+        assert (scan["claim_token"] is not None) == running
+        assert (scan["leased_until"] is not None) == running
+        assert (scan["finished_at"] is None) == (state in WAITING)
+        assert (scan["probability"] is not None) == (state is State.CLASSIFIED)
+        assert (scan["reason"] is not None) == (state is State.REJECTED)
+        assert (scan["duplicate_of"] is not None) == (state is State.DUPLICATE)
+        if state is State.DUPLICATE:
+            original = by_id[scan["duplicate_of"]]
+            assert (original["state"], original["sha256"]) == (State.CLASSIFIED, scan["sha256"])
+
+    def _paths(self, scans: Any) -> None:
+        """Of the scans of a path one is current, and at most one waits: nobody's film is hidden behind another."""
+        paths: dict[bytes, list[Any]] = {}
+        for scan in scans:
+            paths.setdefault(scan["path_bytes"], []).append(scan)
+        for here in paths.values():
+            assert sum(scan["superseded_by"] is None for scan in here) == 1
+            assert sum(scan["state"] in WAITING for scan in here) <= 1
+
+
+@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 50), ("postgresql", 10)])
+def test_any_sequence_of_moves(kind: str, examples: int, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    fixture = "sqlite_url" if kind == "sqlite" else "postgres_database"
+    with closing(Database(request.getfixturevalue(fixture))) as database:
+        if kind == "postgresql":
+            schema.upgrade(database)
+        machine = type("Machine", (LedgerMachine,), {"database": database})
+        run(
+            machine,
+            settings=settings(
+                max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            ),
+        )
