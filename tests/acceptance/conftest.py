@@ -1,0 +1,38 @@
+"""Films for whole runs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from programs import Drop
+
+
+@pytest.fixture(scope="session")
+def sample(request: pytest.FixtureRequest) -> list[Path]:
+    """Films of both kinds, each with bytes of its own: real ones where there are any, else drawn ones."""
+    try:
+        folder = request.getfixturevalue("films")
+    except pytest.skip.Exception:
+        return sorted(request.getfixturevalue("phantoms").iterdir())
+    kinds = [sorted((folder / "kermany-224" / kind).iterdir())[:80] for kind in ("NORMAL", "PNEUMONIA")]
+    return [film for pair in zip(*kinds, strict=True) for film in pair]
+
+
+@pytest.fixture(scope="session")
+def drop(sample: list[Path]) -> Drop:
+    """Copies `count` films into a folder and returns their paths; beyond the sample's size, with bytes of their own."""
+
+    def copy(folder: Path, count: int) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for number in range(count):
+            film = sample[number % len(sample)]
+            path = folder / f"{number:04}-{film.name}"
+            shutil.copyfile(film, path)
+            if number >= len(sample):
+                with path.open("ab") as file:
+                    file.write(number.to_bytes(4, "big"))  # behind the picture: another file, the same film
+            paths.append(path)
+        return paths
+
+    return copy
