@@ -50,5 +50,11 @@ def plan_by_index(connection: Connection) -> None:
         connection.execute(_BY_INDEX)
 
 
+def wait_in_turn(connection: Connection, purpose: str) -> None:
+    """Until this transaction ends, nobody else is past this line for the same purpose; on SQLite no writer ever is."""
+    if name(connection) == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(purpose))))
+
+
 def name(connection: Connection) -> str:
     return connection.dialect.name

@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from db import views
+from db.dialect import wait_in_turn
 from db.models import Base
 from db.session import Database
 from pneumowatch.errors import SchemaMismatch
@@ -35,6 +36,7 @@ def upgrade(database: Database) -> None:
     """Run the migrations that are missing, in one transaction, the views made anew."""
 
     def migrate(connection: Connection) -> None:
+        wait_in_turn(connection, "pneumowatch db upgrade")  # replicas of a deployment start together
         views.drop(connection)
         config = _config()
         config.attributes["connection"] = connection

@@ -1,0 +1,118 @@
+"""Migrations: from nothing to the tables of the models and back, safe to repeat and to run twice at once."""
+
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import pytest
+from alembic import command
+from books import Book, seen
+from sqlalchemy import Connection, inspect
+
+from db import schema
+from db.models import Base
+from db.session import Database
+from db.views import NAMES, drop
+from pneumowatch.errors import SchemaMismatch
+
+UPGRADE: Final = """
+import sys
+from db import schema
+from db.session import Database
+database = Database(sys.argv[1])
+schema.head()
+print("ready", flush=True)
+sys.stdin.readline()
+schema.upgrade(database)
+database.close()
+"""
+
+
+def tables(database: Database) -> set[str]:
+    return database.read(lambda c: set(inspect(c).get_table_names()))
+
+
+def views(database: Database) -> set[str]:
+    return database.read(lambda c: set(inspect(c).get_view_names()))
+
+
+def test_from_nothing(empty_database: Database) -> None:
+    assert schema.current(empty_database) is None
+    with pytest.raises(SchemaMismatch, match="has no tables yet"):
+        schema.require_current(empty_database)
+    schema.upgrade(empty_database)
+    assert schema.current(empty_database) == schema.head()
+    schema.require_current(empty_database)
+    assert tables(empty_database) == set(Base.metadata.tables) | {"alembic_version"}
+    assert views(empty_database) == set(NAMES)
+
+
+def test_models_and_tables_agree(database: Database) -> None:
+    assert schema.drift(database) == []
+
+
+def test_indexes_of_the_models_are_there(database: Database) -> None:
+    """`drift` compares no conditions of partial indexes, but at least their names."""
+    for table in Base.metadata.sorted_tables:
+        found = database.read(lambda c, table=table: {index["name"] for index in inspect(c).get_indexes(table.name)})
+        assert {index.name for index in table.indexes} <= found
+
+
+def test_upgraded_twice_keeps_everything(database: Database) -> None:
+    book = Book(database)
+    (scan_id,) = book.add(seen())
+    schema.upgrade(database)
+    assert book.state(scan_id) == "queued"
+    assert views(database) == set(NAMES)
+    assert schema.drift(database) == []
+
+
+def test_upgraded_by_two_at_once(empty_database: Database) -> None:
+    """Two replicas of a deployment start in the same moment; in two processes, as Alembic knows one at a time."""
+    url = empty_database.engine.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-c", UPGRADE, url]
+    replicas = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for replica in replicas:
+        assert replica.stdout is not None
+        assert replica.stdout.readline() == "ready\n"
+    for replica in replicas:
+        assert replica.stdin is not None
+        replica.stdin.write("go\n")
+        replica.stdin.flush()
+    faults = [replica.communicate(timeout=30)[1] for replica in replicas]
+    assert [replica.returncode for replica in replicas] == [0, 0], faults
+    schema.require_current(empty_database)
+    assert views(empty_database) == set(NAMES)
+
+
+def test_a_newer_database_is_refused(database: Database) -> None:
+    database.write(lambda c: c.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaMismatch, match="9999"):
+        schema.require_current(database)
+
+
+def test_downgrade_removes_the_tables(empty_database: Database) -> None:
+    schema.upgrade(empty_database)
+
+    def downgrade(connection: Connection) -> None:
+        drop(connection)
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+
+    empty_database.write(downgrade)
+    assert tables(empty_database) == {"alembic_version"}
+    assert schema.current(empty_database) is None
+    schema.upgrade(empty_database)
+    assert schema.drift(empty_database) == []
+
+
+def test_migrations_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(Database(f"sqlite:///{tmp_path / 'new.db'}")) as database:
+        schema.upgrade(database)
+    assert capfd.readouterr() == ("", "")
