@@ -22,6 +22,8 @@ BUSY_SECONDS: Final = 30  # how long SQLite waits for another writer before it s
 CONNECT_SECONDS: Final = 5
 FIRST_DELAY: Final = 0.1  # seconds; doubled up to the last
 LAST_DELAY: Final = 5.0
+AT_ONCE: Final = 3  # times that what may have passed already is tried again before it counts as an outage
+DEADLOCK: Final = "40P01"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 
 class Database:
@@ -29,8 +31,8 @@ class Database:
 
     Args:
         url: SQLAlchemy URL of SQLite or PostgreSQL.
-        stop: set at shutdown. With it, `read` and `write` wait out an outage; without it they raise DatabaseAway at
-            once, as a command at a terminal should.
+        stop: set at shutdown. With it, `read` and `write` wait out an outage; without it they raise DatabaseAway, as a
+            command at a terminal should.
     """
 
     def __init__(self, url: str, stop: threading.Event | None = None) -> None:
@@ -55,17 +57,17 @@ class Database:
         self.engine.dispose()
 
     def _persist(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        delay = 0.0
+        delay, failures = 0.0, 0
         while True:
             try:
                 with engine.begin() as connection:
                     result = work(connection)
-            except (OperationalError, InterfaceError) as error:
-                delay = self._wait_out(error, delay)
             except DBAPIError as error:
-                if not error.connection_invalidated:
+                if not isinstance(error, OperationalError | InterfaceError) and not error.connection_invalidated:
                     raise
-                delay = self._wait_out(error, delay)
+                failures += 1
+                if failures > AT_ONCE or not _passing(error):
+                    delay = self._wait_out(error, delay)
             else:
                 if delay:
                     log.info("database answers again")
@@ -84,6 +86,11 @@ class Database:
         if self._stop.wait(delay):
             raise ShuttingDown("Shutdown was asked for while the database was away.") from error
         return delay
+
+
+def _passing(error: DBAPIError) -> bool:
+    """A deadlock, which others have survived, or a connection that broke: a new one may be had at once."""
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) == DEADLOCK
 
 
 def _engine(url: str) -> Engine:
