@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, select
 
@@ -17,6 +18,7 @@ from db.states import State
 from pneumowatch.errors import BrokerAway
 from pneumowatch.logs import get
 
+T = TypeVar("T")
 log = get("sweep")
 
 RING_AT_ONCE: Final = 2000  # scans of one transaction
@@ -49,6 +51,7 @@ class Sweeper:
         self._max_attempts = max_attempts
         self._by = by
         self._monotonic = monotonic
+        self._waited = 0.0  # seconds
         self._claims: dict[tuple[int, str, str], float] = {}  # claim as it stood -> when it was first seen so
         self._looked_for_lost = monotonic()
 
@@ -67,12 +70,14 @@ class Sweeper:
             log.warning("broker does not answer; films wait in the database")
 
     def _take_back(self) -> None:
-        seen = {(row.id, row.claim_token, str(row.leased_until)) for row in self._database.read(_running)}
-        moment = self._monotonic()
+        with self._waiting():
+            running = self._database.read(_running)
+        seen = {(row.id, row.claim_token, str(row.leased_until)) for row in running}
+        moment = self._monotonic() - self._waited
         self._claims = {claim: self._claims.get(claim, moment) for claim in seen}
         stale = [(id_, token) for (id_, token, _), since in self._claims.items() if moment - since >= self._lease]
         if stale:
-            moved = self._database.write(lambda c: ledger.expire(c, stale, self._max_attempts, self._by))
+            moved = self._write(lambda c: ledger.expire(c, stale, self._max_attempts, self._by))
             log.warning("took back films of a worker that has not been heard of", films=moved)
 
     def _ring_forgotten(self) -> None:
@@ -86,12 +91,25 @@ class Sweeper:
             self._ring_all(Scan.rung_at < before)
 
     def _ring_all(self, where: ledger.Condition) -> None:
-        while ids := self._database.write(lambda c: ledger.ring(c, where, RING_AT_ONCE)):
+        while ids := self._write(lambda c: ledger.ring(c, where, RING_AT_ONCE)):
             try:
                 self._ring(ids)
             except BrokerAway:
-                self._database.write(partial(ledger.unring, ids=ids))
+                self._write(partial(ledger.unring, ids=ids))
                 raise
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        with self._waiting():
+            return self._database.write(work)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Time that passes while the database is asked ages no claim: in an outage, no worker can renew its lease."""
+        started = self._monotonic()
+        try:
+            yield
+        finally:
+            self._waited += self._monotonic() - started
 
 
 def _running(connection: Connection) -> Sequence[Any]:
