@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, insert, select, update
 
-from db.dialect import insert_new, name
+from db.dialect import wait_in_turn
 from db.models import Model
 from pneumowatch.errors import ModelError
 
@@ -14,6 +14,7 @@ MODELS: Final[Any] = Model.__table__
 
 def register(connection: Connection, version: str, sha256: str, card: dict[str, Any]) -> None:
     """Make a model known, once. Raises ModelError where its version is known with other weights."""
+    wait_in_turn(connection, "pneumowatch models")  # two workers may start at once
     known = connection.scalar(select(Model.sha256).where(Model.version == version))
     if known is None:
         row = {
@@ -23,7 +24,7 @@ def register(connection: Connection, version: str, sha256: str, card: dict[str, 
             "registered_at": datetime.now(UTC),
             "champion": False,
         }
-        connection.execute(insert_new(name(connection), MODELS), [row])  # two workers may start at once
+        connection.execute(insert(MODELS), [row])
     elif known != sha256:
         raise ModelError(f"The database knows the model {version} with other weights; do not rename models.")
     if connection.scalar(select(Model.version).where(Model.champion)) is None:
