@@ -2,6 +2,7 @@
 
 import os
 import queue
+import warnings
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -26,7 +27,7 @@ log = get("watcher")
 class Hint(Enum):
     """What an event says of a path.
 
-    `opened` and `closed without writing` say nothing, and `modified` says what the look after it or the close at its end
+    `opened` and `closed without writing` say nothing, and `modified` says what a look after it or the close at its end
     says too, once for every write of a slow scanner: none of them is listened to.
     """
 
@@ -57,6 +58,9 @@ class Observer:
         self._observer = InotifyObserver(generate_full_events=True)
 
     def start(self) -> None:
+        # A folder that is copied in may be watched twice, which does no harm; watchdog's warning of it prints every
+        # path that it watches, and paths name patients.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         for inbox, root in self._inboxes.items():
             handler = _Handler(inbox, root, self.signals)
             try:
