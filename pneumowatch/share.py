@@ -13,10 +13,16 @@ from typing import Final
 
 from pneumowatch.errors import FilmRejected, ShareAway
 
-# What a network share answers while it is away, comes back, or is busy; says nothing about the file.
+# What a network share answers while it is away, comes back, or is busy, and what a process answers that has run out of
+# descriptors or memory; says nothing about the file.
 AWAY: Final = frozenset(
-    {errno.EIO, errno.ESTALE, errno.EBUSY, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EAGAIN}
-)
+    {
+        errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN,
+        errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
+        errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    }
+)  # fmt: skip
+CHUNK: Final = 2**20  # bytes read at a time of a file that has grown since it was opened
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -52,13 +58,13 @@ def read(root: Path, path: bytes, max_bytes: int) -> FileBytes:
 def _open_beneath(root: Path, path: bytes) -> int:
     """Open component by component, each relative to the folder before it: no link can lead out in between."""
     *folders, name = path.split(b"/")
-    if any(part in (b"", b".", b"..") for part in (*folders, name)):
+    if b"\0" in path or any(part in (b"", b".", b"..") for part in (*folders, name)):
         raise FilmRejected("not_a_file", "The path is not one of a file inside the inbox.")
     try:
         # the root itself may be a link: the operator named it
         here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise ShareAway("The inbox does not exist at present.") from error
+    except OSError as error:  # whatever it is, credentials that ran out included: it says nothing about the file
+        raise ShareAway("The inbox cannot be opened at present.") from error
     try:
         for folder in folders:
             below = os.open(folder, _FOLDER, dir_fd=here)
@@ -76,7 +82,7 @@ def _read_whole(descriptor: int, max_bytes: int) -> FileBytes:
     if before.st_size > max_bytes:
         raise FilmRejected("too_large", f"The file has {before.st_size:,} bytes; at most {max_bytes:,} are read.")
     data = bytearray()
-    while chunk := os.read(descriptor, max(before.st_size - len(data), 0) + 1):
+    while chunk := os.read(descriptor, max(before.st_size - len(data), CHUNK if data else 0) + 1):
         data += chunk
         if len(data) > max_bytes:  # it grows while it is read
             raise FilmRejected("too_large", f"The file has more than {max_bytes:,} bytes.")
