@@ -11,8 +11,7 @@ from sqlalchemy import Connection, text
 
 from db import schema
 from db.session import Database
-from pneumowatch import model
-from pneumowatch.cli.run import DEFAULT_INBOX
+from pneumowatch import inboxes, model
 from pneumowatch.errors import PneumowatchError
 from pneumowatch.queue import Doorbell, make_app
 from pneumowatch.settings import Settings
@@ -40,7 +39,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _inboxes(settings: Settings) -> Iterator[Finding]:
-    for name, folder in (settings.inboxes or {"inbox": DEFAULT_INBOX.absolute()}).items():
+    for name, folder in inboxes.named(settings).items():
         what = f"inbox {name}"
         if not folder.is_dir():
             yield Finding("bad", what, f"{folder} is no folder; create or mount it, or set PNEUMOWATCH_INBOXES")

@@ -76,13 +76,12 @@ def reconcile(
 
     Ends with 1 where a file is missing from the ledger. A running watcher registers such files at its next rescan.
     """
-    from pneumowatch import settings
+    from pneumowatch import inboxes, settings
     from pneumowatch.cli.output import console, print_json, print_table, printable
-    from pneumowatch.cli.run import choose_inboxes
     from watcher.reconcile import reconcile as hold
 
     given = settings.load(data_dir=data)
-    report = hold(open_database(data), choose_inboxes(given, inbox))
+    report = hold(open_database(data), inboxes.choose(given, inbox))
     rows = [
         {"source": one.source, "path": one.path.decode("utf-8", "backslashreplace"), "rule": one.rule}
         for one in report.unlisted

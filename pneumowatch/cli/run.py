@@ -4,7 +4,7 @@ import signal
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from db.session import Database
     from pneumowatch.queue import Doorbell
     from pneumowatch.settings import Settings
-
-DEFAULT_INBOX: Final = Path("inbox")
 
 Inbox = Annotated[Path | None, typer.Option("--inbox", help="The shared folder (default: as configured, or ./inbox).")]
 Data = Annotated[
@@ -34,11 +32,11 @@ def up(
     the next start goes on where this one stopped. With [bold]--once[/bold] it ends with 0 if every file has its result
     or reason and nothing failed, else with 1.
     """
-    from pneumowatch import settings
+    from pneumowatch import inboxes, settings
     from pneumowatch.cli.embedded import run_embedded
 
     given = settings.load(data_dir=data)
-    raise typer.Exit(run_embedded(given, choose_inboxes(given, inbox), once))
+    raise typer.Exit(run_embedded(given, inboxes.choose(given, inbox), once))
 
 
 def demo(
@@ -68,11 +66,12 @@ def demo(
 
 def watch() -> None:
     """Watch the inboxes (PNEUMOWATCH_INBOXES) and announce films to the workers. Needs Redis; one a deployment."""
+    from pneumowatch import inboxes
     from watcher.intake import Watcher
 
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
-    watcher = Watcher(given, choose_inboxes(given, None), database, doorbell, stop)
+    watcher = Watcher(given, inboxes.choose(given), database, doorbell, stop)
     with watcher.running():
         _sweep_until(stop, given, database, doorbell, "watcher")
     raise typer.Exit(1 if watcher.broken else 0)
@@ -89,7 +88,7 @@ def work(
     """
     from db import schema
     from db.session import Database
-    from pneumowatch import logs, settings
+    from pneumowatch import inboxes, logs, settings
     from pneumowatch.queue import make_app
     from worker.room import open_room
     from worker.tasks import register, run_worker
@@ -101,7 +100,7 @@ def work(
     database = Database(given.database, stop)
     schema.require_current(database)
     app = make_app(given)
-    room = open_room(given, choose_inboxes(given, None), database, device)
+    room = open_room(given, inboxes.choose(given), database, device)
     register(app, room, given.batch_size)
     try:
         code = run_worker(app, given, stop)
@@ -115,15 +114,6 @@ def schedule() -> None:
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
     _sweep_until(stop, given, database, doorbell, "schedule")
-
-
-def choose_inboxes(given: "Settings", inbox: Path | None) -> dict[str, Path]:
-    """{name: folder}: the one named on the command line, else the configured ones, else ./inbox. All must exist."""
-    inboxes = {"inbox": inbox.absolute()} if inbox else given.inboxes or {"inbox": DEFAULT_INBOX.absolute()}
-    for name, folder in inboxes.items():
-        if not folder.is_dir():
-            raise SettingsError(f"The inbox '{name}' is not there: {folder} is no folder. Create it, or name another.")
-    return inboxes
 
 
 def _begin() -> "tuple[Settings, threading.Event]":
