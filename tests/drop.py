@@ -1,0 +1,59 @@
+"""Drops films into an inbox in the three ways they come, for a look at the whole with real films.
+
+    python tests/drop.py ../shared/data/originals inbox
+
+A third is copied whole, a third is written slowly in chunks with the file closed and reopened in between, and a third is
+written elsewhere on the same file system and renamed in. Films of several folders are told apart by a prefix.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+PAUSE = 0.5  # seconds between two chunks
+CHUNKS = 4
+WRITERS = 24
+
+
+def copied(film: Path, target: Path) -> None:
+    shutil.copyfile(film, target)
+
+
+def written_slowly(film: Path, target: Path) -> None:
+    data = film.read_bytes()
+    size = -(-len(data) // CHUNKS)
+    for start in range(0, len(data), size):
+        with target.open("ab") as file:
+            file.write(data[start : start + size])
+        time.sleep(PAUSE)
+
+
+def renamed_in(film: Path, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.absolute().parent.parent) as outside:
+        copy = Path(outside, "film")
+        shutil.copyfile(film, copy)
+        copy.rename(target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("films", type=Path)
+    parser.add_argument("inbox", type=Path)
+    given = parser.parse_args()
+    films = sorted(path for path in given.films.rglob("*") if path.is_file())
+    ways = (copied, written_slowly, renamed_in)
+    with ThreadPoolExecutor(WRITERS) as writers:
+        dropped = [
+            writers.submit(ways[number % 3], film, given.inbox / f"{film.parent.name}-{film.name}")
+            for number, film in enumerate(films)
+        ]
+    for one in dropped:
+        one.result()
+    print(f"{len(films)} films dropped into {given.inbox}, a third in each way.")
+
+
+if __name__ == "__main__":
+    main()
