@@ -2,8 +2,8 @@
 
     python tests/drop.py ../shared/data/originals inbox
 
-A third is copied whole, a third is written slowly in chunks with the file closed and reopened in between, and a third is
-written elsewhere on the same file system and renamed in. Films of several folders are told apart by a prefix.
+A third is copied whole, a third is written slowly in chunks with the file closed and reopened in between, and a third
+is written elsewhere on the same file system and renamed in. Films of several folders are told apart by a prefix.
 """
 
 import argparse
