@@ -16,7 +16,7 @@ CHUNK: Final = 1000  # files of one query
 
 @dataclass(frozen=True)
 class Unlisted:
-    """A file without a row: the rule that ignores it, or `missing`."""
+    """A file without a row: the rule that ignores it, or why nobody can say whether it should have one."""
 
     source: str
     path: bytes
@@ -34,11 +34,12 @@ class Report:
 
     @property
     def closed(self) -> bool:
-        """Every file has a row or a rule."""
-        return all(one.rule != MISSING for one in self.unlisted)
+        """Every file has a row or a rule, and nothing is there of which that cannot be said."""
+        return not any(one.rule in OPEN for one in self.unlisted)
 
 
 MISSING: Final = "missing"
+OPEN: Final = (MISSING, rescan.UNREACHABLE, rescan.UNLISTABLE)
 
 
 def reconcile(database: Database, inboxes: dict[str, Path]) -> Report:
@@ -50,7 +51,7 @@ def reconcile(database: Database, inboxes: dict[str, Path]) -> Report:
             missing = database.read(partial(arrivals.unknown, files=files))
             report.files += len(files) - len(missing)
             report.unlisted += [Unlisted(inbox, file.path, MISSING) for file in missing]
-            report.unlisted += [Unlisted(inbox, e.path, e.rule) for e in entries if e.rule not in (None, "gone")]
+            report.unlisted += [Unlisted(inbox, e.path, e.rule) for e in entries if e.rule not in (None, rescan.GONE)]
     return report
 
 

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from db.seen import SeenFile
 from pneumowatch.errors import ShareAway
@@ -12,6 +13,10 @@ from pneumowatch.logs import get
 from watcher.names import ignored
 
 log = get("watcher")
+
+GONE: Final = "gone"  # between being listed and being looked at
+UNREACHABLE: Final = "unreachable"  # a name that cannot be looked at
+UNLISTABLE: Final = "unlistable"  # a folder that cannot be looked into
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,11 @@ class Entry:
 
 
 def walk(inbox: str, root: Path, below: bytes = b"") -> Iterator[Entry]:
-    """Everything beneath an inbox that is no folder. Links are not followed.
+    """Everything beneath an inbox that is no folder. Links are not followed. A folder inside that cannot be listed is
+    an entry too, as nobody can say what lies in it.
 
     Raises:
-        ShareAway: the inbox itself cannot be listed. A folder inside that cannot is left out and logged.
+        ShareAway: the inbox itself cannot be listed.
     """
     base = os.fsencode(root)
     folders = [below]
@@ -37,14 +43,16 @@ def walk(inbox: str, root: Path, below: bytes = b"") -> Iterator[Entry]:
             with os.scandir(os.path.join(base, folder)) as entries:
                 for entry in entries:
                     path = os.path.join(folder, entry.name)
-                    if entry.is_dir(follow_symlinks=False) and ignored(path) is None:
+                    if ignored(path) is None and _is_folder(entry):
                         folders.append(path)
                     else:
                         yield _entry(inbox, path, entry)
         except OSError as error:
             if folder == b"":
                 raise ShareAway(f"The inbox '{inbox}' cannot be listed: {error.strerror}.") from error
-            log.warning("a folder in an inbox cannot be listed", inbox=inbox, error=error.strerror)
+            if not isinstance(error, FileNotFoundError):  # moved away since it was seen
+                log.warning("a folder in an inbox cannot be listed", inbox=inbox, error=error.strerror)
+                yield Entry(folder, None, UNLISTABLE)
 
 
 def look(inbox: str, root: Path, path: bytes) -> Entry | None:
@@ -56,6 +64,13 @@ def look(inbox: str, root: Path, path: bytes) -> Entry | None:
     return None if stat.S_ISDIR(status.st_mode) else _judge(inbox, path, status)
 
 
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False  # `_entry` meets the same fault, and names it
+
+
 def _entry(inbox: str, path: bytes, entry: os.DirEntry[bytes]) -> Entry:
     rule = ignored(path)
     if rule is not None:
@@ -63,7 +78,9 @@ def _entry(inbox: str, path: bytes, entry: os.DirEntry[bytes]) -> Entry:
     try:
         return _judge(inbox, path, entry.stat(follow_symlinks=False))
     except FileNotFoundError:
-        return Entry(path, None, "gone")
+        return Entry(path, None, GONE)
+    except OSError:
+        return Entry(path, None, UNREACHABLE)  # a stale handle, say: it must not hide the names that follow it
 
 
 def _judge(inbox: str, path: bytes, status: os.stat_result) -> Entry:
