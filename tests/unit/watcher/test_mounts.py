@@ -1,39 +1,89 @@
+"""What lies under an inbox, told from the kernel's list of mounts."""
+
 from pathlib import Path
 
 import pytest
 
-from watcher.mounts import TELLING, kind
+from watcher import mounts
 
-MOUNTS = """\
-22 1 0:20 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
-30 22 0:40 / /mnt/ward rw - nfs4 server:/ward rw
-31 30 0:41 / /mnt/ward/fast rw - tmpfs tmpfs rw
-32 22 0:42 / /mnt/x\\040ray rw - cifs //server/xray rw
-33 22 0:43 / /mnt/sshfs rw shared:2 master:3 - fuse.sshfs user@host: rw
-nonsense
-"""
+
+def mount(point: str, kind: str, optional: str = "shared:1") -> str:
+    """A line as in proc(5); the kernel writes blanks, tabs, newlines and backslashes of names in octal."""
+    escaped = point.replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011").replace("\n", r"\012")
+    fields = [field for field in ("36", "35", "98:0", "/", escaped, "rw,noatime", optional) if field]
+    return " ".join([*fields, "-", kind, "/dev/root", "rw,errors=continue"]) + "\n"
+
+
+ROOT = mount("/", "ext4")
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/films", "ext4"),
-        ("/mnt/ward", "nfs4"),
-        ("/mnt/ward/room 1", "nfs4"),
-        ("/mnt/wardens", "ext4"),
-        ("/mnt/ward/fast/films", "tmpfs"),
-        ("/mnt/x ray/films", "cifs"),
-        ("/mnt/sshfs", "fuse.sshfs"),
-    ],
+    "kind", ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse", "overlay", "9p", "virtiofs", "autofs"]
 )
-def test_the_nearest_mount_decides(path: str, expected: str) -> None:
-    assert kind(Path(path), MOUNTS) == expected
+def test_shares_do_not_tell(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = ROOT + mount("/mnt/films", kind)
+    assert mounts.kind(Path("/mnt/films"), text) == kind
+    assert mounts.kind(Path("/mnt/films/ward/3"), text) == kind
+    assert mounts.kind(Path("/mnt"), text) == "ext4"
+    monkeypatch.setattr(mounts, "_read_mounts", lambda: text)
+    assert not mounts.tells(Path("/mnt/films/ward"))
+    assert mounts.tells(Path("/mnt"))
 
 
-def test_where_nothing_is_told_events_are_not_trusted() -> None:
-    assert kind(Path("/films"), "") == "unknown"
-    assert "unknown" not in TELLING
+def test_a_name_that_only_begins_alike_is_another_folder() -> None:
+    assert mounts.kind(Path("/mnt/films2"), ROOT + mount("/mnt/films", "nfs4")) == "ext4"
 
 
-def test_network_file_systems_are_not_trusted() -> None:
-    assert not TELLING & {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "overlay", "9p"}
+def test_the_innermost_mount_counts_whatever_the_order() -> None:
+    lines = [ROOT, mount("/mnt", "nfs4"), mount("/mnt/local", "xfs")]
+    for text in ("".join(lines), "".join(reversed(lines))):
+        assert mounts.kind(Path("/mnt/local/a"), text) == "xfs"
+        assert mounts.kind(Path("/mnt/other"), text) == "nfs4"
+
+
+def test_the_last_of_several_mounts_at_one_place_counts() -> None:
+    assert mounts.kind(Path("/mnt/a"), ROOT + mount("/mnt", "autofs") + mount("/mnt", "nfs4")) == "nfs4"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two words", "a\tb", "a\nb", "back\\slash", r"\040", "röntgen", "x - y", "a\x0bb", "a\x85b", "a\u2028b", "#"],
+)
+def test_names_of_all_kinds(name: str) -> None:
+    assert mounts.kind(Path("/mnt", name, "ward"), ROOT + mount(f"/mnt/{name}", "cifs")) == "cifs"
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = tmp_path / "mountinfo"
+    listing.write_bytes((ROOT + mount("/mnt/r@ntgen", "cifs")).encode().replace(b"@", b"\xf6"))
+    monkeypatch.setattr(mounts, "_MOUNTS", listing)
+    assert mounts.kind(Path("/mnt/r\udcf6ntgen/ward")) == "cifs"
+
+
+def test_no_optional_fields_or_several() -> None:
+    assert mounts.kind(Path("/mnt"), mount("/mnt", "nfs4", "")) == "nfs4"
+    assert mounts.kind(Path("/mnt"), mount("/mnt", "nfs4", "shared:1 master:2")) == "nfs4"
+
+
+def test_links_are_followed_to_the_mount(tmp_path: Path) -> None:
+    (tmp_path / "share").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "share")
+    text = ROOT + mount(str(tmp_path.resolve() / "share"), "nfs4")
+    assert mounts.kind(tmp_path / "link" / "ward", text) == "nfs4"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "nonsense\n", "1 2 3 4\n", "36 35 98:0 / /elsewhere rw - ext4 /dev rw\n"])
+def test_what_is_not_told_is_unknown_and_not_trusted(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mounts.kind(Path("/mnt/films"), text) == "unknown"
+    monkeypatch.setattr(mounts, "_read_mounts", lambda: text)
+    assert not mounts.tells(Path("/mnt/films"))
+
+
+def test_without_a_list_of_mounts_nothing_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "_MOUNTS", tmp_path / "missing")
+    assert not mounts.tells(tmp_path)
+
+
+def test_this_machine_knows_what_lies_under_its_root() -> None:
+    assert mounts.kind(Path("/")) != "unknown"
+    assert mounts.kind(Path("/proc/self")) == "proc"

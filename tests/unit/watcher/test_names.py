@@ -1,41 +1,54 @@
+"""Which names are no films: what copying programs and desktops leave, and nothing else."""
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from watcher.names import ignored
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "rule"),
     [
-        b"film.jpeg",
-        b"DOE_JOHN.dcm",
-        b"1.2.840.113619",
-        b"ward/a film",
-        b"x.jpeg.1",
-        b"tmp/film.jpeg",
-        b"\xff\xfe.png",
-        b"a\nb",
+        (b".DS_Store", "hidden"),
+        (b".a.png.Xy12ab", "hidden"),  # rsync
+        (b"ward/.hidden/a.png", "hidden"),
+        (b"ward/._a.png", "hidden"),  # macOS
+        (b".", "hidden"),
+        (b"Thumbs.db", "system"),
+        (b"ward/THUMBS.DB", "system"),
+        (b"desktop.ini", "system"),
+        (b"System Volume Information/a.png", "system"),
+        (b"$RECYCLE.BIN/a.png", "system"),
+        (b"a.png.part", "temporary"),
+        (b"a.png.PART", "temporary"),
+        (b"a.png.filepart", "temporary"),  # WinSCP
+        (b"a.png.tmp", "temporary"),
+        (b"a.png.crdownload", "temporary"),
+        (b"a.png~", "temporary"),
+        (b"~$a.docx", "temporary"),
+        (b"study.tmp/a.png", "temporary"),
     ],
 )
-def test_a_film_may_bear_any_other_name(path: bytes) -> None:
-    assert ignored(path) is None
+def test_ignored(path: bytes, rule: str) -> None:
+    assert ignored(path) == rule
 
 
 @pytest.mark.parametrize(
-    ("path", "rule"),
+    "path",
     [
-        (b"film.jpeg.part", "temporary"),
-        (b"FILM.TMP", "temporary"),
-        (b"film.crdownload", "temporary"),
-        (b"film.jpeg~", "temporary"),
-        (b"~$film.jpeg", "temporary"),
-        (b"ward/film.filepart", "temporary"),
-        (b".film.jpeg.Xa31Bc", "hidden"),
-        (b".snapshot/film.jpeg", "hidden"),
-        (b"ward/.DS_Store", "hidden"),
-        (b"Thumbs.db", "system"),
-        (b"ward/desktop.ini", "system"),
-        (b"$RECYCLE.BIN/film.jpeg", "system"),
+        b"a.png", b"IM-0001", b"DICOMDIR", b"a.part.png", b"a.tmp.dcm", b"r\xf6ntgen.png", b"part", b"tmp", b"a b.png",
+        b"thumbs.db.png", b"ward 3/1.2.840.113619.2/1", b"a..png", b"$a.png", b"\n", b"lock.dcm", b"a.temperature",
+        "röntgen~1/a.png".encode(),
     ],
+)  # fmt: skip
+def test_may_be_a_film(path: bytes) -> None:
+    assert ignored(path) is None
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=20).filter(lambda part: b"/" not in part and b"\0" not in part), max_size=4)
 )
-def test_what_is_left_beside_films_is_told_by_rule(path: bytes, rule: str) -> None:
-    assert ignored(path) == rule
+def test_what_lies_in_an_ignored_folder_is_ignored(parts: list[bytes]) -> None:
+    assert ignored(b"/".join([*parts, b".hidden", b"a.png"])) is not None
+    assert (ignored(b"/".join([*parts, b"a.png"])) is None) == all(ignored(part) is None for part in parts)

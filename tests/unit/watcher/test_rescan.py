@@ -1,71 +1,192 @@
+"""Walking a shared folder: each name in it is found, with the rule that ignores it; nothing is opened or followed."""
+
 import os
 import socket
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from pneumowatch.errors import ShareAway
-from watcher.rescan import Entry, look, walk
+from watcher import rescan
+from watcher.rescan import Entry
 
 
-def entries(root: Path) -> dict[bytes, Entry]:
-    return {entry.path: entry for entry in walk("ward", root)}
+def walked(root: Path, below: bytes = b"") -> dict[bytes, str | None]:
+    """{path: rule}; None for what may be a film."""
+    entries = list(rescan.walk("inbox", root, below))
+    assert all((entry.file is None) == (entry.rule is not None) for entry in entries)
+    paths = [entry.path for entry in entries]
+    assert len(paths) == len(set(paths))
+    return {entry.path: entry.rule for entry in entries}
 
 
-def test_every_file_is_found_with_its_size_and_time(tmp_path: Path) -> None:
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "a" / "b" / "film.jpeg").write_bytes(b"12345")
-    os.utime(tmp_path / "a" / "b" / "film.jpeg", ns=(1, 1_600_000_000_123_456_789))
-    (entry,) = entries(tmp_path).values()
+def test_files_at_any_depth_with_their_identity(tmp_path: Path) -> None:
+    (tmp_path / "ward" / "3").mkdir(parents=True)
+    film = tmp_path / "ward" / "3" / "a.png"
+    film.write_bytes(b"pixels")
+    os.utime(film, ns=(0, 1_234_567_890_123_456_789))
+    (tmp_path / "b.png").touch()
+    assert walked(tmp_path) == {b"ward/3/a.png": None, b"b.png": None}
+    (entry,) = rescan.walk("er", tmp_path, b"ward")
     assert entry.file is not None
-    assert (entry.file.inbox, entry.file.path) == ("ward", b"a/b/film.jpeg")
-    assert (entry.file.size, entry.file.mtime_ns) == (5, 1_600_000_000_123_456_789)
+    assert (entry.file.inbox, entry.file.path, entry.file.size) == ("er", b"ward/3/a.png", 6)
+    assert entry.file.mtime_ns == 1_234_567_890_123_456_789
 
 
-@pytest.mark.parametrize("name", [b"new\nline.jpeg", "Müller_Юрий_胸.png".encode(), b"\xff\xfe.jpeg", b"x" * 255])
-def test_names_are_bytes(tmp_path: Path, name: bytes) -> None:
-    with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:  # noqa: PTH118, PTH123 - no text
-        file.write(b"x")
-    (entry,) = entries(tmp_path).values()
-    assert entry.path == name
+def test_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert walked(tmp_path) == {}
+
+
+def test_links_are_named_and_not_followed(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.png").touch()
+    (inbox / "to-folder").symlink_to(tmp_path / "outside")
+    (inbox / "to-file").symlink_to(tmp_path / "outside" / "secret.png")
+    (inbox / "to-nothing").symlink_to("nowhere")
+    (inbox / "loop").symlink_to(".")
+    assert walked(inbox) == dict.fromkeys([b"to-folder", b"to-file", b"to-nothing", b"loop"], "link")
+
+
+def test_the_inbox_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox" / "a.png").touch()
+    (tmp_path / "link").symlink_to("inbox")
+    assert walked(tmp_path / "link") == {b"a.png": None}
+
+
+def test_pipes_and_sockets_are_named_and_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        assert walked(tmp_path) == {b"pipe": "not a file", b"socket": "not a file"}
+
+
+def test_hidden_and_temporary_names(tmp_path: Path) -> None:
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "a.png").touch()
+    (tmp_path / "a.png.part").touch()
+    (tmp_path / "Thumbs.db").touch()
+    assert walked(tmp_path) == {b".hidden": "hidden", b"a.png.part": "temporary", b"Thumbs.db": "system"}
+
+
+@pytest.mark.parametrize(
+    "name", [b"r\xf6ntgen.png", b"new\nline.png", b"\x1b[31m.png", b" ", b"\\x00.png", b"\xff\xfe"]
+)
+def test_names_of_all_kinds(tmp_path: Path, name: bytes) -> None:
+    Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).touch()
+    (entry,) = rescan.walk("inbox", tmp_path)
+    assert (entry.path, entry.rule) == (name, None)
+    assert rescan.look("inbox", tmp_path, name) == entry
+
+
+def test_a_missing_inbox_is_a_share_that_is_away(tmp_path: Path) -> None:
+    with pytest.raises(ShareAway, match="'ward'"):
+        list(rescan.walk("ward", tmp_path / "missing"))
+
+
+def test_an_inbox_that_is_a_file_is_a_share_that_is_away(tmp_path: Path) -> None:
+    (tmp_path / "inbox").touch()
+    with pytest.raises(ShareAway):
+        list(rescan.walk("inbox", tmp_path / "inbox"))
+
+
+def test_a_folder_that_has_gone_is_nothing_to_wait_for(tmp_path: Path) -> None:
+    """It was announced, and moved away before it was looked into."""
+    assert walked(tmp_path, b"gone") == {}
+
+
+def test_a_folder_that_goes_while_others_are_walked(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
+    entries = rescan.walk("inbox", tmp_path)
+    first = next(entries)
+    other = "two" if first.path.startswith(b"one") else "one"
+    (tmp_path / other / "a.png").unlink()
+    (tmp_path / other).rmdir()
+    assert list(entries) == []
+
+
+def test_a_file_that_goes_while_it_is_listed_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").touch()
+    judge = rescan._judge
+
+    def too_late(*args: object) -> Entry:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(rescan, "_judge", too_late)
+    assert walked(tmp_path) == {b"a.png": "gone"}
+    monkeypatch.setattr(rescan, "_judge", judge)
+
+
+@pytest.mark.parametrize("fault", [OSError(116, "Stale file handle"), PermissionError(13, "Permission denied")])
+def test_one_file_that_cannot_be_looked_at_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError
+) -> None:
+    for name in "abcdef":
+        (tmp_path / name).touch()
+    judge = rescan._judge
+
+    def stale(inbox: str, path: bytes, status: os.stat_result) -> Entry:
+        if path == b"c":
+            raise fault
+        return judge(inbox, path, status)
+
+    monkeypatch.setattr(rescan, "_judge", stale)
+    found = walked(tmp_path)
+    assert {path for path, rule in found.items() if rule is None} == {b"a", b"b", b"d", b"e", b"f"}
+    assert found[b"c"] not in (None, "gone")
+
+
+WALK_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from watcher import rescan
+root = os.open(sys.argv[1], os.O_RDONLY)
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for entry in rescan.walk("inbox", Path(f"/proc/self/fd/{root}")):
+    print("found", os.fsdecode(entry.path), entry.rule)
+"""
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    """Films may lie in it that no row knows: who asks whether the ledger is closed must hear of it."""
+    tmp_path.chmod(0o755)
+    for name in ("closed", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
+    (tmp_path / "closed").chmod(0)
+    done = subprocess.run([sys.executable, "-c", WALK_AS_NOBODY, tmp_path], capture_output=True, text=True, check=True)
+    (tmp_path / "closed").chmod(0o755)
+    found = sorted(line for line in done.stdout.splitlines() if line.startswith("found"))
+    assert found == ["found closed unlistable", "found open/a.png None"]
+
+
+def test_a_look_at_one_path(tmp_path: Path) -> None:
+    (tmp_path / "ward").mkdir()
+    (tmp_path / "ward" / "a.png").write_bytes(b"pixels")
+    (tmp_path / "link").symlink_to("ward/a.png")
+    entry = rescan.look("inbox", tmp_path, b"ward/a.png")
+    assert entry is not None
     assert entry.file is not None
+    assert entry.file.size == 6
+    assert rescan.look("inbox", tmp_path, b"link") == Entry(b"link", None, "link")
+    assert rescan.look("inbox", tmp_path, b"ward") is None
+    assert rescan.look("inbox", tmp_path, b"missing") is None
+    assert rescan.look("inbox", tmp_path / "missing", b"a.png") is None
 
 
-def test_what_is_no_film_is_named_with_its_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache" / "film.jpeg").write_bytes(b"x")
-    (tmp_path / "film.part").write_bytes(b"x")
-    (tmp_path / "Thumbs.db").write_bytes(b"x")
-    (tmp_path / "link.jpeg").symlink_to("/etc/passwd")
-    (tmp_path / "away").symlink_to("/etc")
-    os.mkfifo(tmp_path / "pipe.jpeg")
-    with socket.socket(socket.AF_UNIX) as unix:
-        monkeypatch.chdir(tmp_path)  # names of sockets are short
-        unix.bind("socket.jpeg")
-        found = entries(tmp_path)
-    assert {path: entry.rule for path, entry in found.items()} == {
-        b".cache": "hidden",
-        b"film.part": "temporary",
-        b"Thumbs.db": "system",
-        b"link.jpeg": "link",
-        b"away": "link",
-        b"pipe.jpeg": "not a file",
-        b"socket.jpeg": "not a file",
-    }
-    assert all(entry.file is None for entry in found.values())
-
-
-def test_an_inbox_that_is_gone_is_a_share_that_is_away(tmp_path: Path) -> None:
-    with pytest.raises(ShareAway, match="ward"):
-        list(walk("ward", tmp_path / "gone"))
-
-
-def test_a_look_at_one_path_agrees_with_the_walk(tmp_path: Path) -> None:
-    (tmp_path / "film.jpeg").write_bytes(b"x")
-    (tmp_path / "link.jpeg").symlink_to("film.jpeg")
-    (tmp_path / "folder").mkdir()
-    found = entries(tmp_path)
-    for path in (b"film.jpeg", b"link.jpeg"):
-        assert look("ward", tmp_path, path) == found[path]
-    assert look("ward", tmp_path, b"folder") is None
-    assert look("ward", tmp_path, b"gone.jpeg") is None
+def test_nothing_is_opened(tmp_path: Path) -> None:
+    """On a share, each byte read twice is one too many, and what is being written may be locked."""
+    (tmp_path / "a.png").write_bytes(b"pixels")
+    before = (tmp_path / "a.png").stat().st_atime_ns
+    os.utime(tmp_path / "a.png", ns=(0, 0))
+    walked(tmp_path)
+    assert (tmp_path / "a.png").stat().st_atime_ns == 0 != before

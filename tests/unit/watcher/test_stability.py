@@ -1,55 +1,92 @@
+"""When a file is complete: a rule over looks, on a clock that the test holds."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.stability import FileKey, Unsettled, is_complete, judge
+from watcher.stability import FileKey, Look, Unsettled, is_complete, judge
 
+KEY = FileKey("inbox", b"a.png")
 SETTLE = 5.0
-KEY = FileKey("ward", b"film.jpeg")
-LOOKS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.floats(0.1, 4)), min_size=1, max_size=30)
+looks = st.lists(
+    st.tuples(st.floats(0, 4), st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30
+)  # seconds since the look before, size, mtime
 
 
-def test_unchanged_for_long_enough_is_complete() -> None:
+def test_a_first_look_begins_the_time() -> None:
+    assert judge(None, 1, 2, 10.0) == Look(1, 2, 10.0)
+
+
+def test_nothing_changed_keeps_the_time() -> None:
+    look = Look(1, 2, 10.0)
+    assert judge(look, 1, 2, 99.0) is look
+
+
+def test_any_change_begins_it_anew() -> None:
+    look = Look(1, 2, 10.0)
+    assert judge(look, 3, 2, 11.0).since == 11.0
+    assert judge(look, 1, 1, 11.0).since == 11.0  # also an earlier mtime: a copy keeps the original's
+
+
+def test_complete_after_the_time_and_not_before() -> None:
+    look = Look(1, 2, 10.0)
+    assert not is_complete(look, 14.9, SETTLE)
+    assert is_complete(look, 15.0, SETTLE)
+
+
+def test_without_settling_every_file_is_complete_at_once() -> None:
+    assert Unsettled(0).look(KEY, 1, 2, 10.0)
+
+
+def test_an_mtime_in_the_future_is_no_hindrance() -> None:
     unsettled = Unsettled(SETTLE)
-    assert not unsettled.look(KEY, 10, 1, moment=100)
-    assert not unsettled.look(KEY, 10, 1, moment=104.9)
-    assert unsettled.ripe(moment=105) == [KEY]
-    assert unsettled.look(KEY, 10, 1, moment=105)
-    assert len(unsettled) == 0
+    assert not unsettled.look(KEY, 1, 2**62, 10.0)
+    assert unsettled.look(KEY, 1, 2**62, 15.0)
 
 
-def test_a_change_of_size_or_time_starts_the_wait_anew() -> None:
+@given(looks)
+def test_complete_only_after_it_was_unchanged_for_the_whole_time(steps: list[tuple[float, int, int]]) -> None:
     unsettled = Unsettled(SETTLE)
-    assert not unsettled.look(KEY, 10, 1, moment=100)
-    assert not unsettled.look(KEY, 11, 1, moment=104)
-    assert not unsettled.look(KEY, 11, 2, moment=108)
-    assert unsettled.next_ripe() == 113
-    assert not unsettled.look(KEY, 11, 2, moment=112)
-    assert unsettled.look(KEY, 11, 2, moment=113)
-
-
-def test_without_a_wait_the_first_look_decides() -> None:
-    assert Unsettled(0).look(KEY, 10, 1, moment=100)
-
-
-def test_nothing_unsettled_is_never_due() -> None:
-    unsettled = Unsettled(SETTLE)
-    unsettled.look(KEY, 10, 1, moment=100)
-    unsettled.forget(KEY)
-    assert unsettled.next_ripe() is None
-    assert unsettled.ripe(moment=1e9) == []
-
-
-@given(LOOKS)
-def test_complete_means_the_same_for_as_long_as_it_takes(looks: list[tuple[int, int, float]]) -> None:
-    """Whatever the mtimes say: a file's clock is another machine's."""
-    moment, before, seen = 0.0, None, []
-    for size, mtime, pause in looks:
+    moment, since, before = 100.0, 100.0, None
+    for pause, size, mtime_ns in steps:
         moment += pause
-        seen.append((size, mtime, moment))
-        before = judge(before, size, mtime, moment)
-        since = moment
-        for earlier_size, earlier_mtime, earlier in reversed(seen):
-            if (earlier_size, earlier_mtime) != (size, mtime):
-                break
-            since = earlier
-        assert is_complete(before, moment, SETTLE) == (moment - since >= SETTLE)
+        if (size, mtime_ns) != before:
+            since, before = moment, (size, mtime_ns)
+        assert unsettled.look(KEY, size, mtime_ns, moment) == (moment - since >= SETTLE)
+        assert len(unsettled) == (moment - since < SETTLE)
+        if moment - since >= SETTLE:
+            before = None  # it is no longer held: the next look is a first one
+
+
+@given(st.dictionaries(st.binary(min_size=1, max_size=3), st.floats(0, 100), max_size=10), st.floats(0, 200))
+def test_ripe_are_those_whose_next_look_decides(firsts: dict[bytes, float], moment: float) -> None:
+    unsettled = Unsettled(SETTLE)
+    for path, first in firsts.items():
+        unsettled.look(FileKey("inbox", path), 1, 2, first)
+    ripe = unsettled.ripe(moment)
+    assert {key.path for key in ripe} == {path for path, first in firsts.items() if moment - first >= SETTLE}
+    assert all(unsettled.look(key, 1, 2, moment) for key in ripe)
+    assert unsettled.ripe(moment) == []
+
+
+@given(st.lists(st.floats(0, 1e9), max_size=10))
+def test_the_next_ripe_is_the_first_of_them(firsts: list[float]) -> None:
+    unsettled = Unsettled(SETTLE)
+    for number, first in enumerate(firsts):
+        unsettled.look(FileKey("inbox", bytes([number])), 1, 2, first)
+    assert unsettled.next_ripe() == (min(firsts) + SETTLE if firsts else None)
+
+
+def test_a_forgotten_file_begins_anew() -> None:
+    unsettled = Unsettled(SETTLE)
+    unsettled.look(KEY, 1, 2, 10.0)
+    unsettled.forget(KEY)
+    unsettled.forget(KEY)
+    assert len(unsettled) == 0
+    assert not unsettled.look(KEY, 1, 2, 16.0)
+
+
+def test_the_same_path_in_two_inboxes_is_two_files() -> None:
+    unsettled = Unsettled(SETTLE)
+    unsettled.look(FileKey("one", b"a"), 1, 2, 10.0)
+    assert not unsettled.look(FileKey("two", b"a"), 1, 2, 15.0)
+    assert unsettled.look(FileKey("one", b"a"), 1, 2, 15.0)
