@@ -20,7 +20,14 @@ INBOX_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 class Settings(BaseSettings):
     """What a deployment can set, each as PNEUMOWATCH_<NAME>; the defaults are the embedded ones of `up`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", arbitrary_types_allowed=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,  # compose files leave empty what is not set
+        frozen=True,
+        extra="ignore",
+        arbitrary_types_allowed=True,
+        allow_inf_nan=False,
+    )
 
     inboxes: Annotated[dict[str, Path], NoDecode] = Field(default={}, description="name=path,... of the shared folders")
     data_dir: Path = Field(default=Path("data"), description="everything that pneumowatch itself writes")
@@ -50,7 +57,10 @@ class Settings(BaseSettings):
     @cached_property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'pneumowatch.db'}"
+        from sqlalchemy import URL  # late: `--help` need not wait for it
+
+        file = URL.create("sqlite", database=str(self.data_dir.absolute() / "pneumowatch.db"))
+        return self.database_url or file.render_as_string(hide_password=False)
 
     @cached_property
     def models(self) -> Path:
@@ -69,8 +79,8 @@ def parse_inboxes(text: str) -> dict[str, Path]:
     """`a=/films/a,b=/films/b` as {name: absolute path}. Raises ValueError."""
     inboxes: dict[str, Path] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, path = item.partition("=")
-        if not equals or not path or not INBOX_NAME.fullmatch(name):
+        name, _, path = (side.strip() for side in item.partition("="))
+        if not path or not INBOX_NAME.fullmatch(name):
             raise ValueError(f"'{item}' is not name=path (name: lower-case letters, digits, - and _)")
         if name in inboxes:
             raise ValueError(f"the name '{name}' stands twice")
@@ -87,7 +97,7 @@ def load(**overrides: Any) -> Settings:
     given = {name: value for name, value in overrides.items() if value is not None}
     for secret in SECRETS:
         file = os.environ.get(f"{PREFIX}{secret}_FILE")
-        if file and f"{PREFIX}{secret}" not in os.environ:
+        if file and not os.environ.get(f"{PREFIX}{secret}"):
             given.setdefault(secret.lower(), _read_secret(secret, file))
     try:
         return Settings(**given)
@@ -101,6 +111,8 @@ def _read_secret(name: str, file: str) -> str:
         return Path(file).read_text("utf-8").strip()
     except OSError as error:
         raise SettingsError(f"{PREFIX}{name}_FILE names a file that cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{PREFIX}{name}_FILE names a file that is no text.") from None
 
 
 def document() -> str:
