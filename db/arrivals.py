@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, Row, and_, select
 
 from db import ledger
+from db.dialect import plan_anew
 from db.models import Scan
 from db.seen import SeenFile
 from db.states import FINAL, WAITING, Reason, State
@@ -90,6 +91,7 @@ def _bring_back(connection: Connection, scan_id: int, known: Sequence[Row], by: 
 
 def _latest_rows(connection: Connection, files: Sequence[SeenFile]) -> dict[tuple[str, bytes], list[Row]]:
     """{(inbox, hash of path): its rows, oldest first}."""
+    plan_anew(connection)
     rows: dict[tuple[str, bytes], list[Row]] = {}
     for start in range(0, len(files), LOOKUP):
         chunk = files[start : start + LOOKUP]

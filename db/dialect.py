@@ -11,6 +11,7 @@ from sqlalchemy.types import TypeEngine
 _BY_INDEX: Final = select(
     *(func.set_config(setting, "off", true()) for setting in ("enable_sort", "enable_bitmapscan", "enable_seqscan"))
 )
+_ANEW: Final = select(func.set_config("plan_cache_mode", "force_custom_plan", true()))
 GIVEN: Final = "given"  # the parameter that carries `given` rows
 
 
@@ -54,6 +55,16 @@ def wait_in_turn(connection: Connection, purpose: str) -> None:
     """Until this transaction ends, nobody else is past this line for the same purpose; on SQLite no writer ever is."""
     if name(connection) == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(purpose))))
+
+
+def plan_anew(connection: Connection) -> None:
+    """For this transaction, let PostgreSQL plan each statement for its parameters and the table as they are now.
+
+    It keeps a statement's plan, and the one made while the table was small reads all of it once it is large: 1.5 s
+    instead of 60 ms for a thousand paths among 32,000.
+    """
+    if name(connection) == "postgresql":
+        connection.execute(_ANEW)
 
 
 def name(connection: Connection) -> str:

@@ -148,6 +148,19 @@ class Scan(Base):
             sqlite_where=text("flagged AND state = 'classified' AND superseded_by IS NULL"),
         ),
         Index(
+            "ix_scans_unread",
+            "probability",
+            "id",
+            postgresql_where=text("flagged AND state = 'classified' AND superseded_by IS NULL AND verdict IS NULL"),
+            sqlite_where=text("flagged AND state = 'classified' AND superseded_by IS NULL AND verdict IS NULL"),
+        ),
+        Index(
+            "ix_scans_received",
+            "received_at",
+            postgresql_where=text("state IN ('queued', 'running')"),
+            sqlite_where=text("state IN ('queued', 'running')"),
+        ),
+        Index(
             "ix_scans_unscored",
             "id",
             postgresql_where=text("state IN ('rejected', 'failed') AND superseded_by IS NULL"),

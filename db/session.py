@@ -4,7 +4,9 @@ A database that cannot be reached blocks the thread that needs it, with back-off
 Returning or raising instead would let a worker empty the broker into nothing within seconds.
 """
 
+import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -117,7 +119,7 @@ def _sqlite(url: str) -> Engine:
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _use_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")  # a commit that a reader was told of survives a power cut
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
@@ -128,3 +130,16 @@ def _sqlite(url: str) -> Engine:
         connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
 
     return engine
+
+
+def _use_wal(cursor: Any) -> None:
+    """Of all that SQLite does, only the first change to WAL does not wait for another process that does the same."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(FIRST_DELAY)

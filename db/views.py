@@ -42,8 +42,11 @@ _UNSCORED: Final = """
 CREATE VIEW unscored_cases AS
 SELECT {columns}
 FROM scans s
-WHERE s.superseded_by IS NULL AND (s.state IN ('rejected', 'failed')
-   OR (s.state IN ('queued', 'running') AND s.received_at < {cap}))
+WHERE s.superseded_by IS NULL AND s.state IN ('rejected', 'failed')
+UNION ALL
+SELECT {columns}
+FROM scans s
+WHERE s.superseded_by IS NULL AND s.state IN ('queued', 'running') AND s.received_at < {cap}
 """
 
 _CAP: Final = {

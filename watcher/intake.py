@@ -28,6 +28,8 @@ from watcher.stability import FileKey, Unsettled
 log = get("watcher")
 
 BURST: Final = 1000  # files of one transaction
+BACKLOG: Final = 5000  # signals beyond which the rescan waits for the intake ...
+BACKLOG_SECONDS: Final = 0.01  # ... and looks again
 IDLE_SECONDS: Final = 0.5  # longest wait for a signal; shutdown is noticed this late
 BUSY_SECONDS: Final = 0.5  # a file whose scan is being read is looked at again after this
 SHARE_RESCAN_SECONDS: Final = 5.0  # where events cannot be trusted
@@ -100,37 +102,38 @@ class Watcher:
     def _take_in(self) -> None:
         while not self._stop.is_set():
             rescanned = self._rescanned.is_set()
-            complete = list(self._weigh(self._signals()))
-            for start in range(0, len(complete), BURST):
-                self._register(complete[start : start + BURST])
+            for files in _chunks(self._weigh(self._signals())):
+                self._register(files)
             if rescanned and not len(self._unsettled) and not self._busy and self._observer.signals.empty():
                 self.quiet.set()
             else:
                 self.quiet.clear()
 
-    def _signals(self) -> dict[FileKey, Hint]:
+    def _signals(self) -> dict[FileKey, Signal]:
         """All signals there are, one a path; waits for the first, but no longer than until a file may have settled."""
         due = [moment for moment in (self._unsettled.next_ripe(), *self._busy.values()) if moment is not None]
         wait = min([IDLE_SECONDS, *(max(moment - time.monotonic(), 0) for moment in due)])
-        hints: dict[FileKey, Hint] = {}
+        latest: dict[FileKey, Signal] = {}
         try:
             signal = self._observer.signals.get(timeout=wait)
             while True:
                 key = FileKey(signal.inbox, signal.path)
                 # the last event holds: a file that is written to after it was closed is open again
-                hints[key] = hints.get(key, signal.hint) if signal.hint is Hint.FOUND else signal.hint
+                latest[key] = latest.get(key, signal) if signal.hint is Hint.FOUND else signal
                 signal = self._observer.signals.get_nowait()
         except queue.Empty:
-            return hints
+            return latest
 
-    def _weigh(self, hints: dict[FileKey, Hint]) -> Iterator[SeenFile]:
+    def _weigh(self, signals: dict[FileKey, Signal]) -> Iterator[SeenFile]:
         """The files that are complete now, of those signalled and of those that have settled."""
         moment = time.monotonic()
-        for key, hint in hints.items():
-            if hint is Hint.FOLDER:
+        for key, signal in signals.items():
+            if signal.hint is Hint.FOLDER:
                 yield from self._open_folder(key, moment)
+            elif signal.file is not None:
+                yield from self._settle(key, moment, signal.file)
             else:
-                yield from self._look(key, moment, hint is Hint.COMPLETE)
+                yield from self._look(key, moment, signal.hint is Hint.COMPLETE)
         for key in self._unsettled.ripe(moment):
             yield from self._look(key, moment, False)
         for key in [key for key, again in self._busy.items() if again <= moment]:
@@ -144,15 +147,19 @@ class Watcher:
         elif complete:
             self._unsettled.forget(key)
             yield entry.file
-        elif self._unsettled.look(key, entry.file.size, entry.file.mtime_ns, moment):
-            yield entry.file
+        else:
+            yield from self._settle(key, moment, entry.file)
+
+    def _settle(self, key: FileKey, moment: float, file: SeenFile) -> Iterator[SeenFile]:
+        if self._unsettled.look(key, file.size, file.mtime_ns, moment):
+            yield file
 
     def _open_folder(self, key: FileKey, moment: float) -> Iterator[SeenFile]:
         """A folder moved in brings finished files, one that is being copied brings unfinished ones: all must settle."""
         try:
             for entry in rescan.walk(key.inbox, self._inboxes[key.inbox], key.path):
                 if entry.file is not None:
-                    yield from self._look(FileKey(key.inbox, entry.path), moment, False)
+                    yield from self._settle(FileKey(key.inbox, entry.path), moment, entry.file)
         except ShareAway:
             log.warning("an inbox does not answer", inbox=key.inbox)
 
@@ -177,6 +184,7 @@ class Watcher:
             self._settings.rescan_seconds if trusted else min(self._settings.rescan_seconds, SHARE_RESCAN_SECONDS)
         )
         while True:
+            self._observer.watch()  # before the rescan, so that nothing arrives between them
             for inbox, root in self._inboxes.items():
                 self._rescan(inbox, root)
             self._rescanned.set()
@@ -187,7 +195,9 @@ class Watcher:
         try:
             for files in _chunks(entry.file for entry in rescan.walk(inbox, root) if entry.file is not None):
                 for file in self._database.read(partial(arrivals.unknown, files=files)):
-                    self._observer.signals.put(Signal(inbox, file.path, Hint.FOUND))
+                    self._observer.signals.put(Signal(inbox, file.path, Hint.FOUND, file))
+                while self._observer.signals.qsize() > BACKLOG and not self._stop.wait(BACKLOG_SECONDS):
+                    pass  # the intake is slower; what it has not taken in stands in memory
                 if self._stop.is_set():
                     return
         except ShareAway as error:

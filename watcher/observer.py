@@ -17,8 +17,10 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
+from watchdog.observers.api import ObservedWatch
 from watchdog.observers.inotify import InotifyObserver
 
+from db.seen import SeenFile
 from pneumowatch.logs import get
 
 log = get("watcher")
@@ -42,6 +44,7 @@ class Signal:
     inbox: str
     path: bytes
     hint: Hint
+    file: SeenFile | None = None  # as the rescan saw it
 
 
 EVENTS: Final[list[type[FileSystemEvent]]] = [
@@ -56,18 +59,40 @@ class Observer:
         self.signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
         self._inboxes = inboxes
         self._observer = InotifyObserver(generate_full_events=True)
+        self._watches: dict[str, tuple[ObservedWatch, tuple[int, int]]] = {}  # with the folder's device and inode
+        self._unwatched: set[str] = set()
 
     def start(self) -> None:
         # A folder that is copied in may be watched twice, which does no harm; watchdog's warning of it prints every
         # path that it watches, and paths name patients.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
-        for inbox, root in self._inboxes.items():
-            handler = _Handler(inbox, root, self.signals)
-            try:
-                self._observer.schedule(handler, str(root), recursive=True, event_filter=EVENTS)
-            except OSError as error:
-                log.warning("no file events here; the folder is rescanned", inbox=inbox, error=error.strerror)
         self._observer.start()
+        self.watch()
+
+    def watch(self) -> None:
+        """Watch each inbox that is there and is not watched: at the start, and when it has come back as another folder,
+        made anew or mounted, of which the watch on the old one says nothing."""
+        for inbox, root in self._inboxes.items():
+            try:
+                self._watch(inbox, root)
+                self._unwatched.discard(inbox)
+            except OSError as error:
+                if inbox not in self._unwatched:
+                    log.warning("no file events here; the folder is rescanned", inbox=inbox, error=error.strerror)
+                self._unwatched.add(inbox)
+
+    def _watch(self, inbox: str, root: Path) -> None:
+        status = root.stat()
+        identity = status.st_dev, status.st_ino
+        if inbox in self._watches:
+            watch, before = self._watches[inbox]
+            if before == identity and any(one.watch == watch and one.is_alive() for one in self._observer.emitters):
+                return
+            del self._watches[inbox]
+            self._observer.unschedule(watch)
+        handler = _Handler(inbox, root, self.signals)
+        watch = self._observer.schedule(handler, str(root), recursive=True, event_filter=EVENTS)
+        self._watches[inbox] = watch, identity
 
     def stop(self) -> None:
         self._observer.stop()

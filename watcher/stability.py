@@ -13,7 +13,7 @@ class FileKey(NamedTuple):
     path: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a hundred thousand of them
 class Look:
     """One look at a file: size in bytes, mtime in nanoseconds, and since when (monotonic seconds) it has been so."""
 

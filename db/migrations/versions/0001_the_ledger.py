@@ -114,6 +114,22 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'queued' AND rung_at IS NULL"),
     )
     op.create_index(
+        "ix_scans_unread",
+        "scans",
+        ["probability", "id"],
+        unique=False,
+        postgresql_where=sa.text("flagged AND state = 'classified' AND superseded_by IS NULL AND verdict IS NULL"),
+        sqlite_where=sa.text("flagged AND state = 'classified' AND superseded_by IS NULL AND verdict IS NULL"),
+    )
+    op.create_index(
+        "ix_scans_received",
+        "scans",
+        ["received_at"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('queued', 'running')"),
+        sqlite_where=sa.text("state IN ('queued', 'running')"),
+    )
+    op.create_index(
         "ix_scans_unscored",
         "scans",
         ["id"],
