@@ -95,7 +95,7 @@ def work(
 
     given = settings.load()
     logs.configure(given.log_format)
-    _require_broker(given)
+    _require_services(given)
     stop = threading.Event()
     database = Database(given.database, stop)
     schema.require_current(database)
@@ -133,17 +133,23 @@ def _connect(given: "Settings", stop: threading.Event) -> "tuple[Database, Doorb
     from db.session import Database
     from pneumowatch.queue import Doorbell, make_app
 
-    _require_broker(given)
+    _require_services(given)
     database = Database(given.database, stop)
     schema.require_current(database)
     return database, Doorbell(make_app(given), given.batch_size)
 
 
-def _require_broker(given: "Settings") -> None:
+def _require_services(given: "Settings") -> None:
+    """An outage is waited out, but not what was never there."""
     if given.embedded_queue:
         raise SettingsError(
             "PNEUMOWATCH_BROKER_URL is not set: parts that run apart need Redis between them (redis://HOST:6379/0). "
             "`pneumowatch up` runs everything without."
+        )
+    if not given.database_url and not (given.data_dir / "pneumowatch.db").exists():
+        raise SettingsError(
+            f"PNEUMOWATCH_DATABASE_URL is not set, and there is no ledger in {given.data_dir}; set it, or make one "
+            "with `pneumowatch db upgrade`."
         )
 
 
