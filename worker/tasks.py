@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from celery import Celery
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state as celery_state
 from celery.worker.consumer import Consumer
 
@@ -56,6 +56,8 @@ def run_worker(app: Celery, settings: Settings, stop: threading.Event) -> int:
     """
     # Celery warns that root must not unpickle messages; only JSON is accepted here
     warnings.simplefilter("ignore", SecurityWarning)
+    # and, at each lost connection, that it does not cancel what is being read
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     worker = app.Worker(
         pool="threads",
         concurrency=THREADS,
