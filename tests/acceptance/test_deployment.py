@@ -1,0 +1,165 @@
+"""The deployed way: a watcher and two workers, each a process of its own, on a real Redis and a real PostgreSQL."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import Drop, Part, environment, run
+from services import Server, connect
+
+from pneumowatch.model import shipped
+
+
+@dataclass
+class Deployment:
+    folder: Path
+    redis: Server
+    database: str
+    env: dict[str, str]
+    watcher: Part
+    workers: list[Part]
+
+    @property
+    def inbox(self) -> Path:
+        return self.folder / "films"
+
+    @property
+    def parts(self) -> list[Part]:
+        return [self.watcher, *self.workers]
+
+    def ask(self, statement: str) -> list[tuple[Any, ...]]:
+        with connect(self.database) as connection:
+            return connection.execute(statement).fetchall()
+
+    def finished(self) -> int:
+        return self.ask("SELECT count(*) FROM scan_ledger WHERE finished_at IS NOT NULL")[0][0]
+
+    def wait_for(self, count: int, timeout: float = 60) -> None:
+        self.watcher.wait_until(lambda: self.finished() >= count, timeout)
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Iterator[Deployment]:
+    inbox = tmp_path / "films"
+    inbox.mkdir()
+    env = environment(
+        inboxes=f"ward={inbox}",
+        data_dir=tmp_path / "data",
+        database_url=postgres_database,
+        broker_url=own_redis.url,
+        settle_seconds=0.5,
+        batch_size=2,  # so that one worker cannot take all
+        decoders=1,
+        lease_seconds=10,
+    )
+    upgraded = run("db", "upgrade", cwd=tmp_path, env=env)
+    assert upgraded.code == 0, upgraded.err
+    with ExitStack() as stack:
+        watcher, *workers = (
+            stack.enter_context(Part((command,), tmp_path, tmp_path / f"{number}-{command}.log", env))
+            for number, command in enumerate(("watch", "work", "work"))
+        )
+        for worker in workers:
+            worker.wait_until_said("model ready")
+        yield Deployment(tmp_path, own_redis, postgres_database, env, watcher, workers)
+
+
+def test_a_day_of_a_department(deployment: Deployment, sample: list[Path], drop: Drop) -> None:
+    """One story, as starting all this takes longer than what happens in it."""
+    all_films_however_they_come(deployment, drop)
+    the_commands_see_it(deployment)
+    redis_is_started_anew(deployment, sample)
+    a_worker_that_is_killed_loses_nothing(deployment, drop)
+    nothing_that_was_said_names_a_film(deployment, sample)
+    all_end_when_asked_to(deployment)
+
+
+def all_films_however_they_come(deployment: Deployment, drop: Drop) -> None:
+    inbox, outside = deployment.inbox, deployment.folder / "outside"
+    drop(inbox / "copied", 14)
+    for number, film in enumerate(drop(outside, 28)[14:]):
+        (inbox / f"renamed-{number}").touch() if number == 0 else None  # a name that is taken over
+        film.rename(inbox / f"renamed-{number}")
+    for number, film in enumerate(drop(outside, 40)[28:]):
+        write_and_reopen(film.read_bytes(), inbox / f"reopened-{number}")
+    deployment.wait_for(40)
+    time.sleep(0.5)  # were anything read twice, it would be so by now
+    found = deployment.ask("SELECT state, count(*) FROM scan_ledger WHERE superseded_by IS NULL GROUP BY state")
+    assert found == [("classified", 40)]
+    assert deployment.ask("SELECT DISTINCT source, model_version FROM scan_ledger WHERE state = 'classified'") == [
+        ("ward", shipped().version)
+    ]
+    twice = "SELECT scan_id FROM scan_events WHERE to_state = 'classified' GROUP BY scan_id HAVING count(*) > 1"
+    assert deployment.ask(twice) == []
+    assert deployment.ask("SELECT count(*) FROM predictions")[0][0] == 40
+    readers = deployment.ask("SELECT DISTINCT by FROM scan_events WHERE to_state = 'classified'")
+    assert {by.rpartition(":")[2] for (by,) in readers} == {str(worker.process.pid) for worker in deployment.workers}
+
+
+def write_and_reopen(data: bytes, path: Path) -> None:
+    """As scanners do: the first half, closed, and the rest a moment later."""
+    path.write_bytes(data[: len(data) // 2])
+    time.sleep(0.05)
+    with path.open("ab") as file:
+        file.write(data[len(data) // 2 :])
+
+
+def the_commands_see_it(deployment: Deployment) -> None:
+    for arguments in (("db", "check"), ("doctor",), ("reconcile",)):
+        ended = run(*arguments, cwd=deployment.folder, env=deployment.env)
+        assert ended.code == 0, ended.out + ended.err
+    status = run("status", "--json", cwd=deployment.folder, env=deployment.env).json
+    assert status["counts"]["classified"] == 40
+    assert status["unscored"] == 0
+
+
+def redis_is_started_anew(deployment: Deployment, sample: list[Path]) -> None:
+    """celery-batches keeps the timer of the connection that is gone; a lone film would then wait for ever."""
+    deployment.redis.kill()
+    time.sleep(1)
+    shutil.copy(sample[70], deployment.inbox / "while-away.jpeg")
+    time.sleep(1)
+    deployment.redis.start()
+    deployment.wait_for(41, 30)
+    for number in (71, 72):
+        shutil.copy(sample[number], deployment.inbox / f"lone-{number}.jpeg")
+        deployment.wait_for(number - 29, 5)
+
+
+def a_worker_that_is_killed_loses_nothing(deployment: Deployment, drop: Drop) -> None:
+    before = deployment.finished()
+    outside = deployment.folder / "more"
+    films = drop(outside, 120)[80:]
+    for film in films:
+        film.rename(deployment.inbox / f"more-{film.name}")
+    deployment.watcher.wait_until(lambda: deployment.finished() > before + 3, 20)
+    killed = deployment.workers.pop()
+    os.kill(killed.process.pid, signal.SIGKILL)
+    killed.process.wait()
+    # what it was reading is read by the other; what it had merely fetched from Redis comes back from there, some day
+    held = f"SELECT 1 FROM scans WHERE finished_at IS NULL AND (claimed_by LIKE '%:{killed.process.pid}' OR deaths > 0)"
+    deployment.watcher.wait_until(lambda: not deployment.ask(held), 60)
+    states = deployment.ask("SELECT DISTINCT state FROM scan_ledger WHERE path LIKE 'more-%'")
+    assert set(states) <= {("classified",), ("queued",), ("running",)}
+    assert deployment.ask("SELECT count(*) FROM scan_ledger WHERE path LIKE 'more-%'") == [(40,)]
+
+
+def nothing_that_was_said_names_a_film(deployment: Deployment, sample: list[Path]) -> None:
+    names = {film.stem for film in sample} | {"renamed-", "reopened-", "while-away", "lone-", "more-"}
+    for log in deployment.folder.glob("*.log"):
+        said = log.read_text("utf-8")
+        assert not [name for name in names if name in said], said
+
+
+def all_end_when_asked_to(deployment: Deployment) -> None:
+    for part in deployment.parts:
+        part.process.terminate()
+    for part in deployment.parts:
+        assert part.process.wait(30) == 0, part.said()
