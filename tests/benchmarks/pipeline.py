@@ -21,8 +21,8 @@ from films import kind, make_films
 from servers import Servers, servers
 
 from pneumowatch import settings
-from pneumowatch.cli import rig
-from pneumowatch.cli.trial import Heap, read_heap, read_singly
+from pneumowatch.cli.bench import rig
+from pneumowatch.cli.bench.trial import Heap, read_heap, read_singly
 from pneumowatch.logs import hush
 from pneumowatch.model import champion
 

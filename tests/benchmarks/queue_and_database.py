@@ -24,8 +24,8 @@ from db.seen import SeenFile
 from db.session import Database
 from db.states import State
 from pneumowatch import settings
-from pneumowatch.cli import rig
-from pneumowatch.cli.processes import cost
+from pneumowatch.cli.bench import rig
+from pneumowatch.cli.bench.processes import cost
 from pneumowatch.queue import Doorbell, make_app
 
 BURST = 1000  # files of one transaction, as the watcher registers them

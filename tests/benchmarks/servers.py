@@ -8,7 +8,7 @@ from pathlib import Path
 
 from db import schema
 from db.session import Database
-from pneumowatch.cli.processes import Cost, cost
+from pneumowatch.cli.bench.processes import Cost, cost
 
 sys.path.append(str(Path(__file__).parents[1]))
 from services import Server, fresh_database, postgres_server, redis_server

@@ -18,8 +18,8 @@ from sqlalchemy import func, select
 from db.models import Scan
 from db.session import Database
 from pneumowatch import logs, settings
-from pneumowatch.cli import rig
-from pneumowatch.cli.processes import cost
+from pneumowatch.cli.bench import rig
+from pneumowatch.cli.bench.processes import cost
 from pneumowatch.queue import Doorbell, make_app
 
 PRESENT, QUICK_PRESENT = 100_000, 5_000

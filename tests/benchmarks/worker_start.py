@@ -16,9 +16,9 @@ from figures import Figure, at_most, run, tell
 from servers import servers
 
 from pneumowatch import settings
-from pneumowatch.cli import rig
-from pneumowatch.cli.copies import copy_films
-from pneumowatch.cli.trial import read_heap
+from pneumowatch.cli.bench import rig
+from pneumowatch.cli.bench.copies import copy_films
+from pneumowatch.cli.bench.trial import read_heap
 from pneumowatch.phantom import phantom
 
 STARTS, QUICK_STARTS = 5, 1

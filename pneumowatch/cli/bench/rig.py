@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from db.session import Database
-from pneumowatch.cli.processes import Cost, cost
+from pneumowatch.cli.bench.processes import Cost, cost
 from pneumowatch.errors import PneumowatchError
 from pneumowatch.settings import PREFIX
 

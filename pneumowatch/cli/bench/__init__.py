@@ -10,7 +10,7 @@ import typer
 from pneumowatch.cli.admin import Json
 
 if TYPE_CHECKING:
-    from pneumowatch.cli.measurement import Begin
+    from pneumowatch.cli.bench.measurement import Begin
 
 
 def bench(
@@ -30,7 +30,7 @@ def bench(
     Redis database that is empty. Nothing of your ledger and your queue is touched, but the servers are kept busy.
     """
     from pneumowatch import settings
-    from pneumowatch.cli.measurement import measure
+    from pneumowatch.cli.bench.measurement import measure
     from pneumowatch.cli.output import print_json
 
     given = settings.load()

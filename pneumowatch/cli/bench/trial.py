@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from db import scans
 from db.models import Scan
 from db.states import FINAL, State
-from pneumowatch.cli.rig import INBOX, Rig
+from pneumowatch.cli.bench.rig import INBOX, Rig
 from pneumowatch.errors import PneumowatchError
 
 POLL_SECONDS: Final = 0.25  # while a heap is read: the question costs the database little

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from pneumowatch.cli import rig, stages, tenancy
-from pneumowatch.cli.copies import DRAWN, copy_films, draw_phantoms
-from pneumowatch.cli.trial import read_heap, read_singly
+from pneumowatch.cli.bench import rig, stages, tenancy
+from pneumowatch.cli.bench.copies import DRAWN, copy_films, draw_phantoms
+from pneumowatch.cli.bench.trial import read_heap, read_singly
 from pneumowatch.model import champion
 from pneumowatch.settings import Settings
 from worker.classifier import Classifier
