@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pneumowatch import film
-from pneumowatch.cli.copies import copy_films
+from pneumowatch.cli.bench.copies import copy_films
 from pneumowatch.errors import PneumowatchError
 from pneumowatch.phantom import write_phantoms
 
