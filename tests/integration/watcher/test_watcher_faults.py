@@ -1,0 +1,302 @@
+"""The watcher when folders, events or the database let it down: what is there is found, nothing is counted twice."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from books import Book, classified
+from sqlalchemy.exc import OperationalError
+
+from db import schema
+from db.outcomes import Rejected
+from db.session import Database
+from db.states import Reason
+from pneumowatch.errors import BrokerAway, ShareAway
+from pneumowatch.settings import Settings
+from watcher.intake import Watcher
+from watcher.reconcile import reconcile
+
+SETTLE = 0.3
+DEADLINE = 20.0  # seconds; reached only by a failure
+
+
+class Bell:
+    def __init__(self) -> None:
+        self.rung: list[int] = []
+        self.away = False
+
+    def ring(self, ids: Sequence[int]) -> None:
+        if self.away:
+            raise BrokerAway("away")
+        self.rung += ids
+
+
+class House:
+    """A folder with an inbox, a ledger, and a bell."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.inbox = folder / "inbox"
+        self.outside = folder / "outside"
+        self.inbox.mkdir()
+        self.outside.mkdir()
+        self.database = database
+        self.book = Book(database)
+        self.bell = Bell()
+
+    @contextmanager
+    def watched(self, rescan_seconds: float = 3600, inboxes: dict[str, Path] | None = None) -> Iterator[Watcher]:
+        settings = Settings(settle_seconds=SETTLE, rescan_seconds=rescan_seconds)
+        stop = threading.Event()
+        watcher = Watcher(settings, inboxes or {"inbox": self.inbox}, self.database, self.bell, stop)  # type: ignore[arg-type]
+        with watcher.running():
+            assert watcher.quiet.wait(DEADLINE)
+            yield watcher
+        assert not watcher.broken
+
+    def drop(self, name: str, content: bytes = b"film") -> None:
+        """A file comes by rename, finished."""
+        (self.outside / "new").write_bytes(content)
+        (self.outside / "new").rename(self.inbox / name)
+
+    def paths(self) -> list[bytes]:
+        return sorted(self.book.row(scan_id)["path_bytes"] for scan_id in self.book.states())
+
+    def read_all(self, reason: Reason | None = None) -> None:
+        claim = self.book.claimed()
+        sentence = "A sentence."
+        outcomes = [
+            Rejected(scan.id, reason, sentence) if reason else classified(scan.id, flagged=False)
+            for scan in claim.scans
+        ]
+        self.book.finish(claim, *outcomes)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with closing(Database(f"sqlite:///{tmp_path / 'ledger.db'}", threading.Event())) as database:
+        schema.upgrade(database)
+        house = House(tmp_path, database)
+        house.book.register_model()
+        yield house
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.02)
+
+
+def test_an_inbox_that_is_away_at_the_start(house: House) -> None:
+    """Its share comes later; the other inboxes are watched meanwhile."""
+    share = house.outside / "share"
+    with house.watched(0.1, {"inbox": house.inbox, "share": share}):
+        house.drop("a.png")
+        until(lambda: house.paths() == [b"a.png"])
+        share.mkdir()
+        (share / "b.png").write_bytes(b"film")
+        until(lambda: house.paths() == [b"a.png", b"b.png"])
+
+
+def test_without_file_events_the_rescan_finds_everything(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has no watches left (fs.inotify.max_user_watches)."""
+
+    def no_watches(*_: object) -> None:
+        raise OSError(28, "inotify watch limit reached")
+
+    monkeypatch.setattr("watchdog.observers.inotify.InotifyEmitter.on_thread_start", no_watches)
+    with house.watched(0.1):
+        house.drop("a.png")
+        until(lambda: house.paths() == [b"a.png"])
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_an_inbox_that_was_made_anew_is_watched_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    """By its events, too: the rescan, which comes once a minute, finds nothing any more in this test."""
+    with house.watched(0.1) as watcher:
+        house.drop("a.png")
+        until(lambda: house.paths() == [b"a.png"])
+        if moved:
+            house.inbox.rename(house.outside / "old")
+        else:
+            shutil.rmtree(house.inbox)
+        time.sleep(0.3)
+        house.inbox.mkdir()
+        time.sleep(0.3)
+        monkeypatch.setattr(watcher, "_rescan", lambda *_: None)
+        house.drop("b.png")
+        until(lambda: house.paths() == [b"a.png", b"b.png"])
+    assert house.book.event_count() == 2
+
+
+def test_a_share_that_drops_and_comes_back_announces_nothing_anew(house: House) -> None:
+    """A dropped mount is an empty folder."""
+    for number in range(20):
+        house.drop(f"{number}.png")
+    with house.watched(0.1):
+        until(lambda: len(house.paths()) == 20)
+        house.read_all()
+        house.inbox.rename(house.outside / "mounted")
+        house.inbox.mkdir()
+        time.sleep(0.3)
+        house.inbox.rmdir()
+        (house.outside / "mounted").rename(house.inbox)
+        house.drop("new.png")
+        until(lambda: b"new.png" in house.paths())
+    assert sorted(house.bell.rung) == list(range(1, 22))
+
+
+def test_a_file_that_vanished_and_comes_back_is_queued_again(house: House) -> None:
+    with house.watched():
+        house.drop("a.png")
+        until(lambda: len(house.bell.rung) == 1)
+        (house.inbox / "a.png").rename(house.outside / "a.png")
+        house.read_all(Reason.VANISHED)
+        (house.outside / "a.png").rename(house.inbox / "a.png")
+        until(lambda: house.bell.rung == [1, 1])
+    assert house.book.states() == {1: "queued"}
+
+
+def test_a_file_renamed_inside_the_inbox_is_a_scan_of_its_new_path(house: House) -> None:
+    with house.watched():
+        house.drop("a.png")
+        until(lambda: house.paths() == [b"a.png"])
+        (house.inbox / "a.png").rename(house.inbox / "b.png")
+        until(lambda: house.paths() == [b"a.png", b"b.png"])
+
+
+def test_a_folder_renamed_inside_the_inbox(house: House) -> None:
+    with house.watched():
+        (house.inbox / "ward").mkdir()
+        house.drop("ward/a.png")
+        until(lambda: house.paths() == [b"ward/a.png"])
+        (house.inbox / "ward").rename(house.inbox / "er")
+        until(lambda: house.paths() == [b"er/a.png", b"ward/a.png"])
+        house.drop("er/b.png")
+        until(lambda: b"er/b.png" in house.paths())
+
+
+def test_what_leaves_the_inbox_or_is_a_link_or_pipe_makes_no_row(house: House) -> None:
+    with house.watched() as watcher:
+        (house.inbox / "link.png").symlink_to(house.outside)
+        os.mkfifo(house.inbox / "pipe.png")
+        (house.inbox / "folder.png").mkdir()
+        (house.outside / "secret.png").write_bytes(b"film")
+        house.drop("a.png")
+        until(lambda: house.paths() == [b"a.png"])
+        (house.inbox / "a.png").rename(house.outside / "a.png")
+        house.drop("b.png")
+        until(lambda: b"b.png" in house.paths() and watcher.quiet.is_set())
+        assert house.paths() == [b"a.png", b"b.png"]
+
+
+def test_names_that_are_no_utf8_arrive_by_event(house: House) -> None:
+    name = os.fsdecode(b"r\xf6nt\ngen.png")
+    with house.watched():
+        house.drop(name)
+        until(lambda: house.paths() == [os.fsencode(name)])
+    assert reconcile(house.database, {"inbox": house.inbox}).closed
+
+
+def test_two_watchers_of_one_inbox_make_one_row_a_file(house: House) -> None:
+    with house.watched(0.1), house.watched(0.1):
+        for number in range(50):
+            house.drop(f"{number}.png")
+        until(lambda: len(house.paths()) == 50)
+    assert sorted(house.bell.rung) == list(range(1, 51))
+
+
+def test_films_of_an_outage_of_the_database_are_registered_after_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher waits; nothing that happened meanwhile is lost."""
+    away = threading.Event()
+    begin = house.database.engine.begin
+
+    def faulty() -> object:
+        if away.is_set():
+            raise OperationalError("BEGIN", {}, ConnectionError("away"))
+        return begin()
+
+    with house.watched() as watcher:
+        monkeypatch.setattr(house.database.engine, "begin", faulty)
+        away.set()
+        for number in range(5):
+            house.drop(f"{number}.png")
+        time.sleep(0.3)
+        assert not watcher.broken
+        away.clear()
+        until(lambda: len(house.bell.rung) == 5)
+
+
+def test_a_watcher_that_loses_a_thread_ends(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Living on half, it would see files and register none."""
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+
+    def fault(*_: object) -> None:
+        raise KeyError("a fault in the program")
+
+    stop = threading.Event()
+    settings = Settings(settle_seconds=SETTLE)
+    watcher = Watcher(settings, {"inbox": house.inbox}, house.database, house.bell, stop)  # type: ignore[arg-type]
+    monkeypatch.setattr(watcher, "_register", fault)
+    with watcher.running():
+        house.drop("a.png")
+        assert stop.wait(DEADLINE)
+    assert watcher.broken
+
+
+def test_reconcile_of_an_inbox_that_is_away_proves_nothing(house: House) -> None:
+    with pytest.raises(ShareAway):
+        reconcile(house.database, {"inbox": house.inbox, "away": house.outside / "missing"})
+
+
+def test_reconcile_changes_nothing(house: House) -> None:
+    house.drop("a.png")
+    for _ in range(2):
+        report = reconcile(house.database, {"inbox": house.inbox})
+        assert (report.closed, report.files, report.rules) == (False, 0, {"missing": 1})
+    assert house.book.states() == {}
+
+
+def test_reconcile_names_a_file_that_changed_since(house: House) -> None:
+    house.drop("a.png")
+    with house.watched():
+        until(lambda: len(house.paths()) == 1)
+    house.drop("a.png", b"another film")
+    report = reconcile(house.database, {"inbox": house.inbox})
+    assert [(one.source, one.path, one.rule) for one in report.unlisted] == [("inbox", b"a.png", "missing")]
+
+
+def test_reconcile_of_more_files_than_one_query(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.reconcile.CHUNK", 7)
+    for number in range(30):
+        house.drop(f"{number}.png")
+    with house.watched():
+        until(lambda: len(house.paths()) == 30)
+    house.drop("one-more.png")
+    report = reconcile(house.database, {"inbox": house.inbox})
+    assert (report.files, report.rules) == (30, {"missing": 1})
+
+
+def test_reconcile_is_not_closed_over_a_folder_that_cannot_be_listed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (house.inbox / "ward").mkdir()
+    scandir = os.scandir
+
+    def denied(path: bytes) -> object:
+        if path.endswith(b"ward"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    report = reconcile(house.database, {"inbox": house.inbox})
+    assert (report.closed, report.rules) == (False, {"unlistable": 1})
