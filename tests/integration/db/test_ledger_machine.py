@@ -167,7 +167,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert sum(scan["state"] in WAITING for scan in here) <= 1
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 50), ("postgresql", 10)])
+@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 30), ("postgresql", 8)])
 def test_any_sequence_of_moves(kind: str, examples: int, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     fixture = "sqlite_url" if kind == "sqlite" else "postgres_database"
     with closing(Database(request.getfixturevalue(fixture))) as database:
