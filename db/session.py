@@ -106,6 +106,7 @@ def _engine(url: str) -> Engine:
                 parsed.set(drivername="postgresql+psycopg"),
                 connect_args={"connect_timeout": CONNECT_SECONDS, "options": "-c timezone=UTC"},
                 pool_size=10,
+                hide_parameters=True,
             )
     except (ArgumentError, NoSuchModuleError):
         pass
@@ -113,7 +114,9 @@ def _engine(url: str) -> Engine:
 
 
 def _sqlite(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False}, pool_size=10)
+    connect_args = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+    # errors would else quote the values of statements, paths among them
+    engine = create_engine(url, connect_args=connect_args, pool_size=10, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Final, TextIO
 
 import structlog
+import structlog.tracebacks
 
 # Libraries that tell too much at INFO, or tell message contents.
 QUIET: Final = ("celery", "kombu", "amqp", "alembic", "sqlalchemy", "watchdog", "PIL", "tensorflow", "absl", "h5py")
@@ -15,6 +16,10 @@ QUIET: Final = ("celery", "kombu", "amqp", "alembic", "sqlalchemy", "watchdog", 
 
 # A descriptor of our own for standard error, so that `hush` can silence libraries without silencing us.
 STDERR: Final[TextIO] = os.fdopen(os.dup(2), "w", 1, "utf-8", "backslashreplace", closefd=False)
+
+
+# Without the variables of each frame, which hold paths of films and passwords of brokers.
+_TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 @contextmanager
@@ -47,9 +52,9 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
         cache_logger_on_first_use=True,
     )
     renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_TRACEBACKS), structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=STDERR.isatty())]
+        else [structlog.dev.ConsoleRenderer(STDERR.isatty(), exception_formatter=structlog.dev.plain_traceback)]
     )
     handler = logging.StreamHandler(STDERR)
     handler.setFormatter(

@@ -5,6 +5,7 @@ are JSON, carry ids alone, and may be lost or doubled without harm.
 """
 
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -65,9 +66,10 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
 class Doorbell:
     """Announces scans: as many messages as batches, each of at most `batch_size` ids."""
 
-    def __init__(self, app: Celery, batch_size: int) -> None:
+    def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
-        self._batch_size = batch_size
+        self._batch_size = settings.batch_size
+        self._lease = settings.lease_seconds
 
     def ring(self, ids: Sequence[int]) -> None:
         """Raises BrokerAway where the broker does not take the messages."""
@@ -87,10 +89,15 @@ class Doorbell:
             with self._app.connection_for_write() as connection:
                 channel = connection.default_channel
                 if hasattr(channel, "client"):  # Redis
-                    return int(channel.client.llen(FILMS)) + int(channel.client.hlen(channel.unacked_key))
+                    return int(channel.client.llen(FILMS)) + self._taken(channel)
                 return int(channel._size(FILMS)) if FILMS in channel.queues else 0
         except (KombuError, RedisError, OSError) as error:
             raise BrokerAway("The message broker does not answer.") from error
+
+    def _taken(self, channel: Any) -> int:
+        """Messages that a worker has taken and may still be reading: those of a dead one stay on Redis until its
+        transport looks, some minutes later, and must not keep their films waiting."""
+        return int(channel.client.zcount(channel.unacked_index_key, time.time() - self._lease, "+inf"))
 
 
 def part_name(part: str) -> str:

@@ -11,7 +11,7 @@ from db.states import State
 from pneumowatch.model import ModelFolder, champion
 from pneumowatch.settings import Settings
 from worker.classifier import Classifier
-from worker.decode import Bounds, Decoded, Errand, Fetched, Undecoded, fetch
+from worker.decode import Away, Bounds, Decoded, Errand, Fetched, Undecoded, fetch
 
 
 def classify_files(files: list[Path], settings: Settings, model: Path | None) -> list[dict[str, Any]]:
@@ -37,11 +37,13 @@ def _fetch(number: int, file: Path, side: int, bounds: Bounds) -> Fetched:
 
 
 def _row(file: Path, fetched: Fetched, probability: float | None, folder: ModelFolder) -> dict[str, Any]:
+    if isinstance(fetched, Away):
+        fetched = Undecoded(fetched.scan_id, "unreadable", "Its folder cannot be opened.")
     undecoded = fetched if isinstance(fetched, Undecoded) else None
     return {
         "path": bytes(file).decode("utf-8", "backslashreplace"),  # as the ledger shows it
         "state": State.REJECTED if probability is None else State.CLASSIFIED,
-        "reason": undecoded.reason if undecoded else ("vanished" if probability is None else None),
+        "reason": undecoded.reason if undecoded else None,
         "sentence": undecoded.sentence if undecoded else None,
         "probability": probability,
         "flagged": None if probability is None else probability >= folder.threshold,

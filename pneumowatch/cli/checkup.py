@@ -99,7 +99,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding("note", "broker", "in-process: enough for `up`; `watch` and `work` need PNEUMOWATCH_BROKER_URL")
         return
     try:
-        held = Doorbell(make_app(settings), settings.batch_size).holds()
+        held = Doorbell(make_app(settings), settings).holds()
     except PneumowatchError as error:
         yield Finding("bad", "broker", f"{error} Is PNEUMOWATCH_BROKER_URL right, and Redis running?")
     else:

@@ -46,7 +46,7 @@ class _Embedded:
         self._stop = threading.Event()
         self._database = Database(settings.database, self._stop)
         self._app = make_app(settings)
-        self._doorbell = Doorbell(self._app, settings.batch_size)
+        self._doorbell = Doorbell(self._app, settings)
         self._watcher = Watcher(settings, inboxes, self._database, self._doorbell, self._stop)
 
     def run(self, once: bool) -> int:

@@ -136,7 +136,7 @@ def _connect(given: "Settings", stop: threading.Event) -> "tuple[Database, Doorb
     _require_services(given)
     database = Database(given.database, stop)
     schema.require_current(database)
-    return database, Doorbell(make_app(given), given.batch_size)
+    return database, Doorbell(make_app(given), given)
 
 
 def _require_services(given: "Settings") -> None:

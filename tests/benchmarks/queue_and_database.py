@@ -68,7 +68,7 @@ def trial(workers: int, wait: float, films: int) -> tuple[float, dict[str, float
         database = Database(own.database_url)
         rig.Rig(folder, database, {str(pid): pid for pid in pids}).wait_until_idle()
         before = costs(own, pids)
-        rate = read_all(database, Doorbell(make_app(given), given.batch_size), films)
+        rate = read_all(database, Doorbell(make_app(given), given), films)
         spent = {name: 1000 * (seconds - before[name]) / films for name, seconds in costs(own, pids).items()}
         database.close()
     tell(f"{workers} workers, {wait} s a batch: {rate:.0f} films/s")

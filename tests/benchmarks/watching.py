@@ -133,7 +133,7 @@ def watch() -> None:
     given, stop = settings.load(), threading.Event()
     logs.configure(given.log_format)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    doorbell = Doorbell(make_app(given), given.batch_size)
+    doorbell = Doorbell(make_app(given), given)
     watcher = Watcher(given, given.inboxes, Database(given.database, stop), doorbell, stop)
     with watcher.running():
         watcher.quiet.wait(LIMIT_SECONDS)

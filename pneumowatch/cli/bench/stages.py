@@ -109,7 +109,7 @@ def _record(database: Database, seen: list[SeenFile], hashes: list[str], size: i
 def _ring(films: int, settings: Settings) -> None:
     """Announce films and take the messages from the in-process queue again."""
     app = make_app(settings.model_copy(update={"broker_url": EMBEDDED_BROKER}))
-    Doorbell(app, settings.batch_size).ring(range(films))
+    Doorbell(app, settings).ring(range(films))
     with app.connection_for_read() as connection, connection.SimpleQueue(FILMS) as queue:
         for _ in range(0, films, settings.batch_size):
             queue.get(timeout=5).ack()
