@@ -149,7 +149,8 @@ def expire(connection: Connection, claims: Iterable[tuple[int, str]], max_attemp
             continue
         deaths_alone = row.deaths_alone + int(row.alone)
         failed = deaths_alone >= max_attempts
-        sentence = f"Its worker died {deaths_alone} times while it read this film alone." if failed else None
+        given_up = f"Its worker died or gave up {deaths_alone} times while it read this film alone."
+        sentence = given_up if failed else None
         change: dict[str, Any] = _final(State.FAILED, at, detail=sentence) if failed else _waiting(at)
         connection.execute(
             update(Scan).where(Scan.id == scan_id).values(**change, deaths=Scan.deaths + 1, deaths_alone=deaths_alone)
