@@ -38,21 +38,26 @@ def renamed_in(film: Path, target: Path) -> None:
         copy.rename(target)
 
 
+def drop(source: Path, inbox: Path) -> int:
+    """Returns how many films were dropped, once all are."""
+    films = sorted(path for path in source.rglob("*") if path.is_file())
+    ways = (copied, written_slowly, renamed_in)
+    with ThreadPoolExecutor(WRITERS) as writers:
+        dropped = [
+            writers.submit(ways[number % 3], film, inbox / f"{film.parent.name}-{film.name}")
+            for number, film in enumerate(films)
+        ]
+    for one in dropped:
+        one.result()
+    return len(films)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("films", type=Path)
     parser.add_argument("inbox", type=Path)
     given = parser.parse_args()
-    films = sorted(path for path in given.films.rglob("*") if path.is_file())
-    ways = (copied, written_slowly, renamed_in)
-    with ThreadPoolExecutor(WRITERS) as writers:
-        dropped = [
-            writers.submit(ways[number % 3], film, given.inbox / f"{film.parent.name}-{film.name}")
-            for number, film in enumerate(films)
-        ]
-    for one in dropped:
-        one.result()
-    print(f"{len(films)} films dropped into {given.inbox}, a third in each way.")
+    print(f"{drop(given.films, given.inbox)} films dropped into {given.inbox}, a third in each way.")
 
 
 if __name__ == "__main__":
