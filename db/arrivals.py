@@ -105,10 +105,11 @@ def _latest_rows(connection: Connection, files: Sequence[SeenFile]) -> dict[tupl
                 Scan.state,
                 Scan.reason,
                 Scan.superseded_by,
+            ).where(
+                Scan.inbox.in_({file.inbox for file in chunk}), Scan.path_sha256.in_([f.path_sha256 for f in chunk])
             )
-            .where(Scan.inbox.in_({file.inbox for file in chunk}), Scan.path_sha256.in_([f.path_sha256 for f in chunk]))
-            .order_by(Scan.id)
         )
-        for row in found:
+        # not sorted by the database, which would then walk the table in that order to find a few hundred
+        for row in sorted(found, key=lambda row: row.id):
             rows.setdefault((row.inbox, row.path_sha256), []).append(row)
     return rows
