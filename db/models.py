@@ -120,7 +120,8 @@ class Scan(Base):
     age_years: Mapped[float | None]
 
     __table_args__ = (
-        UniqueConstraint("inbox", "path_sha256", "size", "mtime_ns"),
+        # the hash first: inboxes are few, and an index that begins with them reads whole folders to find a file
+        UniqueConstraint("path_sha256", "inbox", "size", "mtime_ns"),
         Index(
             "ix_scans_waiting",
             "priority",

@@ -78,7 +78,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["superseded_by"], ["scans.id"], name=op.f("fk_scans_superseded_by")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_scans")),
         sa.UniqueConstraint(
-            "inbox", "path_sha256", "size", "mtime_ns", name=op.f("uq_scans_inbox_path_sha256_size_mtime_ns")
+            "path_sha256", "inbox", "size", "mtime_ns", name=op.f("uq_scans_path_sha256_inbox_size_mtime_ns")
         ),
     )
     op.create_index(
