@@ -4,6 +4,8 @@ Whoever catches `PneumowatchError` at an outer edge prints its sentence and noth
 translated where it is called, once. No sentence names a patient, nor a file name that might.
 """
 
+from pneumowatch.header import Header
+
 
 class PneumowatchError(Exception):
     """Base of every error that a user or an operator is told about."""
@@ -46,12 +48,14 @@ class FilmRejected(PneumowatchError):
 
     `reason` is one of `db.states.Reason`'s codes (a plain string here, as the reader of films knows no database), and
     the sentence is what a technician reads: what is wrong with the file and what to do, without the file's name.
+    `header` where the file is DICOM and could be read that far, so that its study can be found.
     """
 
-    def __init__(self, reason: str, sentence: str) -> None:
+    def __init__(self, reason: str, sentence: str, header: Header | None = None) -> None:
         super().__init__(sentence)
         self.reason = reason
         self.sentence = sentence
+        self.header = header
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return type(self), (self.reason, self.sentence)
+    def __reduce__(self) -> tuple[type, tuple[str, str, Header | None]]:
+        return type(self), (self.reason, self.sentence, self.header)

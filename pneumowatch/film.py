@@ -1,116 +1,61 @@
 """The one reader of film files: bytes in, 8-bit gray pixels out.
 
-Worker, trainer, desk and `classify` all decode through `decode`, so the same film gives exactly the same pixels at
-every door. Kinds are told by content; a file's name is never looked at.
+Worker, trainer, desk and `classify` all read through here, so the same film gives exactly the same pixels at every
+door. Kinds are told by content; a file's name is never looked at.
 """
 
-import io
-import warnings
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from pneumowatch import dicom, images
 from pneumowatch.errors import FilmRejected
+from pneumowatch.header import Header
 
 Pixels = NDArray[np.uint8]
 
-FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "TIFF")
 MAX_PIXELS: Final = 200_000_000  # a 16-bit film of 14,000 x 14,000 still fits; the largest detectors have 4,300 a side
-DEEP: Final = ("I", "F")  # how Pillow's modes of more than 8 bits begin
-TIFF_PHOTOMETRIC: Final = 262  # the tag that says what zero means
-TIFF_WHITE_IS_ZERO: Final = 0
-
-# Our own bound, checked before a pixel is decoded, replaces Pillow's: that one only warns below twice its value.
-Image.MAX_IMAGE_PIXELS = None
 
 
-def decode(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode a film and reduce it to a square.
+@dataclass(frozen=True)
+class Film:
+    """Pixels, uint8 (side, side), 0 black, 255 white; and what a DICOM header says, None for other files."""
+
+    pixels: Pixels
+    header: Header | None = None
+
+
+def read(data: bytes, side: int, max_pixels: int = MAX_PIXELS, patient_key: bytes | None = None) -> Film:
+    """Read a film and reduce it to a square.
 
     Args:
         data: the whole file.
         side: edge of the square in pixels; the film is squashed to it (aspect not kept), as in the training set.
         max_pixels: bound on width x height, checked before decoding.
+        patient_key: secret under which a DICOM header's patient ID is hashed; without it the ID is dropped.
 
     Returns:
-        uint8 array of shape (side, side), 0 black, 255 white. Several pages: the first. Colour: its luminance (ITU-R
-        601-2). More than 8 bits: scaled linearly from the film's own minimum and maximum.
+        Several pages: the first. Colour: its luminance (ITU-R 601-2). More than 8 bits: of DICOM by its VOI
+        transformation, of others scaled linearly from the film's own minimum and maximum.
 
     Raises:
-        FilmRejected: `empty`, `unsupported`, `unreadable`, `too_large` or `no_pixels`.
+        FilmRejected: with a code of `db.states.Reason`.
     """
     if not data:
         raise FilmRejected("empty", "The file is empty; send the film again.")
-    if data[128:132] == b"DICM":
-        raise FilmRejected("unsupported", "This is a DICOM file, which this version does not read yet.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata is common in films and changes no pixel
-        return _reduce(_open(data, max_pixels), side)
+    if dicom.is_dicom(data):
+        gray, header = dicom.read(data, max_pixels, patient_key)
+        return Film(_square(Image.fromarray(gray), side), header)
+    return Film(_square(images.read(data, side, max_pixels), side))
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        kinds = ", ".join(FORMATS)
-        raise FilmRejected("unsupported", f"This is not an image of a kind that is read here ({kinds}).") from None
-    except Exception:  # noqa: BLE001 - a damaged header raises SyntaxError, struct.error, KeyError, ...
-        raise _unreadable() from None
-    if image.format == "PNG":
-        image = _verified(image, data)
-    width, height = image.size
-    if width * height > max_pixels:
-        raise FilmRejected("too_large", f"The film has {width} x {height} pixels; at most {max_pixels:,} are read.")
-    return image
+def decode(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """The pixels alone, as `read` gives them."""
+    return read(data, side, max_pixels).pixels
 
 
-def _verified(image: Image.Image, data: bytes) -> Image.Image:
-    """A PNG whose check sums hold. Pillow skips those of the pixels: a file whose end is still zeros, as a copy that
-    reserved its space leaves it, would pass for a film that is half black."""
-    try:
-        image.verify()
-        return Image.open(io.BytesIO(data), formats=FORMATS)  # verify uses the first one up
-    except Exception:  # noqa: BLE001 - as in _open
-        raise _unreadable() from None
-
-
-def _reduce(image: Image.Image, side: int) -> Pixels:
-    negative = _is_deep_negative(image)
-    try:
-        if image.format == "JPEG":
-            # libjpeg decodes at 1/2, 1/4 or 1/8, the smallest that still covers the square, and to gray at once
-            image.draft("L", (side, side))
-        image.load()
-        image = ImageOps.exif_transpose(image)
-        gray = _to_gray(image)
-        if negative:
-            gray = ImageOps.invert(gray)
-    except Exception:  # noqa: BLE001 - as in _open: a damaged body raises whatever it leads a decoder to
-        raise _unreadable() from None
+def _square(gray: Image.Image, side: int) -> Pixels:
     return np.asarray(gray.resize((side, side), Image.Resampling.BILINEAR))
-
-
-def _is_deep_negative(image: Image.Image) -> bool:
-    """A TIFF of more than 8 bits whose zero is white; Pillow turns only those of up to 8 bits round."""
-    photometric = getattr(image, "tag_v2", {}).get(TIFF_PHOTOMETRIC)
-    return image.mode.startswith(DEEP) and photometric == TIFF_WHITE_IS_ZERO
-
-
-def _to_gray(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(DEEP):
-        return _scale_to_bytes(np.asarray(image, dtype=np.float64))
-    return image if image.mode == "L" else image.convert("L")
-
-
-def _scale_to_bytes(values: NDArray[np.float64]) -> Image.Image:
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
-        raise ValueError("pixels that are no numbers")
-    span = (high - low) or 1.0
-    return Image.fromarray(np.round((values - low) * (255.0 / span)).astype(np.uint8))
-
-
-def _unreadable() -> FilmRejected:
-    return FilmRejected("unreadable", "The image is damaged or incomplete; send the film again.")
