@@ -1,12 +1,14 @@
 """The pipeline against its ceiling: films a second, processor time, memory, and the latency of single films.
 
 Embedded (`up`) and deployed (`watch` and `work` on a Redis and a PostgreSQL of their own), with the shipped model (or
-the champion in PNEUMOWATCH_MODEL_DIR) and with a small network. The ceiling is the mean of a run before each pipeline
-and one after, over the same films.
+the champion in PNEUMOWATCH_MODEL_DIR) and with a small network. Ceiling and pipeline take turns: a machine that others
+use too is a third faster or slower minutes later, so each heap of films is held against the ceilings right before and
+right after it, and the median of three such shares is the figure.
 
     python tests/benchmarks/pipeline.py [--quick] [--json]
 """
 
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -26,7 +28,8 @@ from pneumowatch.cli.bench.trial import Heap, read_heap, read_singly
 from pneumowatch.logs import hush
 from pneumowatch.model import champion
 
-FILMS, QUICK_FILMS = 3000, 160
+FILMS, QUICK_FILMS = 3000, 160  # of a heap
+ROUNDS = 3
 SINGLES, QUICK_SINGLES = 100, 8
 WARM_UP = 5  # single films before any that count
 BASELINE, QUICK_BASELINE = 300, 20  # films
@@ -37,35 +40,62 @@ P50_MS, P95_MS = 120, 250
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under trial, and the films it is tried on; they lie here again after each trial."""
+    """A model under trial, and the heaps of films it is tried on; they lie here again after each trial."""
 
     name: str
     store: Path  # the model store whose champion it is
     predict: ceiling.Predict
     side: int
-    films: list[Path]
+    heaps: list[list[Path]]
     singles: list[Path]
 
     @classmethod
-    def load(cls, name: str, store: Path, films: list[Path], singles: list[Path]) -> "Subject":
+    def load(cls, name: str, store: Path, heaps: list[list[Path]], singles: list[Path]) -> "Subject":
         with hush():
-            return cls(name, store, *ceiling.load(champion(store).path), films, singles)
+            return cls(name, store, *ceiling.load(champion(store).path), heaps, singles)
 
-    def climb(self) -> ceiling.Ceiling:
-        return ceiling.climb(self.films, self.predict, self.side)
+    def climb(self, films: list[Path]) -> ceiling.Ceiling:
+        return ceiling.climb(films, self.predict, self.side)
+
+
+@dataclass(frozen=True)
+class Round:
+    """A heap read by the pipeline, between two climbs over the same films."""
+
+    heap: Heap
+    before: ceiling.Ceiling
+    after: ceiling.Ceiling
+
+    @property
+    def top(self) -> float:
+        """Films a second of the ceiling: the mean of both, as if their times were one."""
+        return 2 / (1 / self.before.films_per_second + 1 / self.after.films_per_second)
+
+    @property
+    def share(self) -> float:
+        return self.heap.films_per_second / self.top
+
+    @property
+    def cpu(self) -> float:
+        return sum(self.heap.cpu_ms_per_film.values())
+
+    @property
+    def top_cpu(self) -> float:
+        return (self.before.cpu_ms_per_film + self.after.cpu_ms_per_film) / 2
 
 
 def measure(quick: bool) -> list[Figure]:
     count, singles = (QUICK_FILMS, QUICK_SINGLES) if quick else (FILMS, SINGLES)
     with tempfile.TemporaryDirectory(prefix="pneumowatch-bench-") as name:
         folder = Path(name)
-        tell(f"making {count} films from {kind()}")
-        films = make_films(folder / "staged", count + WARM_UP + singles)
+        tell(f"making {ROUNDS} heaps of {count} films from {kind()}")
+        films = make_films(folder / "staged", ROUNDS * count + WARM_UP + singles)
         alone, films = films[: WARM_UP + singles], films[WARM_UP + singles :]
+        heaps = [films[start : start + count] for start in range(0, len(films), count)]
         small_network.write(folder / "small" / "champion")
-        shipped = Subject.load("shipped", settings.load().models.absolute(), films, alone)
+        shipped = Subject.load("shipped", settings.load().models.absolute(), heaps, alone)
         found = [*try_all(shipped, folder, with_latency=True)]
-        small = Subject.load("small", folder / "small", films, alone)
+        small = Subject.load("small", folder / "small", heaps, alone)
         found += try_all(small, folder, with_latency=False)
         found += against_baseline(small, found, films[: QUICK_BASELINE if quick else BASELINE])
     return found
@@ -73,9 +103,10 @@ def measure(quick: bool) -> list[Figure]:
 
 def try_all(subject: Subject, folder: Path, with_latency: bool) -> Iterator[Figure]:
     """Embedded, then deployed with one worker and with two, each in a folder and on servers of its own."""
-    yield from try_one(subject, "embedded", embedded(subject, folder), with_latency)
-    yield from try_one(subject, "deployed", deployed(subject, folder, 1), with_latency)
-    yield from try_one(subject, "deployed, two workers", deployed(subject, folder, 2), with_latency=False)
+    yield from try_one(subject, "embedded", embedded(subject, folder), subject.heaps, with_latency)
+    yield from try_one(subject, "deployed", deployed(subject, folder, 1), subject.heaps, with_latency)
+    two = deployed(subject, folder, 2)
+    yield from try_one(subject, "deployed, two workers", two, subject.heaps[:1], with_latency=False)
 
 
 System = Callable[[ExitStack], tuple[rig.Rig, Servers | None]]
@@ -95,42 +126,58 @@ def deployed(subject: Subject, folder: Path, workers: int) -> System:
     return start
 
 
-def try_one(subject: Subject, where: str, start: System, with_latency: bool) -> Iterator[Figure]:
+def try_one(
+    subject: Subject, where: str, start: System, heaps: list[list[Path]], with_latency: bool
+) -> Iterator[Figure]:
     what = f"{subject.name}, {where}"
-    before = subject.climb()
+    rounds = []
     with ExitStack() as stack:
         running, own = start(stack)
         read_singly(running, subject.singles[:WARM_UP])
         if with_latency:
             yield from latency(what, running, subject.singles[WARM_UP:])
-        running.wait_until_idle()
         costs = own.costs() if own else {}
-        heap = read_heap(running, subject.films)
+        for films in heaps:
+            rounds.append(one_round(subject, running, films))
+            tell(f"{what}: {describe(rounds[-1])}")
         spent = own.costs() if own else {}
-        for film in subject.films:
-            (running.inbox / film.name).rename(film)
-    after = subject.climb()
-    yield from judge(what, heap, before, after)
+    yield from judge(what, rounds)
     for name, one in spent.items():
         cpu = one.cpu_seconds - costs[name].cpu_seconds
-        yield Figure(f"{what}: CPU of {name}", 1000 * cpu / heap.films, "ms a film")
+        yield Figure(f"{what}: CPU of {name}", 1000 * cpu / sum(map(len, heaps)), "ms a film")
 
 
-def judge(what: str, heap: Heap, before: ceiling.Ceiling, after: ceiling.Ceiling) -> Iterator[Figure]:
-    rate = heap.films_per_second
-    top = 2 / (1 / before.films_per_second + 1 / after.films_per_second)
-    top_cpu = (before.cpu_ms_per_film + after.cpu_ms_per_film) / 2
-    cpu = sum(heap.cpu_ms_per_film.values())
-    tell(f"{what}: {rate:.1f} films/s; ceiling {before.films_per_second:.1f} and {after.films_per_second:.1f}")
+def one_round(subject: Subject, running: rig.Rig, films: list[Path]) -> Round:
+    before = subject.climb(films)
+    running.wait_until_idle()
+    heap = read_heap(running, films)
+    for film in films:
+        (running.inbox / film.name).rename(film)
     if heap.without_result:
         raise RuntimeError(f"{heap.without_result} films got no result of their own")
-    yield Figure(f"{what}: ceiling", top, "films/s")
-    yield Figure(f"{what}: pipeline", rate, "films/s")
-    yield at_least(f"{what}: share of the ceiling", rate / top, "", OWN_SHARE)
-    yield Figure(f"{what}: CPU of the ceiling", top_cpu, "ms a film")
-    yield Figure(f"{what}: CPU of the pipeline", cpu, "ms a film")
-    yield Figure(f"{what}: CPU beyond the ceiling", cpu - top_cpu, "ms a film")
-    for part, peak in heap.peak_bytes.items():
+    running.wait_until_idle()
+    return Round(heap, before, subject.climb(films))
+
+
+def describe(one: Round) -> str:
+    before, after = one.before.films_per_second, one.after.films_per_second
+    return f"{one.heap.films_per_second:.1f} films/s; ceiling {before:.1f} and {after:.1f}; share {one.share:.3f}"
+
+
+def judge(what: str, rounds: list[Round]) -> Iterator[Figure]:
+    """The round in the middle, by its share; and how far the others are from it."""
+    one = sorted(rounds, key=lambda one: one.share)[(len(rounds) - 1) // 2]
+    yield Figure(f"{what}: ceiling", one.top, "films/s")
+    yield Figure(f"{what}: pipeline", one.heap.films_per_second, "films/s")
+    yield at_least(f"{what}: share of the ceiling", one.share, "", OWN_SHARE)
+    if len(rounds) > 1:
+        yield Figure(f"{what}: ... lowest of {len(rounds)} rounds", min(one.share for one in rounds))
+        yield Figure(f"{what}: ... highest", max(one.share for one in rounds))
+    yield Figure(f"{what}: CPU of the ceiling", statistics.median(one.top_cpu for one in rounds), "ms a film")
+    yield Figure(f"{what}: CPU of the pipeline", statistics.median(one.cpu for one in rounds), "ms a film")
+    beyond = statistics.median(one.cpu - one.top_cpu for one in rounds)
+    yield Figure(f"{what}: CPU beyond the ceiling", beyond, "ms a film")
+    for part, peak in rounds[-1].heap.peak_bytes.items():
         yield Figure(f"{what}: peak memory of `{part}` with its children", peak / 1e6, "MB")
 
 
