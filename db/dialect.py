@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, FromClause, String, Table, bindparam, cast, column, func, select, true
+from sqlalchemy import Connection, FromClause, LargeBinary, String, Table, bindparam, cast, column, func, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
@@ -41,6 +41,11 @@ def given(dialect: str, **types: type[TypeEngine[Any]]) -> FromClause:
 def rows(values: Sequence[dict[str, Any]]) -> dict[str, str]:
     """The parameter for a statement with `given`."""
     return {GIVEN: json.dumps(values)}
+
+
+def unhex(dialect: str, digits: Any) -> Any:
+    """The bytes that hexadecimal digits stand for, as JSON holds none. Older SQLite gets it from `db.session`."""
+    return func.decode(digits, "hex", type_=LargeBinary) if dialect == "postgresql" else func.unhex(digits)
 
 
 def plan_by_index(connection: Connection) -> None:

@@ -8,12 +8,12 @@ for each move. The states and the ways between them are drawn in `db.states`.
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from db import statements
-from db.dialect import insert_new, name, plan_by_index, rows
+from db.dialect import name, plan_by_index, rows
 from db.models import Content, Scan
 from db.outcomes import Claim, ClaimedScan, Classified, Deferred, Outcome, Rejected
 from db.seen import SeenFile
@@ -21,9 +21,6 @@ from db.statements import in_state
 from db.states import REQUEUEABLE, Reason, State
 
 Condition = ColumnElement[bool]
-
-SCANS: Final[Any] = Scan.__table__
-
 
 def now() -> datetime:
     return datetime.now(UTC)
@@ -37,11 +34,11 @@ def register(connection: Connection, files: Sequence[SeenFile], by: str) -> dict
     then cannot be sent, `unring` says so, and where the process dies in between, the sweep finds them after a lease.
     """
     at = now()
-    fresh = {"state": State.QUEUED, "received_at": at, "changed_at": at, "not_before": at, "rung_at": at}
-    statement = insert_new(name(connection), SCANS).returning(SCANS.c.id, SCANS.c.inbox, SCANS.c.path_sha256)
     by_key = {(file.inbox, file.path_sha256): file for file in files}
-    rows = [{**by_key[key].row(), **fresh} for key in sorted(by_key)]  # sorted, so that two watchers never deadlock
-    inserted = connection.execute(statement, rows).all() if rows else []
+    ordered = sorted(by_key.values(), key=lambda file: (file.inbox, file.path))  # so that two watchers never deadlock
+    values = [file.row() for file in ordered]
+    parameters = rows(values) | {"at": at}
+    inserted = connection.execute(statements.enter(name(connection)), parameters).all() if values else []
     created = {row.id: by_key[row.inbox, row.path_sha256] for row in inserted}
     if created:
         _record(connection, list(created), None, State.QUEUED, by, at)

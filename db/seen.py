@@ -28,15 +28,13 @@ class SeenFile:
         return self.path.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
     def row(self) -> dict[str, Any]:
+        """What `db.statements.enter` takes: JSON values, bytes in hexadecimal digits."""
         return {
             "inbox": self.inbox,
-            "path_sha256": self.path_sha256,
-            "path_bytes": self.path,
+            "path_sha256": self.path_sha256.hex(),
+            "path_bytes": self.path.hex(),
             "path": self.text,
             "size": self.size,
             "mtime_ns": self.mtime_ns,
             "priority": self.priority,
-            "deaths": 0,
-            "deaths_alone": 0,
-            "alone": False,
         }

@@ -121,6 +121,7 @@ def _sqlite(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
+        connection.create_function("unhex", 1, bytes.fromhex, deterministic=True)  # SQLite has it since 3.41
         cursor = connection.cursor()
         _use_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")  # a commit that a reader was told of survives a power cut

@@ -10,11 +10,13 @@ from sqlalchemy import (
     Double,
     FromClause,
     Integer,
+    SmallInteger,
     String,
     bindparam,
     false,
     func,
     insert,
+    literal,
     literal_column,
     null,
     or_,
@@ -23,10 +25,11 @@ from sqlalchemy import (
     update,
 )
 
-from db.dialect import given, insert_new
+from db.dialect import given, insert_new, unhex
 from db.models import Content, Prediction, Scan, ScanEvent, UtcDateTime
 from db.states import State
 
+SCANS: Final[Any] = Scan.__table__
 CONTENTS: Final[Any] = Content.__table__
 
 
@@ -34,6 +37,29 @@ def in_state(*states: State) -> ColumnElement[bool]:
     """The state as a literal in the SQL, not as a parameter: else the partial indexes on it cannot be used."""
     names: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in states]
     return Scan.state == names[0] if len(names) == 1 else Scan.state.in_(names)
+
+
+@cache
+def enter(dialect: str) -> Any:
+    """(new) -> queued: given files, as `SeenFile.row` has them; at. Returns id, inbox and path_sha256 of those that had
+    no row."""
+    rows = given(
+        dialect,
+        inbox=String,
+        path_sha256=String,
+        path_bytes=String,
+        path=String,
+        size=BigInteger,
+        mtime_ns=BigInteger,
+        priority=SmallInteger,
+    ).c
+    values: dict[str, Any] = {column.name: column for column in rows}
+    values |= {name: unhex(dialect, values[name]) for name in ("path_sha256", "path_bytes")}
+    values |= {"state": literal_column(f"'{State.QUEUED}'"), "deaths": literal(0), "deaths_alone": literal(0)}
+    values |= {"alone": false(), **{name: _at() for name in ("received_at", "changed_at", "not_before", "rung_at")}}
+    # WHERE true: without it SQLite takes the ON of ON CONFLICT for a join's
+    insertion = insert_new(dialect, SCANS).from_select(list(values), select(*values.values()).where(true()))
+    return insertion.returning(SCANS.c.id, SCANS.c.inbox, SCANS.c.path_sha256)
 
 
 @cache

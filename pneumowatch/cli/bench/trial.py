@@ -18,7 +18,7 @@ from db.states import FINAL, State
 from pneumowatch.cli.bench.rig import INBOX, Rig
 from pneumowatch.errors import PneumowatchError
 
-POLL_SECONDS: Final = 0.25  # while a heap is read: the question costs the database little
+POLL_SECONDS: Final = 1.0  # while a heap is read; when the last film was done is asked of its row
 FINE_POLL_SECONDS: Final = 0.004  # while a single film is; it is found committed this late at most
 PAUSE: Final = (0.2, 0.4)  # seconds between single films, drawn, so that they fall in step with nothing
 STALLED_SECONDS: Final = 60.0  # without a new result
