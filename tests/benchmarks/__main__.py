@@ -24,6 +24,7 @@ BENCHMARKS = {
     "watching": "The watcher",
     "database_at_size": "PostgreSQL with five million scans",
     "worker_start": "A worker's start and its memory",
+    "network": "The network alone: batch size against latency",
 }
 KEPT = ROOT / "build" / "benchmarks"
 

@@ -12,10 +12,11 @@ import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from figures import Figure, at_least, run, tell
 from servers import Servers, servers
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from stand_in_worker import MTIME_NS, SIZE
 
 from db import arrivals, scans
@@ -39,20 +40,30 @@ WORKERS, TIMES_ONE = 8, 7
 
 def measure(quick: bool) -> list[Figure]:
     share = QUICK if quick else 1
-    free, cpu = trial(1, 0, FREE_FILMS // share)
+    free, spent = trial(1, 0, FREE_FILMS // share)
     one, _ = trial(1, WAIT_SECONDS, WAITING_FILMS // share)
     many, _ = trial(WORKERS, WAIT_SECONDS, WORKERS * WAITING_FILMS // share)
     return [
         at_least("queue and database, a classifier that costs nothing", free, "films/s", FILMS_A_SECOND),
-        *(Figure(f"... CPU of {name}", spent, "ms a film") for name, spent in cpu.items()),
+        *(Figure(f"... CPU of {name}", ms, "ms a film") for name, ms in spent.cpu_ms.items()),
+        Figure("... size of the database", spent.stored, "bytes a film"),
+        Figure("... written to PostgreSQL's log (WAL)", spent.logged, "bytes a film"),
         Figure("a classifier that waits 200 ms a batch, one worker", one, "films/s"),
         Figure(f"... {WORKERS} workers", many, "films/s"),
         at_least(f"... {WORKERS} workers against one", many / one, "times", TIMES_ONE),
     ]
 
 
-def trial(workers: int, wait: float, films: int) -> tuple[float, dict[str, float]]:
-    """Films a second, and milliseconds of processor time of each part a film."""
+class Spent(NamedTuple):
+    """What a film took: milliseconds of processor time of each part, and bytes on PostgreSQL's disk."""
+
+    cpu_ms: dict[str, float]
+    stored: float
+    logged: float
+
+
+def trial(workers: int, wait: float, films: int) -> tuple[float, Spent]:
+    """Films a second, and what each took."""
     with ExitStack() as stack:
         own = stack.enter_context(servers())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pneumowatch-bench-")))
@@ -67,12 +78,20 @@ def trial(workers: int, wait: float, films: int) -> tuple[float, dict[str, float
         pids = [process.pid for process in processes]
         database = Database(own.database_url)
         rig.Rig(folder, database, {str(pid): pid for pid in pids}).wait_until_idle()
-        before = costs(own, pids)
+        before, on_disk = costs(own, pids), database.read(sizes)
         rate = read_all(database, Doorbell(make_app(given), given), films)
-        spent = {name: 1000 * (seconds - before[name]) / films for name, seconds in costs(own, pids).items()}
+        cpu_ms = {name: 1000 * (seconds - before[name]) / films for name, seconds in costs(own, pids).items()}
+        written = [(new - old) / films for new, old in zip(database.read(sizes), on_disk, strict=True)]
         database.close()
     tell(f"{workers} workers, {wait} s a batch: {rate:.0f} films/s")
-    return rate, spent
+    return rate, Spent(cpu_ms, *written)
+
+
+def sizes(connection: Connection) -> tuple[int, int]:
+    """Bytes of the database, and of all that was ever written to the log."""
+    logged = func.pg_wal_lsn_diff(func.pg_current_wal_lsn(), "0/0")
+    size, written = connection.execute(select(func.pg_database_size(func.current_database()), logged)).one()
+    return int(size), int(written)
 
 
 def read_all(database: Database, doorbell: Doorbell, films: int) -> float:
