@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from figures import Figure, at_least, run, tell
 from servers import Servers, servers
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 from stand_in_worker import MTIME_NS, SIZE
 
 from db import arrivals, scans
@@ -89,7 +89,7 @@ def trial(workers: int, wait: float, films: int) -> tuple[float, Spent]:
 
 def sizes(connection: Connection) -> tuple[int, int]:
     """Bytes of the database, and of all that was ever written to the log."""
-    logged = func.pg_wal_lsn_diff(func.pg_current_wal_lsn(), "0/0")
+    logged = func.pg_wal_lsn_diff(func.pg_current_wal_lsn(), text("'0/0'"))
     size, written = connection.execute(select(func.pg_database_size(func.current_database()), logged)).one()
     return int(size), int(written)
 
