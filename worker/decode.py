@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from pneumowatch import film, share
 from pneumowatch.errors import FilmRejected, ShareAway
+from pneumowatch.header import Header
 
 CHUNK: Final = 16  # films of one errand; a message to a child costs as much as a small film (8: 2 % fewer films/s)
 POOLS: Final = 3  # that are lost over a chunk before that is held against its films
@@ -38,27 +39,32 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Errand:
-    """A film to be fetched: which scan, from which inbox root, its raw path bytes beneath it."""
+    """A film to be fetched: which scan, from which inbox root, its raw path bytes beneath it; and the secret under
+    which a DICOM header's patient ID is hashed."""
 
     scan_id: int
     root: Path
     path: bytes
+    patient_key: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A film's pixels, uint8 (side, side), and what the file was when they were read."""
+    """A film's pixels, uint8 (side, side), what the file was when they were read, and what its header says if it is
+    DICOM."""
 
     scan_id: int
     pixels: film.Pixels
     sha256: str
     size: int
     mtime_ns: int
+    header: Header | None = None
 
 
 @dataclass(frozen=True)
 class Undecoded:
-    """A file without pixels, and why. `size` and `mtime_ns` where it could be read at all."""
+    """A file without pixels, and why. `size` and `mtime_ns` where it could be read at all, `header` where it is a
+    DICOM file that could be read that far."""
 
     scan_id: int
     reason: str
@@ -66,6 +72,7 @@ class Undecoded:
     sha256: str | None = None
     size: int | None = None
     mtime_ns: int | None = None
+    header: Header | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +99,10 @@ def _fetch_one(errand: Errand, side: int, bounds: Bounds) -> Fetched:
         return Undecoded(errand.scan_id, fault.reason, fault.sentence)
     sha256 = hashlib.sha256(file.data).hexdigest()
     try:
-        pixels = film.decode(file.data, side, bounds.max_pixels)
+        read = film.read(file.data, side, bounds.max_pixels, errand.patient_key)
     except FilmRejected as fault:
-        return Undecoded(errand.scan_id, fault.reason, fault.sentence, sha256, file.size, file.mtime_ns)
-    return Decoded(errand.scan_id, pixels, sha256, file.size, file.mtime_ns)
+        return Undecoded(errand.scan_id, fault.reason, fault.sentence, sha256, file.size, file.mtime_ns, fault.header)
+    return Decoded(errand.scan_id, read.pixels, sha256, file.size, file.mtime_ns, read.header)
 
 
 @dataclass(frozen=True)
