@@ -37,6 +37,9 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"  # beyond the bound on bytes or pixels
     TOO_SLOW = "too_slow"  # beyond the bound on decoding time
     NO_PIXELS = "no_pixels"  # readable, but holds no picture
+    NOT_CHEST_XRAY = "not_chest_xray"  # another kind of picture, or another part of the body
+    NOT_FRONTAL = "not_frontal"  # a lateral or oblique view
+    OUTSIDE_AGE = "outside_age"  # of an age that the model does not know, where the setting says so
     NO_PERMISSION = "no_permission"  # the file may not be read
     NOT_A_FILE = "not_a_file"  # a link, folder, pipe or device stands where the file was
     VANISHED = "vanished"  # gone before it was read, the share itself being there

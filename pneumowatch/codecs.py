@@ -1,0 +1,122 @@
+"""Compressed frames of DICOM objects: one frame's bytes in, the stored values out.
+
+The kind is read from the codestream itself, as headers name the wrong transfer syntax often enough. Common JPEG is
+decoded by Pillow, as in image files; the rest by imagecodecs, which wraps libjpeg-turbo (12 bit, lossless), CharLS and
+OpenJPEG (JPEG 2000, HTJ2K) in one wheel under BSD licences. (Tried: pylibjpeg-libjpeg is GPL and refuses a 12-bit file
+of pydicom's own collection; GDCM has no 12-bit JPEG.)
+"""
+
+import io
+import struct
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Values = NDArray[Any]  # stored values: (height, width) or (height, width, 3), uint8, uint16 or int16
+
+START: Final = b"\xff\xd8"  # of a JPEG or JPEG-LS codestream
+START_2000: Final = b"\xff\x4f\xff\x51"  # of a JPEG 2000 codestream
+BOX_2000: Final = b"\x00\x00\x00\x0cjP  "  # of a JP2 file, which some put into a frame
+END: Final = b"\xff\xd9"  # of all of them
+DCT_8: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # start-of-frame markers of what Pillow reads, at 8 bits
+JPEG_LS: Final = 0xF7
+FRAMES: Final = frozenset({*range(0xC0, 0xD0), JPEG_LS}) - {0xC4, 0xC8, 0xCC}  # all start-of-frame markers
+ALONE: Final = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})  # markers without a length
+
+
+class Frame(NamedTuple):
+    """What a JPEG's start-of-frame segment says."""
+
+    marker: int
+    bits: int
+    height: int
+    width: int
+    marked: bool  # whether an application segment tells the colour space
+
+
+def decode(frame: bytes, height: int, width: int, is_rgb: bool) -> Values:
+    """The stored values of one frame; colour as the gray that its luminance component holds, where it has one.
+
+    Args:
+        is_rgb: the header says that three components are red, green and blue.
+
+    Raises:
+        ValueError, or what a decoder raises: it is damaged, cut off, or not of this size.
+    """
+    import imagecodecs  # late: few departments compress, and it takes a tenth of a second
+
+    frame = frame.rstrip(b"\0")  # frames are padded to an even length
+    if frame.startswith(BOX_2000):
+        return _sized(imagecodecs.jpeg2k_decode(_checked_box(frame, height, width)), height, width)
+    if not frame.endswith(END):
+        raise ValueError("the codestream is cut off")
+    if frame.startswith(START_2000):
+        _expect(_size_2000(frame), height, width)
+        return _sized(imagecodecs.jpeg2k_decode(frame), height, width)
+    if not frame.startswith(START):
+        raise ValueError("no codestream of a known kind")
+    head = _read_head(frame)
+    _expect((head.height, head.width), height, width)
+    if head.marker == JPEG_LS:
+        return _sized(imagecodecs.jpegls_decode(frame), height, width)
+    if head.marker in DCT_8 and head.bits == 8:
+        if is_rgb and not head.marked:
+            return _sized(imagecodecs.jpeg8_decode(frame, colorspace="RGB", outcolorspace="RGB"), height, width)
+        return _sized(_decode_gray(frame), height, width)
+    return _sized(imagecodecs.jpeg8_decode(frame), height, width)
+
+
+def decode_rle(frame: bytes, height: int, width: int, samples: int, bits: int) -> Values:
+    """The stored values of a frame in DICOM's run-length encoding (PS3.5 annex G)."""
+    import imagecodecs
+
+    planes = imagecodecs.dicomrle_decode(frame, dtype=f"u{bits // 8}")
+    values = np.frombuffer(planes, f"u{bits // 8}").reshape(samples, height, width)
+    return values[0] if samples == 1 else np.moveaxis(values, 0, -1)
+
+
+def _decode_gray(frame: bytes) -> Values:
+    """Pillow says so where a JPEG is cut off; libjpeg alone would fill up with gray."""
+    with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
+        image.draft("L", image.size)
+        return np.asarray(image.convert("L"))
+
+
+def _read_head(frame: bytes) -> Frame:
+    marked, at = False, 2
+    while True:
+        while frame[at] == 0xFF and frame[at + 1] in ALONE:
+            at += 1 if frame[at + 1] == 0xFF else 2
+        marker, (length,) = frame[at + 1], struct.unpack_from(">H", frame, at + 2)
+        if frame[at] != 0xFF or length < 2:
+            raise ValueError("no segment where one should be")
+        if marker in FRAMES:
+            bits, height, width = struct.unpack_from(">BHH", frame, at + 4)
+            return Frame(marker, bits, height, width, marked)
+        marked = marked or frame[at + 4 : at + 9] in (b"JFIF\0", b"Adobe")
+        at += 2 + length
+
+
+def _size_2000(codestream: bytes) -> tuple[int, int]:
+    """Height and width from the SIZ segment (ISO 15444-1, A.5.1)."""
+    right, bottom, left, top = struct.unpack_from(">IIII", codestream, 8)
+    return bottom - top, right - left
+
+
+def _checked_box(file: bytes, height: int, width: int) -> bytes:
+    _expect(_size_2000(file[file.index(START_2000) :]), height, width)
+    return file
+
+
+def _expect(size: tuple[int, int], height: int, width: int) -> None:
+    """Before a pixel is decoded: a codestream must not be larger than the header, which was held against the bound."""
+    if size != (height, width):
+        raise ValueError("the codestream is of another size than the header says")
+
+
+def _sized(values: Values, height: int, width: int) -> Values:
+    if values.shape[:2] != (height, width):
+        raise ValueError("the decoder gave another size")
+    return values

@@ -1,0 +1,80 @@
+"""What a DICOM header says of study and patient, reduced to what may be kept."""
+
+import hashlib
+import hmac
+import re
+from datetime import date
+from typing import Any, Final
+
+from pneumowatch.header import Header
+
+UID: Final = re.compile(r"[0-9.]{1,64}")
+AGE: Final = re.compile(r"(\d{3})([DWMY])")
+A_YEAR: Final = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
+OLDEST: Final = 130.0  # years
+DATES: Final = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")  # of the film; the first that is there
+SHORT: Final = 16  # characters: what DICOM allows, and the columns hold
+
+
+def describe_patient(dataset: Any, patient_key: bytes | None) -> Header:
+    """The header's values; broken, overlong and multiple ones count as missing."""
+    return Header(
+        study_uid=_uid(dataset, "StudyInstanceUID"),
+        series_uid=_uid(dataset, "SeriesInstanceUID"),
+        sop_uid=_uid(dataset, "SOPInstanceUID"),
+        accession_number=_text(dataset, "AccessionNumber", 64),
+        modality=_text(dataset, "Modality", SHORT),
+        view_position=_text(dataset, "ViewPosition", SHORT),
+        age_years=_age(dataset),
+        sex=_sex(dataset),
+        patient_key=_key(dataset, patient_key),
+    )
+
+
+def _text(dataset: Any, keyword: str, longest: int) -> str | None:
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # noqa: BLE001 - pydicom raises whatever a value leads it to
+        return None
+    text = value.strip("\0 ") if isinstance(value, str) else ""
+    return text if text and len(text) <= longest and text.isprintable() else None
+
+
+def _uid(dataset: Any, keyword: str) -> str | None:
+    text = _text(dataset, keyword, 64)
+    return text if text and UID.fullmatch(text) else None
+
+
+def _age(dataset: Any) -> float | None:
+    """Years at the study. The birth date itself is kept nowhere."""
+    said = AGE.fullmatch(_text(dataset, "PatientAge", 4) or "")
+    if said:
+        years = int(said[1]) / A_YEAR[said[2]]
+    else:
+        born = _date(dataset, "PatientBirthDate")
+        taken = next(filter(None, (_date(dataset, keyword) for keyword in DATES)), None)
+        if born is None or taken is None:
+            return None
+        years = (taken - born).days / A_YEAR["D"]
+    return round(years, 3) if 0 <= years <= OLDEST else None
+
+
+def _date(dataset: Any, keyword: str) -> date | None:
+    digits = (_text(dataset, keyword, 10) or "").replace(".", "")  # ACR-NEMA wrote 1993.08.22
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:])) if len(digits) == 8 else None
+    except ValueError:
+        return None
+
+
+def _sex(dataset: Any) -> str | None:
+    text = (_text(dataset, "PatientSex", SHORT) or "").upper()
+    return text if text in ("M", "F", "O") else None
+
+
+def _key(dataset: Any, patient_key: bytes | None) -> str | None:
+    patient = _text(dataset, "PatientID", 255)
+    if patient is None or patient_key is None:
+        return None
+    issuer = _text(dataset, "IssuerOfPatientID", 255) or ""
+    return hmac.new(patient_key, f"{issuer}\0{patient}".encode(), hashlib.sha256).hexdigest()

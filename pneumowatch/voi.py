@@ -1,0 +1,105 @@
+"""From a DICOM object's stored values to gray levels: modality and VOI transformation, as PS3.3 C.11 has them.
+
+Every step is a function of one pixel's value, so it is worked out once for each value there is and looked up for each
+pixel: a film of eight million pixels has at most 65,536 of them.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+WHITE: Final = 255.0
+
+
+def to_gray(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
+    """Gray levels, 0 black and 255 white, of monochrome stored values (height, width) of an integer type.
+
+    Modality LUT or rescale; then the first VOI LUT, or else the first window; without either, the range of the values
+    that occur. Padding is left out of that range and shown black. MONOCHROME1 and an inverse presentation LUT are
+    turned round.
+    """
+    lowest, highest = int(stored.min()), int(stored.max())
+    levels = np.arange(lowest, highest + 1)
+    occurs = np.bincount((stored.astype(np.int64) - lowest).ravel(), minlength=len(levels)) > 0
+    padding = _padding(levels, dataset)
+    picture = occurs & ~padding
+    gray = np.zeros(len(levels)) if not picture.any() else _display(levels, picture, dataset)
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
+        gray = WHITE - gray
+    gray[padding] = 0
+    table = np.round(gray).astype(np.uint8)
+    return table[stored.astype(np.int64) - lowest]
+
+
+def _display(levels: NDArray[np.int64], picture: NDArray[np.bool_], dataset: Any) -> Floats:
+    """Gray levels 0 to 255, as floats."""
+    from pydicom.pixels import apply_modality_lut
+
+    values = np.asarray(apply_modality_lut(levels, dataset), np.float64)
+    table = _first(dataset, "VOILUTSequence")
+    if table is not None:
+        return _looked_up(levels, values, dataset, table)
+    window = _window(dataset)
+    if window is not None:
+        return _windowed(values, *window, str(dataset.get("VOILUTFunction") or "LINEAR"))
+    low, high = values[picture].min(), values[picture].max()
+    return np.clip((values - low) / ((high - low) or 1.0), 0, 1) * WHITE
+
+
+def _looked_up(levels: NDArray[np.int64], values: Floats, dataset: Any, table: Any) -> Floats:
+    """The VOI LUT's output. Its descriptor often claims more bits than its entries have: their own are taken then."""
+    from pydicom.pixels import apply_voi
+
+    found = np.asarray(apply_voi(values.astype(np.int64), dataset), np.float64)
+    claimed = int(table.LUTDescriptor[2])
+    entries = np.asarray(table.LUTData if not isinstance(table.LUTData, bytes) else np.frombuffer(table.LUTData, "<u2"))
+    needed = int(entries.max()).bit_length()
+    bits = claimed if claimed - needed <= 1 else needed
+    return np.clip(found / (2**bits - 1), 0, 1) * WHITE
+
+
+def _windowed(values: Floats, center: float, width: float, function: str) -> Floats:
+    """PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    if function == "SIGMOID":
+        return WHITE / (1 + np.exp(np.clip(-4 * (values - center) / width, -500, 500)))
+    if function != "LINEAR_EXACT":
+        center, width = center - 0.5, width - 1
+    if width <= 0:  # a LINEAR window of width 1 is a threshold
+        return np.where(values > center, WHITE, 0.0)
+    return np.clip((values - center) / width + 0.5, 0, 1) * WHITE
+
+
+def _window(dataset: Any) -> tuple[float, float] | None:
+    """Center and width of the first window; None where there is none that can be used."""
+    pair = [_number(dataset.get(name)) for name in ("WindowCenter", "WindowWidth")]
+    center, width = pair
+    if center is None or width is None or not np.isfinite([center, width]).all():
+        return None
+    exact = dataset.get("VOILUTFunction") in ("LINEAR_EXACT", "SIGMOID")
+    return (center, width) if (width > 0 if exact else width >= 1) else None
+
+
+def _padding(levels: NDArray[np.int64], dataset: Any) -> NDArray[np.bool_]:
+    value, limit = (_number(dataset.get(name)) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if value is None:
+        return np.zeros(len(levels), bool)
+    low, high = sorted((value, value if limit is None else limit))
+    return (levels >= low) & (levels <= high)
+
+
+def _number(value: Any) -> float | None:
+    """The first of what may be several."""
+    if value is None or isinstance(value, str | bytes):
+        return None
+    try:
+        return float(value[0]) if hasattr(value, "__len__") and len(value) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _first(dataset: Any, keyword: str) -> Any:
+    sequence = dataset.get(keyword)
+    return sequence[0] if sequence else None
