@@ -12,15 +12,25 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
-from db import statements
+from db import contents, statements, succession
 from db.dialect import name, plan_by_index, rows
-from db.models import Content, Scan
-from db.outcomes import Claim, ClaimedScan, Classified, Deferred, Outcome, Rejected
+from db.models import Scan
+from db.outcomes import (
+    HEADER_COLUMNS,
+    Claim,
+    ClaimedScan,
+    Classified,
+    Deferred,
+    Outcome,
+    Rejected,
+    header_columns,
+)
 from db.seen import SeenFile
 from db.statements import in_state
 from db.states import REQUEUEABLE, Reason, State
 
 Condition = ColumnElement[bool]
+
 
 def now() -> datetime:
     return datetime.now(UTC)
@@ -47,14 +57,12 @@ def register(connection: Connection, files: Sequence[SeenFile], by: str) -> dict
 
 def supersede(connection: Connection, older: dict[int, int]) -> None:
     """Finished scans ({scan: its successor}) whose path has newer content now keep their state, and point at it."""
-    for scan_id, successor in sorted(older.items()):
-        connection.execute(update(Scan).where(Scan.id == scan_id).values(superseded_by=successor))
+    succession.succeed(connection, older)
 
 
 def restore(connection: Connection, scan_id: int, successors: Sequence[int]) -> None:
     """The content of a superseded scan is back at its path: it is the current scan again, and supersedes the others."""
-    connection.execute(update(Scan).where(Scan.id == scan_id).values(superseded_by=None))
-    supersede(connection, dict.fromkeys(successors, scan_id))
+    succession.succeed(connection, {scan_id: None, **dict.fromkeys(successors, scan_id)})
 
 
 def refresh(connection: Connection, scan_id: int, file: SeenFile) -> bool:
@@ -173,7 +181,8 @@ def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
             connection.execute(
                 update(Scan)
                 .where(Scan.id.in_(ids), in_state(state))
-                .values(**_waiting(at), deaths=0, deaths_alone=0, finished_at=None)
+                # the header, too: by the time it is read, another film may stand there
+                .values(**_waiting(at), deaths=0, deaths_alone=0, finished_at=None, **dict.fromkeys(HEADER_COLUMNS))
             )
             _record(connection, ids, state, State.QUEUED, by, at, "requeued")
     return [row.id for row in rows]
@@ -203,37 +212,38 @@ def _final(state: State, at: datetime, **values: Any) -> dict[str, Any]:
 
 
 def _classify(connection: Connection, outcomes: list[Classified], by: str, at: datetime) -> None:
-    """The first scan to bring some bytes owns them; a twin becomes its duplicate, whichever worker read it."""
+    """The first scan to bring some content owns it; a twin becomes its duplicate, whichever worker read it."""
     if not outcomes:
         return
-    owners = _own_contents(connection, outcomes)
+    owners = contents.owners(connection, outcomes)
     twins = [outcome for outcome in outcomes if owners[outcome.sha256] != outcome.scan_id]
+    _duplicate(connection, twins, owners, by, at)
     firsts = [outcome for outcome in outcomes if owners[outcome.sha256] == outcome.scan_id]
-    for twin in twins:
-        original = owners[twin.sha256]
-        values = _final(State.DUPLICATE, at, sha256=twin.sha256, duplicate_of=original)
-        connection.execute(update(Scan).where(Scan.id == twin.scan_id).values(**values))
-        _record(connection, [twin.scan_id], State.RUNNING, State.DUPLICATE, by, at, f"same bytes as scan {original}")
     if firsts:
-        parameters = rows([vars(outcome) for outcome in firsts]) | {"at": at}
-        connection.execute(statements.classify(name(connection)), parameters)
+        headers = any(outcome.header for outcome in firsts)
+        given = [{**vars(outcome), **header_columns(outcome.header), "header": None} for outcome in firsts]
+        parameters = rows(given) | {"at": at}
+        connection.execute(statements.classify(name(connection), headers), parameters)
         connection.execute(statements.predict(name(connection)), parameters)
         _record(connection, [outcome.scan_id for outcome in firsts], State.RUNNING, State.CLASSIFIED, by, at)
 
 
-def _own_contents(connection: Connection, outcomes: list[Classified]) -> dict[str, int]:
-    """{sha256: the scan that owns it}, having claimed what nobody owned. Sorted, so that two workers never deadlock."""
-    keys = [{"sha256": o.sha256, "scan_id": o.scan_id} for o in sorted(outcomes, key=lambda o: (o.sha256, o.scan_id))]
-    owners = {row.sha256: row.scan_id for row in connection.execute(statements.own(name(connection)), rows(keys))}
-    others = {outcome.sha256 for outcome in outcomes} - set(owners)
-    if others:
-        found = connection.execute(select(Content.sha256, Content.scan_id).where(Content.sha256.in_(others)))
-        owners.update({row.sha256: row.scan_id for row in found})
-    return owners
+def _duplicate(connection: Connection, twins: list[Classified], owners: dict[str, int], by: str, at: datetime) -> None:
+    if not twins:
+        return
+    originals = {owners[twin.sha256] for twin in twins}
+    succession.lock(connection, originals)
+    for twin in twins:
+        original = owners[twin.sha256]
+        values = _final(State.DUPLICATE, at, sha256=twin.sha256, duplicate_of=original, **header_columns(twin.header))
+        connection.execute(update(Scan).where(Scan.id == twin.scan_id).values(**values))
+        _record(connection, [twin.scan_id], State.RUNNING, State.DUPLICATE, by, at, f"same film as scan {original}")
+    succession.carry(connection, originals)
 
 
 def _reject(connection: Connection, outcome: Rejected, by: str, at: datetime) -> None:
     values = _final(State.REJECTED, at, reason=outcome.reason, detail=outcome.sentence, sha256=outcome.sha256)
+    values |= header_columns(outcome.header)
     connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(**values))
     _record(connection, [outcome.scan_id], State.RUNNING, State.REJECTED, by, at, outcome.reason)
 

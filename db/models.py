@@ -50,6 +50,10 @@ ROUTINE: Final = 5
 BigKey = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KEY counts up by itself there
 
 
+# Where a scan's content stands now, at its own path or as a duplicate; as the partial indexes and the views say it
+STANDS: Final = "(superseded_by IS NULL OR carried_by IS NOT NULL)"
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -104,13 +108,15 @@ class Scan(Base):
     threshold: Mapped[float | None]
     duplicate_of: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
     superseded_by: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
+    # of a superseded original: its oldest duplicate that is not, where its content stands now
+    carried_by: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
 
     # current verdict
     verdict: Mapped[str | None] = mapped_column(String(16))
     reviewer: Mapped[str | None] = mapped_column(String(255))
     reviewed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
-    # from the DICOM header
+    # from the DICOM header, as `pneumowatch.header.Header` has them
     study_uid: Mapped[str | None] = mapped_column(String(64))
     series_uid: Mapped[str | None] = mapped_column(String(64))
     sop_uid: Mapped[str | None] = mapped_column(String(64))
@@ -118,6 +124,8 @@ class Scan(Base):
     modality: Mapped[str | None] = mapped_column(String(16))
     view_position: Mapped[str | None] = mapped_column(String(16))
     age_years: Mapped[float | None]
+    sex: Mapped[str | None] = mapped_column(String(1))
+    patient_key: Mapped[str | None] = mapped_column(String(64))
 
     __table_args__ = (
         # the hash first: inboxes are few, and an index that begins with them reads whole folders to find a file
@@ -145,15 +153,15 @@ class Scan(Base):
             "ix_scans_flagged",
             "probability",
             "id",
-            postgresql_where=text("flagged AND state = 'classified' AND superseded_by IS NULL"),
-            sqlite_where=text("flagged AND state = 'classified' AND superseded_by IS NULL"),
+            postgresql_where=text(f"flagged AND state = 'classified' AND {STANDS}"),
+            sqlite_where=text(f"flagged AND state = 'classified' AND {STANDS}"),
         ),
         Index(
             "ix_scans_unread",
             "probability",
             "id",
-            postgresql_where=text("flagged AND state = 'classified' AND superseded_by IS NULL AND verdict IS NULL"),
-            sqlite_where=text("flagged AND state = 'classified' AND superseded_by IS NULL AND verdict IS NULL"),
+            postgresql_where=text(f"flagged AND state = 'classified' AND {STANDS} AND verdict IS NULL"),
+            sqlite_where=text(f"flagged AND state = 'classified' AND {STANDS} AND verdict IS NULL"),
         ),
         Index(
             "ix_scans_received",
@@ -170,6 +178,7 @@ class Scan(Base):
         Index(
             "ix_scans_duplicate_of",
             "duplicate_of",
+            "id",
             postgresql_where=text("duplicate_of IS NOT NULL"),
             sqlite_where=text("duplicate_of IS NOT NULL"),
         ),
@@ -177,7 +186,11 @@ class Scan(Base):
 
 
 class Content(Base):
-    """Which classified scan owns which bytes; the unique key decides races between twins in two workers."""
+    """Which classified scan owns which content; the unique key decides races between twins in two workers.
+
+    A film's bytes are one key; its SOP instance with its pixels, where it is DICOM, another (`db.outcomes`). The bytes
+    of a scan that is a duplicate by the second lead to the original as well.
+    """
 
     __tablename__ = "contents"
 
@@ -259,3 +272,12 @@ class Review(Base):
     reviewer: Mapped[str] = mapped_column(String(255))
     comment: Mapped[str | None]
     reviewed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Deployment(Base):
+    """What holds for the whole deployment, each fact once: see `db.deployment`."""
+
+    __tablename__ = "deployment"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str]

@@ -1,9 +1,25 @@
 """What passes between the ledger and a worker: the scans it holds, and what became of each."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
 from db.states import Reason
+from pneumowatch.header import Header
+
+# columns of a scan that hold what its header says, named as the header's fields
+HEADER_COLUMNS: Final = (
+    "study_uid",
+    "series_uid",
+    "sop_uid",
+    "accession_number",
+    "modality",
+    "view_position",
+    "age_years",
+    "sex",
+    "patient_key",
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,18 @@ class Classified:
     threshold: float
     model_version: str
     caution: str | None = None
+    header: Header | None = None
+
+    @property
+    def instance_key(self) -> str | None:
+        """By which the table of contents knows this SOP instance with these pixels, whatever the file's bytes.
+
+        Neither is enough: films of other instances may have the same pixels (all black), and a machine may use an
+        instance's UID twice.
+        """
+        if self.header is None or self.header.sop_uid is None or self.header.pixels_sha256 is None:
+            return None
+        return hashlib.sha256(f"sop:{self.header.sop_uid}:{self.header.pixels_sha256}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -48,6 +76,7 @@ class Rejected:
     reason: Reason
     sentence: str
     sha256: str | None = None
+    header: Header | None = None
 
 
 @dataclass(frozen=True)
@@ -62,3 +91,8 @@ class Deferred:
 
 
 Outcome = Classified | Rejected | Deferred
+
+
+def header_columns(header: Header | None) -> dict[str, Any]:
+    """{column: value}; nothing where there is no header."""
+    return {} if header is None else {name: getattr(header, name) for name in HEADER_COLUMNS}

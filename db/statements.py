@@ -27,6 +27,7 @@ from sqlalchemy import (
 
 from db.dialect import given, insert_new, unhex
 from db.models import Content, Prediction, Scan, ScanEvent, UtcDateTime
+from db.outcomes import HEADER_COLUMNS
 from db.states import State
 
 SCANS: Final[Any] = Scan.__table__
@@ -105,7 +106,7 @@ def hold(dialect: str) -> Any:
 
 @cache
 def own(dialect: str) -> Any:
-    """Given (sha256, scan_id): the scan becomes the owner of bytes that nobody owns. Returns those that did."""
+    """Given (sha256, scan_id): the scan becomes the owner of content that nobody owns. Returns those that did."""
     rows = given(dialect, sha256=String, scan_id=BigInteger).c
     # WHERE true: without it SQLite takes the ON of ON CONFLICT for a join's
     chosen = select(rows.sha256, rows.scan_id).where(true())
@@ -114,10 +115,14 @@ def own(dialect: str) -> Any:
 
 
 @cache
-def classify(dialect: str) -> Any:
-    """running -> classified: given outcomes, as `db.outcomes.Classified`; at."""
-    rows = _outcomes(dialect).c
-    result = ("sha256", "probability", "flagged", "threshold", "model_version", "caution")
+def classify(dialect: str, headers: bool) -> Any:
+    """running -> classified: given outcomes, as `db.outcomes.Classified`, their headers' columns with them; at.
+
+    `headers`: whether any has one; films that have none do not pay for nine columns more.
+    """
+    described: dict[str, type[Any]] = HEADERS if headers else {}
+    rows = _outcomes(dialect, **described).c
+    result = ("sha256", "probability", "flagged", "threshold", "model_version", "caution", *described)
     values: dict[str, Any] = {
         "state": State.CLASSIFIED,
         "finished_at": _at(),
@@ -154,7 +159,10 @@ def _ids(dialect: str) -> Any:
     return select(given(dialect, id=BigInteger).c.id)
 
 
-def _outcomes(dialect: str) -> FromClause:
+HEADERS: Final = dict.fromkeys(HEADER_COLUMNS, String) | {"age_years": Double}
+
+
+def _outcomes(dialect: str, **others: type[Any]) -> FromClause:
     return given(
         dialect,
         scan_id=BigInteger,
@@ -164,6 +172,7 @@ def _outcomes(dialect: str) -> FromClause:
         threshold=Double,
         model_version=String,
         caution=String,
+        **others,
     )
 
 

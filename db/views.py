@@ -11,14 +11,17 @@ WAITING_CAP_MINUTES: Final = 60  # a film that waits longer than this counts as 
 
 NAMES: Final = ("unscored_cases", "flagged_cases", "scan_ledger")
 
-_IDENTITY: Final = (
-    "s.id AS scan_id, s.inbox AS source, s.path, s.state, s.reason, s.detail, s.priority, "
-    "s.received_at, s.finished_at, s.sha256"
+_PLACE: Final = "s.inbox AS source, s.path"
+# a superseded original stands where its oldest duplicate does that is not superseded
+_CARRIED_PLACE: Final = "COALESCE(c.inbox, s.inbox) AS source, COALESCE(c.path, s.path) AS path"
+_LIFE: Final = "s.state, s.reason, s.detail, s.priority, s.received_at, s.finished_at, s.sha256"
+_REVIEW: Final = "s.verdict, s.reviewer, s.reviewed_at, s.duplicate_of"
+_HEADER: Final = (
+    "s.study_uid, s.series_uid, s.sop_uid, s.accession_number, s.modality, s.view_position, s.age_years, "
+    "s.sex, s.patient_key"
 )
-_REVIEW: Final = "s.verdict, s.reviewer, s.reviewed_at, s.duplicate_of, s.superseded_by"
-_HEADER: Final = "s.study_uid, s.series_uid, s.sop_uid, s.accession_number, s.modality, s.view_position, s.age_years"
 _OWN_RESULT: Final = "s.probability, s.flagged, s.caution, s.model_version, s.threshold"
-# a duplicate shows the result of the scan whose bytes it shares
+# a duplicate shows the result of the scan whose content it shares
 _SHOWN_RESULT: Final = ", ".join(
     f"COALESCE(s.{name}, o.{name}) AS {name}"
     for name in ("probability", "flagged", "caution", "model_version", "threshold")
@@ -26,15 +29,15 @@ _SHOWN_RESULT: Final = ", ".join(
 
 _LEDGER: Final = f"""
 CREATE VIEW scan_ledger AS
-SELECT {_IDENTITY}, {_SHOWN_RESULT}, {_REVIEW}, {_HEADER}
+SELECT s.id AS scan_id, {_PLACE}, {_LIFE}, {_SHOWN_RESULT}, {_REVIEW}, s.superseded_by, {_HEADER}
 FROM scans s LEFT JOIN scans o ON o.id = s.duplicate_of
 """
 
 _FLAGGED: Final = f"""
 CREATE VIEW flagged_cases AS
-SELECT {_IDENTITY}, {_OWN_RESULT}, {_REVIEW}, {_HEADER}
-FROM scans s
-WHERE s.flagged AND s.state = 'classified' AND s.superseded_by IS NULL
+SELECT s.id AS scan_id, {_CARRIED_PLACE}, {_LIFE}, {_OWN_RESULT}, {_REVIEW}, c.superseded_by, {_HEADER}
+FROM scans s LEFT JOIN scans c ON c.id = s.carried_by
+WHERE s.flagged AND s.state = 'classified' AND (s.superseded_by IS NULL OR s.carried_by IS NOT NULL)
 ORDER BY s.probability DESC, s.id DESC
 """
 
@@ -56,7 +59,7 @@ _CAP: Final = {
 
 
 def create(connection: Connection) -> None:
-    columns = f"{_IDENTITY}, {_OWN_RESULT}, {_REVIEW}, {_HEADER}"
+    columns = f"s.id AS scan_id, {_PLACE}, {_LIFE}, {_OWN_RESULT}, {_REVIEW}, s.superseded_by, {_HEADER}"
     unscored = _UNSCORED.format(columns=columns, cap=_CAP[connection.dialect.name])
     for statement in (_LEDGER, _FLAGGED, unscored):
         connection.execute(text(statement))

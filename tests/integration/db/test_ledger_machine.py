@@ -1,6 +1,7 @@
 """Any sequence of moves, also senseless ones, leaves each scan in one legal state, with a chain of events to it."""
 
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -18,6 +19,7 @@ from db.models import Base, Content, Prediction, Scan, ScanEvent
 from db.outcomes import Claim, Outcome
 from db.session import Database
 from db.states import REQUEUEABLE, WAITING, Reason, State
+from pneumowatch.header import Header
 
 LEGAL: Final = {
     (None, State.QUEUED),
@@ -25,12 +27,14 @@ LEGAL: Final = {
     *((State.RUNNING, after) for after in State if after is not State.RUNNING),
     *((before, State.QUEUED) for before in REQUEUEABLE),
 }
+SHOWN: Final = (State.CLASSIFIED, State.DUPLICATE)
 sizes = st.integers(1, 2)
 files = st.builds(seen, name=st.sampled_from("ab"), size=sizes)
 kinds = st.lists(
     st.sampled_from(["classified", "classified", "rejected", "vanished", "later", "changed"]), min_size=2, max_size=2
 )
-hashes = st.sampled_from(["1" * 64, "2" * 64])
+hashes = st.sampled_from([f"{number}" * 64 for number in "123"])
+headers = st.sampled_from([None, *(Header(sop_uid=f"1.{number}", pixels_sha256="0" * 64) for number in (1, 2))])
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -72,13 +76,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def renew(self, claim: Claim, alone: bool) -> None:
         self.book.renew(claim, alone)
 
-    @rule(claim=claims, kinds=kinds, sha256=hashes, size=sizes)
-    def finish(self, claim: Claim, kinds: list[str], sha256: str, size: int) -> None:
+    @rule(claim=claims, kinds=kinds, sha256=hashes, header=headers, size=sizes)
+    def finish(self, claim: Claim, kinds: list[str], sha256: str, header: Header | None, size: int) -> None:
         """Also of claims that were lost, or finished before."""
         outcomes: list[Outcome] = []
         for scan, kind in zip(claim.scans, kinds, strict=False):
             made = {
-                "classified": classified(scan.id, sha256),
+                "classified": replace(classified(scan.id, sha256), header=header),
                 "rejected": rejected(scan.id),
                 "vanished": rejected(scan.id, Reason.VANISHED),
                 "later": deferred(scan.id),
@@ -89,12 +93,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.book.finish(claim, *outcomes)
         assert self._held_by_others(claim) == others
 
-    @rule(kinds=kinds, sha256=hashes, size=sizes)
-    def read(self, kinds: list[str], sha256: str, size: int) -> None:
+    @rule(kinds=kinds, sha256=hashes, header=headers, size=sizes)
+    def read(self, kinds: list[str], sha256: str, header: Header | None, size: int) -> None:
         """What a worker does that nothing happens to."""
         claim = self.book.claim()
         if claim is not None:
-            self.finish(claim, kinds, sha256, size)
+            self.finish(claim, kinds, sha256, header, size)
 
     @rule(claim=claims, max_attempts=st.integers(1, 2))
     def expire(self, claim: Claim, max_attempts: int) -> None:
@@ -129,14 +133,17 @@ class LedgerMachine(RuleBasedStateMachine):
             chains.setdefault(event["scan_id"], []).append((event["from_state"], event["to_state"]))
         assert set(chains) == {scan["id"] for scan in scans}
         predicted = {row["scan_id"] for row in predictions if row["current"]}
-        owners = {row["scan_id"]: row["sha256"] for row in contents}
+        owners = {row["sha256"]: row["scan_id"] for row in contents}
         by_id = {scan["id"]: scan for scan in scans}
+        assert all(by_id[owner]["state"] == State.CLASSIFIED for owner in owners.values())
         for scan in scans:
             self._chain(chains[scan["id"]], scan["state"])
             self._row(scan, by_id)
-            assert (scan["id"] in predicted) == (scan["id"] in owners) == (scan["state"] == State.CLASSIFIED)
-            assert owners.get(scan["id"], scan["sha256"]) == scan["sha256"]
+            assert (scan["id"] in predicted) == (scan["state"] == State.CLASSIFIED)
+            if scan["state"] in SHOWN:
+                assert owners[scan["sha256"]] == (scan["duplicate_of"] or scan["id"])
         self._paths(scans)
+        self._cases(scans)
 
     def _chain(self, moves: list[tuple[str | None, str]], state: str) -> None:
         assert all(move in LEGAL for move in moves)
@@ -154,8 +161,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (scan["reason"] is not None) == (state is State.REJECTED)
         assert (scan["duplicate_of"] is not None) == (state is State.DUPLICATE)
         if state is State.DUPLICATE:
-            original = by_id[scan["duplicate_of"]]
-            assert (original["state"], original["sha256"]) == (State.CLASSIFIED, scan["sha256"])
+            assert by_id[scan["duplicate_of"]]["state"] == State.CLASSIFIED
 
     def _paths(self, scans: Any) -> None:
         """Of the scans of a path one is current, and at most one waits: nobody's film is hidden behind another."""
@@ -165,6 +171,15 @@ class LedgerMachine(RuleBasedStateMachine):
         for here in paths.values():
             assert sum(scan["superseded_by"] is None for scan in here) == 1
             assert sum(scan["state"] in WAITING for scan in here) <= 1
+
+    def _cases(self, scans: Any) -> None:
+        """Flagged cases are what current scans show, each once, where one of them stands."""
+        listed = self.database.read(lambda c: c.execute(text("SELECT scan_id, path FROM flagged_cases")).all())
+        current = [scan for scan in scans if scan["superseded_by"] is None]
+        shown = {scan["duplicate_of"] or scan["id"] for scan in current if scan["state"] in SHOWN}
+        assert sorted(case.scan_id for case in listed) == sorted(shown)
+        standing = {(scan["duplicate_of"] or scan["id"], scan["path"]) for scan in current}
+        assert {(case.scan_id, case.path) for case in listed} <= standing
 
 
 @pytest.mark.parametrize(("kind", "examples"), [("sqlite", 30), ("postgresql", 8)])

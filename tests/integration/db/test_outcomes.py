@@ -1,16 +1,21 @@
-"""What becomes of a claimed scan: each outcome once, by its holder alone, and twins told apart by their bytes."""
+"""What becomes of a claimed scan: each outcome once, by its holder alone, and twins told by their content."""
 
 import itertools
+import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from books import MODEL, Book, at_once, classified, deferred, rejected, seen
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from db import ledger
-from db.outcomes import Outcome
+from db.outcomes import Classified, Outcome
 from db.states import Reason
+from pneumowatch.header import Header
 
 SAME = "5" * 64
 READ = [(None, "queued"), ("queued", "running")]
@@ -128,6 +133,157 @@ def test_twins_in_two_claims_at_once(book: Book) -> None:
         owner = owners[row["sha256"]]
         assert (row["duplicate_of"] or scan_id) == owner
         assert state == ("classified" if owner == scan_id else "duplicate")
+
+
+HEADER = Header(
+    study_uid="1.2.3",
+    series_uid="1.2.3.4",
+    sop_uid="1.2.3.4.5",
+    accession_number="A 0001",
+    modality="DX",
+    view_position="PA",
+    age_years=4.25,
+    sex="F",
+    patient_key="c" * 64,
+    pixels_sha256="d" * 64,
+)
+KEPT = {name: value for name, value in vars(HEADER).items() if name != "pixels_sha256"}
+
+
+def dicom(scan_id: int, sha256: str, **header: Any) -> Classified:
+    return replace(classified(scan_id, sha256), header=replace(HEADER, **header))
+
+
+def kept(book: Book, scan_id: int) -> dict[str, Any]:
+    return {name: value for name, value in book.row(scan_id).items() if name in KEPT}
+
+
+def test_what_a_header_says_stands_in_the_row(book: Book) -> None:
+    """Of every outcome; and films without a header in the same batch have none."""
+    one, two, three, four = book.add(*(seen(name) for name in "1234"))
+    outcomes = [
+        dicom(one, "1" * 64),
+        dicom(two, "2" * 64),
+        replace(rejected(three), header=HEADER),
+        classified(four),
+    ]
+    book.finish(book.claimed(), *outcomes)
+    assert list(book.states().values()) == ["classified", "duplicate", "rejected", "classified"]
+    assert [kept(book, scan_id) for scan_id in (one, two, three)] == [KEPT] * 3
+    assert kept(book, four) == dict.fromkeys(KEPT)
+
+
+def test_no_event_tells_what_a_header_says(book: Book) -> None:
+    one, two, three = book.add(*(seen(name) for name in "123"))
+    book.finish(book.claimed(), dicom(one, "1" * 64), dicom(two, "2" * 64), replace(rejected(three), header=HEADER))
+    told = str([book.events(scan_id) for scan_id in (one, two, three)])
+    assert not [value for value in KEPT.values() if str(value) in told and len(str(value)) > 2]
+
+
+def test_a_film_read_again_after_requeue_keeps_no_header_of_another(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    book.finish(book.claimed(), replace(rejected(scan_id), header=HEADER))
+    book.requeue()
+    book.finish(book.claimed(), classified(scan_id))
+    assert kept(book, scan_id) == dict.fromkeys(KEPT)
+
+
+def test_the_same_instance_with_the_same_pixels_is_a_duplicate_whatever_its_bytes(book: Book) -> None:
+    original, resent, third, fourth = book.add(*(seen(name) for name in "1234"))
+    book.finish(book.claimed(1), dicom(original, "1" * 64))
+    book.finish(book.claimed(1), dicom(resent, "2" * 64, accession_number="A 0002"))
+    book.finish(book.claimed(1), dicom(third, "2" * 64))  # the bytes of one that is no original itself
+    book.finish(book.claimed(1), classified(fourth, "2" * 64))  # even where its header could not be read
+    assert [book.row(scan_id)["duplicate_of"] for scan_id in (original, resent, third, fourth)] == [
+        None,
+        *[original] * 3,
+    ]
+    assert book.row(resent)["accession_number"] == "A 0002"
+    assert book.row(resent)["sha256"] == "2" * 64
+    assert book.moves(resent) == [*READ, ("running", "duplicate")]
+    assert [book.predictions(scan_id) for scan_id in (resent, third, fourth)] == [[], [], []]
+    assert set(book.owners().values()) == {original}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"sop_uid": "1.2.3.4.6"},  # two films that happen to be equal, as black ones are
+        {"pixels_sha256": "e" * 64},  # a machine that uses an instance's UID twice
+        {"sop_uid": None},
+        {"pixels_sha256": None},
+    ],
+    ids=str,
+)
+def test_half_of_an_instance_makes_no_duplicate(book: Book, other: dict[str, Any]) -> None:
+    one, two, three = book.add(seen("1"), seen("2"), seen("3"))
+    book.finish(book.claimed(2), dicom(one, "1" * 64), dicom(two, "2" * 64, **other))
+    book.finish(book.claimed(), dicom(three, "3" * 64, **other))
+    identified = {"sop_uid", "pixels_sha256"} & {name for name, value in other.items() if value is not None}
+    assert list(book.states().values()) == ["classified", "classified", "duplicate" if identified else "classified"]
+
+
+def test_instances_sent_twice_in_one_batch(book: Book) -> None:
+    """With the same bytes, and with others; the first of them is the original."""
+    scans = book.add(*(seen(name) for name in "12345"))
+    hashes = ["9" * 64, "9" * 64, "1" * 64, "5" * 64, "1" * 64]
+    outcomes = [dicom(*pair) for pair in zip(scans, hashes, strict=True)]
+    book.finish(book.claimed(), *outcomes[::-1])
+    assert [book.row(scan_id)["duplicate_of"] for scan_id in scans] == [None, *[scans[0]] * 4]
+
+
+def test_bytes_that_were_read_without_their_header_lead_to_their_first_reader(book: Book) -> None:
+    """By an earlier version, say. Their instance stays free for the first film that is an original."""
+    old, again, other = book.add(*(seen(name) for name in "123"))
+    book.finish(book.claimed(1), classified(old, "1" * 64))
+    book.finish(book.claimed(1), dicom(again, "1" * 64))
+    book.finish(book.claimed(1), dicom(other, "2" * 64))
+    assert book.states() == {old: "classified", again: "duplicate", other: "classified"}
+    assert all(book.state(owner) == "classified" for owner in book.owners().values())
+
+
+def test_instances_sent_twice_in_two_claims_at_once(book: Book) -> None:
+    pairs = 12
+    book.arrive(*(seen(f"{number}") for number in range(2 * pairs)))
+    claims = [book.claimed(pairs), book.claimed(pairs)]
+
+    def outcomes(worker: int) -> list[Outcome]:
+        """The same instances in both, every third with the same bytes; in opposite orders."""
+        made = [
+            dicom(scan.id, f"{number + (0 if number % 3 == 0 else 1000 * (worker + 1)):064x}", sop_uid=f"1.{number}")
+            for number, scan in enumerate(claims[worker].scans)
+        ]
+        return [*made[::-1]] if worker else [*made]
+
+    at_once(*(lambda worker=worker: book.finish(claims[worker], *outcomes(worker)) for worker in (0, 1)))
+    assert sorted(book.states().values()) == ["classified"] * pairs + ["duplicate"] * pairs
+    owners = book.owners()
+    for number, twins in enumerate(zip(*(claim.scans for claim in claims), strict=True)):
+        rows = [book.row(scan.id) for scan in twins]
+        (original,) = [row for row in rows if row["state"] == "classified"]
+        (twin,) = [row for row in rows if row["state"] == "duplicate"]
+        assert twin["duplicate_of"] == original["id"], number
+        assert {owners[row["sha256"]] for row in rows} == {original["id"]}
+
+
+def test_the_loser_of_a_race_waits_for_the_instance_and_is_the_duplicate(book: Book) -> None:
+    """The winner has written its keys, but not yet committed, when the other brings the same instance."""
+    one, two = book.add(seen("1"), seen("2"))
+    winner, loser = book.claimed(1), book.claimed(1)
+    written = threading.Event()
+
+    def win(connection: Connection) -> None:
+        ledger.finish(connection, winner.token, [dicom(one, "9" * 64)], "worker")
+        written.set()
+        time.sleep(0.3)
+
+    def lose() -> None:
+        assert written.wait(10)
+        book.finish(loser, dicom(two, "1" * 64))
+
+    at_once(lambda: book.database.write(win), lose)
+    assert book.states() == {one: "classified", two: "duplicate"}
+    assert set(book.owners().values()) == {one}
 
 
 def test_a_token_that_is_not_the_holders_changes_nothing(book: Book) -> None:

@@ -3,16 +3,17 @@
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import pytest
 from alembic import command
 from books import Book, seen
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, bindparam, inspect, select, text
 
 from db import schema
-from db.models import Base
+from db.models import Base, Scan, UtcDateTime
 from db.session import Database
 from db.views import NAMES, drop
 from pneumowatch.errors import SchemaMismatch
@@ -110,6 +111,54 @@ def test_downgrade_removes_the_tables(empty_database: Database) -> None:
     assert schema.current(empty_database) is None
     schema.upgrade(empty_database)
     assert schema.drift(empty_database) == []
+
+
+def to_revision(database: Database, revision: str) -> None:
+    """Up to a revision, without views, as an earlier version left it."""
+
+    def migrate(connection: Connection) -> None:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+    database.write(migrate)
+
+
+OLD_SCAN: Final = text(
+    """
+    INSERT INTO scans (id, inbox, path_sha256, path_bytes, path, size, mtime_ns, state, priority, received_at,
+        changed_at, not_before, deaths, deaths_alone, alone, sha256, probability, flagged, duplicate_of, superseded_by)
+    VALUES (:id, 'inbox', :hash, :hash, :path, :id, 1, :state, 5, :at, :at, :at, 0, 0, false, '1', 0.9, true,
+        :duplicate_of, :superseded_by)
+    """
+).bindparams(bindparam("at", type_=UtcDateTime))
+
+
+def test_a_database_of_version_0_1_is_upgraded_with_its_rows(empty_database: Database) -> None:
+    """And cases that were hidden there, as their original's file was replaced while a copy still stood, are back."""
+    to_revision(empty_database, "0001")
+    scans = [
+        # id, path, state, duplicate_of, superseded_by
+        (4, "b", "classified", None, None),
+        (1, "b", "classified", None, 4),
+        (5, "c", "classified", None, None),
+        (2, "c", "duplicate", 1, 5),
+        (3, "a", "duplicate", 1, None),
+        (6, "d", "duplicate", 1, None),
+        (7, "e", "duplicate", 4, None),
+    ]
+    for id_, path, state, duplicate_of, superseded_by in scans:
+        row = {"id": id_, "hash": path.encode() * 32, "path": path, "state": state, "at": datetime.now(UTC)}
+        row |= {"duplicate_of": duplicate_of, "superseded_by": superseded_by}
+        empty_database.write(lambda c, row=row: c.execute(OLD_SCAN, row))
+    schema.upgrade(empty_database)
+    assert schema.drift(empty_database) == []
+    rows = empty_database.read(lambda c: c.execute(select(Scan.id, Scan.carried_by, Scan.sex, Scan.patient_key)).all())
+    assert {row.id: row.carried_by for row in rows} == dict.fromkeys(range(1, 8)) | {1: 3}
+    assert {(row.sex, row.patient_key) for row in rows} == {(None, None)}
+    cases = empty_database.read(lambda c: c.execute(text("SELECT scan_id, path FROM flagged_cases")).all())
+    assert {(case.scan_id, case.path) for case in cases} == {(1, "a"), (4, "b"), (5, "c")}
+    assert len(empty_database.read(lambda c: c.execute(text("SELECT * FROM scan_ledger")).all())) == len(scans)
 
 
 def test_migrations_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,14 @@
 """The SQL views: their columns are a contract, and what they leave out must be nobody's worry."""
 
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from books import MODEL, Book, classified, deferred, rejected, seen
-from sqlalchemy import text
+from books import MODEL, Book, at_once, classified, deferred, rejected, seen
+from sqlalchemy import Connection, text
 
-from db import ledger, scans
+from db import arrivals, ledger, scans
 from db.states import Reason, State
 
 # fmt: off
@@ -14,7 +16,7 @@ COLUMNS = [
     "scan_id", "source", "path", "state", "reason", "detail", "priority", "received_at", "finished_at", "sha256",
     "probability", "flagged", "caution", "model_version", "threshold", "verdict", "reviewer", "reviewed_at",
     "duplicate_of", "superseded_by", "study_uid", "series_uid", "sop_uid", "accession_number", "modality",
-    "view_position", "age_years",
+    "view_position", "age_years", "sex", "patient_key",
 ]
 # fmt: on
 LONG_AGO = timedelta(minutes=61)
@@ -97,6 +99,102 @@ def test_flagged_cases_show_the_film_that_was_replaced_and_came_back(book: Book)
     assert ids(book, "flagged_cases") == []
     book.arrive(seen("1"))
     assert ids(book, "flagged_cases") == [flagged]
+
+
+def cases(book: Book) -> list[tuple[int, str]]:
+    """(scan, path) of each flagged case."""
+    rows = book.database.read(lambda c: scans.listing(c, "flagged_cases", 100))
+    assert all((row["state"], row["superseded_by"], row["duplicate_of"]) == ("classified", None, None) for row in rows)
+    return [(row["scan_id"], row["path"]) for row in rows]
+
+
+def test_a_case_whose_file_was_replaced_stands_where_its_copy_does(book: Book) -> None:
+    original = read(book, "1", 0.9)
+    sha256 = book.row(original)["sha256"]
+    first, second = (read(book, name, 0.9, sha256=sha256) for name in ("2", "3"))
+    book.classify(seen("1", size=200), flagged=False)
+    assert cases(book) == [(original, "2")]
+    book.classify(seen("2", size=200), sha256="1" * 64, flagged=False)
+    assert cases(book) == [(original, "3")]
+    book.classify(seen("3", size=200), sha256="2" * 64, flagged=False)
+    assert cases(book) == []  # its content stands nowhere
+    book.arrive(seen("3"))
+    assert cases(book) == [(original, "3")]
+    book.arrive(seen("2"))
+    assert cases(book) == [(original, "2")]
+    book.arrive(seen("1"))
+    assert cases(book) == [(original, "1")]
+    assert book.row(original)["carried_by"] is None
+    assert [book.state(id_) for id_ in (original, first, second)] == ["classified", "duplicate", "duplicate"]
+
+
+def test_a_copy_of_a_film_that_was_replaced_before_is_a_case(book: Book) -> None:
+    original = read(book, "1", 0.9)
+    book.classify(seen("1", size=200), flagged=False)
+    copy = read(book, "2", 0.9, sha256=book.row(original)["sha256"])
+    assert cases(book) == [(original, "2")]
+    assert (book.state(copy), book.row(original)["carried_by"]) == ("duplicate", copy)
+
+
+def test_a_verdict_on_a_case_stays_when_its_file_is_replaced(book: Book) -> None:
+    original = read(book, "1", 0.9)
+    read(book, "2", 0.9, sha256=book.row(original)["sha256"])
+    book.set(original, verdict="no_pneumonia")
+    book.arrive(seen("1", size=200))
+    assert ids(book, "flagged_cases") == [original]
+    assert ids(book, "flagged_cases", "WHERE verdict IS NULL") == []
+
+
+@pytest.mark.parametrize("first", ["worker", "watcher"])
+def test_a_file_replaced_while_its_copy_is_read_hides_no_case(book: Book, first: str) -> None:
+    """The second of them begins before the first commits."""
+    original = read(book, "1", 0.9)
+    (copy,) = book.add(seen("2"))
+    claim, twin = book.claimed(), classified(copy, book.row(original)["sha256"])
+    works = {
+        "worker": lambda c: ledger.finish(c, claim.token, [twin], "worker"),
+        "watcher": lambda c: arrivals.arrive(c, [seen("1", size=200)], "watcher"),
+    }
+    done = threading.Event()
+
+    def slowly(connection: Connection) -> None:
+        works[first](connection)
+        done.set()
+        time.sleep(0.3)  # uncommitted
+
+    def meanwhile() -> None:
+        assert done.wait(10)
+        (second,) = works.keys() - {first}
+        book.database.write(works[second])
+
+    at_once(lambda: book.database.write(slowly), meanwhile)
+    assert cases(book) == [(original, "2")]
+
+
+def test_many_files_replaced_while_their_copies_are_read_hide_no_case(book: Book) -> None:
+    pairs = 12
+    originals = [read(book, f"{number}", 0.9) for number in range(pairs)]
+    copies = book.add(*(seen(f"copy {number}") for number in range(pairs)))
+    claim = book.claimed()
+    outcomes = [classified(copy, book.row(one)["sha256"]) for copy, one in zip(copies, originals, strict=True)]
+    watchers = [[seen(f"{number}", size=200) for number in range(start, pairs, 3)] for start in range(3)]
+    at_once(lambda: book.finish(claim, *outcomes), *(lambda files=files: book.arrive(*files) for files in watchers))
+    assert sorted(cases(book)) == [(one, f"copy {number}") for number, one in enumerate(originals)]
+
+
+@pytest.mark.parametrize(("where", "index"), [("", "ix_scans_flagged"), ("WHERE verdict IS NULL", "ix_scans_unread")])
+def test_flagged_cases_are_walked_by_their_index(book: Book, where: str, index: str) -> None:
+    def plan(connection: Connection) -> str:
+        statement = f"SELECT * FROM flagged_cases {where} LIMIT 50"
+        if connection.dialect.name == "sqlite":
+            return " | ".join(row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}")))
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        return " | ".join(connection.execute(text(f"EXPLAIN {statement}")).scalars())
+
+    found = book.database.read(plan)
+    assert index in found
+    assert "sort" not in found.lower()
+    assert "b-tree" not in found.lower()  # as SQLite says it
 
 
 def test_unscored_cases_are_what_has_no_result(book: Book) -> None:
