@@ -4,7 +4,7 @@ PYTHON ?= python3.11 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run demo test check bench settings picture lock clean
+.PHONY: help run demo test check bench settings formats picture lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,9 @@ bench: $(VENV)/test ## measure this machine and write docs/benchmarks.md (half a
 
 settings: $(VENV)/runtime ## write docs/settings.md anew
 	@$(BIN)/python -c "from pneumowatch.settings import document; print(document(), end='')" > docs/settings.md
+
+formats: $(VENV)/test ## read every kind of film and write docs/formats.md anew
+	@$(BIN)/python tests/formats
 
 picture: $(VENV)/runtime ## draw the README's picture anew
 	@$(BIN)/python docs/picture.py

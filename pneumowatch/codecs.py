@@ -68,6 +68,23 @@ def decode(frame: bytes, height: int, width: int, is_rgb: bool) -> Values:
     return _sized(imagecodecs.jpeg8_decode(frame), height, width)
 
 
+def is_deep_jpeg(data: bytes) -> bool:
+    """Whether this is a JPEG of a kind that Pillow does not read: more than 8 bits, lossless, or JPEG-LS."""
+    if not data.startswith(START):
+        return False
+    try:
+        head = _read_head(data)
+    except (IndexError, struct.error, ValueError):
+        return False
+    return head.bits != 8 or head.marker not in DCT_8
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG with a readable head."""
+    head = _read_head(data)
+    return head.width, head.height
+
+
 def decode_rle(frame: bytes, height: int, width: int, samples: int, bits: int) -> Values:
     """The stored values of a frame in DICOM's run-length encoding (PS3.5 annex G)."""
     import imagecodecs

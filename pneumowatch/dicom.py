@@ -3,21 +3,22 @@
 Parsing and the plain encodings are pydicom's, imported late: most of what imports the film reader never meets one.
 """
 
+import hashlib
 import io
 import logging
 import re
 import struct
 import warnings
 import zlib
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumowatch import codecs, voi
+from pneumowatch import codecs, dicom_header, voi
 from pneumowatch.errors import FilmRejected
 from pneumowatch.header import Header
-from pneumowatch.patient import describe_patient
 
 Gray = NDArray[np.uint8]
 
@@ -28,6 +29,7 @@ FIRST_GROUPS: Final = (0x0002, 0x0008)  # what an object without its preamble be
 FIRST_ELEMENTS: Final = 0x0070  # ... and how far into that group
 FIRST_BYTES: Final = 256  # ... and how long such an element may be
 VALUE_KINDS: Final = frozenset(b"AE AS CS DA DS DT IS LO LT OB OW PN SH SQ ST TM UI UL UN US UT".split())
+PIXELS: Final = b"\xe0\x7f\x10\x00OB"  # how compressed pixels begin
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 RLE: Final = "1.2.840.10008.1.2.5"
 INFLATED_BYTES: Final = 8  # of a deflated object: at most so many for each pixel that is allowed
@@ -86,7 +88,7 @@ def read(data: bytes, max_pixels: int, patient_key: bytes | None) -> tuple[Gray,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd values are common, and the warnings quote them
         dataset = _parse(data, max_pixels)
-        header = _guarded(lambda: describe_patient(dataset, patient_key), Header())
+        header = _guarded(lambda: dicom_header.describe(dataset, patient_key), Header())
         try:
             _refuse_other_kinds(dataset)
             _refuse_sizes(dataset, max_pixels)
@@ -94,7 +96,7 @@ def read(data: bytes, max_pixels: int, patient_key: bytes | None) -> tuple[Gray,
             gray = _guarded(lambda: _gray(stored, is_luminance, dataset), header)
         except FilmRejected as fault:
             raise FilmRejected(fault.reason, fault.sentence, header) from None
-        return gray, header.with_pixels(stored)
+        return gray, replace(header, pixels_sha256=_hash(stored) if header.sop_uid else None)
 
 
 def _guarded(work: Any, header: Header) -> Any:
@@ -127,6 +129,8 @@ def _parse_plain(data: bytes) -> Any:
     import pydicom
 
     dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=TAGS)
+    if not len(dataset) and PIXELS in data:  # cut off within compressed pixels; pydicom then gives nothing at all
+        dataset = pydicom.dcmread(io.BytesIO(data[: data.index(PIXELS)]), force=True, specific_tags=TAGS)
     if not len(dataset) and not len(getattr(dataset, "file_meta", ())):
         raise ValueError("no data set")
     return dataset
@@ -164,6 +168,8 @@ def _tag(keyword: str) -> Any:
 def _refuse_other_kinds(dataset: Any) -> None:
     """Raises FilmRejected for what is no frontal film of a chest, as far as the header says so."""
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        if "Rows" in dataset:
+            raise FilmRejected("unreadable", "The DICOM object ends before its pixels do; send it again.")
         raise FilmRejected("no_pixels", f"This DICOM object{_kind(dataset)} holds no picture; send the film itself.")
     modality, storage = _upper(dataset, "Modality"), str(dataset.get("SOPClassUID") or "")
     other_storage = storage.startswith(STORAGE) and storage.removeprefix(STORAGE) not in FILM_STORAGE
@@ -235,7 +241,7 @@ def _stored(dataset: Any) -> tuple[codecs.Values, bool]:
 
     if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
         _guess_syntax(dataset)
-    values = pixel_array(dataset, raw=True)
+    values = pixel_array(dataset, raw=True, correct_unused_bits=False)  # which only knows those above
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return (values if values.ndim == 3 else _masked(values, dataset)), False
 
@@ -305,6 +311,14 @@ def _luminance(colour: codecs.Values, kind: str, bits: int | None) -> Gray:
     if kind in ("YBR_FULL", "YBR_FULL_422"):
         return _bytes(colour[..., 0] / top)
     return _bytes(colour @ np.array([0.299, 0.587, 0.114]) / top)
+
+
+def _hash(stored: codecs.Values) -> str:
+    """As `Header.pixels_sha256` has it: of values and shape, in one byte order."""
+    kind = np.dtype(f"{stored.dtype.kind}{stored.dtype.itemsize}").newbyteorder("<")
+    digest = hashlib.sha256(f"{stored.shape} {kind.str} ".encode())
+    digest.update(np.ascontiguousarray(stored, kind).tobytes())
+    return digest.hexdigest()
 
 
 def _bytes(gray: NDArray[np.floating]) -> Gray:

@@ -1,11 +1,6 @@
 """What a film's DICOM header tells that may be kept: no name, no birth date, no patient ID."""
 
-import hashlib
-from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -27,12 +22,3 @@ class Header:
     sex: str | None = None
     patient_key: str | None = None
     pixels_sha256: str | None = None
-
-    def with_pixels(self, stored: NDArray[Any]) -> "Header":
-        """With the hash of these stored values, where there is an instance that they belong to."""
-        if self.sop_uid is None:
-            return self
-        kind = np.dtype(f"{stored.dtype.kind}{stored.dtype.itemsize}").newbyteorder("<")
-        digest = hashlib.sha256(f"{stored.shape} {kind.str} ".encode())
-        digest.update(memoryview(np.ascontiguousarray(stored, kind)))
-        return replace(self, pixels_sha256=digest.hexdigest())

@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pneumowatch import codecs
 from pneumowatch.errors import FilmRejected
 
-FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "TIFF")
+FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "JPEG2000")
+KINDS: Final = "JPEG, JPEG 2000, PNG, TIFF, BMP, GIF or DICOM"  # for people
 DEEP: Final = ("I", "F")  # how Pillow's modes of more than 8 bits begin
+LUMINANCE: Final = np.array([0.299, 0.587, 0.114])  # of red, green and blue, ITU-R 601-2
 TIFF_PHOTOMETRIC: Final = 262  # the tag that says what zero means
 TIFF_WHITE_IS_ZERO: Final = 0
 
@@ -27,23 +30,39 @@ def read(data: bytes, side: int, max_pixels: int) -> Image.Image:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata is common in films and changes no pixel
+        if codecs.is_deep_jpeg(data):
+            return _deep_jpeg(data, max_pixels)
         return _gray(_open(data, max_pixels), side)
+
+
+def _deep_jpeg(data: bytes, max_pixels: int) -> Image.Image:
+    """12-bit and lossless JPEG, which Pillow does not read."""
+    width, height = codecs.jpeg_size(data)
+    _check_size(width, height, max_pixels)
+    try:
+        values = codecs.decode(data, height, width, is_rgb=True)
+        gray = values if values.ndim == 2 else values @ LUMINANCE
+        return Image.fromarray(np.round(gray).astype(np.uint8)) if values.itemsize == 1 else _scale_to_bytes(gray)
+    except Exception:  # noqa: BLE001 - as in _open
+        raise _unreadable() from None
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        kinds = ", ".join(FORMATS)
-        raise FilmRejected("unsupported", f"This is not an image of a kind that is read here ({kinds}).") from None
+        raise FilmRejected("unsupported", f"This is no film of a kind that is read here: {KINDS}.") from None
     except Exception:  # noqa: BLE001 - a damaged header raises SyntaxError, struct.error, KeyError, ...
         raise _unreadable() from None
     if image.format == "PNG":
         image = _verified(image, data)
-    width, height = image.size
+    _check_size(*image.size, max_pixels)
+    return image
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise FilmRejected("too_large", f"The film has {width} x {height} pixels; at most {max_pixels:,} are read.")
-    return image
 
 
 def _verified(image: Image.Image, data: bytes) -> Image.Image:
@@ -59,7 +78,7 @@ def _verified(image: Image.Image, data: bytes) -> Image.Image:
 def _gray(image: Image.Image, side: int) -> Image.Image:
     negative = _is_deep_negative(image)
     try:
-        if image.format == "JPEG":
+        if image.format in ("JPEG", "MPO"):
             # libjpeg decodes at 1/2, 1/4 or 1/8, the smallest that still covers the square, and to gray at once
             image.draft("L", (side, side))
         image.load()
@@ -79,6 +98,8 @@ def _is_deep_negative(image: Image.Image) -> bool:
 def _to_gray(image: Image.Image) -> Image.Image:
     if image.mode.startswith(DEEP):
         return _scale_to_bytes(np.asarray(image, dtype=np.float64))
+    if image.has_transparency_data:  # what does not show is black, like the padding of a DICOM film
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     return image if image.mode == "L" else image.convert("L")
 
 

@@ -36,12 +36,10 @@ def to_gray(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
 
 def _display(levels: NDArray[np.int64], picture: NDArray[np.bool_], dataset: Any) -> Floats:
     """Gray levels 0 to 255, as floats."""
-    from pydicom.pixels import apply_modality_lut
-
-    values = np.asarray(apply_modality_lut(levels, dataset), np.float64)
+    values = _modality(levels, dataset)
     table = _first(dataset, "VOILUTSequence")
     if table is not None:
-        return _looked_up(levels, values, dataset, table)
+        return _looked_up(values, table) / (2 ** _bits(table) - 1) * WHITE
     window = _window(dataset)
     if window is not None:
         return _windowed(values, *window, str(dataset.get("VOILUTFunction") or "LINEAR"))
@@ -49,16 +47,33 @@ def _display(levels: NDArray[np.int64], picture: NDArray[np.bool_], dataset: Any
     return np.clip((values - low) / ((high - low) or 1.0), 0, 1) * WHITE
 
 
-def _looked_up(levels: NDArray[np.int64], values: Floats, dataset: Any, table: Any) -> Floats:
-    """The VOI LUT's output. Its descriptor often claims more bits than its entries have: their own are taken then."""
-    from pydicom.pixels import apply_voi
+def _modality(levels: NDArray[np.int64], dataset: Any) -> Floats:
+    table = _first(dataset, "ModalityLUTSequence")
+    if table is not None:
+        return _looked_up(levels.astype(np.float64), table)
+    slope, intercept = (_number(dataset.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
+    return levels.astype(np.float64) * (1.0 if slope is None else slope) + (intercept or 0.0)
 
-    found = np.asarray(apply_voi(values.astype(np.int64), dataset), np.float64)
-    claimed = int(table.LUTDescriptor[2])
-    entries = np.asarray(table.LUTData if not isinstance(table.LUTData, bytes) else np.frombuffer(table.LUTData, "<u2"))
-    needed = int(entries.max()).bit_length()
-    bits = claimed if claimed - needed <= 1 else needed
-    return np.clip(found / (2**bits - 1), 0, 1) * WHITE
+
+def _looked_up(values: Floats, table: Any) -> Floats:
+    """PS3.3 C.11.1.1: values before the first entry take that one, values behind the last take the last."""
+    entries = _entries(table)
+    return entries[np.clip(values.astype(np.int64) - int(table.LUTDescriptor[1]), 0, len(entries) - 1)]
+
+
+def _entries(table: Any) -> Floats:
+    count = int(table.LUTDescriptor[0]) or 2**16
+    data = table.LUTData
+    if isinstance(data, bytes):
+        order = "<" if table.original_encoding[1] else ">"
+        data = np.frombuffer(data, f"{order}u2" if len(data) >= 2 * count else "u1")
+    return np.asarray(data, np.float64)[:count]
+
+
+def _bits(table: Any) -> int:
+    """Of a table's output. Its descriptor often claims more than the entries have: their own are taken then."""
+    claimed, needed = int(table.LUTDescriptor[2]), int(_entries(table).max()).bit_length()
+    return claimed if 0 <= claimed - needed <= 1 else needed
 
 
 def _windowed(values: Floats, center: float, width: float, function: str) -> Floats:

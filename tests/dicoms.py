@@ -1,6 +1,7 @@
 """DICOM films made to measure: any transfer syntax, depth, sign and photometric interpretation, with known pixels."""
 
 import io
+import warnings
 from typing import Any, Final
 
 import imagecodecs
@@ -39,9 +40,11 @@ def header(number: int = 1, **tags: Any) -> Dataset:
         "PatientSex": "F",
         **tags,
     }
-    for keyword, value in given.items():
-        if value is not None:
-            setattr(dataset, keyword, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that are wrong on purpose
+        for keyword, value in given.items():
+            if value is not None:
+                setattr(dataset, keyword, value)
     return dataset
 
 
@@ -133,3 +136,12 @@ def _run_lengths(values: NDArray[Any]) -> bytes:
         planar_configuration=0,
     )
     return bytes(_encode_frame(values.tobytes(), runner))
+
+
+def lookup_table(entries: NDArray[np.uint16], bits: int, first: int = 0) -> Dataset:
+    """An item of a modality or VOI LUT sequence."""
+    item = Dataset()
+    item.LUTDescriptor = [len(entries), first, bits]
+    item.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
+    item.ModalityLUTType = "US"
+    return item

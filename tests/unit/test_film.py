@@ -187,16 +187,14 @@ def test_an_empty_file() -> None:
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
         encode(FILM, "WEBP"),
         encode(FILM, "PPM"),
-        encode(FILM, "JPEG2000"),
     ],
-    ids=["text", "zeros", "svg", "pdf", "postscript", "webp", "ppm", "jpeg 2000"],
+    ids=["text", "zeros", "svg", "pdf", "postscript", "webp", "ppm"],
 )
 def test_kinds_that_are_not_read(data: bytes) -> None:
     assert reason_of(data) == "unsupported"
 
 
 def test_dicom_is_told_by_its_magic() -> None:
-    assert reason_of(b"\0" * 128 + b"DICM" + b"\2\0\0\0UL\4\0") == "unsupported"
     with pytest.raises(FilmRejected, match="DICOM"):
         decode(b"\0" * 128 + b"DICM", SIDE)
 

@@ -1,4 +1,4 @@
-"""What a DICOM header says of study and patient, reduced to what may be kept."""
+"""A DICOM header, reduced to what may be kept of study and patient."""
 
 import hashlib
 import hmac
@@ -16,7 +16,7 @@ DATES: Final = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")  # 
 SHORT: Final = 16  # characters: what DICOM allows, and the columns hold
 
 
-def describe_patient(dataset: Any, patient_key: bytes | None) -> Header:
+def describe(dataset: Any, patient_key: bytes | None) -> Header:
     """The header's values; broken, overlong and multiple ones count as missing."""
     return Header(
         study_uid=_uid(dataset, "StudyInstanceUID"),

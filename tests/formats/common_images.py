@@ -1,0 +1,198 @@
+"""Common image files with known pixels, and those that are refused."""
+
+import base64
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from formats.dicom_films import FILM, over_range
+from formats.refused import Refused
+from pneumowatch import images
+from pneumowatch.phantom import phantom
+
+WHOLE: Final = 4096  # a side larger than the films', so that nothing is reduced
+DEEP: Final = FILM.astype(np.uint16) * 257
+SPREAD: Final = over_range(FILM)  # what is shown of more than 8 bits
+# phantom(5, True, 48, 36) by `cjpeg -arithmetic -quality 90`: no Python package writes arithmetic coding
+ARITHMETIC: Final = """
+/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsLEBYQERMUFRUVDA8XGBYU
+GBIUFRT/yQALCAAkADABAREA/8wABgAQEAX/2gAIAQEAAD8A/wC4+8zFvDM7xE5Ia50LvG6XbMxi5iOOJIrCo2jYt+pFfxcke843CpI2VSGUCX24
+di5rR2sj/wCr8+NM9Ocu5Tmd3b3I4MCHVDUHzlGnHKbO6sV2e6w7EQWuJz17wlWBoR8zgwn/ALbt1kullkBYO9M+ream7IU7y3h26a6zpY6nMgPu
+u0OMfkiQZlcNdAmkuqO2A3NWsGvgWHBWOprHOuhSDdyFGU2rEpjktkvuoGgcV9FNQf6JQVNgUu1wMxcnIL5RZuYtQjIFjHAktHsthkeL8XAwLisV
+kbeqaYvMBVkQXqicJX9njYpqf6KoOiQuLVtHDXFYuFxN3VsxSaf2I2gGTNlR2tB3GUuVSv6xEgjiZmtalInS4heDsTQqEfJlLUN4hEMDtIkYg48a
+NyEdn+eubHZuRB3e7B4aHWwhqDf5pKZf8/S/MVIxIBit09phNjTQNQ0YLmoK5L19R22eXWi9w4jzO1h1j+oI7rHlQx4yDFdFsqjFvjmJVaP3vDlO
+CoZGAAPkPhTsh520VyedL94mtXediw1JofiuYvgFr+ZiolQUjilnYfUBt0VlynDMyyGlh+SSwjE/5fq43/1uPALZd3xo36GjR846tbQSEv2lTO6n
+eAwE1vnHpfnHOIBSH9wL+JgS1r7WdYyP7Q09BpEJT84hvls2v3Bseuyu5tsn2Vqf2gfGgNPfsyer7b0qPJyJahTrUX/MV75Sf6/rUBsSljGLgBSb
+nppzWjvPCa4y4nPyvAY0GHo5agJvgc0dljsQ49xKdXdhxJ6EaKzaejcRxpAlpTbLp2Z8wflcVO8M7ULh6rjkMovALgyubdvUHO0ZSRPwINq7cHyt
+jWL+Q/lqFnlIcZeCYeeJ0goo3lklVhmDvsfg5Ae5UAw8R21l2M6edfg2kHyHfR5NWOQKHxq9X9aQrJ4bN5GihQnnDJNlh/byAi81RDANYP8AAV3/
+AGtUKO7AT/zufygJJrblwv4VuC/UNkiMnHT/2Q=="""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A film as a file, the gray levels it shows, and how far from them a reader may be."""
+
+    kind: str
+    what: str
+    data: bytes
+    truth: NDArray[Any]
+    tolerance: int = 0
+
+    def off(self) -> int:
+        """The largest difference, in gray levels, between what is read and what is true."""
+        gray = np.asarray(images.read(self.data, WHOLE, WHOLE * WHOLE)).astype(int)
+        return int(np.abs(gray - self.truth).max()) if gray.shape == self.truth.shape else 255
+
+
+def cases() -> Iterator[Case]:
+    yield from portable_network_graphics()
+    yield from tagged()
+    yield from joint_photographic()
+    yield from others()
+
+
+def portable_network_graphics() -> Iterator[Case]:
+    gray = Image.fromarray(FILM)
+    two = Image.fromarray(((FILM > 90) * 255).astype(np.uint8))
+    half = np.full_like(FILM, 255)
+    half[:20] = 0
+    behind = np.where(half == 0, 0, FILM)
+    rgb = np.stack([FILM, np.roll(FILM, 7, 1), 255 - FILM], -1)
+    yield Case("PNG", "8 bit", saved(gray, "PNG"), FILM)
+    yield Case("PNG", "8 bit, interlaced", interlaced(FILM), FILM)
+    yield Case("PNG", "16 bit", saved(Image.fromarray(DEEP), "PNG"), SPREAD)
+    quarter = Image.fromarray((DEEP // 4 + 1000).astype(np.uint16))
+    yield Case("PNG", "16 bit, of which a quarter is used", saved(quarter, "PNG"), SPREAD)
+    yield Case("PNG", "1 bit", saved(two.convert("1"), "PNG"), np.asarray(two))
+    yield Case("PNG", "palette", saved(Image.fromarray(FILM // 16 * 16).convert("P"), "PNG"), FILM // 16 * 16)
+    yield Case("PNG", "colour", saved(Image.fromarray(rgb), "PNG"), np.asarray(Image.fromarray(rgb).convert("L")))
+    alpha = Image.merge("LA", (gray, Image.fromarray(half)))
+    yield Case("PNG", "gray with alpha: what does not show is black", saved(alpha, "PNG"), behind)
+    whole = Image.merge("RGBA", (gray, gray, gray, Image.fromarray(half)))
+    yield Case("PNG", "colour with alpha", saved(whole, "PNG"), behind)
+    frames = {"save_all": True, "append_images": [Image.fromarray(255 - FILM)]}
+    yield Case("PNG", "animated: the first picture", saved(gray, "PNG", **frames), FILM)
+
+
+def tagged() -> Iterator[Case]:
+    gray, deep = Image.fromarray(FILM), Image.fromarray(DEEP)
+    two = Image.fromarray(((FILM > 90) * 255).astype(np.uint8))
+    yield Case("TIFF", "8 bit", saved(gray, "TIFF"), FILM)
+    yield Case("TIFF", "16 bit", saved(deep, "TIFF"), SPREAD)
+    for name, compression in {"LZW": "tiff_lzw", "deflate": "tiff_adobe_deflate", "packed bits": "packbits"}.items():
+        yield Case("TIFF", f"8 bit, {name}", saved(gray, "TIFF", compression=compression), FILM)
+        yield Case("TIFF", f"16 bit, {name}", saved(deep, "TIFF", compression=compression), SPREAD)
+    fax = saved(two.convert("1"), "TIFF", compression="group4")
+    yield Case("TIFF", "1 bit, CCITT group 4", fax, np.asarray(two))
+    yield Case("TIFF", "JPEG inside", saved(gray, "TIFF", compression="jpeg", quality=98), FILM, 6)
+    yield Case("TIFF", "white is zero", saved(gray, "TIFF", tiffinfo={262: 0}), FILM)
+    yield Case("TIFF", "16 bit, white is zero", saved(Image.fromarray(~DEEP), "TIFF", tiffinfo={262: 0}), SPREAD)
+    yield Case("TIFF", "floating point", saved(Image.fromarray(FILM / np.float32(255)), "TIFF"), SPREAD)
+    pages = {"save_all": True, "append_images": [Image.fromarray(255 - FILM)]}
+    yield Case("TIFF", "several pages: the first", saved(gray, "TIFF", **pages), FILM)
+    yield Case("TIFF", "BigTIFF", saved(gray, "TIFF", big_tiff=True), FILM)
+    yield Case("TIFF", "CMYK", saved(Image.merge("CMYK", [Image.new("L", gray.size)] * 3 + [black()]), "TIFF"), FILM)
+
+
+def joint_photographic() -> Iterator[Case]:
+    gray = Image.fromarray(FILM)
+    yield Case("JPEG", "gray", saved(gray, "JPEG", quality=98), FILM, 6)
+    yield Case("JPEG", "progressive", saved(gray, "JPEG", quality=98, progressive=True), FILM, 6)
+    small = phantom(5, True, 48, 36)
+    yield Case("JPEG", "arithmetic coding", base64.b64decode(ARITHMETIC), small, 20)
+    yield Case("JPEG", "colour", saved(gray.convert("RGB"), "JPEG", quality=98), FILM, 6)
+    ink = Image.merge("CMYK", [Image.new("L", gray.size)] * 3 + [black()])
+    yield Case("JPEG", "CMYK, inverted as Adobe does", saved(ink, "JPEG", quality=98), FILM, 8)
+    turned = Image.fromarray(np.rot90(FILM))
+    data = saved(turned, "JPEG", quality=98, exif=orientation(6))
+    yield Case("JPEG", "EXIF orientation", data, FILM, 6)
+    yield Case(
+        "JPEG", "12 bit", imagecodecs.jpeg8_encode(FILM.astype(np.uint16) * 16, level=98, bitspersample=12), SPREAD, 6
+    )
+    yield Case("JPEG", "lossless", imagecodecs.jpeg8_encode(DEEP, lossless=True, bitspersample=16), SPREAD)
+    yield Case("JPEG-LS", "8 bit", imagecodecs.jpegls_encode(FILM), FILM)
+    two = saved(gray, "MPO", save_all=True, append_images=[Image.fromarray(255 - FILM)], quality=98)
+    yield Case("JPEG", "several pictures (MPO): the first", two, FILM, 6)
+    for name, form in {"codestream": "j2k", "JP2 file": "jp2"}.items():
+        yield Case(
+            "JPEG 2000", f"8 bit, {name}", imagecodecs.jpeg2k_encode(FILM, codecformat=form, reversible=True), FILM
+        )
+        yield Case(
+            "JPEG 2000", f"16 bit, {name}", imagecodecs.jpeg2k_encode(DEEP, codecformat=form, reversible=True), SPREAD
+        )
+
+
+def others() -> Iterator[Case]:
+    gray = Image.fromarray(FILM)
+    yield Case("BMP", "8 bit", saved(gray, "BMP"), FILM)
+    yield Case("BMP", "24 bit", saved(gray.convert("RGB"), "BMP"), FILM)
+    yield Case("GIF", "palette", saved(gray, "GIF"), FILM)
+    frames = {"save_all": True, "append_images": [Image.fromarray(255 - FILM)]}
+    yield Case("GIF", "animated: the first picture", saved(gray, "GIF", **frames), FILM)
+
+
+def refused() -> Iterator[Refused]:
+    gray = Image.fromarray(FILM)
+    yield Refused("an empty file", b"", "empty")
+    yield Refused("a text", b"not a film " * 50, "unsupported")
+    yield Refused("a PDF", b"%PDF-1.7\n" + b"x" * 500, "unsupported")
+    yield Refused("a WebP picture", saved(gray, "WEBP"), "unsupported")
+    for kind in ("PNG", "TIFF", "JPEG", "GIF", "BMP"):
+        data = saved(gray, kind)
+        yield Refused(f"half of a {kind}", data[: len(data) // 2], "unreadable")
+    half = imagecodecs.jpeg2k_encode(FILM, codecformat="j2k", reversible=True)
+    yield Refused("half of a JPEG 2000", half[: len(half) // 2], "unreadable")
+    yield Refused("a PNG of 60,000 x 60,000 pixels", bomb(60_000), "too_large")
+
+
+def black() -> Image.Image:
+    """The ink of the film: none where it is white."""
+    return Image.fromarray(255 - FILM)
+
+
+def orientation(number: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return exif
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def interlaced(gray: NDArray[np.uint8]) -> bytes:
+    """Adam7, which Pillow reads but does not write."""
+    rows = []
+    for top, left, down, right in (
+        (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1),
+    ):  # fmt: skip
+        part = gray[top::down, left::right]
+        rows += [b"\0" + row.tobytes() for row in part] if part.size else []
+    head = struct.pack(">IIBBBBB", gray.shape[1], gray.shape[0], 8, 0, 0, 0, 1)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"".join(rows)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def bomb(side: int) -> bytes:
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
+    )
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

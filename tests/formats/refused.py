@@ -1,0 +1,137 @@
+"""DICOM objects that are no film to be read, and the code each is refused with."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import dicoms
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from formats.dicom_films import FILM
+
+STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
+MAX_PIXELS: Final = 1_000_000  # the bound under which these are read
+
+
+@dataclass(frozen=True)
+class Refused:
+    what: str
+    data: bytes
+    reason: str
+
+
+def cases() -> Iterator[Refused]:
+    yield from without_pixels()
+    yield from other_pictures()
+    yield from other_views()
+    yield from unreadable()
+
+
+def without_pixels() -> Iterator[Refused]:
+    objects = {
+        "a structured report": "88.11",
+        "an encapsulated PDF": "104.1",
+        "a presentation state": "11.1",
+        "an RT plan": "481.5",
+        "a waveform": "9.1.1",
+    }
+    for what, storage in objects.items():
+        yield Refused(what, dicoms.write(dicoms.header(SOPClassUID=STORAGE + storage, Modality="SR")), "no_pixels")
+    directory = dicoms.header(SOPClassUID=uid.MediaStorageDirectoryStorage, Modality=None)
+    directory.DirectoryRecordSequence = Sequence([])
+    yield Refused("a DICOMDIR", dicoms.write(directory), "no_pixels")
+    yield Refused("a film's header without its pixels", dicoms.write(dicoms.header()), "no_pixels")
+
+
+def other_pictures() -> Iterator[Refused]:
+    others = {
+        "CT": "2", "MR": "4", "US": "6.1", "NM": "20", "PT": "128", "MG": "1.2", "XA": "12.1", "RTIMAGE": "481.1",
+    }  # fmt: skip
+    for modality, storage in others.items():
+        data = dicoms.film(FILM, Modality=modality, SOPClassUID=STORAGE + storage)
+        yield Refused(f"modality {modality}", data, "not_chest_xray")
+    yield Refused("modality CT, kept as secondary capture", secondary(Modality="CT"), "not_chest_xray")
+    for part in ("HAND", "ABDOMEN", "KNEE", "SKULL"):
+        yield Refused(f"body part {part}", dicoms.film(FILM, BodyPartExamined=part), "not_chest_xray")
+    region = Dataset()
+    region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "56459004", "SCT", "Foot"
+    tags = {"BodyPartExamined": None, "AnatomicRegionSequence": Sequence([region])}
+    yield Refused("anatomic region Foot", dicoms.film(FILM, **tags), "not_chest_xray")
+    yield Refused("two frames", frames(2), "unsupported")
+    yield Refused("32 bits", dicoms.film(FILM.astype(np.uint32)), "unsupported")
+    yield Refused("pixels in floating point", floats(), "unsupported")
+
+
+def secondary(**tags: Any) -> bytes:
+    return dicoms.film(FILM, SOPClassUID=STORAGE + "7", **tags)
+
+
+def frames(count: int) -> bytes:
+    tall = np.concatenate([FILM] * count)
+    return dicoms.film(tall, NumberOfFrames=count).replace(
+        struct.pack("<HH2sHH", 0x28, 0x10, b"US", 2, len(tall)), struct.pack("<HH2sHH", 0x28, 0x10, b"US", 2, len(FILM))
+    )
+
+
+def floats() -> bytes:
+    dataset = dicoms.header(Rows=2, Columns=2, SamplesPerPixel=1, BitsAllocated=32)
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.FloatPixelData = np.zeros(4, "<f4").tobytes()
+    return dicoms.write(dataset)
+
+
+def other_views() -> Iterator[Refused]:
+    for view in ("LL", "RL", "LLO"):
+        yield Refused(f"view position {view}", dicoms.film(FILM, ViewPosition=view), "not_frontal")
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "399198007", "SCT", "right lateral"
+    tags = {"ViewPosition": None, "ViewCodeSequence": Sequence([code])}
+    yield Refused("view code: right lateral", dicoms.film(FILM, **tags), "not_frontal")
+
+
+def unreadable() -> Iterator[Refused]:
+    whole = dicoms.film(FILM)
+    yield Refused("pixels cut off", whole[:-500], "unreadable")
+    yield Refused("header cut off", whole[:300], "no_pixels")
+    jpeg = dicoms.film(FILM, uid.JPEGBaseline8Bit, 8)
+    yield Refused("a JPEG cut off in its last fragment", jpeg[: len(jpeg) - 600], "unreadable")
+    yield Refused("a JPEG 2000 cut off", frame_cut(uid.JPEG2000Lossless), "unreadable")
+    yield Refused("a JPEG-LS cut off", frame_cut(uid.JPEGLSLossless), "unreadable")
+    yield Refused("a lossless JPEG cut off", frame_cut(uid.JPEGLosslessSV1), "unreadable")
+    yield Refused("an RLE frame cut off", frame_cut(uid.RLELossless), "unreadable")
+    larger = dicoms.encode(np.tile(FILM, (2, 2)), uid.JPEGBaseline8Bit, 8)
+    data = dicoms.film(FILM, uid.JPEGBaseline8Bit, 8, frame=larger)
+    yield Refused("a JPEG of another size than the header says", data, "unreadable")
+    bomb = dicoms.film(FILM).replace(
+        struct.pack("<HH2sHH", 0x28, 0x10, b"US", 2, FILM.shape[0]), struct.pack("<HH2sHH", 0x28, 0x10, b"US", 2, 65535)
+    )
+    yield Refused("65,535 rows claimed", bomb, "too_large")
+    yield Refused("a sequence 3,000 deep", nested(3000), "unreadable")
+    yield Refused("a deflated object that grows a thousandfold", inflating(), "too_large")
+    yield Refused("nothing behind the prefix", b"\0" * 128 + b"DICM", "unreadable")
+
+
+def frame_cut(syntax: str) -> bytes:
+    codestream = dicoms.encode(FILM, syntax, 8)
+    return dicoms.film(FILM, syntax, 8, frame=codestream[: len(codestream) * 2 // 3])
+
+
+def nested(depth: int) -> bytes:
+    opening = struct.pack("<HH2sHI", 0x08, 0x1140, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
+        "<HHI", 0xFFFE, 0xE000, 2**32 - 1
+    )
+    return b"\0" * 128 + b"DICM" + _meta() + opening * depth
+
+
+def _meta() -> bytes:
+    whole = dicoms.write(dicoms.header())
+    (length,) = struct.unpack_from("<I", whole, 140)
+    return whole[132 : 144 + length]
+
+
+def inflating() -> bytes:
+    return dicoms.film(np.zeros((3000, 3000), np.uint8), uid.DeflatedExplicitVRLittleEndian)

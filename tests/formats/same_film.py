@@ -1,0 +1,33 @@
+"""One film in several DICOM forms, through the model: the probability must be the same, to the last bit."""
+
+from pathlib import Path
+
+import dicoms
+import numpy as np
+from pydicom import uid
+
+from pneumowatch import settings
+from pneumowatch.phantom import phantom
+from worker.here import classify_files
+
+
+def probabilities(folder: Path) -> dict[str, float]:
+    """By form, as `classify` gives them."""
+    shown = np.round(phantom(8, True, 640, 480).astype(np.float64) * 4095 / 255).astype(np.uint16)
+    forms = {
+        "MONOCHROME2": dicoms.film(shown, bits=12),
+        "MONOCHROME1": dicoms.film(4095 - shown, bits=12, kind="MONOCHROME1"),
+        "RLE": dicoms.film(shown, uid.RLELossless, 12),
+        "JPEG-LS": dicoms.film(shown, uid.JPEGLSLossless, 12),
+        "JPEG 2000": dicoms.film(shown, uid.JPEG2000Lossless, 12),
+        "HTJ2K": dicoms.film(shown, uid.HTJ2KLossless, 12),
+        "lossless JPEG": dicoms.film(shown, uid.JPEGLosslessSV1, 12),
+        "big endian": dicoms.film(shown, uid.ExplicitVRBigEndian, 12),
+        "deflated": dicoms.film(shown, uid.DeflatedExplicitVRLittleEndian, 12),
+    }
+    files = []
+    for name, data in forms.items():
+        files.append(folder / name)
+        files[-1].write_bytes(data)
+    rows = classify_files(files, settings.load(data_dir=folder), None)
+    return {file.name: row["probability"] for file, row in zip(files, rows, strict=True)}
