@@ -49,7 +49,7 @@ class ModelFolder:
         try:
             card = json.loads((path / CARD).read_text("utf-8"))
             folder = cls(path, card)
-            _ = folder.version, folder.sha256
+            _ = folder.version, folder.sha256, folder.ages
             if folder.side < 1:
                 raise ValueError(f"a side of {folder.side} pixels")
             if not 0 <= folder.threshold <= 1:  # NaN, above all: nothing would ever be flagged
@@ -76,6 +76,16 @@ class ModelFolder:
     def sha256(self) -> str:
         """Of `model.keras`, in hex, as the trainer wrote it."""
         return str(self.card["sha256"])
+
+    @property
+    def ages(self) -> tuple[int, int] | None:
+        """Youngest and oldest, in completed years, that it was trained on; None where the card does not say."""
+        if self.card.get("ages_years") is None:
+            return None
+        youngest, oldest = self.card["ages_years"]
+        if not 0 <= youngest <= oldest:
+            raise ValueError(f"ages from {youngest} to {oldest}")
+        return int(youngest), int(oldest)
 
     @cached_property
     def weights(self) -> Path:

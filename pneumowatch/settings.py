@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in the data folder")
     broker_url: str = Field(default=EMBEDDED_BROKER, description="Redis URL; the default lives inside one process")
     model_dir: Path | None = Field(default=None, description="model store; empty: DATA_DIR/models")
+    patient_key_file: Path | None = Field(
+        default=None, description="secret under which patient IDs are hashed; empty: DATA_DIR/patient.key, made once"
+    )
 
     settle_seconds: float = Field(default=5.0, ge=0, description="a file unchanged for this long is complete")
     rescan_seconds: float = Field(default=60.0, gt=0, description="how often the folders are compared with the table")
@@ -46,6 +49,11 @@ class Settings(BaseSettings):
     decode_seconds: float = Field(default=30.0, gt=0, description="time bound on reading one film")
     max_bytes: int = Field(default=512 * 2**20, gt=0, description="bound on a film's file size")
     max_pixels: int = Field(default=200_000_000, gt=0, description="bound on width x height of a film")
+    outside_age: str = Field(
+        default="caution",
+        pattern="^(caution|reject)$",
+        description="films of patients whose age the model does not know: caution or reject",
+    )
 
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 
@@ -65,6 +73,10 @@ class Settings(BaseSettings):
     @cached_property
     def models(self) -> Path:
         return self.model_dir or self.data_dir / "models"
+
+    @cached_property
+    def patient_key_path(self) -> Path:
+        return self.patient_key_file or self.data_dir / "patient.key"
 
     @property
     def embedded_queue(self) -> bool:

@@ -31,8 +31,9 @@ LIMIT_OF_ALL: Final = "A film that is not flagged is not cleared."
 
 
 def read_about(file: Path | None) -> dict[str, Any]:
-    """What people know of a training set and a program cannot see, as JSON: `data` ({source, doi, licence, ...}) and
-    `limits` (sentences). Without a file the card says that nothing is stated.
+    """What people know of a training set and a program cannot see, as JSON: `data` ({source, doi, licence, ...}),
+    `limits` (sentences) and, where it is known, `ages_years`: the patients' youngest and oldest age in completed years.
+    Without a file the card says that nothing is stated.
 
     Raises TrainingError where the file is not that.
     """
@@ -40,11 +41,24 @@ def read_about(file: Path | None) -> dict[str, Any]:
         return UNSTATED
     try:
         about = json.loads(file.read_text("utf-8"))
-        return {"data": dict(about["data"]), "limits": [str(limit) for limit in about["limits"]]}
+        return {
+            "data": dict(about["data"]),
+            "limits": [str(limit) for limit in about["limits"]],
+            "ages_years": _ages(about.get("ages_years")),
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"{file} does not describe training data as trainer/kermany.json does: {error!r}."
         ) from None
+
+
+def _ages(said: Any) -> list[int] | None:
+    if said is None:
+        return None
+    youngest, oldest = (int(age) for age in said)
+    if not 0 <= youngest <= oldest:
+        raise ValueError(f"ages from {youngest} to {oldest}")
+    return [youngest, oldest]
 
 
 def describe(
@@ -62,6 +76,7 @@ def describe(
         "input": {"side": data.side, "channels": 1, "dtype": "uint8", "reduction": REDUCTION},
         "threshold": _threshold(threshold, knobs.target_sensitivity),
         "intended_use": INTENDED_USE,
+        "ages_years": about.get("ages_years"),
         "limits": [*about["limits"], LIMIT_OF_ALL],
         "data": {
             **about["data"],

@@ -1,12 +1,58 @@
 """What a fetched file means for its scan: to be classified, rejected, or looked at again later. Pure rules."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from db.outcomes import ClaimedScan, Deferred, Rejected
 from db.states import Reason
-from worker.decode import Away, Decoded, Fetched
+from pneumowatch.header import Header
+from worker.decode import Away, Decoded, Fetched, Undecoded
 
 SHARE_DELAY = timedelta(seconds=5)  # until films of a share that is away are tried again
+
+
+@dataclass(frozen=True)
+class AgeRule:
+    """Films of patients whom the model does not know: scored with a caution, or rejected.
+
+    `ages`: youngest and oldest it was trained on, in completed years (a child of five years and eleven months is five);
+    None where its card does not say. A film without an age is taken for one that the model knows.
+    """
+
+    ages: tuple[int, int] | None = None
+    reject: bool = False
+
+    def outside(self, header: Header | None) -> bool:
+        if self.ages is None or header is None or header.age_years is None:
+            return False
+        youngest, oldest = self.ages
+        return not youngest <= header.age_years < oldest + 1
+
+    def caution(self, header: Header | None) -> str | None:
+        return "age" if self.outside(header) else None
+
+    def admit(self, fetched: Fetched) -> Fetched:
+        """The film, or, where it is to be rejected for its patient's age, what is said of it instead."""
+        if not (self.ages and self.reject and isinstance(fetched, Decoded) and self.outside(fetched.header)):
+            return fetched
+        youngest, oldest = self.ages
+        sentence = (
+            f"The patient's age is outside of what the model knows ({youngest} to {oldest} years); have the film read "
+            "without it."
+        )
+        return Undecoded(
+            fetched.scan_id,
+            Reason.OUTSIDE_AGE,
+            sentence,
+            fetched.sha256,
+            fetched.size,
+            fetched.mtime_ns,
+            fetched.header,
+        )
+
+
+ANY_AGE: Final = AgeRule()
 
 
 def judge(scan: ClaimedScan, fetched: Fetched, now: datetime, settle: timedelta) -> Rejected | Deferred | None:
@@ -25,4 +71,4 @@ def judge(scan: ClaimedScan, fetched: Fetched, now: datetime, settle: timedelta)
     settled = scan.changed_at + settle
     if fetched.size is not None and now < settled:
         return Deferred(scan.id, min(settled, now + settle), "not readable yet")
-    return Rejected(scan.id, Reason(fetched.reason), fetched.sentence, fetched.sha256)
+    return Rejected(scan.id, Reason(fetched.reason), fetched.sentence, fetched.sha256, fetched.header)

@@ -12,21 +12,25 @@ from pneumowatch.model import ModelFolder, champion
 from pneumowatch.settings import Settings
 from worker.classifier import Classifier
 from worker.decode import Away, Bounds, Decoded, Errand, Fetched, Undecoded, fetch
+from worker.findings import AgeRule
 
 
 def classify_files(files: list[Path], settings: Settings, model: Path | None) -> list[dict[str, Any]]:
-    """One row a file, in their order: path, state, reason, sentence, probability, flagged, threshold, model_version."""
+    """One row a file, in their order: path, state, reason, sentence, probability, flagged, threshold, model_version,
+    caution."""
     folder = ModelFolder.read(model) if model else champion(settings.models)
     bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds)
     classifier = Classifier(folder, settings.batch_size)
+    age_rule = AgeRule(folder.ages, settings.outside_age == "reject")
     rows = []
     for batch in _batches(files, settings.batch_size):
-        fetched = [_fetch(number, file, folder.side, bounds) for number, file in enumerate(batch)]
+        fetched = [age_rule.admit(_fetch(number, file, folder.side, bounds)) for number, file in enumerate(batch)]
         films = [one for one in fetched if isinstance(one, Decoded)]
         found = classifier.predict(np.stack([film.pixels for film in films])).tolist() if films else []
         probabilities: dict[int, float] = {film.scan_id: p for film, p in zip(films, found, strict=True)}
         rows += [
-            _row(file, one, probabilities.get(one.scan_id), folder) for file, one in zip(batch, fetched, strict=True)
+            _row(file, one, probabilities.get(one.scan_id), folder, age_rule)
+            for file, one in zip(batch, fetched, strict=True)
         ]
     return rows
 
@@ -36,7 +40,9 @@ def _fetch(number: int, file: Path, side: int, bounds: Bounds) -> Fetched:
     return fetch([Errand(number, real.parent, bytes(real).rpartition(b"/")[2])], side, bounds)[0]
 
 
-def _row(file: Path, fetched: Fetched, probability: float | None, folder: ModelFolder) -> dict[str, Any]:
+def _row(
+    file: Path, fetched: Fetched, probability: float | None, folder: ModelFolder, age_rule: AgeRule
+) -> dict[str, Any]:
     if isinstance(fetched, Away):
         fetched = Undecoded(fetched.scan_id, "unreadable", "Its folder cannot be opened.")
     undecoded = fetched if isinstance(fetched, Undecoded) else None
@@ -49,6 +55,7 @@ def _row(file: Path, fetched: Fetched, probability: float | None, folder: ModelF
         "flagged": None if probability is None else probability >= folder.threshold,
         "threshold": folder.threshold,
         "model_version": folder.version,
+        "caution": age_rule.caution(fetched.header) if isinstance(fetched, Decoded) else None,
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from db import ledger, registry
+from db import deployment, ledger, registry
 from db.outcomes import Claim, Classified, Outcome, Rejected
 from db.session import Database
 from pneumowatch.logs import get
@@ -18,7 +18,7 @@ from worker.batch import Batcher
 from worker.classifier import Classifier
 from worker.decode import Away, Bounds, Decoded, Decoders, Errand, Fetched
 from worker.door import Door
-from worker.findings import judge
+from worker.findings import ANY_AGE, AgeRule, judge
 
 log = get("worker")
 
@@ -29,6 +29,8 @@ class ReadingRoom:
     Args:
         inboxes: name -> folder, as mounted on this machine.
         by: how this worker signs claims and events.
+        age_rule: what becomes of films whose patient is of an age that the model does not know.
+        patient_key: secret under which patient IDs are hashed; without it they are dropped.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class ReadingRoom:
         classifier: Classifier,
         decoders: Decoders,
         by: str,
+        age_rule: AgeRule = ANY_AGE,
+        patient_key: bytes | None = None,
     ) -> None:
         self._settings = settings
         self._inboxes = inboxes
@@ -48,6 +52,8 @@ class ReadingRoom:
         self._batcher = Batcher(classifier, settings.batch_size)
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._by = by
+        self._age_rule = age_rule
+        self._patient_key = patient_key
         self._door = Door()
 
     def read(self, licence: int) -> None:
@@ -87,7 +93,7 @@ class ReadingRoom:
     def _fetch(self, claim: Claim) -> list[Fetched]:
         """An answer for each scan of the claim, in its order."""
         errands = [
-            Errand(scan.id, self._inboxes[scan.inbox], scan.path_bytes)
+            Errand(scan.id, self._inboxes[scan.inbox], scan.path_bytes, self._patient_key)
             for scan in claim.scans
             if scan.inbox in self._inboxes
         ]
@@ -99,7 +105,7 @@ class ReadingRoom:
         at, settle = ledger.now(), timedelta(seconds=self._settings.settle_seconds)
         outcomes: list[Outcome] = []
         films: list[Decoded] = []
-        for scan, answer in zip(claim.scans, fetched, strict=True):
+        for scan, answer in zip(claim.scans, map(self._age_rule.admit, fetched), strict=True):
             finding = judge(scan, answer, at, settle)
             if finding is not None:
                 outcomes.append(finding)
@@ -113,7 +119,16 @@ class ReadingRoom:
         model = self._classifier
         probabilities = self._batcher.predict(np.stack([film.pixels for film in films]))
         return [
-            Classified(film.scan_id, film.sha256, p, p >= model.threshold, model.threshold, model.version)
+            Classified(
+                film.scan_id,
+                film.sha256,
+                p,
+                p >= model.threshold,
+                model.threshold,
+                model.version,
+                self._age_rule.caution(film.header),
+                film.header,
+            )
             for film, p in zip(films, probabilities.tolist(), strict=True)
         ]
 
@@ -134,6 +149,7 @@ def open_room(
     settings: Settings, inboxes: dict[str, Path], database: Database, device: str | None = None
 ) -> ReadingRoom:
     """A reading room ready for its first film: children started, model loaded, checked, warm and registered."""
+    patient_key = deployment.patient_key(database, settings)
     folder = champion(settings.models)
     bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds)
     decoders = Decoders(settings.decoder_count, folder.side, bounds)
@@ -141,4 +157,6 @@ def open_room(
     decoders.warm()
     database.write(lambda connection: registry.register(connection, folder.version, folder.sha256, folder.card))
     log.info("model ready", model=folder.version)
-    return ReadingRoom(settings, inboxes, database, classifier, decoders, f"{part_name('worker')}:{os.getpid()}")
+    age_rule = AgeRule(folder.ages, settings.outside_age == "reject")
+    by = f"{part_name('worker')}:{os.getpid()}"
+    return ReadingRoom(settings, inboxes, database, classifier, decoders, by, age_rule, patient_key)

@@ -9,9 +9,9 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from db import schema
+from db import deployment, schema
 from db.session import Database
-from pneumowatch import inboxes, model
+from pneumowatch import inboxes, model, patients
 from pneumowatch.errors import PneumowatchError
 from pneumowatch.queue import Doorbell, make_app
 from pneumowatch.settings import Settings
@@ -33,6 +33,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_inboxes(settings),
         *_data(settings),
         *_database(settings),
+        _patient_key(settings),
         *_broker(settings),
         *_model(settings),
     ]
@@ -86,6 +87,35 @@ def _database(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("good", "clock", "agrees with the database's")
+
+
+def _patient_key(settings: Settings) -> Finding:
+    what, file, known = "patient key", settings.patient_key_path, _known_fingerprint(settings)
+    if known is None and not os.access(file, os.F_OK):
+        if settings.patient_key_file is not None and not file.parent.is_dir():
+            return Finding("bad", what, f"the folder of {file} is not there; make it, or name another file")
+        return Finding("note", what, f"none yet; the first worker, or `pneumowatch up`, makes {file}")
+    try:
+        fingerprint = patients.fingerprint(patients.read(file))
+    except PneumowatchError as error:
+        return Finding("bad", what, str(error))
+    if known not in (None, fingerprint):
+        return Finding("bad", what, f"{file} is not the key of this database; restore the one that was used before")
+    if file.stat().st_mode & 0o077:
+        return Finding("note", what, f"{file} is right, but not its owner's alone: chmod 600 it")
+    return Finding("good", what, f"{file}, fingerprint {fingerprint[:12]}; keep a copy where backups are")
+
+
+def _known_fingerprint(settings: Settings) -> str | None:
+    """What the database says; None also where it does not answer or is none yet, of which `_database` tells."""
+    if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
+        return None
+    try:
+        database = Database(settings.database)
+        schema.require_current(database)
+        return database.read(deployment.known_fingerprint)
+    except PneumowatchError:
+        return None
 
 
 def _its_time(connection: Connection) -> datetime:

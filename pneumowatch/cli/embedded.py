@@ -11,7 +11,7 @@ from typing import Final
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy import Connection, select, update
 
-from db import ledger, scans, schema
+from db import deployment, ledger, scans, schema
 from db.models import Scan
 from db.session import Database
 from db.states import State
@@ -51,6 +51,7 @@ class _Embedded:
 
     def run(self, once: bool) -> int:
         schema.upgrade(self._database)
+        deployment.patient_key(self._database, self._settings)  # here for its complaints, before anything is begun
         self._database.write(lambda connection: _take_over(connection, self._settings.max_attempts))
         if not once:
             self._greet()

@@ -14,7 +14,17 @@ Data = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many rows.")]
 
-FLAGGED_COLUMNS: Final = ("scan_id", "probability", "path", "source", "received_at", "verdict")
+FLAGGED_COLUMNS: Final = ("scan_id", "probability", "caution", "path", "source", "received_at", "verdict")
+CLASSIFY_COLUMNS: Final = (
+    "path",
+    "state",
+    "probability",
+    "flagged",
+    "caution",
+    "threshold",
+    "reason",
+    "sentence",
+)
 UNSCORED_COLUMNS: Final = ("scan_id", "state", "reason", "detail", "path", "source")
 
 
@@ -148,7 +158,7 @@ def classify(
     if json:
         print_json(rows)
     else:
-        print_table("Results", rows, ["path", "state", "probability", "flagged", "threshold", "reason", "sentence"])
+        print_table("Results", rows, CLASSIFY_COLUMNS)
     raise typer.Exit(0 if all(row["state"] == "classified" for row in rows) else 1)
 
 

@@ -129,13 +129,14 @@ def _begin() -> "tuple[Settings, threading.Event]":
 
 
 def _connect(given: "Settings", stop: threading.Event) -> "tuple[Database, Doorbell]":
-    from db import schema
+    from db import deployment, schema
     from db.session import Database
     from pneumowatch.queue import Doorbell, make_app
 
     _require_services(given)
     database = Database(given.database, stop)
     schema.require_current(database)
+    deployment.check_patient_key(database, given)
     return database, Doorbell(make_app(given), given)
 
 
