@@ -50,6 +50,13 @@ def test_a_good_folder(folder: Path) -> None:
     read.verify()
 
 
+def test_the_ages_that_it_was_trained_on(folder: Path) -> None:
+    assert ModelFolder.read(folder).ages is None
+    write_card(folder, ages_years=[1, 5])
+    assert ModelFolder.read(folder).ages == (1, 5)
+    assert model.shipped().ages == (1, 5)
+
+
 @pytest.mark.parametrize("key", ["version", "sha256", "input", "threshold"])
 def test_a_card_without_a_needed_key(folder: Path, key: str) -> None:
     write_card(folder, **{key: None})
@@ -70,6 +77,12 @@ def test_a_card_without_a_needed_key(folder: Path, key: str) -> None:
         {"threshold": {"value": float("inf")}},
         {"threshold": {"value": 1.5}},
         {"threshold": {"value": -0.1}},
+        {"ages_years": [5, 1]},
+        {"ages_years": [-1, 5]},
+        {"ages_years": [1]},
+        {"ages_years": ["one", "five"]},
+        {"ages_years": "all"},
+        {"ages_years": 5},
     ],
     ids=str,
 )

@@ -84,6 +84,7 @@ def test_the_card_says_what_the_model_is(trained: Trained) -> None:
     assert written["threshold"]["target_sensitivity"] == 0.97
     assert written["data"]["licence"] == "CC BY 4.0"
     assert written["data"]["left_out"] == 1
+    assert written["ages_years"] == [1, 5]
     assert written["data"]["counts"]["train"]["NORMAL"]["films"] > 10
     assert set(written["metrics"]) == {"validation", "test", "test_full_size"}
     assert all(set(metrics) == MEASURES for metrics in written["metrics"].values())
@@ -92,11 +93,19 @@ def test_the_card_says_what_the_model_is(trained: Trained) -> None:
 
 def test_what_nobody_stated_is_not_invented() -> None:
     assert card.read_about(None)["data"] == {"source": "not stated"}
+    assert "ages_years" not in card.read_about(None)
 
 
 def test_a_description_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "about.json").write_text('{"data": {}}', "utf-8")
     with pytest.raises(TrainingError, match="limits"):
+        card.read_about(tmp_path / "about.json")
+
+
+@pytest.mark.parametrize("ages", ["[5, 1]", "[1]", '"all"', "[-1, 5]"])
+def test_ages_that_cannot_be_are_refused(tmp_path: Path, ages: str) -> None:
+    (tmp_path / "about.json").write_text(f'{{"data": {{}}, "limits": [], "ages_years": {ages}}}', "utf-8")
+    with pytest.raises(TrainingError, match="kermany"):
         card.read_about(tmp_path / "about.json")
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from db.outcomes import ClaimedScan, Deferred, Rejected
 from db.states import Reason
+from pneumowatch.header import Header
 from worker.decode import Away, Decoded, Fetched, Undecoded
-from worker.findings import SHARE_DELAY, judge
+from worker.findings import ANY_AGE, SHARE_DELAY, AgeRule, judge
 
 NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 SETTLE = timedelta(seconds=5)
@@ -81,3 +82,57 @@ def test_a_row_from_a_clock_that_runs_ahead_does_not_wait_for_it() -> None:
 def test_without_settling_nothing_waits() -> None:
     found = judge(replace(SCAN, changed_at=NOW), undecoded(), NOW, timedelta(0))
     assert isinstance(found, Rejected)
+
+
+def test_a_rejected_film_keeps_its_header() -> None:
+    header = Header(study_uid="1.2", modality="CT")
+    found = judge(SCAN, replace(undecoded("not_chest_xray"), header=header), NOW, SETTLE)
+    assert found == Rejected(4, Reason.NOT_CHEST_XRAY, "A sentence.", "ab" * 32, header)
+
+
+CHILDREN = AgeRule((1, 5))
+REJECTING = replace(CHILDREN, reject=True)
+INSIDE = [None, 1.0, 3.5, 5.0, 5.9, 5.999]  # five years and eleven months is five
+OUTSIDE = [0.0, 0.5, 0.999, 6.0, 6.1, 42.0, 130.0]
+
+
+def aged(years: float | None) -> Decoded:
+    return replace(decoded(), header=Header(sop_uid="1.2", age_years=years))
+
+
+@pytest.mark.parametrize("years", INSIDE)
+def test_films_of_ages_that_the_model_knows(years: float | None) -> None:
+    film = aged(years)
+    assert CHILDREN.caution(film.header) is None
+    assert REJECTING.admit(film) is film
+
+
+@pytest.mark.parametrize("years", OUTSIDE)
+def test_films_of_other_ages_are_scored_with_a_caution(years: float) -> None:
+    film = aged(years)
+    assert CHILDREN.caution(film.header) == "age"
+    assert CHILDREN.admit(film) is film
+
+
+@pytest.mark.parametrize("years", OUTSIDE)
+def test_films_of_other_ages_are_rejected_where_that_is_set(years: float) -> None:
+    film = aged(years)
+    refused = REJECTING.admit(film)
+    assert isinstance(refused, Undecoded)
+    found = judge(SCAN, refused, NOW, SETTLE)
+    assert isinstance(found, Rejected)
+    assert (found.reason, found.sha256, found.header) == (Reason.OUTSIDE_AGE, film.sha256, film.header)
+    assert "1 to 5 years" in found.sentence
+    assert f"{years:g} " not in found.sentence.replace("1 to 5", "")
+
+
+@pytest.mark.parametrize("rule", [ANY_AGE, AgeRule(None, reject=True)])
+def test_a_model_that_does_not_say_its_ages_knows_all(rule: AgeRule) -> None:
+    film = aged(90)
+    assert rule.caution(film.header) is None
+    assert rule.admit(film) is film
+
+
+@pytest.mark.parametrize("fetched", [decoded(), undecoded(), Away(4)], ids=lambda one: type(one).__name__)
+def test_what_has_no_age_is_left_as_it_is(fetched: Fetched) -> None:
+    assert REJECTING.admit(fetched) is fetched
