@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumowatch import codecs, dicom_header, voi
-from pneumowatch.errors import FilmRejected
+from pneumowatch.errors import TOO_MUCH_MEMORY, FilmRejected
 from pneumowatch.header import Header
 
 Gray = NDArray[np.uint8]
@@ -105,7 +105,9 @@ def _guarded(work: Any, header: Header) -> Any:
         return work()
     except FilmRejected:
         raise
-    except Exception:  # noqa: BLE001 - RecursionError, MemoryError, struct.error, KeyError, a codec's own, ...
+    except MemoryError:
+        raise FilmRejected("too_large", TOO_MUCH_MEMORY, header) from None
+    except Exception:  # noqa: BLE001 - RecursionError, struct.error, KeyError, a codec's own, ...
         raise FilmRejected("unreadable", "The DICOM object is damaged or incomplete; send it again.", header) from None
 
 

@@ -4,7 +4,11 @@ Whoever catches `PneumowatchError` at an outer edge prints its sentence and noth
 translated where it is called, once. No sentence names a patient, nor a file name that might.
 """
 
+from typing import Final
+
 from pneumowatch.header import Header
+
+TOO_MUCH_MEMORY: Final = "Reading it takes more memory than is allowed."
 
 
 class PneumowatchError(Exception):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pneumowatch import codecs
-from pneumowatch.errors import FilmRejected
+from pneumowatch.errors import TOO_MUCH_MEMORY, FilmRejected
 
 FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "JPEG2000")
 KINDS: Final = "JPEG, JPEG 2000, PNG, TIFF, BMP, GIF or DICOM"  # for people
@@ -43,8 +43,8 @@ def _deep_jpeg(data: bytes, max_pixels: int) -> Image.Image:
         values = codecs.decode(data, height, width, is_rgb=True)
         gray = values if values.ndim == 2 else values @ LUMINANCE
         return Image.fromarray(np.round(gray).astype(np.uint8)) if values.itemsize == 1 else _scale_to_bytes(gray)
-    except Exception:  # noqa: BLE001 - as in _open
-        raise _unreadable() from None
+    except Exception as error:  # noqa: BLE001 - as in _open
+        raise _unreadable(error) from None
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
@@ -52,8 +52,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise FilmRejected("unsupported", f"This is no film of a kind that is read here: {KINDS}.") from None
-    except Exception:  # noqa: BLE001 - a damaged header raises SyntaxError, struct.error, KeyError, ...
-        raise _unreadable() from None
+    except Exception as error:  # noqa: BLE001 - a damaged header raises SyntaxError, struct.error, KeyError, ...
+        raise _unreadable(error) from None
     if image.format == "PNG":
         image = _verified(image, data)
     _check_size(*image.size, max_pixels)
@@ -71,8 +71,8 @@ def _verified(image: Image.Image, data: bytes) -> Image.Image:
     try:
         image.verify()
         return Image.open(io.BytesIO(data), formats=FORMATS)  # verify uses the first one up
-    except Exception:  # noqa: BLE001 - as in _open
-        raise _unreadable() from None
+    except Exception as error:  # noqa: BLE001 - as in _open
+        raise _unreadable(error) from None
 
 
 def _gray(image: Image.Image, side: int) -> Image.Image:
@@ -85,8 +85,8 @@ def _gray(image: Image.Image, side: int) -> Image.Image:
         image = ImageOps.exif_transpose(image)
         gray = _to_gray(image)
         return ImageOps.invert(gray) if negative else gray
-    except Exception:  # noqa: BLE001 - as in _open: a damaged body raises whatever it leads a decoder to
-        raise _unreadable() from None
+    except Exception as error:  # noqa: BLE001 - as in _open: a damaged body raises whatever it leads a decoder to
+        raise _unreadable(error) from None
 
 
 def _is_deep_negative(image: Image.Image) -> bool:
@@ -111,5 +111,7 @@ def _scale_to_bytes(values: NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(np.round((values - low) * (255.0 / span)).astype(np.uint8))
 
 
-def _unreadable() -> FilmRejected:
+def _unreadable(error: Exception) -> FilmRejected:
+    if isinstance(error, MemoryError):
+        return FilmRejected("too_large", TOO_MUCH_MEMORY)
     return FilmRejected("unreadable", "The image is damaged or incomplete; send the film again.")

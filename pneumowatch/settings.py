@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     batch_size: int = Field(default=32, ge=1, le=1024, description="films of one predict, and of one message")
     decoders: int = Field(default=0, ge=0, description="decoding child processes; 0: one a core, eight at most")
     decode_seconds: float = Field(default=30.0, gt=0, description="time bound on reading one film")
+    decode_memory: int = Field(default=4 * 2**30, gt=0, description="bound on the memory of one decoding child, bytes")
     max_bytes: int = Field(default=512 * 2**20, gt=0, description="bound on a film's file size")
     max_pixels: int = Field(default=200_000_000, gt=0, description="bound on width x height of a film")
     outside_age: str = Field(

@@ -13,6 +13,8 @@ KILL: Final = b"kill the decoder"
 EXIT: Final = b"leave the decoder"
 CRASH: Final = b"crash the decoder"
 HANG: Final = b"hang the decoder"
+SLOW: Final = b"be slow: %.2f"  # seconds
+GROW: Final = b"give the decoder 8 GB"
 ONCE: Final = b"kill the decoder once"  # it leaves a mark beside the file
 
 _fetch = decode.fetch  # the real one, as this module is imported before the other is put in its place
@@ -38,6 +40,17 @@ def _obey(errand: Errand) -> None:
         os.abort()
     elif order == HANG:
         time.sleep(600)
+    elif order.startswith(SLOW[:9]):
+        time.sleep(float(order[9:]))
+    elif order == GROW:
+        _hold(8 * 2**30)
     elif order == ONCE and not done.exists():
         done.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hold(count: int) -> None:
+    """Touches so many bytes, a gigabyte at a time, as a decoder does that is led to believe in a vast picture."""
+    held = []
+    for _ in range(count // 2**30):
+        held.append(bytearray(2**30))

@@ -7,9 +7,10 @@ the database.
 import hashlib
 import multiprocessing
 import os
+import resource
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -19,22 +20,24 @@ from typing import Final
 from pebble import ProcessExpired, ProcessPool
 
 from pneumowatch import film, share
-from pneumowatch.errors import FilmRejected, ShareAway
+from pneumowatch.errors import TOO_MUCH_MEMORY, FilmRejected, ShareAway
 from pneumowatch.header import Header
 
 CHUNK: Final = 16  # films of one errand; a message to a child costs as much as a small film (8: 2 % fewer films/s)
 POOLS: Final = 3  # that are lost over a chunk before that is held against its films
+ALARM_SECONDS: Final = 5.0  # within which a child that was due for its alarm has ended
 LOOK_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
 STOPPER: Final = "The image is damaged in a way that stops its decoder."
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a film may cost: bytes, pixels, and seconds of decoding."""
+    """What a film may cost: bytes, pixels, seconds of decoding, and bytes of memory in its child."""
 
     max_bytes: int
     max_pixels: int
     seconds: float
+    memory: int = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class Decoders:
         self._count = count
         self._side = side
         self._bounds = bounds
+        self._slow = f"Reading it took longer than {bounds.seconds:g} seconds."
         self._closed = False
         self._renewal = threading.Lock()
         self._pool = self._new_pool()
@@ -155,7 +159,8 @@ class Decoders:
 
     def _new_pool(self) -> ProcessPool:
         context = multiprocessing.get_context("spawn")
-        return ProcessPool(max_workers=self._count, context=context, initializer=_prepare_child)
+        memory = (self._bounds.memory,)
+        return ProcessPool(self._count, context=context, initializer=_prepare_child, initargs=memory)
 
     def _schedule(self, errands: Sequence[Errand]) -> _Task:
         with self._renewal:
@@ -163,17 +168,22 @@ class Decoders:
                 threading.Thread(target=self._pool.join, name="lost-decoders", daemon=True).start()  # ends the others
                 self._pool = self._new_pool()
             pool = self._pool
-        # the bound is on one film; one slow film in a chunk must not pass for several fast ones, hence the retry below
-        return _Task(pool, pool.schedule(fetch, args=(errands, self._side, self._bounds), timeout=self._bounds.seconds))
+        # pebble's bound, by the wall clock and over all of the errands, is there in case that a child cannot be alarmed
+        seconds = len(errands) * self._bounds.seconds + ALARM_SECONDS
+        arguments = (fetch, errands, self._side, self._bounds)
+        return _Task(pool, pool.schedule(_fetch_under_alarm, args=arguments, timeout=seconds))
 
     def _collect(self, errands: Sequence[Errand], task: _Task, tries: int = POOLS) -> list[Fetched]:
         """A chunk's films; where one of them cost its child, each is tried again by itself to find out which."""
         try:
             return task.result()
         except TimeoutError:
-            reason, sentence = "too_slow", f"Reading it took longer than {self._bounds.seconds:g} seconds."
-        except ProcessExpired:
-            reason, sentence = "unreadable", STOPPER
+            reason, sentence = "too_slow", self._slow
+        except ProcessExpired as end:
+            alarmed = end.exitcode == -signal.SIGALRM
+            reason, sentence = ("too_slow", self._slow) if alarmed else ("unreadable", STOPPER)
+        except MemoryError:
+            reason, sentence = "too_large", TOO_MUCH_MEMORY
         except BrokenProcessPool:
             if tries > 1:
                 return self._collect(errands, self._schedule(errands), tries - 1)
@@ -184,9 +194,29 @@ class Decoders:
         return [fetched for one in alone for fetched in self._collect(one, self._schedule(one))]
 
 
-def _prepare_child() -> None:
+def _fetch_under_alarm(
+    fetch: Callable[[Sequence[Errand], int, Bounds], list[Fetched]],
+    errands: Sequence[Errand],
+    side: int,
+    bounds: Bounds,
+) -> list[Fetched]:
+    """Fetch one after another; a film that takes too long ends this process, by the kernel's monotonic clock and
+    whatever C code it hangs in. `fetch` is handed over, so that a test's reaches the child."""
+    fetched = []
+    for errand in errands:
+        signal.setitimer(signal.ITIMER_REAL, bounds.seconds)
+        fetched += fetch([errand], side, bounds)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return fetched
+
+
+def _prepare_child(memory: int) -> None:
     # Ctrl-C reaches the whole terminal group; the parent decides when its children end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = memory if most == resource.RLIM_INFINITY else min(memory, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, most))  # a child that asks for more is refused: MemoryError
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
 
 

@@ -19,7 +19,7 @@ def classify_files(files: list[Path], settings: Settings, model: Path | None) ->
     """One row a file, in their order: path, state, reason, sentence, probability, flagged, threshold, model_version,
     caution."""
     folder = ModelFolder.read(model) if model else champion(settings.models)
-    bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds)
+    bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
     classifier = Classifier(folder, settings.batch_size)
     age_rule = AgeRule(folder.ages, settings.outside_age == "reject")
     rows = []

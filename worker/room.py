@@ -151,7 +151,7 @@ def open_room(
     """A reading room ready for its first film: children started, model loaded, checked, warm and registered."""
     patient_key = deployment.patient_key(database, settings)
     folder = champion(settings.models)
-    bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds)
+    bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
     decoders = Decoders(settings.decoder_count, folder.side, bounds)
     classifier = Classifier(folder, settings.batch_size, device)
     decoders.warm()

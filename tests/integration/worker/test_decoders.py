@@ -21,7 +21,7 @@ from worker.decode import Away, Bounds, Decoded, Decoders, Errand, Fetched, Unde
 
 SIDE = 64
 SECONDS = 2.0  # bound on one film
-BOUNDS = Bounds(max_bytes=2_000_000, max_pixels=4_000_000, seconds=SECONDS)
+BOUNDS = Bounds(max_bytes=2_000_000, max_pixels=4_000_000, seconds=SECONDS, memory=2**30)
 TESTS = Path(__file__).parents[2]
 
 
@@ -125,6 +125,21 @@ def test_a_film_that_hangs_is_cut_off(disloyal: Decoders, inbox: Path) -> None:
     assert reasons(fetched) == {100: "too_slow"}
     assert sum(isinstance(one, Decoded) for one in fetched) == 12
     assert took < 2 * SECONDS + 15  # once in its chunk, once alone, and children started anew
+
+
+def test_a_slow_film_does_not_use_up_the_time_of_others(disloyal: Decoders, inbox: Path) -> None:
+    """The bound is each film's own: several that are slow, but not too slow, are read in one chunk."""
+    for name in "abc":
+        (inbox / f"{name}-slow").write_bytes(sabotage.SLOW % (SECONDS * 0.6))
+    fetched = disloyal.fetch(errands(inbox, "a-slow", "b-slow", "c-slow"))
+    assert set(reasons(fetched).values()) == {"unsupported"}  # what their content is
+
+
+def test_a_film_that_would_take_all_memory_is_refused_it(disloyal: Decoders, inbox: Path) -> None:
+    (inbox / "a-vast").write_bytes(sabotage.GROW)
+    fetched = disloyal.fetch(errands(inbox))
+    assert reasons(fetched) == {100: "too_large"}
+    assert sum(isinstance(one, Decoded) for one in fetched) == 12
 
 
 def test_the_pool_is_whole_after_all_that(decoders: Decoders, inbox: Path) -> None:
