@@ -90,8 +90,8 @@ def read(data: bytes, max_pixels: int, patient_key: bytes | None) -> tuple[Gray,
         dataset = _parse(data, max_pixels)
         header = _guarded(lambda: dicom_header.describe(dataset, patient_key), Header())
         try:
-            _refuse_other_kinds(dataset)
-            _refuse_sizes(dataset, max_pixels)
+            _guarded(lambda: _refuse_other_kinds(dataset), header)  # values are parsed when they are asked for
+            _guarded(lambda: _refuse_sizes(dataset, max_pixels), header)
             stored, is_luminance = _guarded(lambda: _stored(dataset), header)
             gray = _guarded(lambda: _gray(stored, is_luminance, dataset), header)
         except FilmRejected as fault:

@@ -54,3 +54,17 @@ def _hold(count: int) -> None:
     held = []
     for _ in range(count // 2**30):
         held.append(bytearray(2**30))
+
+
+def main() -> None:
+    """`pneumowatch` with this reader in the place of its own: python tests/sabotage.py up --once ..."""
+    import sabotage  # under its own name, which the children can import
+
+    from pneumowatch.cli import main as command_line
+
+    decode.fetch = sabotage.fetch
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

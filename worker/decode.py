@@ -214,6 +214,8 @@ def _prepare_child(memory: int) -> None:
     # Ctrl-C reaches the whole terminal group; the parent decides when its children end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # C libraries complain there of what they find in a file; nobody but the parent speaks of films
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     bound = memory if most == resource.RLIM_INFINITY else min(memory, most)
     resource.setrlimit(resource.RLIMIT_DATA, (bound, most))  # a child that asks for more is refused: MemoryError
