@@ -113,6 +113,18 @@ def test_another_key_stops_it_and_doctor_says_so(inbox: Path, first: Ended, tmp_
     assert checked(inbox, patient_key_file=other)["verdict"] == "bad"
 
 
+@pytest.mark.parametrize("part", ["watch", "work", "schedule"])
+def test_another_key_stops_every_part(inbox: Path, first: Ended, tmp_path: Path, part: str) -> None:
+    """Before it asks for its broker, which is nowhere here, or loads a model."""
+    (tmp_path / "other.key").write_text("5" * 64)
+    env = environment(
+        inboxes=f"inbox={inbox}", broker_url="redis://127.0.0.1:9/0", patient_key_file=tmp_path / "other.key"
+    )
+    ended = run(part, cwd=inbox.parent, env=env)
+    assert ended.code == 1
+    assert "is not the patient key of this database" in ended.err
+
+
 def test_a_key_that_is_lost_stops_it_and_none_is_made(inbox: Path, first: Ended, tmp_path: Path) -> None:
     file, kept = inbox.parent / "data" / "patient.key", tmp_path / "kept"
     file.rename(kept)

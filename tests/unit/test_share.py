@@ -276,3 +276,37 @@ def test_nothing_in_the_folder_is_changed(root: Path) -> None:
     kept = ("st_mtime_ns", "st_ctime_ns", "st_size", "st_mode")
     assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
     assert stat.S_ISREG(after.st_mode)
+
+
+def test_a_link_put_in_the_place_of_a_folder_in_between_is_never_followed(root: Path, tmp_path: Path) -> None:
+    """Somebody with write access swaps a folder for a link and back, as fast as can be, while films are read."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "film.png").write_bytes(b"outside")
+    ward, hidden, link = root / "ward", root / ".ward", root / ".link"
+    ward.mkdir()
+    (ward / "film.png").write_bytes(b"inside")
+    link.symlink_to(outside)
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            ward.rename(hidden)
+            link.rename(ward)
+            ward.rename(link)
+            hidden.rename(ward)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    seen = set()
+    try:
+        for _ in range(3000):
+            try:
+                seen.add(share.read(root, b"ward/film.png", BOUND).data)
+            except FilmRejected as fault:
+                seen.add(fault.reason.encode())
+    finally:
+        stop.set()
+        swapper.join()
+    assert b"inside" in seen
+    assert seen <= {b"inside", b"vanished", b"not_a_file"}

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from db import arrivals, ledger, scans
 from db.states import Reason, State
+from pneumowatch.header import Header
 
 # fmt: off
 COLUMNS = [
@@ -134,6 +136,17 @@ def test_a_copy_of_a_film_that_was_replaced_before_is_a_case(book: Book) -> None
     copy = read(book, "2", 0.9, sha256=book.row(original)["sha256"])
     assert cases(book) == [(original, "2")]
     assert (book.state(copy), book.row(original)["carried_by"]) == ("duplicate", copy)
+
+
+def test_a_film_replaced_by_itself_under_a_corrected_header_stays_a_case(book: Book) -> None:
+    header = Header(sop_uid="1.2", pixels_sha256="d" * 64)
+    (original,) = book.add(seen("1"))
+    book.finish(book.claimed(), replace(classified(original), header=header))
+    (corrected,) = book.add(seen("1", size=200))
+    assert cases(book) == []  # until it has been read, anything may stand there
+    book.finish(book.claimed(), replace(classified(corrected), header=header))
+    assert (book.state(corrected), book.row(original)["superseded_by"]) == ("duplicate", corrected)
+    assert cases(book) == [(original, "1")]
 
 
 def test_a_verdict_on_a_case_stays_when_its_file_is_replaced(book: Book) -> None:
