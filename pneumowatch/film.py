@@ -48,8 +48,8 @@ def read(data: bytes, side: int, max_pixels: int = MAX_PIXELS, patient_key: byte
         raise FilmRejected("empty", "The file is empty; send the film again.")
     if dicom.is_dicom(data):
         gray, header = dicom.read(data, max_pixels, patient_key)
-        return Film(_square(Image.fromarray(gray), side), header)
-    return Film(_square(images.read(data, side, max_pixels), side))
+        return _film(Image.fromarray(gray), side, header)
+    return _film(images.read(data, side, max_pixels), side)
 
 
 def decode(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -57,5 +57,8 @@ def decode(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
     return read(data, side, max_pixels).pixels
 
 
-def _square(gray: Image.Image, side: int) -> Pixels:
-    return np.asarray(gray.resize((side, side), Image.Resampling.BILINEAR))
+def _film(gray: Image.Image, side: int, header: Header | None = None) -> Film:
+    pixels = np.asarray(gray.resize((side, side), Image.Resampling.BILINEAR))
+    if pixels.min() == pixels.max():  # nothing exposed, or all of it transparent
+        raise FilmRejected("no_pixels", "The picture is one gray all over; send the film itself.", header)
+    return Film(pixels, header)

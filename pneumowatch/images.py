@@ -2,7 +2,8 @@
 
 import io
 import warnings
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,26 @@ from pneumowatch.errors import TOO_MUCH_MEMORY, FilmRejected
 
 FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "JPEG2000")
 KINDS: Final = "JPEG, JPEG 2000, PNG, TIFF, BMP, GIF or DICOM"  # for people
+BEGINNINGS: Final = (
+    codecs.START, codecs.START_2000, codecs.BOX_2000, b"\x89PNG\r\n\x1a\n", b"GIF8",
+    b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
+)  # fmt: skip
+SMALLEST_SIDE: Final = 32  # pixels; thumbnails and icons show no lung that could be read
+DAMAGED: Final = "The image is damaged"
 DEEP: Final = ("I", "F")  # how Pillow's modes of more than 8 bits begin
 LUMINANCE: Final = np.array([0.299, 0.587, 0.114])  # of red, green and blue, ITU-R 601-2
+BAND: Final = 2**20  # pixels that are scaled at a time
+PNG_BITS, PNG_COLOUR = 24, 25  # where a PNG's bits a sample and its colour type stand
+PNG_GRAY: Final = 0
+SAMPLES_2000: Final = 42  # where, after its start, a JPEG 2000 codestream has the bits of its first component, less one
+TIFF_BITS: Final = 258
 TIFF_PHOTOMETRIC: Final = 262  # the tag that says what zero means
 TIFF_WHITE_IS_ZERO: Final = 0
+TIFF_PLANAR: Final = 284  # the tag that says whether one component stands after another
+TIFF_PLANES: Final = 2
+TIFF_SAMPLE_FORMAT: Final = 339
+TIFF_UNSIGNED: Final = (1,)
+ORIENTATION: Final = 0x0112  # the EXIF tag
 
 # Our own bound, checked before a pixel is decoded, replaces Pillow's: that one only warns below twice its value.
 Image.MAX_IMAGE_PIXELS = None
@@ -32,7 +49,7 @@ def read(data: bytes, side: int, max_pixels: int) -> Image.Image:
         warnings.simplefilter("ignore")  # odd metadata is common in films and changes no pixel
         if codecs.is_deep_jpeg(data):
             return _deep_jpeg(data, max_pixels)
-        return _gray(_open(data, max_pixels), side)
+        return _gray(_open(data, max_pixels), data, side)
 
 
 def _deep_jpeg(data: bytes, max_pixels: int) -> Image.Image:
@@ -41,8 +58,9 @@ def _deep_jpeg(data: bytes, max_pixels: int) -> Image.Image:
     _check_size(width, height, max_pixels)
     try:
         values = codecs.decode(data, height, width, is_rgb=True)
-        gray = values if values.ndim == 2 else values @ LUMINANCE
-        return Image.fromarray(np.round(gray).astype(np.uint8)) if values.itemsize == 1 else _scale_to_bytes(gray)
+        if values.itemsize > 1:
+            return _scale_to_bytes(values)
+        return Image.fromarray(values if values.ndim == 2 else np.round(values @ LUMINANCE).astype(np.uint8))
     except Exception as error:  # noqa: BLE001 - as in _open
         raise _unreadable(error) from None
 
@@ -51,6 +69,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
+        if data.startswith(BEGINNINGS):
+            raise FilmRejected("unreadable", f"{DAMAGED} or of a rare kind; save it anew and send it again.") from None
         raise FilmRejected("unsupported", f"This is no film of a kind that is read here: {KINDS}.") from None
     except Exception as error:  # noqa: BLE001 - a damaged header raises SyntaxError, struct.error, KeyError, ...
         raise _unreadable(error) from None
@@ -61,6 +81,10 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if min(width, height) < SMALLEST_SIDE:
+        raise FilmRejected(
+            "no_pixels", f"The picture has {width} x {height} pixels, a thumbnail; send the film itself."
+        )
     if width * height > max_pixels:
         raise FilmRejected("too_large", f"The film has {width} x {height} pixels; at most {max_pixels:,} are read.")
 
@@ -75,18 +99,51 @@ def _verified(image: Image.Image, data: bytes) -> Image.Image:
         raise _unreadable(error) from None
 
 
-def _gray(image: Image.Image, side: int) -> Image.Image:
+def _gray(image: Image.Image, data: bytes, side: int) -> Image.Image:
     negative = _is_deep_negative(image)
     try:
-        if image.format in ("JPEG", "MPO"):
-            # libjpeg decodes at 1/2, 1/4 or 1/8, the smallest that still covers the square, and to gray at once
-            image.draft("L", (side, side))
-        image.load()
-        image = ImageOps.exif_transpose(image)
-        gray = _to_gray(image)
+        if _is_beyond_pillow(image, data):
+            gray = _turned(_scale_to_bytes(_whole_values(image, data)), image)
+        else:
+            if image.format == "JPEG":
+                # libjpeg decodes at 1/2, 1/4 or 1/8, the smallest that still covers the square, and to gray at once
+                image.draft("L", (side, side))
+            image.load()
+            gray = _to_gray(ImageOps.exif_transpose(image))
         return ImageOps.invert(gray) if negative else gray
     except Exception as error:  # noqa: BLE001 - as in _open: a damaged body raises whatever it leads a decoder to
         raise _unreadable(error) from None
+
+
+def _is_beyond_pillow(image: Image.Image, data: bytes) -> bool:
+    """Whether Pillow would clip the values: it gives the upper 8 bits of colour, or gray with alpha, that has more (a
+    film that uses 12 of 16 would be black), and unsigned 32 bits as signed."""
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(TIFF_BITS, (1,))  # type: ignore[attr-defined]
+        unsigned = image.tag_v2.get(TIFF_SAMPLE_FORMAT, TIFF_UNSIGNED) == TIFF_UNSIGNED  # type: ignore[attr-defined]
+        return max(bits) > 8 and (not image.mode.startswith(DEEP) or (unsigned and bits == (32,)))
+    if image.mode.startswith(DEEP):
+        return False
+    if image.format == "PNG":
+        return data[PNG_BITS] == 16 and data[PNG_COLOUR] != PNG_GRAY
+    return image.format == "JPEG2000" and data[data.index(codecs.START_2000) + SAMPLES_2000] & 0x7F >= 8
+
+
+def _whole_values(image: Image.Image, data: bytes) -> codecs.Values:
+    """All bits of what Pillow would clip: (height, width), or with samples behind it."""
+    import imagecodecs  # late, as in codecs
+
+    if image.format == "TIFF":
+        values = imagecodecs.tiff_decode(data)
+        in_planes = values.ndim == 3 and image.tag_v2.get(TIFF_PLANAR) == TIFF_PLANES  # type: ignore[attr-defined]
+        return np.moveaxis(values, 0, -1) if in_planes else values
+    return imagecodecs.png_decode(data) if image.format == "PNG" else imagecodecs.jpeg2k_decode(data)
+
+
+def _turned(gray: Image.Image, original: Image.Image) -> Image.Image:
+    """As the original's EXIF orientation says."""
+    gray.getexif()[ORIENTATION] = original.getexif().get(ORIENTATION, 1)
+    return ImageOps.exif_transpose(gray)
 
 
 def _is_deep_negative(image: Image.Image) -> bool:
@@ -97,21 +154,38 @@ def _is_deep_negative(image: Image.Image) -> bool:
 
 def _to_gray(image: Image.Image) -> Image.Image:
     if image.mode.startswith(DEEP):
-        return _scale_to_bytes(np.asarray(image, dtype=np.float64))
+        return _scale_to_bytes(np.asarray(image))
     if image.has_transparency_data:  # what does not show is black, like the padding of a DICOM film
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     return image if image.mode == "L" else image.convert("L")
 
 
-def _scale_to_bytes(values: NDArray[np.float64]) -> Image.Image:
-    low, high = float(values.min()), float(values.max())
+def _scale_to_bytes(values: NDArray[Any]) -> Image.Image:
+    """Values of any type, (height, width) or with samples behind it, from the film's own minimum and maximum to 0 and
+    255. In bands: whole in floating point they would be many times the film."""
+    ranges = [(band.min(), band.max()) for band in _bands(values)]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     if not np.isfinite([low, high]).all():
         raise ValueError("pixels that are no numbers")
     span = (high - low) or 1.0
-    return Image.fromarray(np.round((values - low) * (255.0 / span)).astype(np.uint8))
+    return Image.fromarray(
+        np.concatenate([np.round((band - low) * (255.0 / span)).astype(np.uint8) for band in _bands(values)])
+    )
+
+
+def _bands(values: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    """The gray values, some rows at a time: colour as its luminance; what does not show is black."""
+    rows = max(1, BAND // values.shape[1])
+    for top in range(0, len(values), rows):
+        band = values[top : top + rows].astype(np.float64)
+        if band.ndim == 2:
+            yield band
+            continue
+        gray = band[..., :3] @ LUMINANCE if band.shape[-1] > 2 else band[..., 0]
+        yield gray * (band[..., -1] / np.iinfo(values.dtype).max) if band.shape[-1] in (2, 4) else gray
 
 
 def _unreadable(error: Exception) -> FilmRejected:
     if isinstance(error, MemoryError):
         return FilmRejected("too_large", TOO_MUCH_MEMORY)
-    return FilmRejected("unreadable", "The image is damaged or incomplete; send the film again.")
+    return FilmRejected("unreadable", f"{DAMAGED} or incomplete; send the film again.")

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from formats import by_hand
 from formats.dicom_films import FILM, over_range
 from formats.refused import Refused
 from pneumowatch import images
@@ -21,6 +21,8 @@ from pneumowatch.phantom import phantom
 WHOLE: Final = 4096  # a side larger than the films', so that nothing is reduced
 DEEP: Final = FILM.astype(np.uint16) * 257
 SPREAD: Final = over_range(FILM)  # what is shown of more than 8 bits
+TWELVE: Final = DEEP >> 4
+WIDTH, HEIGHT = FILM.shape[1], FILM.shape[0]
 # phantom(5, True, 48, 36) by `cjpeg -arithmetic -quality 90`: no Python package writes arithmetic coding
 ARITHMETIC: Final = """
 /9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsLEBYQERMUFRUVDA8XGBYU
@@ -67,17 +69,27 @@ def portable_network_graphics() -> Iterator[Case]:
     behind = np.where(half == 0, 0, FILM)
     rgb = np.stack([FILM, np.roll(FILM, 7, 1), 255 - FILM], -1)
     yield Case("PNG", "8 bit", saved(gray, "PNG"), FILM)
-    yield Case("PNG", "8 bit, interlaced", interlaced(FILM), FILM)
+    yield Case("PNG", "8 bit, interlaced", by_hand.interlaced(FILM), FILM)
     yield Case("PNG", "16 bit", saved(Image.fromarray(DEEP), "PNG"), SPREAD)
     quarter = Image.fromarray((DEEP // 4 + 1000).astype(np.uint16))
     yield Case("PNG", "16 bit, of which a quarter is used", saved(quarter, "PNG"), SPREAD)
     yield Case("PNG", "1 bit", saved(two.convert("1"), "PNG"), np.asarray(two))
+    for bits in (2, 4):
+        levels = FILM >> (8 - bits)
+        rows = by_hand.packed(levels, bits)
+        yield Case("PNG", f"{bits} bit", by_hand.png(rows, WIDTH, bits, 0), levels * (255 // (2**bits - 1)))
     yield Case("PNG", "palette", saved(Image.fromarray(FILM // 16 * 16).convert("P"), "PNG"), FILM // 16 * 16)
     yield Case("PNG", "colour", saved(Image.fromarray(rgb), "PNG"), np.asarray(Image.fromarray(rgb).convert("L")))
     alpha = Image.merge("LA", (gray, Image.fromarray(half)))
     yield Case("PNG", "gray with alpha: what does not show is black", saved(alpha, "PNG"), behind)
     whole = Image.merge("RGBA", (gray, gray, gray, Image.fromarray(half)))
     yield Case("PNG", "colour with alpha", saved(whole, "PNG"), behind)
+    yield Case("PNG", "16 bit, colour", imagecodecs.png_encode(colour(DEEP)), SPREAD)
+    yield Case(
+        "PNG", "16 bit, colour, of which 12 are used", imagecodecs.png_encode(colour(TWELVE)), over_range(TWELVE)
+    )
+    veiled = np.dstack([DEEP, half.astype(np.uint16) * 257])
+    yield Case("PNG", "16 bit, gray with alpha", imagecodecs.png_encode(veiled), over_range(behind))
     frames = {"save_all": True, "append_images": [Image.fromarray(255 - FILM)]}
     yield Case("PNG", "animated: the first picture", saved(gray, "PNG", **frames), FILM)
 
@@ -99,7 +111,30 @@ def tagged() -> Iterator[Case]:
     pages = {"save_all": True, "append_images": [Image.fromarray(255 - FILM)]}
     yield Case("TIFF", "several pages: the first", saved(gray, "TIFF", **pages), FILM)
     yield Case("TIFF", "BigTIFF", saved(gray, "TIFF", big_tiff=True), FILM)
+    yield from tagged_by_hand()
     yield Case("TIFF", "CMYK", saved(Image.merge("CMYK", [Image.new("L", gray.size)] * 3 + [black()]), "TIFF"), FILM)
+
+
+def tagged_by_hand() -> Iterator[Case]:
+    def tiff(values: NDArray[Any], bits: int, **tags: int) -> bytes:
+        samples = 1 if values.ndim == 2 else values.shape[-1]
+        planes = list(np.moveaxis(values, -1, 0)) if tags.get("planar") == 2 else [values]
+        return by_hand.tiff(WIDTH, HEIGHT, [plane.tobytes() for plane in planes], (bits,) * samples, **tags)
+
+    yield Case(
+        "TIFF", "4 bit", by_hand.tiff(WIDTH, HEIGHT, [b"".join(by_hand.packed(FILM >> 4, 4))], (4,)), FILM // 16 * 17
+    )
+    yield Case("TIFF", "16 bit, signed", tiff((DEEP.astype(np.int32) - 32768).astype("<i2"), 16, sample=2), SPREAD)
+    yield Case("TIFF", "32 bit", tiff(DEEP.astype("<u4") * 65537, 32), SPREAD)
+    yield Case("TIFF", "32 bit, signed", tiff(DEEP.astype("<i4") - 40_000, 32, sample=2), SPREAD)
+    yield Case("TIFF", "colour, one plane after another", tiff(colour(FILM), 8, planar=2), FILM)
+    yield Case("TIFF", "16 bit, colour", tiff(colour(DEEP), 16), SPREAD)
+    yield Case("TIFF", "16 bit, colour, one plane after another", tiff(colour(DEEP), 16, planar=2), SPREAD)
+    yield Case("TIFF", "16 bit, colour, of which 12 are used", tiff(colour(TWELVE), 16), over_range(TWELVE))
+    tiles = by_hand.tiles(FILM, 32)
+    yield Case("TIFF", "in tiles", by_hand.tiff(WIDTH, HEIGHT, tiles, tile=32), FILM)
+    deflated = [zlib.compress(tile) for tile in tiles]
+    yield Case("TIFF", "in tiles, deflate", by_hand.tiff(WIDTH, HEIGHT, deflated, tile=32, compression=8), FILM)
 
 
 def joint_photographic() -> Iterator[Case]:
@@ -128,12 +163,25 @@ def joint_photographic() -> Iterator[Case]:
         yield Case(
             "JPEG 2000", f"16 bit, {name}", imagecodecs.jpeg2k_encode(DEEP, codecformat=form, reversible=True), SPREAD
         )
+    deep = imagecodecs.jpeg2k_encode(colour(TWELVE), codecformat="jp2", reversible=True)
+    yield Case("JPEG 2000", "16 bit, colour, of which 12 are used", deep, over_range(TWELVE))
 
 
 def others() -> Iterator[Case]:
     gray = Image.fromarray(FILM)
     yield Case("BMP", "8 bit", saved(gray, "BMP"), FILM)
     yield Case("BMP", "24 bit", saved(gray.convert("RGB"), "BMP"), FILM)
+    two = Image.fromarray(((FILM > 90) * 255).astype(np.uint8))
+    yield Case("BMP", "1 bit", saved(two.convert("1"), "BMP"), np.asarray(two))
+    four = b"".join(row.ljust(-(-len(row) // 4) * 4, b"\0") for row in by_hand.packed(FILM[::-1] >> 4, 4))
+    yield Case("BMP", "4 bit", by_hand.bmp(WIDTH, HEIGHT, 4, four), FILM // 16 * 17)
+    yield Case("BMP", "8 bit, run lengths", by_hand.bmp(WIDTH, HEIGHT, 8, by_hand.run_lengths(FILM), 1), FILM)
+    rows = np.pad(FILM, ((0, 0), (0, -WIDTH % 4))).tobytes()
+    yield Case("BMP", "8 bit, from top to bottom", by_hand.bmp(WIDTH, -HEIGHT, 8, rows), FILM)
+    parts = FILM[::-1].astype("<u2")
+    short = (parts >> 3 << 11 | parts >> 2 << 5 | parts >> 3).tobytes()
+    data = by_hand.bmp(WIDTH, HEIGHT, 16, short, 3, (0xF800, 0x07E0, 0x001F))
+    yield Case("BMP", "16 bit (5, 6 and 5)", data, FILM.astype(int) >> 2 << 2, 6)
     yield Case("GIF", "palette", saved(gray, "GIF"), FILM)
     frames = {"save_all": True, "append_images": [Image.fromarray(255 - FILM)]}
     yield Case("GIF", "animated: the first picture", saved(gray, "GIF", **frames), FILM)
@@ -150,7 +198,18 @@ def refused() -> Iterator[Refused]:
         yield Refused(f"half of a {kind}", data[: len(data) // 2], "unreadable")
     half = imagecodecs.jpeg2k_encode(FILM, codecformat="j2k", reversible=True)
     yield Refused("half of a JPEG 2000", half[: len(half) // 2], "unreadable")
-    yield Refused("a PNG of 60,000 x 60,000 pixels", bomb(60_000), "too_large")
+    yield Refused("a picture that is one gray all over", saved(Image.new("L", (300, 200), 77), "PNG"), "no_pixels")
+    nothing = Image.merge("LA", (gray, Image.new("L", gray.size)))
+    yield Refused("a picture of which nothing shows", saved(nothing, "PNG"), "no_pixels")
+    yield Refused("a thumbnail, below 32 pixels a side", saved(gray.resize((40, 31)), "JPEG"), "no_pixels")
+    float64 = by_hand.tiff(WIDTH, HEIGHT, [FILM.astype("<f8").tobytes()], (64,), sample=3)
+    yield Refused("a TIFF of 64-bit floating point", float64, "unreadable")
+    yield Refused("a PNG of 60,000 x 60,000 pixels", by_hand.bomb(60_000), "too_large")
+
+
+def colour(levels: NDArray[Any]) -> NDArray[Any]:
+    """The same gray levels as red, green and blue."""
+    return np.dstack([levels] * 3)
 
 
 def black() -> Image.Image:
@@ -168,31 +227,3 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-def interlaced(gray: NDArray[np.uint8]) -> bytes:
-    """Adam7, which Pillow reads but does not write."""
-    rows = []
-    for top, left, down, right in (
-        (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1),
-    ):  # fmt: skip
-        part = gray[top::down, left::right]
-        rows += [b"\0" + row.tobytes() for row in part] if part.size else []
-    head = struct.pack(">IIBBBBB", gray.shape[1], gray.shape[0], 8, 0, 0, 0, 1)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(b"".join(rows)))
-        + chunk(b"IEND", b"")
-    )
-
-
-def bomb(side: int) -> bytes:
-    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
-    )
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
