@@ -2,7 +2,7 @@
 
     (new) ------> queued ------> running ------> classified    has a prediction
                     ^  ^            |  |  |-----> rejected      has none: a reason and one sentence
-                    |  |            |  |--------> duplicate     same bytes as a classified scan
+                    |  |            |  |--------> duplicate     same film as a classified scan
                     |  |            |-----------> failed        killed its worker, alone, max_attempts times
                     |  |--deferred--|  lease expired, share away, file not complete yet, worker draining
                     |--requeue-- failed, rejected

@@ -55,8 +55,16 @@ def _age(dataset: Any) -> float | None:
         taken = next(filter(None, (_date(dataset, keyword) for keyword in DATES)), None)
         if born is None or taken is None:
             return None
-        years = (taken - born).days / A_YEAR["D"]
+        years = _years(born, taken)
     return round(years, 3) if 0 <= years <= OLDEST else None
+
+
+def _years(born: date, taken: date) -> float:
+    """Completed years, and the part of the next: whole on each birthday, as ages are counted."""
+    had = (taken.month, taken.day) >= (born.month, born.day)
+    whole = taken.year - born.year - (not had)
+    last = date(born.year + whole, 3, 1) if (born.month, born.day) == (2, 29) else born.replace(year=born.year + whole)
+    return whole + max((taken - last).days, 0) / 366
 
 
 def _date(dataset: Any, keyword: str) -> date | None:

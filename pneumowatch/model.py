@@ -24,9 +24,9 @@ REFERENCE: Final = "reference.npz"  # `films` uint8 (n, side, side, 1) and `prob
 ALLOWED_LAYERS: Final = frozenset(
     {
         "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense",
-        "DepthwiseConv2D", "Dropout", "Flatten", "Functional", "GlobalAveragePooling2D", "InputLayer", "MaxPooling2D",
-        "Multiply", "ReLU", "Rescaling", "Reshape", "Resizing", "SeparableConv2D", "Sequential", "SpatialDropout2D",
-        "ZeroPadding2D",
+        "DepthwiseConv2D", "Dropout", "Flatten", "Functional", "GlobalAveragePooling2D", "InputLayer",
+        "LayerNormalization", "MaxPooling2D", "Multiply", "ReLU", "Rescaling", "Reshape", "Resizing",
+        "SeparableConv2D", "Sequential", "SpatialDropout2D", "ZeroPadding2D",
     }
 )  # fmt: skip
 # What else Keras serialises as a class beside layers: none of these carries code.

@@ -1,6 +1,7 @@
 """Every knob of a training run. A card records all of them, so a run can be repeated from its card."""
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -11,10 +12,39 @@ class Knobs:
     loss: str = "binary_crossentropy"
     optimizer: str = "rmsprop"
     learning_rate: float = 1e-4
+    schedule: str = "constant"  # or cosine: up within a twentieth of the run, then down to nothing
+    weight_decay: float = 0.0
+    averaged: float = 0.0  # share of the old weights in each step's running mean, which is what is kept; 0: the last
     batch: int = 20  # films
     steps: int = 100  # batches in an epoch; films go on from one epoch to the next, so an epoch need not see them all
     epochs: int = 30  # the last epoch's weights are kept, as the notebook did
-    seed: int = (
-        1  # of weights, order of films and dropout; other machines and thread counts still differ in last digits
-    )
+    augmented: bool = False  # as trainer.augment says
+    mixup: float = 0.0  # how far films are blended with others
+    smoothing: float = 0.0  # of the labels, towards not knowing
+    calibrated: bool = False  # by one temperature, on the validation patients
+    seed: int = 1  # of weights, films and chance; other machines and thread counts still differ in last digits
     target_sensitivity: float = 0.97  # share of the validation patients' ill films that the threshold has to flag
+
+
+NOTEBOOK: Final = Knobs()
+PRESETS: Final = {
+    "compact": Knobs(
+        network="compact",
+        optimizer="adamw",
+        learning_rate=2e-3,
+        schedule="cosine",
+        weight_decay=1e-3,
+        averaged=0.998,
+        batch=32,
+        steps=115,
+        epochs=80,
+        augmented=True,
+        mixup=0.2,
+        smoothing=0.04,
+        calibrated=True,
+        target_sensitivity=0.98,
+    ),
+    "dense": Knobs(network="dense", optimizer="sgd", learning_rate=1e-2),
+    "cnn": Knobs(network="cnn"),
+    "cnn_dropout": NOTEBOOK,
+}

@@ -3,19 +3,24 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pneumowatch.errors import TrainingError
+from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
 from trainer import card, dataset, networks, store
+from trainer.augment import Augmentation, augment, mixed
 from trainer.dataset import Examples, LeftOut
 from trainer.evaluate import Figure, figures, threshold_for
 from trainer.knobs import Knobs
 
 PREDICT_BATCH: Final = 64  # films; a matter of speed and memory only
+TEMPERATURES: Final = np.geomspace(0.2, 5, 161)
+EDGE: Final = 1e-6  # probabilities nearer to certainty have no logit worth fitting
 
 
 @dataclass(frozen=True)
@@ -78,24 +83,68 @@ def fit(learn: Examples, validation: Examples, knobs: Knobs, watch: Callable[[St
     keras = networks.load_keras()
     keras.utils.set_random_seed(knobs.seed)
     model = networks.build(knobs.network)
-    optimizer = keras.optimizers.get({"class_name": knobs.optimizer, "config": {"learning_rate": knobs.learning_rate}})
+    optimizer = _optimizer(keras, knobs)
     model.compile(optimizer=optimizer, loss=knobs.loss)
-    batches = shuffled_batches(len(learn), knobs.batch, knobs.seed)
+    batches = lessons(learn, knobs)
     at = Standing(0, 0, np.nan)
     for epoch in range(1, knobs.epochs + 1):
         losses: list[float] = []
         for step in range(1, knobs.steps + 1):
-            chosen = next(batches)
+            films, labels = next(batches)
             model.reset_metrics()  # or some versions of Keras return the mean of all steps instead of this one's loss
-            losses.append(float(model.train_on_batch(learn.pixels[chosen], learn.labels[chosen, np.newaxis])))
+            losses.append(float(model.train_on_batch(films, labels[:, np.newaxis])))
             at = replace(at, epoch=epoch, step=step, loss=float(np.mean(losses)))
             watch(at)
         unseen, accuracy = _loss_and_accuracy(validation.labels, probabilities(model, validation))
         at = replace(at, validation_loss=unseen, validation_accuracy=accuracy)
         watch(at)
+    if knobs.averaged:
+        optimizer.finalize_variable_values(model.trainable_variables)
     bare = networks.build(knobs.network)
     bare.set_weights(model.get_weights())
+    if knobs.calibrated:
+        calibrate(bare, validation)
     return bare
+
+
+def lessons(learn: Examples, knobs: Knobs) -> Iterator[tuple[Pixels, NDArray[np.float32]]]:
+    """Batches of films with what is to be said of them, for ever."""
+    rng = np.random.default_rng([knobs.seed, 1])
+    for chosen in shuffled_batches(len(learn), knobs.batch, knobs.seed):
+        films, labels = learn.pixels[chosen], learn.labels[chosen]
+        if knobs.augmented:
+            films = augment(films, Augmentation(), rng)
+        if knobs.mixup:
+            films, labels = mixed(films, labels, knobs.mixup, rng)
+        yield films, labels + knobs.smoothing * (0.5 - labels)
+
+
+def calibrate(model: Any, validation: Examples) -> float:
+    """Divide the network's logits by the temperature under which it is least surprised by the validation patients
+    (Guo et al., 2017), in its last weights. Returns the temperature."""
+    said = np.clip(probabilities(model, validation), EDGE, 1 - EDGE)
+    logits, ill = np.log(said / (1 - said)), validation.labels
+    surprise = [np.logaddexp(0, np.where(ill == 1, -logits, logits) / heat).mean() for heat in TEMPERATURES]
+    heat = float(TEMPERATURES[int(np.argmin(surprise))])
+    last = model.get_layer(networks.LAST)
+    last.set_weights([weights / heat for weights in last.get_weights()])
+    return heat
+
+
+def _optimizer(keras: ModuleType, knobs: Knobs) -> Any:
+    rate: Any = knobs.learning_rate
+    if knobs.schedule == "cosine":
+        steps = knobs.epochs * knobs.steps
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 100, max(steps - steps // 20, 1), warmup_target=rate, warmup_steps=steps // 20
+        )
+    config: dict[str, Any] = {"learning_rate": rate}
+    if knobs.weight_decay:
+        config["weight_decay"] = knobs.weight_decay
+    if knobs.averaged:
+        config |= {"use_ema": True, "ema_momentum": knobs.averaged}
+    optimizer = {"rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}
+    return optimizer[knobs.optimizer](**config)
 
 
 def shuffled_batches(films: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
-from trainer.knobs import Knobs
+from trainer.knobs import PRESETS, Knobs
 
 if TYPE_CHECKING:
     from trainer.train import Standing, Trained
@@ -21,10 +22,10 @@ TABLES: Final = {"test": "Test patients", "test_full_size": "Test patients, full
 def train(
     data: Annotated[Path, typer.Argument(help="Labelled films, in sub-folders NORMAL and PNEUMONIA.")],
     out: Annotated[Path, typer.Argument(help="Where the model's folder, named by its version, appears.")],
-    network: Annotated[str, typer.Option(help="Which network.")] = Knobs.network,
-    epochs: Annotated[int, typer.Option(min=1, help="The weights of the last one are kept.")] = Knobs.epochs,
-    steps: Annotated[int, typer.Option(min=1, help=f"Batches of {Knobs.batch} films in an epoch.")] = Knobs.steps,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order of films and dropout.")] = Knobs.seed,
+    network: Annotated[str, typer.Option(help=f"Which network: {', '.join(PRESETS)}.")] = "compact",
+    epochs: Annotated[int | None, typer.Option(min=1, help="How many (default: the network's own).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Batches in an epoch (default: its own).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, films and chance.")] = Knobs.seed,
     also: Annotated[
         Path | None, typer.Option(help="A second such folder; its films of test patients are evaluated as well.")
     ] = None,
@@ -44,7 +45,10 @@ def train(
     """
     from trainer import train as school
 
-    knobs = replace(Knobs(), network=network, epochs=epochs, steps=steps, seed=seed)
+    if network not in PRESETS:
+        raise TrainingError(f"There is no network {network!r}; there is {', '.join(PRESETS)}.")
+    preset = PRESETS[network]
+    knobs = replace(preset, seed=seed, epochs=epochs or preset.epochs, steps=steps or preset.steps)
     with _progress_bar(knobs) as watch:
         trained = school.train(data, out, knobs, also, about, watch)
     _report(trained, json)

@@ -116,6 +116,9 @@ def test_without_a_secret_the_patient_is_dropped() -> None:
         ({"PatientAge": "026W"}, 0.498),
         ({"PatientAge": "010D"}, 0.027),
         ({"PatientAge": None, "PatientBirthDate": "20200506"}, 4.0),
+        ({"PatientAge": None, "PatientBirthDate": "20230506"}, 1.0),  # a birthday
+        ({"PatientAge": None, "PatientBirthDate": "20180507"}, 5.997),  # the day before one
+        ({"PatientAge": None, "PatientBirthDate": "20200229"}, 4.18),
         ({"PatientAge": "xxxY", "PatientBirthDate": "2020.05.06"}, 4.0),
         ({"PatientAge": None, "PatientBirthDate": "20250101"}, None),  # born after the film
         ({"PatientAge": "900Y"}, None),

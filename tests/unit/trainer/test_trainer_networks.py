@@ -47,6 +47,31 @@ def test_a_network_takes_bytes_and_gives_probabilities(name: str) -> None:
     assert {type(layer).__name__ for layer in model.layers} <= ALLOWED_LAYERS
 
 
+def test_the_notebooks_other_networks() -> None:
+    dense, cnn = networks.build("dense"), networks.build("cnn")
+    assert [layer.units for layer in dense.layers if type(layer).__name__ == "Dense"] == [16, 12, 6, 1]
+    assert cnn.count_params() == networks.build("cnn_dropout").count_params()
+    assert "SpatialDropout2D" not in {type(layer).__name__ for layer in cnn.layers}
+
+
+def test_the_compact_networks_map_is_what_its_probability_is_made_of() -> None:
+    keras = networks.load_keras()
+    model = networks.build("compact")
+    evidence = keras.Model(model.inputs, model.get_layer(networks.LAST).output)
+    films = np.random.default_rng(1).integers(0, 256, (3, 160, 160, 1), np.uint8)
+    where = evidence.predict(films, verbose=0)
+    assert where.shape == (3, 10, 10, 1)
+    expected = 1 / (1 + np.exp(-where.mean(axis=(1, 2, 3))))
+    np.testing.assert_allclose(model.predict(films, verbose=0)[:, 0], expected, atol=1e-6)
+
+
+def test_the_compact_network_looks_past_exposure() -> None:
+    model = networks.build("compact")
+    films = np.random.default_rng(1).integers(60, 120, (3, 160, 160, 1), np.uint8)
+    brighter = (films.astype(int) * 2 - 20).astype(np.uint8)
+    np.testing.assert_allclose(model.predict(films, verbose=0), model.predict(brighter, verbose=0), atol=1e-3)
+
+
 def test_the_preprocessing_is_inside() -> None:
     keras = networks.load_keras()
     model = networks.build("cnn_dropout")
@@ -58,7 +83,7 @@ def test_the_preprocessing_is_inside() -> None:
 
 
 def test_an_unknown_network_is_named_with_those_there_are() -> None:
-    with pytest.raises(TrainingError, match=r"'resnet'; there is cnn_dropout"):
+    with pytest.raises(TrainingError, match=r"'resnet'; there is cnn, cnn_dropout, compact, dense"):
         networks.build("resnet")
 
 

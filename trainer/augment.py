@@ -1,0 +1,130 @@
+"""Films as other scanners, exposures and hands would have made them: what a network must learn to look past.
+
+Everything is drawn from one generator, so that a run can be repeated. Only the geometry needs Keras' operations, on
+whatever backend; the rest is NumPy.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumowatch.film import Pixels
+from trainer.networks import load_keras
+
+Floats = NDArray[np.float32]
+
+WHITE: Final = 255.0
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a film may be changed, each in both directions."""
+
+    degrees: float = 12.0  # of rotation
+    zoom: float = 0.18
+    aspect: float = 0.12  # of width to height: films of any shape are squashed to the square
+    shear: float = 0.08
+    shift: float = 0.09  # of the side
+    flip: bool = True  # hearts on the right are rare, but lungs are alike
+    gamma: float = 0.6  # of its logarithm
+    contrast: float = 0.35  # of its logarithm
+    brightness: float = 0.15  # of white
+    softness: float = 0.8  # half of the films: blurred, or sharpened, up to this share
+    noise: float = 0.04  # standard deviation, of white
+    borders: float = 0.15  # of the side, black, one quarter of the films
+    patches: float = 0.3  # of the side, of one gray, half of the films
+
+
+def augment(films: Pixels, how: Augmentation, rng: np.random.Generator) -> Pixels:
+    """Each film (n, side, side, 1) changed in its own way; uint8, like real ones."""
+    x = _moved(films.astype(np.float32) / WHITE, how, rng)
+    x = _softened(x, how, rng)
+    x = _exposed(x, how, rng)
+    x += rng.standard_normal(x.shape, np.float32) * _draw(rng, len(x), 0, how.noise)
+    _cover(x, how, rng)
+    return np.round(np.clip(x, 0, 1) * WHITE).astype(np.uint8)
+
+
+def _draw(rng: np.random.Generator, count: int, low: float, high: float) -> Floats:
+    """One value a film, to be broadcast over its pixels."""
+    return rng.uniform(low, high, (count, 1, 1, 1)).astype(np.float32)
+
+
+def _moved(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
+    """One affine map a film, about its middle, with one interpolation."""
+    image = load_keras().ops.image
+    maps = _maps(len(x), x.shape[1], how, rng)
+    moved = image.affine_transform(x, maps, interpolation="bilinear", fill_mode="constant", fill_value=0.0)
+    return np.array(moved, np.float32)
+
+
+def _maps(count: int, side: int, how: Augmentation, rng: np.random.Generator) -> Floats:
+    """Eight numbers a film, from the place in the new one to that in the old: a0 a1 a2, b0 b1 b2, 0 0."""
+
+    def draw(size: float) -> NDArray[np.float64]:
+        return rng.uniform(-size, size, count)
+
+    angle, shear, zoom, aspect = (
+        np.radians(draw(how.degrees)),
+        draw(how.shear),
+        1 + draw(how.zoom),
+        np.exp(draw(how.aspect)),
+    )
+    wide, high = zoom * aspect, zoom / aspect
+    if how.flip:
+        wide = wide * rng.choice([-1.0, 1.0], count)
+    a0, a1 = wide * np.cos(angle), -high * (np.sin(angle) + shear)
+    b0, b1 = wide * np.sin(angle), high * np.cos(angle)
+    middle = (side - 1) / 2
+    a2 = middle - (a0 + a1) * middle + draw(how.shift) * side
+    b2 = middle - (b0 + b1) * middle + draw(how.shift) * side
+    zero = np.zeros(count)
+    return np.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1).astype(np.float32)
+
+
+def _softened(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
+    """Towards a film's blurred self, or away from it."""
+    amount = _draw(rng, len(x), -how.softness, how.softness) * (_draw(rng, len(x), 0, 1) < 0.5)
+    return x + amount * (_blurred(_blurred(x)) - x)
+
+
+def _blurred(x: Floats) -> Floats:
+    """By the binomial 1 2 1 along both axes."""
+    for axis in (1, 2):
+        pad = [(0, 0)] * 4
+        pad[axis] = (1, 1)
+        wide = np.pad(x, pad, mode="edge")
+        before, after = (np.take(wide, range(start, start + x.shape[axis]), axis) for start in (0, 2))
+        x = ((before + after) / 4 + x / 2).astype(np.float32)
+    return x
+
+
+def _exposed(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
+    bent = np.power(np.clip(x, 1e-4, 1), np.exp(_draw(rng, len(x), -how.gamma, how.gamma)))
+    mean = bent.mean(axis=(1, 2, 3), keepdims=True)
+    contrast = np.exp(_draw(rng, len(x), -how.contrast, how.contrast))
+    changed: Floats = (bent - mean) * contrast + mean + _draw(rng, len(x), -how.brightness, how.brightness)
+    return changed
+
+
+def _cover(x: Floats, how: Augmentation, rng: np.random.Generator) -> None:
+    """Black borders, and a patch of one gray, in place."""
+    side = x.shape[1]
+    for film in x:
+        if rng.random() < 0.25:
+            top, bottom, left, right = (rng.uniform(0, how.borders, 4) * side).astype(int)
+            film[:top] = film[side - bottom :] = film[:, :left] = film[:, side - right :] = 0
+        if rng.random() < 0.5:
+            height, width = (rng.uniform(0, how.patches, 2) * side).astype(int)
+            row, column = rng.integers(0, side, 2)
+            film[row : row + height, column : column + width] = rng.random()
+
+
+def mixed(films: Pixels, labels: Any, share: float, rng: np.random.Generator) -> tuple[Pixels, Any]:
+    """Mixup (Zhang et al., 2018): films blended with others of their batch, mostly a little, and so their labels."""
+    weight = 0.5 * rng.random(len(films)).astype(np.float32) ** (1 / share)
+    other, wide = rng.permutation(len(films)), weight[:, None, None, None]
+    blend = films * (1 - wide) + films[other] * wide
+    return np.round(blend).astype(np.uint8), labels * (1 - weight) + labels[other] * weight
