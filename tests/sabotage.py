@@ -15,8 +15,10 @@ CRASH: Final = b"crash the decoder"
 HANG: Final = b"hang the decoder"
 SLOW: Final = b"be slow: %.2f"  # seconds
 GROW: Final = b"give the decoder 8 GB"
+LEAK: Final = b"lose 512 MB"
 ONCE: Final = b"kill the decoder once"  # it leaves a mark beside the file
 
+_lost: list[bytearray] = []
 _fetch = decode.fetch  # the real one, as this module is imported before the other is put in its place
 
 
@@ -44,6 +46,8 @@ def _obey(errand: Errand) -> None:
         time.sleep(float(order[9:]))
     elif order == GROW:
         _hold(8 * 2**30)
+    elif order == LEAK:
+        _lost.append(bytearray(2**29))
     elif order == ONCE and not done.exists():
         done.touch()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -27,7 +27,12 @@ CHUNK: Final = 16  # films of one errand; a message to a child costs as much as 
 POOLS: Final = 3  # that are lost over a chunk before that is held against its films
 ALARM_SECONDS: Final = 5.0  # within which a child that was due for its alarm has ended
 LOOK_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
+GROWTH: Final = 2**28  # bytes that a child may keep from earlier films; the parsers of all kinds take a tenth of that
+OVERGROWN: Final = 75  # exit code of a child that has kept more
 STOPPER: Final = "The image is damaged in a way that stops its decoder."
+
+
+_begun_with = 0  # bytes that this process held, if it is a child, before its first film
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,8 @@ class Decoders:
         except TimeoutError:
             reason, sentence = "too_slow", self._slow
         except ProcessExpired as end:
+            if end.exitcode == OVERGROWN:  # it ended before it looked at these films
+                return self._collect(errands, self._schedule(errands), tries)
             alarmed = end.exitcode == -signal.SIGALRM
             reason, sentence = ("too_slow", self._slow) if alarmed else ("unreadable", STOPPER)
         except MemoryError:
@@ -202,24 +209,36 @@ def _fetch_under_alarm(
 ) -> list[Fetched]:
     """Fetch one after another; a film that takes too long ends this process, by the kernel's monotonic clock and
     whatever C code it hangs in. `fetch` is handed over, so that a test's reaches the child."""
+    if _data_bytes() > _begun_with + GROWTH:  # a decoder leaks; the next film would pay for it
+        os._exit(OVERGROWN)
     fetched = []
-    for errand in errands:
-        signal.setitimer(signal.ITIMER_REAL, bounds.seconds)
-        fetched += fetch([errand], side, bounds)
+    try:
+        for errand in errands:
+            signal.setitimer(signal.ITIMER_REAL, bounds.seconds)
+            fetched += fetch([errand], side, bounds)
+    finally:  # or it would ring for the next films, or while there are none
         signal.setitimer(signal.ITIMER_REAL, 0)
     return fetched
 
 
 def _prepare_child(memory: int) -> None:
+    global _begun_with
     # Ctrl-C reaches the whole terminal group; the parent decides when its children end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # C libraries complain there of what they find in a file; nobody but the parent speaks of films
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold a patient's film
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     bound = memory if most == resource.RLIM_INFINITY else min(memory, most)
     resource.setrlimit(resource.RLIMIT_DATA, (bound, most))  # a child that asks for more is refused: MemoryError
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    _begun_with = _data_bytes()
+
+
+def _data_bytes() -> int:
+    """Of this process' private memory, as RLIMIT_DATA counts it; see proc_pid_statm(5)."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
 
 
 def _end_with_parent() -> None:

@@ -142,6 +142,41 @@ def test_a_film_that_would_take_all_memory_is_refused_it(disloyal: Decoders, inb
     assert sum(isinstance(one, Decoded) for one in fetched) == 12
 
 
+def test_no_alarm_is_left_behind_by_a_film_that_ran_out_of_memory(disloyal: Decoders, inbox: Path) -> None:
+    """It would end the child over a later film, or with nothing to do, which costs the whole pool."""
+    (inbox / "a-vast").write_bytes(sabotage.GROW)
+    disloyal.fetch(errands(inbox, "a-vast"))
+    before = set(children())
+    time.sleep(SECONDS + 0.5)
+    assert all(isinstance(one, Decoded) for one in disloyal.fetch(errands(inbox)[1:]))
+    assert set(children()) == before
+
+
+def test_a_child_that_leaks_is_replaced_before_another_film_pays_for_it(disloyal: Decoders, inbox: Path) -> None:
+    """Of a gigabyte, two leaks leave nothing for a third."""
+    films = errands(inbox)
+    leaks = [f"leak-{number}" for number in range(8)]
+    for name in leaks:
+        (inbox / name).write_bytes(sabotage.LEAK)
+    for errand in errands(inbox, *leaks):
+        assert reasons(disloyal.fetch([errand])) == {errand.scan_id: "unsupported"}  # what its content is
+    assert all(isinstance(one, Decoded) for one in disloyal.fetch(films))
+
+
+def cores(pid: int) -> list[str]:
+    """Its soft and hard limit on core files."""
+    lines = Path(f"/proc/{pid}/limits").read_text("ascii").splitlines()
+    return next(line.split()[4:6] for line in lines if line.startswith("Max core file size"))
+
+
+def test_children_leave_no_core_behind(decoders: Decoders) -> None:
+    """It would hold a patient's film."""
+    deadline = time.monotonic() + 10
+    while any(cores(pid) != ["0", "0"] for pid in children()) and time.monotonic() < deadline:
+        time.sleep(0.1)  # one that was just started has not said so yet
+    assert [cores(pid) for pid in children()] == [["0", "0"]] * 2
+
+
 def test_the_pool_is_whole_after_all_that(decoders: Decoders, inbox: Path) -> None:
     assert all(isinstance(one, Decoded) for one in decoders.fetch(errands(inbox)))
 
