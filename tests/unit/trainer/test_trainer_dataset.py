@@ -29,7 +29,7 @@ def name_of(patient: str, kind: str, number: int, part: int) -> str:
 
 def film(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 10), np.uint8)).save(path, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (48, 40), np.uint8)).save(path, "PNG")
 
 
 @pytest.fixture
