@@ -14,7 +14,7 @@ from programs import Ended, environment, run
 
 from pneumowatch.phantom import phantom
 
-PLANTED = ("DOE", "JANE", "4711", "19810203", "CURSED")  # of nobody; in headers, and in names of files
+PLANTED = ("DOE", "JANE", "PX4711ZQ", "19810203", "CURSED")  # of nobody; in headers, and in names of files
 FILMS: dict[str, dict[str, Any]] = {
     "DOE_JANE_1": {"number": 1},
     "DOE_JANE_1_again": {"number": 1, "AccessionNumber": "CURSED"},
@@ -29,7 +29,7 @@ def inbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for name, tags in FILMS.items():
         pixels = np.asarray(phantom(tags["number"], True, 300, 280), np.uint8)
-        planted = {"PatientName": "DOE^JANE", "PatientID": "4711", "PatientBirthDate": "19810203"}
+        planted = {"PatientName": "DOE^JANE", "PatientID": "PX4711ZQ", "PatientBirthDate": "19810203"}
         (folder / name).write_bytes(dicoms.film(pixels, **planted, **tags))
     return folder
 
@@ -69,7 +69,7 @@ def test_the_patient_is_kept_as_a_hash_under_the_deployments_key(inbox: Path, fi
     file = inbox.parent / "data" / "patient.key"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     key = bytes.fromhex(file.read_text())
-    expected = hmac.new(key, b"\x004711", hashlib.sha256).hexdigest()
+    expected = hmac.new(key, b"\x00PX4711ZQ", hashlib.sha256).hexdigest()
     assert {row["patient_key"] for row in ask(inbox, "SELECT patient_key FROM scan_ledger")} == {expected}
     for path in file.parent.glob("pneumowatch.db*"):
         assert key.hex().encode() not in path.read_bytes()
@@ -82,7 +82,7 @@ def test_nothing_of_the_patient_is_said_aloud(inbox: Path, first: Ended) -> None
     for said in (first.out, first.err, repr(events), repr(sentences)):
         assert not [word for word in PLANTED if word in said]
     for path in (inbox.parent / "data").glob("pneumowatch.db*"):
-        assert not [word for word in ("^JANE", "4711", "19810203") if word.encode() in path.read_bytes()]
+        assert not [word for word in ("^JANE", "PX4711ZQ", "19810203") if word.encode() in path.read_bytes()]
 
 
 def test_the_caution_is_listed(inbox: Path, first: Ended) -> None:
