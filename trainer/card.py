@@ -82,6 +82,7 @@ def describe(
             **about["data"],
             "fingerprint": data.fingerprint,
             "counts": data.counts(),
+            "duplicates": data.duplicates(),
             "left_out": len(data.left_out),
         },
         "split_rule": SPLIT_RULE,

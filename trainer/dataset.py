@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +12,25 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumowatch import film as reader
 from pneumowatch.errors import FilmRejected, TrainingError
-from pneumowatch.film import Pixels, decode
+from pneumowatch.film import Pixels
+from trainer import twins
 
 CLASSES: Final = ("NORMAL", "PNEUMONIA")  # sub-folders; a film's label is the index of its class
 SPLITS: Final = ("train", "validation", "test")
 SPLIT_RULE: Final = "int(sha256('pneumowatch-1:' + patient).hexdigest(), 16) % 10: 0 test, 1 validation, the rest train"
 
-_PATIENT: Final = re.compile(r"(person\d+|(?:NORMAL2-)?IM-\d+)[-_]")
+# Where the classes' folders may stand: plain, as the seed's notebook had them, or in folders of the set's own splits.
+# Those are put together, as they were drawn by image: the split here is by patient.
+SUFFIXES: Final = ("", "_ALL")
+PARTS: Final = ("train", "val", "test")
+
+KERMANY: Final = re.compile(r"^(person\d+|(?:NORMAL2-)?IM-\d+)[-_]")
+# Tells patients of DICOM films apart where there is no deployment's key, under which they are hashed otherwise.
+NO_SECRET: Final = b"pneumowatch: no patient key"
+
+_HELD_OUT: Final = {split: rank for rank, split in enumerate(SPLITS)}  # the further, the higher
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +39,7 @@ class LabelledFilm:
     label: int
     sha256: str  # of the file, in hex
     pixels: Pixels  # (side, side)
-
-    @cached_property
-    def split(self) -> str:
-        return split_of(self.patient)
+    path: Path | None = None  # None where it does not come from a folder
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,16 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
+    """Films with their labels. Films from elsewhere are put beside them with `+`."""
+
     films: tuple[LabelledFilm, ...]
     left_out: tuple[LeftOut, ...]
     side: int
+
+    def __add__(self, other: "Dataset") -> "Dataset":
+        if self.side != other.side:
+            raise TrainingError(f"Films of {self.side} and of {other.side} pixels cannot be learned from together.")
+        return Dataset(self.films + other.films, self.left_out + other.left_out, self.side)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -66,8 +82,24 @@ class Dataset:
         lines = sorted(f"{film.sha256} {CLASSES[film.label]}\n" for film in self.films)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    @cached_property
+    def twins(self) -> twins.Twins:
+        return twins.find([film.sha256 for film in self.films], [film.pixels for film in self.films])
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """Of each film. Patients who share a picture, told by it to be one, share the split that is held out furthest:
+        nobody who is held out is ever learned from."""
+        patients = [film.patient for film in self.films]
+        ranks = twins.spread(patients, self.twins.pairs, [_HELD_OUT[split_of(patient)] for patient in patients])
+        return tuple(SPLITS[rank] for rank in ranks)
+
+    def of(self, split: str) -> tuple[LabelledFilm, ...]:
+        """The films of a split, or `all`."""
+        return tuple(film for film, its in zip(self.films, self.splits, strict=True) if split in (its, "all"))
+
     def examples(self, split: str) -> Examples:
-        films = [film for film in self.films if film.split == split]
+        films = self.of(split)
         pixels = np.array([film.pixels for film in films], np.uint8).reshape(-1, self.side, self.side, 1)
         labels = np.array([film.label for film in films], np.float32)
         return Examples(pixels, labels, np.array([film.patient for film in films], np.str_))
@@ -76,15 +108,26 @@ class Dataset:
         """Films and patients by split and class."""
         return {split: {name: self._count(split, label) for label, name in enumerate(CLASSES)} for split in SPLITS}
 
+    def duplicates(self) -> dict[str, int]:
+        """Pairs of films that are one picture: copies, other forms, and those under two patients or two labels."""
+        films = self.films
+        return {
+            "exact": len(self.twins.exact),
+            "near": len(self.twins.near),
+            "across_patients": sum(films[a].patient != films[b].patient for a, b in self.twins.pairs),
+            "across_classes": sum(films[a].label != films[b].label for a, b in self.twins.pairs),
+        }
+
     def _count(self, split: str, label: int) -> dict[str, int]:
-        patients = Counter(film.patient for film in self.films if (film.split, film.label) == (split, label))
+        patients = Counter(film.patient for film in self.of(split) if film.label == label)
         return {"films": patients.total(), "patients": len(patients)}
 
 
-def patient_of(name: str) -> str:
-    """The patient in a file's name, as the Kermany set writes it; a name of another kind is a patient of its own."""
-    match = _PATIENT.match(name)
-    return match[1] if match else Path(name).stem
+def patient_of(name: str, pattern: re.Pattern[str] = KERMANY) -> str:
+    """The patient in a file's name: the pattern's first group, or all that it matches. A name that it does not match is
+    a patient of its own. The default is how the Kermany set writes it."""
+    match = pattern.search(name)
+    return match[1 if pattern.groups else 0] or Path(name).stem if match else Path(name).stem
 
 
 def split_of(patient: str) -> str:
@@ -93,40 +136,78 @@ def split_of(patient: str) -> str:
     return {0: "test", 1: "validation"}.get(int(digest, 16) % 10, "train")
 
 
-def read(folder: Path, side: int) -> Dataset:
-    """Read every film under `folder`/NORMAL and `folder`/PNEUMONIA, reduced to `side` pixels.
+def read(
+    folder: Path,
+    side: int,
+    pattern: re.Pattern[str] = KERMANY,
+    patient_key: bytes = NO_SECRET,
+    both: bool = True,
+    watch: Callable[[int, int], None] = lambda done, of: None,
+) -> Dataset:
+    """Read every film of a labelled folder, reduced to `side` pixels.
 
     A file that cannot be read is left out and stands in `left_out`; hidden files are not looked at.
 
+    Args:
+        folder: holds NORMAL and PNEUMONIA, or NORMAL_ALL and PNEUMONIA_ALL, or any of train, val and test with those.
+        pattern: finds the patient in a file's name, see `patient_of`. DICOM films tell their patient themselves.
+        patient_key: secret under which a DICOM header's patient ID is hashed.
+        both: films of both classes must be there; else one will do.
+        watch: called with how many files are read, and of how many.
+
     Raises:
-        TrainingError: one of the two folders is missing, or holds no film that can be read.
+        TrainingError: a class has no folder, or no film that can be read.
     """
+    files = [(path, label) for of_class, label in _class_folders(folder, both) for path in _files(of_class)]
     films: list[LabelledFilm] = []
     left_out: list[LeftOut] = []
+    for number, (path, label) in enumerate(files, start=1):
+        try:
+            films.append(_read_film(path, label, side, pattern, patient_key))
+        except FilmRejected as rejected:
+            left_out.append(LeftOut(path, rejected.reason, rejected.sentence))
+        watch(number, len(files))
+    found = {film.label for film in films}
     for label, name in enumerate(CLASSES):
-        before = len(films)
-        for path in _files(folder / name):
-            try:
-                films.append(_read_film(path, label, side))
-            except FilmRejected as rejected:
-                left_out.append(LeftOut(path, rejected.reason, rejected.sentence))
-        if len(films) == before:
-            raise TrainingError(f"{folder / name} holds no film that can be read.")
+        if label not in found and (both or not found):
+            raise TrainingError(f"{folder} is of no use: {name} holds no film that can be read.")
     return Dataset(tuple(films), tuple(left_out), side)
+
+
+def _class_folders(folder: Path, both: bool) -> list[tuple[Path, int]]:
+    """Raises TrainingError where one is missing."""
+    if not folder.is_dir():
+        raise TrainingError(f"{folder} is no folder that can be read.")
+    here = list(_with_classes(folder))
+    within = [found for part in PARTS for found in _with_classes(folder / part)]
+    found = sorted(here or within, key=lambda pair: pair[1])
+    if len({label for _, label in found}) < (len(CLASSES) if both else 1):
+        raise TrainingError(
+            f"{folder} cannot be read as labelled films: it needs sub-folders {' and '.join(CLASSES)}, plain, or with "
+            f"{SUFFIXES[1]} behind their names, or within {', '.join(PARTS)}."
+        )
+    return found
+
+
+def _with_classes(folder: Path) -> Iterator[tuple[Path, int]]:
+    for label, name in enumerate(CLASSES):
+        yield from ((folder / f"{name}{end}", label) for end in SUFFIXES if (folder / f"{name}{end}").is_dir())
 
 
 def _files(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
-        raise TrainingError(
-            f"{folder} cannot be read ({error.strerror}); a training folder holds {' and '.join(CLASSES)}."
-        ) from error
+        raise TrainingError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
-def _read_film(path: Path, label: int, side: int) -> LabelledFilm:
+def _read_film(path: Path, label: int, side: int, pattern: re.Pattern[str], patient_key: bytes) -> LabelledFilm:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise FilmRejected("unreadable", f"The file cannot be read ({error.strerror}).") from error
-    return LabelledFilm(patient_of(path.name), label, hashlib.sha256(data).hexdigest(), decode(data, side))
+    film = reader.read(data, side, patient_key=patient_key)
+    told = film.header.patient_key if film.header else None
+    return LabelledFilm(
+        told or patient_of(path.name, pattern), label, hashlib.sha256(data).hexdigest(), film.pixels, path
+    )

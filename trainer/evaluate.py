@@ -14,6 +14,7 @@ Floats = NDArray[np.floating]
 
 ROUNDS: Final = 1000
 CONFIDENCE: Final = 0.95
+BINS: Final = 10  # of the calibration curve, equally wide
 SEED: Final = 1  # of the bootstrap: the same films give the same intervals
 
 
@@ -51,8 +52,77 @@ def resampled(patients: NDArray[np.str_], rounds: int, seed: int = SEED) -> Floa
     return draws[:, patient].astype(np.float64)
 
 
+def differences(
+    labels: Floats,
+    probabilities: tuple[Floats, Floats],
+    patients: NDArray[np.str_],
+    thresholds: tuple[float, float],
+    rounds: int = ROUNDS,
+) -> dict[str, Figure]:
+    """What each measure of the first model is above that of the second, on the same films: a paired bootstrap, which
+    draws the same patients for both."""
+    weights = np.ones((1, len(labels))), resampled(patients, rounds)
+    (plain, spread), (other_plain, other_spread) = (
+        [measures(labels, said, threshold, each) for each in weights]
+        for said, threshold in zip(probabilities, thresholds, strict=True)
+    )
+    return {
+        name: _figure(float(plain[name][0] - other_plain[name][0]), spread[name] - other_spread[name]) for name in plain
+    }
+
+
+def confusion(labels: Floats, probabilities: Floats, threshold: float) -> dict[str, int]:
+    """How many films are ill or normal, and flagged or not."""
+    ill, flagged = labels == 1, probabilities >= threshold
+    return {
+        "true_positive": int((ill & flagged).sum()),
+        "false_negative": int((ill & ~flagged).sum()),
+        "false_positive": int((~ill & flagged).sum()),
+        "true_negative": int((~ill & ~flagged).sum()),
+    }
+
+
+def roc(labels: Floats, probabilities: Floats) -> tuple[Floats, Floats]:
+    """False positive rate and sensitivity at each distinct threshold, from none flagged to all; (k,) each."""
+    order = np.argsort(-probabilities, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)  # films alike are flagged together
+    ill = np.concatenate([[0], np.cumsum(labels[order] == 1)[ends]])
+    normal = np.concatenate([[0], np.cumsum(labels[order] == 0)[ends]])
+    with np.errstate(invalid="ignore"):
+        return normal / normal[-1], ill / ill[-1]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Films whose probabilities lie in one tenth of 0..1: how many, their mean probability, the share that is ill."""
+
+    films: int
+    said: float
+    ill: float
+
+
+def calibration(labels: Floats, probabilities: Floats) -> list[Bin]:
+    """The bins that hold films, from low to high."""
+    number = _bins(probabilities)
+    members = [number == one for one in np.unique(number)]
+    return [Bin(int(of.sum()), float(probabilities[of].mean()), float(labels[of].mean())) for of in members]
+
+
+def _bins(probabilities: Floats) -> NDArray[np.int64]:
+    return np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
+
+
+def calibration_error(labels: Floats, probabilities: Floats, weights: Floats) -> Floats:
+    """Expected calibration error: how far a bin's mean probability is from its share of ill films, in the mean over
+    films (Naeini et al., 2015); (rounds,)."""
+    belongs = _bins(probabilities)[:, np.newaxis] == np.arange(BINS)
+    gaps = weights @ ((probabilities - labels)[:, np.newaxis] * belongs)
+    return np.abs(gaps).sum(axis=1) / weights.sum(axis=1)
+
+
 def measures(labels: Floats, probabilities: Floats, threshold: float, weights: Floats) -> dict[str, Floats]:
-    """Accuracy, sensitivity, specificity, precision, F1, AUC and Brier score, each of shape (rounds,)."""
+    """Accuracy, sensitivity, specificity, precision, F1, AUC, Brier score and expected calibration error, each of shape
+    (rounds,)."""
     ill, flagged = labels == 1, probabilities >= threshold
     hits, misses = weights @ (ill & flagged), weights @ (ill & ~flagged)
     alarms, passes = weights @ (~ill & flagged), weights @ (~ill & ~flagged)
@@ -65,6 +135,7 @@ def measures(labels: Floats, probabilities: Floats, threshold: float, weights: F
             "f1": 2 * hits / (2 * hits + misses + alarms),
             "auc": auc(labels, probabilities, weights),
             "brier": weights @ (probabilities - labels) ** 2 / weights.sum(axis=1),
+            "calibration_error": calibration_error(labels, probabilities, weights),
         }
 
 
@@ -87,4 +158,5 @@ def _figure(value: float, spread: Floats) -> Figure:
         return Figure(np.nan, np.nan, np.nan)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
-    return Figure(value, float(low), float(high))
+    # films drawn twice are a little worse calibrated than all of them: that interval may lie above its value
+    return Figure(value, min(float(low), value), max(float(high), value))

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from pneumowatch import __version__
-from pneumowatch.cli import admin, bench, query, run, school
+from pneumowatch.cli import admin, bench, evaluate, query, run, school
 from pneumowatch.errors import PneumowatchError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app = typer.Typer(
 for panel, commands in {
     "Run": (run.up, run.watch, run.work, run.schedule, run.demo),
     "Look and mend": (query.flagged, query.unscored, query.status, query.reconcile, query.requeue, query.classify),
-    "School": (school.train,),
+    "School": (school.train, evaluate.evaluate, evaluate.survey),
     "Care": (admin.doctor, bench.bench),
 }.items():
     for command in commands:

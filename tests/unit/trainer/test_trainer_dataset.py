@@ -1,7 +1,9 @@
 import hashlib
+import re
 from collections import defaultdict
 from pathlib import Path
 
+import dicoms
 import numpy as np
 import pytest
 from hypothesis import given
@@ -143,6 +145,84 @@ def test_a_missing_or_empty_class_is_an_error(folder: Path) -> None:
         path.write_bytes(b"")
     with pytest.raises(TrainingError, match="no film that can be read"):
         dataset.read(folder, SIDE)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("NORMAL_ALL/IM-0001-0001.jpeg", "PNEUMONIA_ALL/person1_virus_1.jpeg"),
+        ("train/NORMAL/IM-0001-0001.jpeg", "test/PNEUMONIA/person1_virus_1.jpeg", "val/NORMAL/IM-0003-0001.jpeg"),
+        ("NORMAL/IM-0001-0001.jpeg", "PNEUMONIA/person1_virus_1.jpeg"),
+    ],
+)
+def test_the_seeds_layouts_are_read_and_their_own_split_is_not(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for number, name in enumerate(names):
+        film(tmp_path / name, number)
+    read = dataset.read(tmp_path, SIDE)
+    assert {one.path for one in read.films} == {tmp_path / name for name in names}
+    assert all((one.label == 1) == ("PNEUMONIA" in str(one.path)) for one in read.films)
+    assert read.splits == tuple(split_of(one.patient) for one in read.films)
+
+
+def test_one_class_is_enough_where_nothing_is_learned(folder: Path) -> None:
+    (folder / "NORMAL").rename(folder / "elsewhere")
+    assert [one.label for one in dataset.read(folder, SIDE, both=False).films] == [1, 1]
+    with pytest.raises(TrainingError, match="cannot be read"):
+        dataset.read(folder, SIDE)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "patient"), [(r"site-(\d+)", "17"), (r"site-\d+", "site-17"), (r"nobody", "b_site-17_x")]
+)
+def test_the_patient_is_found_by_any_pattern(pattern: str, patient: str) -> None:
+    assert patient_of("b_site-17_x.png", re.compile(pattern)) == patient
+
+
+def test_the_patient_of_a_dicom_film_is_in_its_header(folder: Path) -> None:
+    values = np.random.default_rng(9).integers(0, 256, (40, 40)).astype(np.uint8)
+    for number, patient in enumerate(("P1", "P1", "P2")):
+        path = folder / "NORMAL" / f"IM-{number:04}-0001.dcm"
+        path.write_bytes(dicoms.film(np.roll(values, 7 * number, 0), PatientID=patient))
+    told = [one.patient for one in dataset.read(folder, SIDE).films if one.path and one.path.suffix == ".dcm"]
+    other = [one.patient for one in dataset.read(folder, SIDE, patient_key=b"k" * 32).films[:3]]
+    assert told[0] == told[1] != told[2]
+    assert "P1" not in told
+    assert not set(told) & set(other)
+
+
+def test_copies_under_two_names_stand_in_one_split_the_furthest_held_out(folder: Path) -> None:
+    of = {split: next(f"person{n}" for n in range(99) if split_of(f"person{n}") == split) for split in SPLITS}
+    for split in SPLITS:
+        film(folder / "PNEUMONIA" / f"{of[split]}_virus_1.jpeg", 11)
+    film(folder / "PNEUMONIA" / f"{of['train']}_virus_2.jpeg", 12)  # another film of one of them comes along
+    read = dataset.read(folder, SIDE)
+    found = {one.path.name: split for one, split in zip(read.films, read.splits, strict=True) if one.path}
+    assert {found[f"{of[split]}_virus_1.jpeg"] for split in SPLITS} == {"test"}
+    assert found[f"{of['train']}_virus_2.jpeg"] == "test"
+    assert read.duplicates() == {"exact": 2, "near": 0, "across_patients": 2, "across_classes": 0}
+
+
+def test_films_from_elsewhere_stand_beside_those_of_a_folder(folder: Path) -> None:
+    read = dataset.read(folder, SIDE)
+    pixels = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE), np.uint8)
+    other = dataset.Dataset((dataset.LabelledFilm("a", 1, "0" * 64, pixels),), (), SIDE)
+    both = read + other
+    assert len(both.examples("all")) == 5
+    assert both.fingerprint != read.fingerprint
+    with pytest.raises(TrainingError, match="together"):
+        read + dataset.Dataset((), (), SIDE + 1)
+
+
+def test_the_originals_are_found_in_their_small_form_and_no_other_patient_is(films: Path) -> None:
+    small, large = (dataset.read(films / name, 64) for name in ("kermany-224", "originals"))
+    both = small + large
+    assert small.duplicates() == {"exact": 25, "near": 0, "across_patients": 0, "across_classes": 0}
+    assert both.duplicates()["across_patients"] == 0
+    count = len(small.films)
+    names = [one.path.stem for one in both.films if one.path]
+    crossing = {b: names[a] for a, b in both.twins.near if a < count <= b}
+    assert set(crossing) == set(range(count, count + 300))
+    assert all({names[a] for a, other in both.twins.near if other == b} >= {names[b]} for b in list(crossing)[:50])
 
 
 def test_real_films_have_no_patient_twice(films: Path) -> None:

@@ -3,7 +3,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.evaluate import auc, figures, measures, resampled, threshold_for
+from trainer.evaluate import (
+    Bin,
+    auc,
+    calibration,
+    calibration_error,
+    confusion,
+    differences,
+    figures,
+    measures,
+    resampled,
+    roc,
+    threshold_for,
+)
 
 # two ill and three normal films; at 0.5 one ill film is missed and one normal film is flagged
 LABELS = np.array([1, 1, 0, 0, 0], np.float32)
@@ -16,6 +28,7 @@ BY_HAND = {
     "f1": 1 / 2,
     "auc": 5 / 6,  # of six pairs only (0.4, 0.6) stands the wrong way round
     "brier": (0.01 + 0.36 + 0.36 + 0.09 + 0.01) / 5,
+    "calibration_error": (0.1 + 0.6 + 0.6 + 0.3 + 0.1) / 5,  # each film has a bin of its own
 }
 PATIENTS = np.array(["a", "a", "b", "c", "d"])
 
@@ -105,3 +118,44 @@ def test_no_higher_threshold_would_do(films: tuple[np.ndarray, np.ndarray], targ
     threshold = threshold_for(labels, probabilities, target)
     assert (ill >= threshold).mean() >= target
     assert all((ill >= other).mean() < target or target == 0 for other in ill if other > threshold)
+
+
+def test_confusion_by_hand() -> None:
+    assert confusion(LABELS, PROBABILITIES, 0.5) == {
+        "true_positive": 1, "false_negative": 1, "false_positive": 1, "true_negative": 2,
+    }  # fmt: skip
+
+
+@given(scored)
+def test_the_area_under_the_roc_curve_is_the_auc(films: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, probabilities = films
+    alarms, hits = roc(labels, probabilities)
+    assert np.trapezoid(hits, alarms) == pytest.approx(auc(labels, probabilities, once(len(labels)))[0], nan_ok=True)
+
+
+def test_calibration_by_hand() -> None:
+    labels, probabilities = np.array([0, 1, 1, 1]), np.array([0.22, 0.28, 0.9, 1.0])
+    low, high = calibration(labels, probabilities)
+    assert low == Bin(2, pytest.approx(0.25), 0.5)
+    assert high == Bin(2, pytest.approx(0.95), 1.0)
+    assert calibration_error(labels, probabilities, once(4))[0] == pytest.approx((0.25 + 0.05) / 2)
+
+
+def test_a_model_differs_from_itself_by_nothing_and_from_a_worse_one_by_something() -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, 300).astype(np.float32)
+    good = np.clip(labels * 0.6 + rng.uniform(0, 0.4, 300), 0, 1)
+    patients = np.arange(300).astype(str)
+    same = differences(labels, (good, good), patients, (0.5, 0.5), rounds=50)
+    assert {(one.value, one.low, one.high) for one in same.values()} == {(0.0, 0.0, 0.0)}
+    bad = rng.permutation(good)
+    above = differences(labels, (good, bad), patients, (0.5, 0.5), rounds=200)
+    assert above["auc"].low > 0.3
+    assert above["brier"].high < 0
+    plain = [figures(labels, said, patients, 0.5, rounds=20)["accuracy"].value for said in (good, bad)]
+    assert above["accuracy"].value == pytest.approx(plain[0] - plain[1])
+
+
+def test_differences_are_at_each_models_own_threshold() -> None:
+    alike = differences(LABELS, (PROBABILITIES, PROBABILITIES / 2), PATIENTS, (0.5, 0.25), rounds=20)
+    assert alike["accuracy"].value == alike["auc"].value == 0

@@ -20,7 +20,7 @@ from trainer.train import Standing, Trained, shuffled_batches, train
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 TINY = Knobs(epochs=1, steps=2, batch=4)
-MEASURES = {"accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "brier"}
+MEASURES = {"accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "brier", "calibration_error"}
 
 
 def write_films(folder: Path, patients: range, side: int = 40) -> Path:

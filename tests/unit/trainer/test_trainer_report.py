@@ -1,0 +1,169 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pneumowatch.errors import TrainingError
+from pneumowatch.film import Pixels
+from pneumowatch.model import shipped
+from trainer import assessment, dataset, report, survey
+from trainer.assessment import Assessment
+
+HOSTILE = "<img src=x onerror=alert(1)>&.png"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Eight films of each class, noise as bright as the probability that `brightness` gives; one name is hostile."""
+    for label, name in enumerate(dataset.CLASSES):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            level = 40 + 100 * label + 12 * number
+            pixels = np.random.default_rng([label, number]).normal(level, 15, (60, 50)).clip(0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / f"site{label}-{number}.png")
+    (tmp_path / "NORMAL" / "site0-7.png").rename(tmp_path / "NORMAL" / HOSTILE)
+    return tmp_path
+
+
+def brightness(films: Pixels) -> np.ndarray:
+    return (films.mean((1, 2)) / 255).astype(np.float32)
+
+
+def darkness(films: Pixels) -> np.ndarray:
+    return 1 - brightness(films)
+
+
+def assessed(folder: Path, predict=brightness, split: str = "all", both: bool = True) -> Assessment:
+    model = shipped()
+    return assessment.assess(model, dataset.read(folder, model.side, both=both), folder, split, predict)
+
+
+class Page(HTMLParser):
+    """What a page refers to, and whether all its elements are closed."""
+
+    VOID = ("meta", "img", "link", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.handlers: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.references += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href")]
+        self.handlers += [name for name, _ in attributes if name.startswith("on")]
+        if tag == "img":
+            self.images.append(dict(attributes))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_each_film_has_its_probability_and_flag(folder: Path) -> None:
+    said = assessed(folder)
+    assert len(said.read) == 16
+    assert all(one.flagged == (one.said >= shipped().threshold) for one in said.read)
+    assert {one.name for one in said.read} >= {f"NORMAL/{HOSTILE}", "PNEUMONIA/site1-0.png"}
+    assert [one.error for one in said.wrong] == sorted((one.error for one in said.wrong), reverse=True)
+    assert len(said.wrong) == said.confusion["false_negative"] + said.confusion["false_positive"] > 0
+    assert sum(said.confusion.values()) == 16
+
+
+def test_a_split_is_of_its_patients_only(folder: Path) -> None:
+    names = {one.name for split in dataset.SPLITS if split in folder_splits(folder) for one in read_of(folder, split)}
+    assert len(names) == 16
+
+
+def folder_splits(folder: Path) -> set[str]:
+    return set(dataset.read(folder, 32).splits)
+
+
+def read_of(folder: Path, split: str) -> tuple[assessment.ReadFilm, ...]:
+    return assessed(folder, split=split).read
+
+
+def test_a_split_without_films_is_an_error_that_tells_a_way(folder: Path) -> None:
+    for path in folder.glob("*/*"):
+        path.rename(path.with_name(f"IM-0001-{path.name}"))  # one patient
+    empty = next(split for split in dataset.SPLITS if split not in folder_splits(folder))
+    with pytest.raises(TrainingError, match="--split all"):
+        assessed(folder, split=empty)
+
+
+def test_one_class_leaves_measures_undefined_and_says_so(folder: Path) -> None:
+    (folder / "NORMAL").rename(folder / "away")
+    said = assessed(folder, both=False)
+    plain = json.loads(json.dumps(said.plain(), allow_nan=False))
+    assert plain["measures"]["specificity"] == plain["measures"]["auc"] == {"value": None, "low": None, "high": None}
+    assert plain["measures"]["sensitivity"]["value"] is not None
+    assert plain["data"]["classes"] == {"NORMAL": 0, "PNEUMONIA": 8}
+    assert "no film of NORMAL" in said.notes[0]
+    assert "specificity" in said.notes[0]
+    page = report.write_evaluation(folder / "page.html", [said]).read_text("utf-8")
+    assert "undefined" in page
+    assert "ROC curve" not in page
+
+
+def test_the_page_needs_nothing_and_runs_nothing(folder: Path) -> None:
+    found = [assessed(folder), assessed(folder, darkness)]
+    path = report.write_evaluation(folder / "reports", found)
+    assert path == folder / "reports" / f"evaluation-{shipped().version}.html"
+    text = path.read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert page.handlers == []
+    assert page.references
+    assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
+    assert not re.search(r"https?:|url\(|@import", text)
+    assert "&lt;img src=x onerror=alert(1)&gt;&amp;.png" in text
+    assert all(image["alt"] for image in page.images)
+    assert len(page.images) == len(found[0].wrong)
+    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        assert ElementTree.fromstring(svg).get("aria-label")
+
+
+def test_two_models_are_compared_on_the_same_films_only(folder: Path) -> None:
+    one, other = assessed(folder), assessed(folder, darkness)
+    above = assessment.compare(one, other)
+    assert above["auc"]["value"] == pytest.approx(one.figures["auc"].value - other.figures["auc"].value, abs=1e-5)
+    next(folder.glob("PNEUMONIA/*")).unlink()
+    with pytest.raises(TrainingError, match="changed"):
+        assessment.compare(one, assessed(folder, darkness))
+
+
+def test_a_page_that_cannot_be_written_is_said(folder: Path) -> None:
+    with pytest.raises(TrainingError, match="cannot be written"):
+        report.write_evaluation(next(folder.glob("NORMAL/*")) / "page.html", [assessed(folder)])
+
+
+def test_a_survey_counts_what_is_there(folder: Path) -> None:
+    (folder / "PNEUMONIA" / "twin.png").write_bytes((folder / "NORMAL" / "site0-0.png").read_bytes())
+    (folder / "NORMAL" / "empty.png").write_bytes(b"")
+    facts = survey.survey(dataset.read(folder, survey.SIDE, re.compile(r"site\d-\d")))
+    facts = json.loads(json.dumps(facts, allow_nan=False))
+    assert (facts["films"], facts["patients"], facts["left_out"]) == (17, 17, {"empty": 1})
+    assert facts["duplicates"] == {"exact": 1, "near": 0, "across_patients": 1, "across_classes": 1}
+    assert facts["ranges"]["NORMAL"]["width"] == {"least": 50.0, "median": 50.0, "most": 50.0}
+    assert facts["ranges"]["NORMAL"]["height"]["most"] == 60.0
+    assert facts["ranges"]["NORMAL"]["mean_gray"]["median"] < facts["ranges"]["PNEUMONIA"]["mean_gray"]["median"]
+    assert sum(facts["gray_histogram"]["NORMAL"]) == pytest.approx(1, abs=1e-3)
+    assert sum(row["films"] for row in survey.split_rows(facts)) == 17
+    assert any("labelled both ways" in sentence for sentence in facts["sentences"])
+    text = report.write_survey(folder / "survey.html", facts).read_text("utf-8")
+    assert Page(text).open == []
+    assert not re.search(r"https?:|url\(|<script", text)
