@@ -20,7 +20,7 @@ RANGES: Final = {
     "height": "height, pixels",
     "kilobytes": "file size, kB",
     "mean_gray": "mean gray, 0-255",
-    "contrast": "contrast (standard deviation of gray)",
+    "contrast": "contrast (deviation of gray)",
     "films_per_patient": "films of one patient",
 }
 

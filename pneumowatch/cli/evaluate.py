@@ -162,7 +162,7 @@ def _progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
     from pneumowatch.cli.output import errors
 
-    with Progress(console=errors, transient=True) as bar:
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, of: bar.update(task, completed=done, total=of)
 

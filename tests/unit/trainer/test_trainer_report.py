@@ -83,17 +83,13 @@ def test_each_film_has_its_probability_and_flag(folder: Path) -> None:
     assert sum(said.confusion.values()) == 16
 
 
-def test_a_split_is_of_its_patients_only(folder: Path) -> None:
-    names = {one.name for split in dataset.SPLITS if split in folder_splits(folder) for one in read_of(folder, split)}
-    assert len(names) == 16
-
-
 def folder_splits(folder: Path) -> set[str]:
     return set(dataset.read(folder, 32).splits)
 
 
-def read_of(folder: Path, split: str) -> tuple[assessment.ReadFilm, ...]:
-    return assessed(folder, split=split).read
+def test_a_split_is_of_its_patients_only(folder: Path) -> None:
+    read = [one for split in folder_splits(folder) for one in assessed(folder, split=split).read]
+    assert len(read) == len({one.name for one in read}) == 16
 
 
 def test_a_split_without_films_is_an_error_that_tells_a_way(folder: Path) -> None:
