@@ -19,7 +19,10 @@ from trainer import twins
 
 CLASSES: Final = ("NORMAL", "PNEUMONIA")  # sub-folders; a film's label is the index of its class
 SPLITS: Final = ("train", "validation", "test")
-SPLIT_RULE: Final = "int(sha256('pneumowatch-1:' + patient).hexdigest(), 16) % 10: 0 test, 1 validation, the rest train"
+SPLIT_RULE: Final = (
+    "int(sha256('pneumowatch-1:' + patient).hexdigest(), 16) % 10: 0 test, 1 validation, the rest train; patients who "
+    "share a picture are held out as far as the furthest of them"
+)
 
 # Where the classes' folders may stand: plain, as the seed's notebook had them, or in folders of the set's own splits.
 # Those are put together, as they were drawn by image: the split here is by patient.
