@@ -23,10 +23,10 @@ REFERENCE: Final = "reference.npz"  # `films` uint8 (n, side, side, 1) and `prob
 
 ALLOWED_LAYERS: Final = frozenset(
     {
-        "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense",
-        "DepthwiseConv2D", "Dropout", "Flatten", "Functional", "GlobalAveragePooling2D", "InputLayer",
-        "LayerNormalization", "MaxPooling2D", "Multiply", "ReLU", "Rescaling", "Reshape", "Resizing",
-        "SeparableConv2D", "Sequential", "SpatialDropout2D", "ZeroPadding2D",
+        "Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense",
+        "DepthwiseConv2D", "Dropout", "Flatten", "Functional", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
+        "InputLayer", "LayerNormalization", "MaxPooling2D", "Maximum", "Minimum", "Multiply", "ReLU", "Rescaling",
+        "Reshape", "Resizing", "SeparableConv2D", "Sequential", "SpatialDropout2D", "Subtract", "ZeroPadding2D",
     }
 )  # fmt: skip
 # What else Keras serialises as a class beside layers: none of these carries code.
