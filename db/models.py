@@ -213,7 +213,10 @@ class ScanEvent(Base):
 
 
 class Model(Base):
-    """A model that made predictions here, with its card."""
+    """A model that may make predictions here, with its card, and its folder as `db.cache` packs it.
+
+    `sha256` is of its weights alone. Neither ever changes; only the champion mark moves.
+    """
 
     __tablename__ = "models"
 
@@ -222,6 +225,8 @@ class Model(Base):
     card: Mapped[dict[str, Any]] = mapped_column(JSON)
     registered_at: Mapped[datetime] = mapped_column(UtcDateTime)
     champion: Mapped[bool] = mapped_column(Boolean, default=False)
+    archive: Mapped[bytes | None] = mapped_column(LargeBinary)  # none where an earlier version registered it
+    archive_sha256: Mapped[str | None] = mapped_column(String(64))
 
     __table_args__ = (
         Index(
@@ -232,6 +237,20 @@ class Model(Base):
             sqlite_where=text("champion"),
         ),
     )
+
+
+class Promotion(Base):
+    """A model that began to serve, and the one that it followed. `back`: by going back behind that one."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    version: Mapped[str] = mapped_column(String(128), ForeignKey("models.version"))
+    previous: Mapped[str | None] = mapped_column(String(128), ForeignKey("models.version"))
+    back: Mapped[bool] = mapped_column(Boolean)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    by: Mapped[str] = mapped_column(String(255))
+    reason: Mapped[str]
 
 
 class Prediction(Base):

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Boolean, Connection, func, select, text
 
-from db.models import Model, Scan, UtcDateTime
+from db.models import Scan, UtcDateTime
 from db.statements import in_state
 from db.states import FINAL, WAITING, State
 
@@ -55,10 +55,6 @@ def listing(connection: Connection, view: str, limit: int, unread: bool = False)
     # SQLite has neither times nor booleans: the types say what its text and numbers stand for
     statement = text(f"SELECT * {_from(view, unread)} LIMIT :limit").columns(**TYPED)
     return [dict(row) for row in connection.execute(statement, {"limit": limit}).mappings()]
-
-
-def champion(connection: Connection) -> str | None:
-    return connection.scalar(select(Model.version).where(Model.champion))
 
 
 def _from(view: str, unread: bool) -> str:

@@ -19,14 +19,15 @@ from pneumowatch.errors import ModelError
 SHIPPED: Final = Path(__file__).parent / "shipped"  # one folder inside: the model that comes with the project
 WEIGHTS: Final = "model.keras"
 CARD: Final = "card.json"
+CHAMPION: Final = "champion"  # in the model store: a link to the last one that was verified here
 REFERENCE: Final = "reference.npz"  # `films` uint8 (n, side, side, 1) and `probabilities` float32 (n,)
 
 ALLOWED_LAYERS: Final = frozenset(
     {
-        "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense",
-        "DepthwiseConv2D", "Dropout", "Flatten", "Functional", "GlobalAveragePooling2D", "InputLayer",
-        "LayerNormalization", "MaxPooling2D", "Multiply", "ReLU", "Rescaling", "Reshape", "Resizing",
-        "SeparableConv2D", "Sequential", "SpatialDropout2D", "ZeroPadding2D",
+        "Activation", "Add", "Average", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Dense",
+        "DepthwiseConv2D", "Dropout", "Flatten", "Functional", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
+        "InputLayer", "LayerNormalization", "MaxPooling2D", "Maximum", "Minimum", "Multiply", "ReLU", "Rescaling",
+        "Reshape", "Resizing", "SeparableConv2D", "Sequential", "SpatialDropout2D", "Subtract", "ZeroPadding2D",
     }
 )  # fmt: skip
 # What else Keras serialises as a class beside layers: none of these carries code.
@@ -120,8 +121,9 @@ def shipped() -> ModelFolder:
 
 def champion(store: Path) -> ModelFolder:
     """The model to serve: the last one verified in the store, or the shipped one where there is none yet."""
-    last = store / "champion"
-    return ModelFolder.read(last) if (last / CARD).exists() else shipped()
+    last = store / CHAMPION
+    # the link is followed once: it may be replaced while the folder is read
+    return ModelFolder.read(last.resolve()) if (last / CARD).exists() else shipped()
 
 
 def _class_names(config: object) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import func, select, update
@@ -14,6 +15,7 @@ from db.outcomes import Claim, Classified, Deferred, Outcome, Rejected
 from db.seen import SeenFile
 from db.session import Database
 from db.states import Reason
+from pneumowatch.model import ModelFolder
 
 LEASE: Final = timedelta(seconds=60)
 MODEL: Final = "model-1"
@@ -38,6 +40,12 @@ def deferred(scan_id: int, seconds: float = 0, size: int | None = None, mtime_ns
     return Deferred(scan_id, ledger.now() + timedelta(seconds=seconds), "later", size, mtime_ns)
 
 
+def model_folder(version: str = MODEL, sha256: str = "0" * 64) -> ModelFolder:
+    """Of a model that never was."""
+    card = {"version": version, "sha256": sha256, "input": {"side": 64}, "threshold": {"value": 0.5}}
+    return ModelFolder(Path("nowhere"), card)
+
+
 class Book:
     """The ledger's moves, each in a transaction of its own, and looks at what they left."""
 
@@ -45,7 +53,7 @@ class Book:
         self.database = database
 
     def register_model(self) -> None:
-        self.database.write(lambda c: registry.register(c, MODEL, "0" * 64, {}))
+        self.database.write(lambda c: registry.register(c, model_folder(), b"an archive", BY))
 
     def arrive(self, *files: SeenFile) -> Arrivals:
         return self.database.write(lambda c: arrivals.arrive(c, files, BY))

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 from services import Server, ServiceMissing, fresh_database, postgres_server, redis_server
-from standin import tiny_network, write_model
+from standin import gated_network, tiny_network, write_model
 
 from pneumowatch.model import ModelFolder
 from pneumowatch.phantom import write_phantoms
@@ -71,6 +71,12 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     """A model folder with a small, untrained network of 64 x 64."""
     return write_model(tmp_path_factory.mktemp("models") / "champion", tiny_network())
+
+
+@pytest.fixture(scope="session")
+def gated_model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """Another, whose network also gives maps and a strangeness."""
+    return write_model(tmp_path_factory.mktemp("models") / "gated", gated_network(), version="gated-1")
 
 
 def _start(stack: ExitStack, server: AbstractContextManager[Server]) -> Server:

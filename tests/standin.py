@@ -11,6 +11,7 @@ from pneumowatch.model import CARD, REFERENCE, WEIGHTS, ModelFolder
 from pneumowatch.phantom import phantom
 
 SIDE = 64
+BRIGHT = 200  # mean gray level beyond which the gated network takes a film for something else
 
 
 def tiny_network(side: int = SIDE) -> Any:
@@ -33,6 +34,27 @@ def tiny_network(side: int = SIDE) -> Any:
     return network
 
 
+def gated_network(side: int = SIDE) -> Any:
+    """One that gives all that a served model may: probability, map (15 x 15) and strangeness."""
+    import keras
+
+    keras.utils.set_random_seed(8)
+    layers = keras.layers
+    films = keras.Input((side, side, 1), dtype="uint8")
+    gray = layers.Rescaling(1 / 255)(films)
+    features = layers.Conv2D(8, 5, strides=4, activation="relu")(gray)
+    where = layers.Conv2D(1, 1, name="evidence")(features)
+    logit = layers.GlobalAveragePooling2D()(where)
+    strangeness = layers.Dense(1, use_bias=False, name="strange")(layers.GlobalAveragePooling2D()(gray))
+    outputs = {"probability": layers.Activation("sigmoid")(logit), "map": where, "strangeness": strangeness}
+    network = keras.Model(films, outputs)
+    evidence = network.get_layer("evidence")
+    kernel, bias = evidence.get_weights()
+    evidence.set_weights([kernel * 20, bias])
+    network.get_layer("strange").set_weights([np.full((1, 1), 255 / BRIGHT, np.float32)])
+    return network
+
+
 def reference_films(side: int = SIDE, count: int = 3) -> np.ndarray:
     return np.stack([phantom(seed, bool(seed % 2), side, side) for seed in range(count)])[..., None]
 
@@ -42,7 +64,9 @@ def write_model(folder: Path, network: Any, side: int = SIDE, **card: Any) -> Mo
     folder.mkdir(parents=True)
     network.save(folder / WEIGHTS)
     films = reference_films(side)
-    np.savez(folder / REFERENCE, films=films, probabilities=network.predict(films, verbose=0)[:, 0])
+    said = network.predict(films, verbose=0)
+    probabilities = said["probability"] if isinstance(said, dict) else said
+    np.savez(folder / REFERENCE, films=films, probabilities=probabilities[:, 0])
     write_card(folder, side, **card)
     return ModelFolder.read(folder)
 

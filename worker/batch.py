@@ -9,17 +9,17 @@ from typing import Any, Final, Protocol
 import numpy as np
 from celery import Celery
 from celery_batches import Batches
-from numpy.typing import NDArray
 
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.film import Pixels
+from worker.readings import Readings
 
 FLUSH_SECONDS: Final = 0.05  # a lone message waits this long for company
 NEVER: Final = 2**31
 
 
 class Predictor(Protocol):
-    def predict(self, films: Pixels) -> NDArray[np.float32]: ...
+    def predict(self, films: Pixels) -> Readings: ...
 
 
 class FilmBatches(Batches):
@@ -119,17 +119,17 @@ class Batcher:
     def __init__(self, predictor: Predictor, batch_size: int) -> None:
         self._predictor = predictor
         self._batch_size = batch_size
-        self._waiting: queue.SimpleQueue[tuple[Pixels, Future[NDArray[np.float32]]] | None] = queue.SimpleQueue()
-        self._held: tuple[Pixels, Future[NDArray[np.float32]]] | None = None  # did not fit into the last batch
+        self._waiting: queue.SimpleQueue[tuple[Pixels, Future[Readings]] | None] = queue.SimpleQueue()
+        self._held: tuple[Pixels, Future[Readings]] | None = None  # did not fit into the last batch
         self._door = threading.Lock()  # nothing may be put behind the end: it would be waited for, for ever
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
-    def predict(self, films: Pixels) -> NDArray[np.float32]:
-        """Probabilities (n,) of films (n, side, side), n up to the batch size; blocks. Raises what the model raised,
+    def predict(self, films: Pixels) -> Readings:
+        """What the model says of films (n, side, side), n up to the batch size; blocks. Raises what the model raised,
         and ShuttingDown after `close`."""
-        future: Future[NDArray[np.float32]] = Future()
+        future: Future[Readings] = Future()
         with self._door:
             if self._closed:
                 raise ShuttingDown("The batcher is closed.")
@@ -153,10 +153,10 @@ class Batcher:
                 continue
             start = 0
             for films, future in batch:
-                future.set_result(output[start : start + len(films)])
+                future.set_result(output.part(start, start + len(films)))
                 start += len(films)
 
-    def _next_batch(self) -> list[tuple[Pixels, Future[NDArray[np.float32]]]]:
+    def _next_batch(self) -> list[tuple[Pixels, Future[Readings]]]:
         """What waits, up to the batch size; blocks for the first. Empty at the end."""
         first = self._held or self._waiting.get()
         self._held = None

@@ -1,18 +1,19 @@
-"""The loaded network: uint8 films in, probabilities out. The only module of the worker that imports TensorFlow."""
+"""The loaded network: uint8 films in, readings out. The only module of the worker that imports TensorFlow."""
 
 import os
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pneumowatch.errors import ModelError, SettingsError
 from pneumowatch.film import Pixels
 from pneumowatch.logs import hush
 from pneumowatch.model import REFERENCE, ModelFolder
+from worker.readings import Readings
 
 REFERENCE_TOLERANCE: Final = 1e-3  # engines differ by 1e-6; a wrong or damaged network by far more
 SMALL_BATCH: Final = 8
+OPTIONAL: Final = {"strangeness": "strangeness", "map": "maps"}  # output of the network -> field of its readings
 
 
 class Classifier:
@@ -50,19 +51,27 @@ class Classifier:
             self.predict(np.zeros((shape, self.side, self.side), np.uint8))
         self._check(folder)
 
-    def predict(self, films: Pixels) -> NDArray[np.float32]:
-        """Probabilities of pneumonia, float32 (n,), of films, uint8 (n, side, side), n up to the batch size.
+    def predict(self, films: Pixels) -> Readings:
+        """What the network says of films, uint8 (n, side, side), n up to the batch size.
 
-        Raises ModelError where the network gives something that is no probability.
+        Raises ModelError where it gives something that is no probability, or no number.
         """
         count = len(films)
         shape = next(shape for shape in self._shapes if shape >= count)
         padded = np.zeros((shape, self.side, self.side, 1), np.uint8)
         padded[:count, :, :, 0] = films
-        output = self._run(self._tf.constant(padded)).numpy()[:count, 0].astype(np.float32)
-        if not (np.isfinite(output).all() and (output >= 0).all() and (output <= 1).all()):
+        said = self._run(self._tf.constant(padded))
+        # a dictionary of outputs, or the probability alone
+        outputs = said if isinstance(said, dict) else {"probability": said}
+        found = {name: output.numpy()[:count, ..., 0].astype(np.float32) for name, output in outputs.items()}
+        probability = found["probability"]
+        if not (np.isfinite(probability).all() and (probability >= 0).all() and (probability <= 1).all()):
             raise ModelError(f"The model {self.version} gives outputs that are no probabilities.")
-        return output
+        if not all(np.isfinite(output).all() for output in found.values()):
+            raise ModelError(f"The model {self.version} gives outputs that are no numbers.")
+        return Readings.of(probability)._replace(
+            **{field: found[name] for name, field in OPTIONAL.items() if name in found}
+        )
 
     def _check(self, folder: ModelFolder) -> None:
         try:
@@ -72,7 +81,7 @@ class Classifier:
             raise ModelError(f"{folder.path / REFERENCE} cannot be read: {error}.") from error
         if films.shape != (len(expected), self.side, self.side) or not len(expected):
             raise ModelError(f"{folder.path / REFERENCE} holds no films of this model with their probabilities.")
-        got = np.concatenate([self.predict(films[i : i + 1]) for i in range(len(films))])
+        got = np.concatenate([self.predict(films[i : i + 1]).probability for i in range(len(films))])
         if not np.allclose(got, expected, atol=REFERENCE_TOLERANCE):
             raise ModelError(f"The model {self.version} does not give its own reference outputs on this machine.")
 
@@ -87,7 +96,19 @@ def _load(folder: ModelFolder) -> Any:
     expected = (None, folder.side, folder.side, 1)
     if tuple(network.input_shape) != expected:
         raise ModelError(f"{folder.weights} takes {network.input_shape}, its card says {expected}.")
+    _check_outputs(folder, network.compute_output_spec(keras.KerasTensor(expected, dtype="uint8")))
     return network
+
+
+def _check_outputs(folder: ModelFolder, outputs: Any) -> None:
+    """Raises ModelError where the network does not give what `Readings` are made of, named and shaped so."""
+    outputs = outputs if isinstance(outputs, dict) else {"probability": outputs}
+    if "probability" not in outputs:
+        raise ModelError(f"{folder.weights} gives no probability.")
+    for name, output in outputs.items():
+        known = name == "probability" or name in OPTIONAL
+        if not known or len(output.shape) != (4 if name == "map" else 2) or output.shape[-1] != 1:
+            raise ModelError(f"{folder.weights} gives an output that is not known here: {name}, {output.shape}.")
 
 
 def _choose_device(tf: Any, device: str | None) -> None:

@@ -10,6 +10,11 @@ from pneumowatch.header import Header
 from worker.decode import Away, Decoded, Fetched, Undecoded
 
 SHARE_DELAY = timedelta(seconds=5)  # until films of a share that is away are tried again
+STRANGE: Final = 1.0  # strangeness beyond this: no frontal chest film
+NOT_CHEST: Final = (
+    "This does not look like a frontal chest film; send the film itself, upright and not inverted, or have it read "
+    "without pneumowatch."
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,14 @@ class AgeRule:
 
 
 ANY_AGE: Final = AgeRule()
+
+
+def admit_chest(film: Decoded, strangeness: float) -> Decoded | Undecoded:
+    """The film, or, where the model's gate takes it for something else, what is said of it instead."""
+    if strangeness <= STRANGE:
+        return film
+    reason = Reason.NOT_CHEST_XRAY
+    return Undecoded(film.scan_id, reason, NOT_CHEST, film.sha256, film.size, film.mtime_ns, film.header)
 
 
 def judge(scan: ClaimedScan, fetched: Fetched, now: datetime, settle: timedelta) -> Rejected | Deferred | None:

@@ -12,7 +12,7 @@ from pneumowatch.model import ModelFolder, champion
 from pneumowatch.settings import Settings
 from worker.classifier import Classifier
 from worker.decode import Away, Bounds, Decoded, Errand, Fetched, Undecoded, fetch
-from worker.findings import AgeRule
+from worker.findings import AgeRule, admit_chest
 
 
 def classify_files(files: list[Path], settings: Settings, model: Path | None) -> list[dict[str, Any]]:
@@ -25,14 +25,24 @@ def classify_files(files: list[Path], settings: Settings, model: Path | None) ->
     rows = []
     for batch in _batches(files, settings.batch_size):
         fetched = [age_rule.admit(_fetch(number, file, folder.side, bounds)) for number, file in enumerate(batch)]
-        films = [one for one in fetched if isinstance(one, Decoded)]
-        found = classifier.predict(np.stack([film.pixels for film in films])).tolist() if films else []
-        probabilities: dict[int, float] = {film.scan_id: p for film, p in zip(films, found, strict=True)}
+        said = _read([one for one in fetched if isinstance(one, Decoded)], classifier)
         rows += [
-            _row(file, one, probabilities.get(one.scan_id), folder, age_rule)
+            _row(file, *said.get(one.scan_id, (one, None)), folder, age_rule)
             for file, one in zip(batch, fetched, strict=True)
         ]
     return rows
+
+
+def _read(films: list[Decoded], classifier: Classifier) -> dict[int, tuple[Fetched, float | None]]:
+    """{number: the film and its probability; or, where it is no chest film, what is said of it, and None}."""
+    if not films:
+        return {}
+    found = classifier.predict(np.stack([film.pixels for film in films]))
+    said: dict[int, tuple[Fetched, float | None]] = {}
+    for film, probability, strangeness in zip(films, found.probability, found.strangeness, strict=True):
+        admitted = admit_chest(film, float(strangeness))
+        said[film.scan_id] = admitted, float(probability) if isinstance(admitted, Decoded) else None
+    return said
 
 
 def _fetch(number: int, file: Path, side: int, bounds: Bounds) -> Fetched:

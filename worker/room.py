@@ -10,15 +10,16 @@ import numpy as np
 from db import deployment, ledger, registry
 from db.outcomes import Claim, Classified, Outcome, Rejected
 from db.session import Database
+from db.states import Reason
 from pneumowatch.logs import get
 from pneumowatch.model import champion
 from pneumowatch.queue import part_name
 from pneumowatch.settings import Settings
 from worker.batch import Batcher
 from worker.classifier import Classifier
-from worker.decode import Away, Bounds, Decoded, Decoders, Errand, Fetched
+from worker.decode import Away, Bounds, Decoded, Decoders, Errand, Fetched, Undecoded
 from worker.door import Door
-from worker.findings import ANY_AGE, AgeRule, judge
+from worker.findings import ANY_AGE, AgeRule, admit_chest, judge
 
 log = get("worker")
 
@@ -113,24 +114,30 @@ class ReadingRoom:
                 films.append(answer)
         return outcomes + self._classify(films)
 
-    def _classify(self, films: list[Decoded]) -> list[Classified]:
+    def _classify(self, films: list[Decoded]) -> list[Outcome]:
         if not films:
             return []
-        model = self._classifier
-        probabilities = self._batcher.predict(np.stack([film.pixels for film in films]))
+        found = self._batcher.predict(np.stack([film.pixels for film in films]))
         return [
-            Classified(
-                film.scan_id,
-                film.sha256,
-                p,
-                p >= model.threshold,
-                model.threshold,
-                model.version,
-                self._age_rule.caution(film.header),
-                film.header,
-            )
-            for film, p in zip(films, probabilities.tolist(), strict=True)
+            self._outcome(film, float(probability), float(strangeness))
+            for film, probability, strangeness in zip(films, found.probability, found.strangeness, strict=True)
         ]
+
+    def _outcome(self, film: Decoded, probability: float, strangeness: float) -> Outcome:
+        admitted = admit_chest(film, strangeness)
+        if isinstance(admitted, Undecoded):
+            return Rejected(film.scan_id, Reason(admitted.reason), admitted.sentence, film.sha256, film.header)
+        model = self._classifier
+        return Classified(
+            film.scan_id,
+            film.sha256,
+            probability,
+            probability >= model.threshold,
+            model.threshold,
+            model.version,
+            self._age_rule.caution(film.header),
+            film.header,
+        )
 
 
 def _tally(outcomes: list[Outcome]) -> dict[str, int]:

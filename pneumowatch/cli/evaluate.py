@@ -141,7 +141,7 @@ def _predictor(folder: "ModelFolder", given: "Settings") -> Callable[[Any], Any]
         said = [np.zeros(0, np.float32)]
         with _progress_bar(f"classifying with {folder.version}") as watch:
             for start in range(0, len(films), given.batch_size):
-                said.append(classifier.predict(films[start : start + given.batch_size]))
+                said.append(classifier.predict(films[start : start + given.batch_size]).probability)
                 watch(min(start + given.batch_size, len(films)), len(films))
         return np.concatenate(said)
 

@@ -46,7 +46,7 @@ def unscored(data: Data = None, limit: Limit = 50, json: Json = False) -> None:
 
 def status(data: Data = None, json: Json = False) -> None:
     """Show how many films are in which state, by source, and how long the oldest has waited."""
-    from db import ledger, scans
+    from db import ledger, registry, scans
     from pneumowatch.cli.output import console, print_json, print_table
 
     database = open_database(data)
@@ -60,7 +60,7 @@ def status(data: Data = None, json: Json = False) -> None:
         "flagged_unread": database.read(lambda c: scans.size_of(c, "flagged_cases", unread=True)),
         "unscored": database.read(lambda c: scans.size_of(c, "unscored_cases")),
         "oldest_waiting_seconds": None if oldest is None else round((ledger.now() - oldest).total_seconds(), 1),
-        "model": database.read(scans.champion),
+        "model": database.read(registry.champion),
     }
     if json:
         return print_json(report)

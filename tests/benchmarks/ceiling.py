@@ -49,7 +49,8 @@ def load(model: Path) -> tuple[Predict, int]:
     run = tf.function(lambda films: network(films, training=False), input_signature=signature)
 
     def predict(films: Pixels) -> Any:
-        return run(tf.constant(films[..., np.newaxis])).numpy()[:, 0]
+        said = run(tf.constant(films[..., np.newaxis]))
+        return (said["probability"] if isinstance(said, dict) else said).numpy()[:, 0]
 
     for count in (BATCH, BATCH, 1):
         predict(np.zeros((count, side, side), np.uint8))

@@ -50,7 +50,8 @@ def work(broker: str, model: Path, pool: str) -> None:
     @app.task(name="classify")
     def classify(path: str) -> float:
         film = decode(Path(path).read_bytes(), side)
-        return float(network.predict(film[np.newaxis, ..., np.newaxis], verbose=0)[0, 0])
+        said = network.predict(film[np.newaxis, ..., np.newaxis], verbose=0)
+        return float((said["probability"] if isinstance(said, dict) else said)[0, 0])
 
     app.Worker(pool=pool, concurrency=POOLS[pool], loglevel="ERROR", quiet=True).start()
 

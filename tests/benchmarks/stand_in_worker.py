@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from db import registry
 from db.session import Database
@@ -21,6 +20,7 @@ from pneumowatch import logs, settings
 from pneumowatch.film import Pixels
 from pneumowatch.queue import make_app, part_name
 from worker.decode import Decoded, Errand
+from worker.readings import Readings
 from worker.room import ReadingRoom
 from worker.tasks import register, run_worker
 
@@ -50,10 +50,10 @@ class StandInClassifier:
         self._seconds = seconds
         self._gpu = threading.Lock()  # one batch at a time
 
-    def predict(self, films: Pixels) -> NDArray[np.float32]:
+    def predict(self, films: Pixels) -> Readings:
         with self._gpu:
             time.sleep(self._seconds)
-        return np.full(len(films), 0.25, np.float32)
+        return Readings.of(np.full(len(films), 0.25))
 
 
 def main() -> None:

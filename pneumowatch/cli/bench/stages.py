@@ -20,6 +20,7 @@ from db.outcomes import Classified
 from db.seen import SeenFile
 from db.session import Database
 from pneumowatch import film, share
+from pneumowatch.model import ModelFolder
 from pneumowatch.queue import FILMS, Doorbell, make_app
 from pneumowatch.settings import EMBEDDED_BROKER, Settings
 from worker.classifier import Classifier
@@ -97,7 +98,8 @@ def stages(films: Sequence[Path], classifier: Classifier, settings: Settings, sc
 
 def _record(database: Database, seen: list[SeenFile], hashes: list[str], size: int) -> None:
     """Register, claim and finish as watcher and worker do."""
-    database.write(lambda connection: registry.register(connection, BY, "", {}))
+    folder = ModelFolder(Path(), {"version": BY, "sha256": ""})
+    database.write(lambda connection: registry.register(connection, folder, b"", BY))
     for start in range(0, len(seen), BURST):
         database.write(partial(arrivals.arrive, files=seen[start : start + BURST], by=BY))
     left = iter(hashes)

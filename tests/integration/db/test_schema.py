@@ -9,10 +9,10 @@ from typing import Final
 
 import pytest
 from alembic import command
-from books import Book, seen
+from books import Book, model_folder, seen
 from sqlalchemy import Connection, bindparam, inspect, select, text
 
-from db import schema
+from db import registry, schema
 from db.models import Base, Scan, UtcDateTime
 from db.session import Database
 from db.views import NAMES, drop
@@ -159,6 +159,21 @@ def test_a_database_of_version_0_1_is_upgraded_with_its_rows(empty_database: Dat
     cases = empty_database.read(lambda c: c.execute(text("SELECT scan_id, path FROM flagged_cases")).all())
     assert {(case.scan_id, case.path) for case in cases} == {(1, "a"), (4, "b"), (5, "c")}
     assert len(empty_database.read(lambda c: c.execute(text("SELECT * FROM scan_ledger")).all())) == len(scans)
+
+
+def test_a_champion_from_before_the_model_store_still_serves_and_can_be_gone_back_to(empty_database: Database) -> None:
+    to_revision(empty_database, "0002")
+    old = "INSERT INTO models (version, sha256, card, registered_at, champion) VALUES ('old', :sha256, '{}', :at, true)"
+    statement = text(old).bindparams(bindparam("at", type_=UtcDateTime))
+    empty_database.write(lambda c: c.execute(statement, {"sha256": "0" * 64, "at": datetime.now(UTC)}))
+    schema.upgrade(empty_database)
+    for version, sha256 in (("old", "0" * 64), ("new", "1" * 64)):
+        folder = model_folder(version, sha256)
+        empty_database.write(lambda c, folder=folder: registry.register(c, folder, b"packed", "test"))
+    assert empty_database.read(registry.champion) == "old"
+    assert empty_database.read(lambda c: registry.archive(c, "old")) == b"packed"
+    empty_database.write(lambda c: registry.promote(c, "new", "test", ""))
+    assert empty_database.write(lambda c: registry.rollback(c, "test", "")) == "old"
 
 
 def test_migrations_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from standin import SIDE, reference_films, tiny_network, write_card, write_model
+from standin import BRIGHT, SIDE, gated_network, reference_films, tiny_network, write_card, write_model
 
 from pneumowatch.errors import ModelError, SettingsError
 from pneumowatch.model import REFERENCE, WEIGHTS, ModelFolder
@@ -30,36 +30,45 @@ def copy(tiny_model: ModelFolder, tmp_path: Path) -> Path:
 def test_it_says_what_its_folder_says(classifier: Classifier, tiny_model: ModelFolder) -> None:
     assert (classifier.version, classifier.side, classifier.threshold) == ("standin-1", SIDE, 0.5)
     with np.load(tiny_model.path / REFERENCE) as reference:
-        found = classifier.predict(reference["films"][..., 0])
+        found = classifier.predict(reference["films"][..., 0]).probability
         np.testing.assert_allclose(found, reference["probabilities"], atol=1e-5)
 
 
 def test_a_probability_does_not_depend_on_the_batch(classifier: Classifier) -> None:
-    alone = np.concatenate([classifier.predict(film[None]) for film in FILMS])
+    alone = np.concatenate([classifier.predict(film[None]).probability for film in FILMS])
     assert alone.dtype == np.float32
     assert np.ptp(alone) > 0.01  # the films differ, or this would show nothing
     for size in range(1, BATCH + 1):
-        np.testing.assert_allclose(classifier.predict(FILMS[:size]), alone[:size], atol=1e-5)
-    backwards = classifier.predict(FILMS[::-1])
+        np.testing.assert_allclose(classifier.predict(FILMS[:size]).probability, alone[:size], atol=1e-5)
+    backwards = classifier.predict(FILMS[::-1]).probability
     np.testing.assert_allclose(backwards[::-1], alone, atol=1e-5)
     company = FILMS.copy()
     company[:-1] = 255
-    assert classifier.predict(company)[-1] == pytest.approx(alone[-1], abs=1e-5)
+    assert classifier.predict(company).probability[-1] == pytest.approx(alone[-1], abs=1e-5)
 
 
 def test_equal_calls_give_equal_bits(classifier: Classifier) -> None:
-    np.testing.assert_array_equal(classifier.predict(FILMS[:5]), classifier.predict(FILMS[:5]))
+    first, second = (classifier.predict(FILMS[:5]).probability for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_padding_answers_for_nobody(classifier: Classifier) -> None:
-    assert [len(classifier.predict(FILMS[:count])) for count in (1, 2, 7, 8, 9, 15, 16)] == [1, 2, 7, 8, 9, 15, 16]
+    assert [len(classifier.predict(FILMS[:count]).probability) for count in (1, 2, 7, 8, 9, 15, 16)] == [
+        1,
+        2,
+        7,
+        8,
+        9,
+        15,
+        16,
+    ]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 9])
 def test_any_batch_size(tiny_model: ModelFolder, classifier: Classifier, batch_size: int) -> None:
     other = Classifier(tiny_model, batch_size, "cpu")
     films = FILMS[:batch_size]
-    np.testing.assert_allclose(other.predict(films), classifier.predict(films), atol=1e-5)
+    np.testing.assert_allclose(other.predict(films).probability, classifier.predict(films).probability, atol=1e-5)
 
 
 @pytest.mark.parametrize("device", ["gpu:99", "gpu:0x", "gpu", "gpu:", "gpu:-1", "tpu:0", "CPU", "", "gpu:0:1"])
@@ -85,7 +94,7 @@ def test_a_film_that_makes_no_number_is_an_error_and_not_a_result(tmp_path: Path
     black = np.zeros((1, SIDE, SIDE, 1), np.uint8)
     np.savez(folder.path / REFERENCE, films=black, probabilities=np.float32([0.5]))
     fragile = Classifier(folder, BATCH, "cpu")
-    assert fragile.predict(black[..., 0]).tolist() == [0.5]
+    assert fragile.predict(black[..., 0]).probability.tolist() == [0.5]
     with pytest.raises(ModelError, match="no probabilities"):
         fragile.predict(np.full((1, SIDE, SIDE), 255, np.uint8))
 
@@ -104,6 +113,53 @@ def test_outputs_beyond_one_are_no_probabilities(tmp_path: Path) -> None:
     network.layers[-1].set_weights([np.ones((1, 1), np.float32), np.ones(1, np.float32)])
     with pytest.raises(ModelError):
         Classifier(write_model(tmp_path / "linear", network), BATCH, "cpu")
+
+
+# what a model may give beside the probability
+
+
+def test_a_model_without_map_and_gate_takes_every_film_for_a_chest(classifier: Classifier) -> None:
+    found = classifier.predict(FILMS[:5])
+    assert found.strangeness.tolist() == [0] * 5
+    assert found.maps is None
+
+
+@pytest.mark.parametrize("count", [1, 5, BATCH])
+def test_a_model_with_map_and_gate(gated_model: ModelFolder, count: int) -> None:
+    films = FILMS.copy()
+    films[0] = 255
+    found = Classifier(gated_model, BATCH, "cpu").predict(films[:count])
+    assert found.maps is not None
+    assert (found.maps.shape, found.maps.dtype) == ((count, 15, 15), np.float32)
+    logits = found.maps.mean(axis=(1, 2), dtype=np.float64)
+    np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(-logits)), atol=1e-5)
+    np.testing.assert_allclose(found.strangeness, films[:count].mean(axis=(1, 2)) / BRIGHT, atol=1e-4)
+    assert (found.strangeness > 1).tolist() == [True] + [False] * (count - 1)
+
+
+@pytest.mark.parametrize("outputs", ["no probability", "another name", "a flat map"])
+def test_outputs_that_nobody_knows_are_refused(tmp_path: Path, outputs: str) -> None:
+    import keras
+
+    network = gated_network()
+    said = dict(network.output)
+    given = {
+        "no probability": {"map": said["map"], "strangeness": said["strangeness"]},
+        "another name": {**said, "verdict": said["strangeness"]},
+        "a flat map": {**said, "map": said["strangeness"]},
+    }[outputs]
+    folder = write_model(tmp_path / "complete", network)
+    keras.Model(network.input, given).save(folder.weights)
+    write_card(folder.path)
+    with pytest.raises(ModelError, match="gives"):
+        Classifier(ModelFolder.read(folder.path), BATCH, "cpu")
+
+
+def test_a_strangeness_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+    network = gated_network()
+    network.get_layer("strange").set_weights([np.full((1, 1), np.nan, np.float32)])
+    with pytest.raises(ModelError, match="no numbers"):
+        Classifier(write_model(tmp_path / "nan", network), BATCH, "cpu")
 
 
 # the folder

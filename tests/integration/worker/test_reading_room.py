@@ -119,7 +119,7 @@ def test_films_are_classified_as_the_model_says(place: Place, classifier: Classi
     for scan_id, name in zip(ids, FILMS, strict=True):
         scan = place.scan(scan_id)
         pixels = film.decode((place.inbox / name).read_bytes(), classifier.side)
-        expected = float(classifier.predict(pixels[None])[0])
+        expected = float(classifier.predict(pixels[None]).probability[0])
         assert scan.state == State.CLASSIFIED
         assert scan.probability == pytest.approx(expected, abs=1e-5)
         assert scan.flagged == (scan.probability >= 0.5)

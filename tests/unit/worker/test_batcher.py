@@ -6,10 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from pneumowatch.film import Pixels
 from worker.batch import Batcher
+from worker.readings import Readings
 
 SIZE = 8
 PATIENCE = 5.0
@@ -24,14 +24,14 @@ class Gate:
         self.busy = threading.Semaphore(0)
         self.fails: set[int] = set()  # films that the model cannot take
 
-    def predict(self, films: Pixels) -> NDArray[np.float32]:
+    def predict(self, films: Pixels) -> Readings:
         self.busy.release()
         assert self.open.acquire(timeout=PATIENCE)
         numbers = films[:, 0, 0].tolist()
         self.batches.append(numbers)
         if self.fails & set(numbers):
             raise MemoryError("the card is full")
-        return films[:, 0, 0].astype(np.float32)
+        return Readings.of(films[:, 0, 0])
 
     def let(self, batches: int) -> None:
         for _ in range(batches):
@@ -52,7 +52,7 @@ class Claims:
         self._batcher = batcher
         self._pool = ThreadPoolExecutor(20)
 
-    def put(self, *numbers: int) -> Future[NDArray[np.float32]]:
+    def put(self, *numbers: int) -> Future[Readings]:
         before = self._batcher._waiting.qsize()
         future = self._pool.submit(self._batcher.predict, films(*numbers))
         deadline = threading.Event()
@@ -61,7 +61,7 @@ class Claims:
                 break
         return future
 
-    def put_first(self, gate: Gate, *numbers: int) -> Future[NDArray[np.float32]]:
+    def put_first(self, gate: Gate, *numbers: int) -> Future[Readings]:
         future = self._pool.submit(self._batcher.predict, films(*numbers))
         gate.wait_until_busy()
         return future
@@ -82,7 +82,7 @@ def batcher(gate: Gate) -> Iterator[Batcher]:
 
 def test_a_lone_film_waits_for_nobody(gate: Gate, batcher: Batcher) -> None:
     gate.let(1)
-    assert batcher.predict(films(5)).tolist() == [5]
+    assert batcher.predict(films(5)).probability.tolist() == [5]
     assert gate.batches == [[5]]
 
 
@@ -90,7 +90,7 @@ def test_what_came_while_the_model_was_busy_makes_one_batch_in_order(gate: Gate,
     claims = Claims(batcher)
     futures = [claims.put_first(gate, 1), claims.put(2, 3), claims.put(4), claims.put(5, 6, 7)]
     gate.let(2)
-    assert [future.result(PATIENCE).tolist() for future in futures] == [[1], [2, 3], [4], [5, 6, 7]]
+    assert [future.result(PATIENCE).probability.tolist() for future in futures] == [[1], [2, 3], [4], [5, 6, 7]]
     assert gate.batches == [[1], [2, 3, 4, 5, 6, 7]]
 
 
@@ -100,7 +100,7 @@ def test_a_batch_is_cut_at_its_size_and_what_did_not_fit_comes_next(gate: Gate, 
     futures += [claims.put(*range(10, 15)), claims.put(*range(20, 25)), claims.put(30), claims.put(*range(40, 48))]
     gate.let(9)
     expected = [[1], [*range(10, 15)], [*range(20, 25)], [30], [*range(40, 48)]]
-    assert [future.result(PATIENCE).tolist() for future in futures] == expected
+    assert [future.result(PATIENCE).probability.tolist() for future in futures] == expected
     assert gate.batches == [[1], [*range(10, 15)], [*range(20, 25), 30], [*range(40, 48)]]
 
 
@@ -118,11 +118,11 @@ def test_an_error_reaches_all_of_its_batch_and_none_of_the_next(gate: Gate, batc
     claims = Claims(batcher)
     futures = [claims.put_first(gate, 1), claims.put(2), claims.put(3), claims.put(*range(10, 18))]
     gate.let(9)
-    assert futures[0].result(PATIENCE).tolist() == [1]
+    assert futures[0].result(PATIENCE).probability.tolist() == [1]
     for future in futures[1:3]:
         with pytest.raises(MemoryError):
             future.result(PATIENCE)
-    assert futures[3].result(PATIENCE).tolist() == [*range(10, 18)]
+    assert futures[3].result(PATIENCE).probability.tolist() == [*range(10, 18)]
 
 
 def test_films_of_another_size_are_an_error_of_theirs_and_not_the_end(gate: Gate, batcher: Batcher) -> None:
@@ -133,10 +133,10 @@ def test_films_of_another_size_are_an_error_of_theirs_and_not_the_end(gate: Gate
     while batcher._waiting.qsize() < 2:
         pass
     gate.let(9)
-    assert first.result(PATIENCE).tolist() == [1]
+    assert first.result(PATIENCE).probability.tolist() == [1]
     with pytest.raises(ValueError, match="dimension"):
         odd.result(PATIENCE)
-    assert batcher.predict(films(9)).tolist() == [9]
+    assert batcher.predict(films(9)).probability.tolist() == [9]
 
 
 def test_close_finishes_what_waits(gate: Gate) -> None:
@@ -148,7 +148,7 @@ def test_close_finishes_what_waits(gate: Gate) -> None:
     gate.let(9)
     closing.join(PATIENCE)
     assert not closing.is_alive()
-    assert [len(future.result(PATIENCE)) for future in futures] == [1, 6, 6, 1]
+    assert [len(future.result(PATIENCE).probability) for future in futures] == [1, 6, 6, 1]
     assert not batcher._thread.is_alive()
 
 
@@ -163,7 +163,7 @@ def test_who_comes_after_closing_hears_of_it(gate: Gate) -> None:
                 late.result(1)
         finally:
             if not late.done():  # set free the thread of a batcher that fails this test
-                batcher._waiting.get()[1].set_result(np.zeros(1, np.float32))
+                batcher._waiting.get()[1].set_result(Readings.of([0]))
 
 
 def test_any_order_of_any_claims_keeps_each_claims_films(gate: Gate, batcher: Batcher) -> None:
@@ -171,6 +171,6 @@ def test_any_order_of_any_claims_keeps_each_claims_films(gate: Gate, batcher: Ba
     rng = np.random.default_rng(4)
     claims = [rng.integers(0, 255, rng.integers(1, SIZE + 1)).tolist() for _ in range(120)]
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda numbers: batcher.predict(films(*numbers)).tolist(), claims))
+        answers = list(pool.map(lambda numbers: batcher.predict(films(*numbers)).probability.tolist(), claims))
     assert answers == claims
     assert max(len(batch) for batch in gate.batches) <= SIZE

@@ -10,7 +10,7 @@ from db.outcomes import ClaimedScan, Deferred, Rejected
 from db.states import Reason
 from pneumowatch.header import Header
 from worker.decode import Away, Decoded, Fetched, Undecoded
-from worker.findings import ANY_AGE, SHARE_DELAY, AgeRule, judge
+from worker.findings import ANY_AGE, SHARE_DELAY, AgeRule, admit_chest, judge
 
 NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 SETTLE = timedelta(seconds=5)
@@ -36,6 +36,20 @@ def test_a_film_as_its_row_says_is_classified_however_young() -> None:
 def test_a_share_that_is_away_says_nothing_about_the_film() -> None:
     found = judge(SCAN, Away(4), NOW, SETTLE)
     assert found == Deferred(4, NOW + SHARE_DELAY, "the share does not answer")
+
+
+@pytest.mark.parametrize("strangeness", [-3.0, 0.0, 1.0])
+def test_what_looks_like_a_chest_film_is_admitted(strangeness: float) -> None:
+    film = decoded()
+    assert admit_chest(film, strangeness) is film
+
+
+def test_what_does_not_is_rejected_with_what_to_do() -> None:
+    header = Header(study_uid="1.2.3")
+    found = admit_chest(replace(decoded(), header=header), 1.001)
+    assert isinstance(found, Undecoded)
+    assert (found.reason, found.sha256, found.header) == ("not_chest_xray", "ab" * 32, header)
+    assert "send the film itself" in found.sentence
 
 
 @pytest.mark.parametrize("size", [99, 101])

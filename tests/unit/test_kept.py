@@ -1,0 +1,73 @@
+"""Films kept: to the pixel, complete or not there."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pneumowatch import kept
+from pneumowatch.phantom import phantom
+
+SHA = "ab" * 32
+FILM = phantom(3, pneumonia=True, width=64, height=64)
+
+
+def test_a_film_comes_back_to_the_pixel(tmp_path: Path) -> None:
+    assert kept.read(tmp_path, SHA) is None
+    kept.write(tmp_path, SHA, FILM)
+    np.testing.assert_array_equal(kept.read(tmp_path, SHA), FILM)
+    assert kept.read_map(tmp_path, SHA) is None
+    assert kept.path(tmp_path, SHA) == tmp_path / "films" / f"{SHA}.png"
+    with Image.open(kept.path(tmp_path, SHA)) as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (64, 64))
+
+
+def test_a_map_shows_probabilities(tmp_path: Path) -> None:
+    logits = np.float32([[-1e9, -np.log(3), 0], [np.log(3), 50, 1e9]])
+    kept.write(tmp_path, SHA, FILM, logits)
+    np.testing.assert_array_equal(kept.read_map(tmp_path, SHA), [[0, 64, 128], [191, 255, 255]])
+
+
+def test_a_film_kept_anew_loses_the_map_of_another_model(tmp_path: Path) -> None:
+    kept.write(tmp_path, SHA, FILM, np.zeros((3, 3)))
+    kept.write(tmp_path, SHA, FILM[:32, :32])
+    assert kept.read_map(tmp_path, SHA) is None
+    np.testing.assert_array_equal(kept.read(tmp_path, SHA), FILM[:32, :32])
+
+
+def test_films_are_their_owners_and_groups_alone(tmp_path: Path) -> None:
+    kept.write(tmp_path, SHA, FILM, np.zeros((3, 3)))
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "films").iterdir()}
+    assert modes == {0o640}
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"cut"])
+def test_what_is_damaged_is_not_there(tmp_path: Path, content: bytes) -> None:
+    kept.write(tmp_path, SHA, FILM)
+    file = kept.path(tmp_path, SHA)
+    file.write_bytes(file.read_bytes()[:-200] if content == b"cut" else content)
+    assert kept.read(tmp_path, SHA) is None
+
+
+def test_a_picture_of_another_kind_is_no_film(tmp_path: Path) -> None:
+    kept.path(tmp_path, SHA).parent.mkdir()
+    Image.new("RGB", (9, 9)).save(kept.path(tmp_path, SHA))
+    assert kept.read(tmp_path, SHA) is None
+
+
+def test_a_disk_that_is_full_leaves_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.write(tmp_path, SHA, FILM)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fchmod", full)
+    with pytest.raises(OSError, match="No space"):
+        kept.write(tmp_path, SHA, FILM[:32, :32])
+    monkeypatch.undo()
+    np.testing.assert_array_equal(kept.read(tmp_path, SHA), FILM)
+    assert [file.name for file in (tmp_path / "films").iterdir()] == [f"{SHA}.png"]
