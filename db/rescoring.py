@@ -60,7 +60,8 @@ def add(connection: Connection, outcomes: Sequence[Classified]) -> int:
             "current": False,
             "made_at": at,
         }
-        new += connection.execute(insert_new(name(connection), PREDICTIONS).values(row)).rowcount
+        insertion = insert_new(name(connection), PREDICTIONS).values(row).returning(PREDICTIONS.c.id)
+        new += connection.scalar(insertion) is not None
     return new
 
 
