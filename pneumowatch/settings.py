@@ -56,6 +56,12 @@ class Settings(BaseSettings):
         description="films of patients whose age the model does not know: caution or reject",
     )
 
+    keep_films: str = Field(
+        default="flagged",
+        pattern="^(judged|flagged|all)$",
+        description="whose reduced films are kept in DATA_DIR/films: judged, flagged (and judged), or all",
+    )
+
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 
     @field_validator("inboxes", mode="before")
