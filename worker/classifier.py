@@ -1,4 +1,4 @@
-"""The loaded network: uint8 films in, readings out. The only module of the worker that imports TensorFlow."""
+"""The loaded network: uint8 films in, readings out. Beside `gradcam` the only module here that imports TensorFlow."""
 
 import os
 from typing import Any, Final
