@@ -38,9 +38,7 @@ def train(
     ] = None,
     patience: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Epochs without a gain on validation patients, after which it ends; 0: never."
-        ),
+        typer.Option(min=0, help="Epochs without a gain on validation patients, after which it ends; 0: never."),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help=f"Of the arithmetic: {', '.join(PRECISIONS)} (default: the network's own).")
