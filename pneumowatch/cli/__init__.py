@@ -6,7 +6,7 @@ import sys
 import typer
 
 from pneumowatch import __version__
-from pneumowatch.cli import admin, bench, evaluate, query, run, school
+from pneumowatch.cli import admin, bench, evaluate, query, run, school, verdicts
 from pneumowatch.errors import PneumowatchError
 
 app = typer.Typer(
@@ -25,7 +25,15 @@ app = typer.Typer(
 
 for panel, commands in {
     "Run": (run.up, run.watch, run.work, run.schedule, run.demo),
-    "Look and mend": (query.flagged, query.unscored, query.status, query.reconcile, query.requeue, query.classify),
+    "Look and mend": (
+        query.flagged,
+        query.unscored,
+        query.status,
+        query.reconcile,
+        query.requeue,
+        query.classify,
+        verdicts.verdict,
+    ),
     "School": (school.train, evaluate.evaluate, evaluate.survey),
     "Care": (admin.doctor, bench.bench),
 }.items():
