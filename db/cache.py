@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import io
 import re
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator

@@ -100,7 +100,8 @@ def side(connection: Connection) -> int | None:
 def archive(connection: Connection, version: str) -> bytes:
     """Raises ModelError where there is no such model, or none was kept of it."""
     _require(connection, version)
-    return connection.execute(select(Model.archive).where(Model.version == version)).scalar_one()
+    packed = connection.scalar(select(Model.archive).where(Model.version == version))
+    return packed or b""
 
 
 def archive_sha256(connection: Connection, version: str) -> str:

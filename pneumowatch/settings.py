@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     patient_pattern: str = Field(
         default="", description="regular expression that finds the patient in a file's name; empty: the Kermany set's"
     )
+    keep_films: str = Field(
+        default="flagged",
+        pattern="^(judged|flagged|all)$",
+        description="whose reduced films are kept in DATA_DIR/films: judged, flagged (and judged), or all",
+    )
 
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 

@@ -135,9 +135,8 @@ class Decoders:
     memory) makes it give up the whole pool instead.
     """
 
-    def __init__(self, count: int, side: int, bounds: Bounds) -> None:
+    def __init__(self, count: int, bounds: Bounds) -> None:
         self._count = count
-        self._side = side
         self._bounds = bounds
         self._slow = f"Reading it took longer than {bounds.seconds:g} seconds."
         self._closed = False
@@ -149,12 +148,12 @@ class Decoders:
         for future in [self._pool.schedule(_nothing) for _ in range(self._count)]:
             future.result()
 
-    def fetch(self, errands: Sequence[Errand]) -> list[Fetched]:
-        """Decode in the children; blocks until each film has an answer."""
+    def fetch(self, errands: Sequence[Errand], side: int) -> list[Fetched]:
+        """Decode in the children, to squares of `side` pixels; blocks until each film has an answer."""
         size = max(1, min(CHUNK, -(-len(errands) // self._count)))
         chunks = [errands[start : start + size] for start in range(0, len(errands), size)]
-        waiting = [(chunk, self._schedule(chunk)) for chunk in chunks]
-        return [fetched for chunk, future in waiting for fetched in self._collect(chunk, future)]
+        waiting = [(chunk, self._schedule(chunk, side)) for chunk in chunks]
+        return [fetched for chunk, task in waiting for fetched in self._collect(chunk, side, task)]
 
     def close(self) -> None:
         with self._renewal:
@@ -167,7 +166,7 @@ class Decoders:
         memory = (self._bounds.memory,)
         return ProcessPool(self._count, context=context, initializer=_prepare_child, initargs=memory)
 
-    def _schedule(self, errands: Sequence[Errand]) -> _Task:
+    def _schedule(self, errands: Sequence[Errand], side: int) -> _Task:
         with self._renewal:
             if not self._pool.active and not self._closed:
                 threading.Thread(target=self._pool.join, name="lost-decoders", daemon=True).start()  # ends the others
@@ -175,10 +174,10 @@ class Decoders:
             pool = self._pool
         # pebble's bound, by the wall clock and over all of the errands, is there in case that a child cannot be alarmed
         seconds = len(errands) * self._bounds.seconds + ALARM_SECONDS
-        arguments = (fetch, errands, self._side, self._bounds)
+        arguments = (fetch, errands, side, self._bounds)
         return _Task(pool, pool.schedule(_fetch_under_alarm, args=arguments, timeout=seconds))
 
-    def _collect(self, errands: Sequence[Errand], task: _Task, tries: int = POOLS) -> list[Fetched]:
+    def _collect(self, errands: Sequence[Errand], side: int, task: _Task, tries: int = POOLS) -> list[Fetched]:
         """A chunk's films; where one of them cost its child, each is tried again by itself to find out which."""
         try:
             return task.result()
@@ -186,19 +185,19 @@ class Decoders:
             reason, sentence = "too_slow", self._slow
         except ProcessExpired as end:
             if end.exitcode == OVERGROWN:  # it ended before it looked at these films
-                return self._collect(errands, self._schedule(errands), tries)
+                return self._collect(errands, side, self._schedule(errands, side), tries)
             alarmed = end.exitcode == -signal.SIGALRM
             reason, sentence = ("too_slow", self._slow) if alarmed else ("unreadable", STOPPER)
         except MemoryError:
             reason, sentence = "too_large", TOO_MUCH_MEMORY
         except BrokenProcessPool:
             if tries > 1:
-                return self._collect(errands, self._schedule(errands), tries - 1)
+                return self._collect(errands, side, self._schedule(errands, side), tries - 1)
             reason, sentence = "unreadable", STOPPER
         if len(errands) == 1:
             return [Undecoded(errands[0].scan_id, reason, sentence)]
         alone = [[errand] for errand in errands]
-        return [fetched for one in alone for fetched in self._collect(one, self._schedule(one))]
+        return [fetched for one in alone for fetched in self._collect(one, side, self._schedule(one, side))]
 
 
 def _fetch_under_alarm(

@@ -2,24 +2,22 @@
 
 import os
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
-
-from db import deployment, ledger, registry
+from db import cache, deployment, ledger
 from db.outcomes import Claim, Classified, Outcome, Rejected
 from db.session import Database
-from db.states import Reason
 from pneumowatch.logs import get
-from pneumowatch.model import champion
 from pneumowatch.queue import part_name
 from pneumowatch.settings import Settings
-from worker.batch import Batcher
-from worker.classifier import Classifier
-from worker.decode import Away, Bounds, Decoded, Decoders, Errand, Fetched, Undecoded
+from worker.decode import Away, Bounds, Decoded, Decoders, Errand, Fetched
 from worker.door import Door
-from worker.findings import ANY_AGE, AgeRule, admit_chest, judge
+from worker.findings import judge
+from worker.handover import Handover
+from worker.keeper import keep
+from worker.serving import Post, Serving, open_serving
 
 log = get("worker")
 
@@ -29,8 +27,8 @@ class ReadingRoom:
 
     Args:
         inboxes: name -> folder, as mounted on this machine.
+        serving: the model to begin with.
         by: how this worker signs claims and events.
-        age_rule: what becomes of films whose patient is of an age that the model does not know.
         patient_key: secret under which patient IDs are hashed; without it they are dropped.
     """
 
@@ -39,41 +37,46 @@ class ReadingRoom:
         settings: Settings,
         inboxes: dict[str, Path],
         database: Database,
-        classifier: Classifier,
+        serving: Serving,
         decoders: Decoders,
         by: str,
-        age_rule: AgeRule = ANY_AGE,
         patient_key: bytes | None = None,
     ) -> None:
         self._settings = settings
         self._inboxes = inboxes
         self._database = database
-        self._classifier = classifier
+        self._post = Post(serving)
+        self._handover: Handover | None = None
         self._decoders = decoders
-        self._batcher = Batcher(classifier, settings.batch_size)
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._by = by
-        self._age_rule = age_rule
         self._patient_key = patient_key
         self._door = Door()
+
+    def follow(self, load: Callable[[], Serving]) -> None:
+        """From now on, let the champion be at work here, as `load` brings it, whoever that comes to be."""
+        self._handover = Handover(self._database, self._post, load)
 
     def read(self, licence: int) -> None:
         """Claim and read up to `licence` scans, the most urgent first; returns once each has its outcome."""
         while licence > 0:
-            with self._door.shared():
-                claim = self._claim(min(licence, self._settings.batch_size))
-                if claim is None:
-                    return  # read by others, or taken back: a message is no more than a hint
-                licence -= len(claim.scans)
-                if not claim.suspect:
-                    self._read_claim(claim)
-            if claim.suspect:
-                with self._door.alone():
-                    self._renew(claim)
-                    self._read_claim(claim)
+            with self._post.held() as serving:
+                with self._door.shared():
+                    claim = self._claim(min(licence, self._settings.batch_size))
+                    if claim is None:
+                        return  # read by others, or taken back: a message is no more than a hint
+                    licence -= len(claim.scans)
+                    if not claim.suspect:
+                        self._read_claim(claim, serving)
+                if claim.suspect:
+                    with self._door.alone():
+                        self._renew(claim)
+                        self._read_claim(claim, serving)
 
     def close(self) -> None:
-        self._batcher.close()
+        if self._handover:
+            self._handover.close()
+        self._post.close()
         self._decoders.close()
 
     def _claim(self, count: int) -> Claim | None:
@@ -82,62 +85,49 @@ class ReadingRoom:
     def _renew(self, claim: Claim) -> None:
         self._database.write(lambda connection: ledger.renew(connection, claim, self._lease, alone=claim.suspect))
 
-    def _read_claim(self, claim: Claim) -> None:
+    def _read_claim(self, claim: Claim, serving: Serving) -> None:
         started = time.monotonic()
-        fetched = self._fetch(claim)
+        fetched = self._fetch(claim, serving.side)
         if time.monotonic() - started > self._settings.lease_seconds / 2:
             self._renew(claim)  # by progress, never by a timer: a worker that hangs must lose its films
-        outcomes = self._conclude(claim, fetched)
+        outcomes = self._conclude(claim, fetched, serving)
         self._database.write(lambda connection: ledger.finish(connection, claim.token, outcomes, self._by))
         log.info("films read", **_tally(outcomes))
 
-    def _fetch(self, claim: Claim) -> list[Fetched]:
+    def _fetch(self, claim: Claim, side: int) -> list[Fetched]:
         """An answer for each scan of the claim, in its order."""
         errands = [
             Errand(scan.id, self._inboxes[scan.inbox], scan.path_bytes, self._patient_key)
             for scan in claim.scans
             if scan.inbox in self._inboxes
         ]
-        answers = {fetched.scan_id: fetched for fetched in self._decoders.fetch(errands)}
+        answers = {fetched.scan_id: fetched for fetched in self._decoders.fetch(errands, side)}
         # an inbox that this machine does not know is, from here, a share that is away
         return [answers.get(scan.id, Away(scan.id)) for scan in claim.scans]
 
-    def _conclude(self, claim: Claim, fetched: list[Fetched]) -> list[Outcome]:
+    def _conclude(self, claim: Claim, fetched: list[Fetched], serving: Serving) -> list[Outcome]:
         at, settle = ledger.now(), timedelta(seconds=self._settings.settle_seconds)
         outcomes: list[Outcome] = []
         films: list[Decoded] = []
-        for scan, answer in zip(claim.scans, map(self._age_rule.admit, fetched), strict=True):
+        for scan, answer in zip(claim.scans, map(serving.age_rule.admit, fetched), strict=True):
             finding = judge(scan, answer, at, settle)
             if finding is not None:
                 outcomes.append(finding)
             elif isinstance(answer, Decoded):
                 films.append(answer)
-        return outcomes + self._classify(films)
+        return outcomes + (self._classify(films, serving) if films else [])
 
-    def _classify(self, films: list[Decoded]) -> list[Outcome]:
-        if not films:
-            return []
-        found = self._batcher.predict(np.stack([film.pixels for film in films]))
-        return [
-            self._outcome(film, float(probability), float(strangeness))
-            for film, probability, strangeness in zip(films, found.probability, found.strangeness, strict=True)
+    def _classify(self, films: list[Decoded], serving: Serving) -> list[Outcome]:
+        found = serving.predict(films)
+        outcomes = [
+            serving.outcome(film, probability, strangeness)
+            for film, probability, strangeness in zip(
+                films, found.probability.tolist(), found.strangeness.tolist(), strict=True
+            )
         ]
-
-    def _outcome(self, film: Decoded, probability: float, strangeness: float) -> Outcome:
-        admitted = admit_chest(film, strangeness)
-        if isinstance(admitted, Undecoded):
-            return Rejected(film.scan_id, Reason(admitted.reason), admitted.sentence, film.sha256, film.header)
-        model = self._classifier
-        return Classified(
-            film.scan_id,
-            film.sha256,
-            probability,
-            probability >= model.threshold,
-            model.threshold,
-            model.version,
-            self._age_rule.caution(film.header),
-            film.header,
-        )
+        # before the outcomes are written: who finds a scan flagged finds its film
+        keep(self._settings, films, outcomes, found.maps)
+        return outcomes
 
 
 def _tally(outcomes: list[Outcome]) -> dict[str, int]:
@@ -155,15 +145,20 @@ def _tally(outcomes: list[Outcome]) -> dict[str, int]:
 def open_room(
     settings: Settings, inboxes: dict[str, Path], database: Database, device: str | None = None
 ) -> ReadingRoom:
-    """A reading room ready for its first film: children started, model loaded, checked, warm and registered."""
+    """A reading room ready for its first film: children started, and the champion registered, loaded, checked, warm,
+    and followed by whichever comes after it."""
     patient_key = deployment.patient_key(database, settings)
-    folder = champion(settings.models)
-    bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
-    decoders = Decoders(settings.decoder_count, folder.side, bounds)
-    classifier = Classifier(folder, settings.batch_size, device)
-    decoders.warm()
-    database.write(lambda connection: registry.register(connection, folder.version, folder.sha256, folder.card))
-    log.info("model ready", model=folder.version)
-    age_rule = AgeRule(folder.ages, settings.outside_age == "reject")
     by = f"{part_name('worker')}:{os.getpid()}"
-    return ReadingRoom(settings, inboxes, database, classifier, decoders, by, age_rule, patient_key)
+    cache.enroll(database, settings.models, by)
+
+    def load() -> Serving:
+        return open_serving(cache.fetch(database, settings.models), settings, device)
+
+    bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
+    decoders = Decoders(settings.decoder_count, bounds)
+    serving = load()
+    decoders.warm()
+    log.info("model ready", model=serving.version)
+    room = ReadingRoom(settings, inboxes, database, serving, decoders, by, patient_key)
+    room.follow(load)
+    return room

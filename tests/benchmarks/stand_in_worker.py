@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,10 +19,12 @@ from db import registry
 from db.session import Database
 from pneumowatch import logs, settings
 from pneumowatch.film import Pixels
+from pneumowatch.model import ModelFolder
 from pneumowatch.queue import make_app, part_name
 from worker.decode import Decoded, Errand
 from worker.readings import Readings
 from worker.room import ReadingRoom
+from worker.serving import Serving
 from worker.tasks import register, run_worker
 
 VERSION = "stand-in"
@@ -34,7 +37,7 @@ class StandInDecoders:
 
     _black = np.zeros((SIDE, SIDE), np.uint8)
 
-    def fetch(self, errands: Sequence[Errand]) -> list[Decoded]:
+    def fetch(self, errands: Sequence[Errand], side: int) -> list[Decoded]:
         return [Decoded(one.scan_id, self._black, _sha256(one.scan_id), SIZE, MTIME_NS) for one in errands]
 
     def close(self) -> None:
@@ -62,9 +65,10 @@ def main() -> None:
     stop = threading.Event()
     database, app = Database(given.database, stop), make_app(given)
     classifier = StandInClassifier(float(sys.argv[1]))
-    database.write(lambda connection: registry.register(connection, VERSION, "", {}))
+    folder = ModelFolder(Path(), {"version": VERSION, "sha256": ""})
     by = f"{part_name('worker')}:{os.getpid()}"
-    room = ReadingRoom(given, given.inboxes, database, classifier, StandInDecoders(), by)
+    database.write(lambda connection: registry.register(connection, folder, b"", by))
+    room = ReadingRoom(given, given.inboxes, database, Serving(classifier, given.batch_size), StandInDecoders(), by)
     register(app, room, given.batch_size)
     logs.get("worker").info("model ready", model=VERSION)
     code = run_worker(app, given, stop)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from books import at_once
-from standin import tiny_network, write_model
 from sqlalchemy import update
+from standin import tiny_network, write_model
 
 from db import cache, registry
 from db.models import Model

@@ -27,7 +27,7 @@ TESTS = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def decoders() -> Iterator[Decoders]:
-    made = Decoders(2, SIDE, BOUNDS)
+    made = Decoders(2, BOUNDS)
     made.warm()
     yield made
     made.close()
@@ -55,7 +55,7 @@ def reasons(fetched: list[Fetched]) -> dict[int, str]:
 
 def test_films_come_back_in_order_as_they_are(decoders: Decoders, inbox: Path) -> None:
     errand_list = errands(inbox)
-    fetched = decoders.fetch(errand_list)
+    fetched = decoders.fetch(errand_list, SIDE)
     assert [one.scan_id for one in fetched] == [errand.scan_id for errand in errand_list]
     for errand, one in zip(errand_list, fetched, strict=True):
         path = inbox / os.fsdecode(errand.path)
@@ -66,8 +66,17 @@ def test_films_come_back_in_order_as_they_are(decoders: Decoders, inbox: Path) -
         assert (one.size, one.mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
 
 
+def test_each_errand_list_has_its_own_size(decoders: Decoders, inbox: Path) -> None:
+    """As of two models at work in one process."""
+    for side in (SIDE, 48, 150):
+        (one,) = decoders.fetch(errands(inbox)[:1], side)
+        assert isinstance(one, Decoded)
+        data = (inbox / os.fsdecode(errands(inbox)[0].path)).read_bytes()
+        np.testing.assert_array_equal(one.pixels, film.decode(data, side))
+
+
 def test_nothing_to_fetch(decoders: Decoders) -> None:
-    assert decoders.fetch([]) == []
+    assert decoders.fetch([], SIDE) == []
 
 
 def test_every_kind_of_bad_file_costs_itself_alone(decoders: Decoders, inbox: Path) -> None:
@@ -81,7 +90,7 @@ def test_every_kind_of_bad_file_costs_itself_alone(decoders: Decoders, inbox: Pa
     os.mkfifo(inbox / "pipe")
     names = ["empty", "text", "cut", "big", "folder", "link", "pipe", "gone", "folder/../text"]
     mixed = [name for pair in zip(names, [path.name for path in films], strict=False) for name in pair]
-    fetched = decoders.fetch(errands(inbox, *mixed))
+    fetched = decoders.fetch(errands(inbox, *mixed), SIDE)
     assert [one.reason if isinstance(one, Undecoded) else None for one in fetched][::2] == [
         "empty", "unsupported", "unreadable", "too_large", "not_a_file", "not_a_file", "not_a_file", "vanished",
         "not_a_file",
@@ -91,7 +100,7 @@ def test_every_kind_of_bad_file_costs_itself_alone(decoders: Decoders, inbox: Pa
 
 def test_an_inbox_that_is_not_there_is_away(decoders: Decoders, inbox: Path) -> None:
     gone = Errand(1, inbox / "unmounted", b"a.jpeg")
-    fetched = decoders.fetch([gone, *errands(inbox)[:1]])
+    fetched = decoders.fetch([gone, *errands(inbox)[:1]], SIDE)
     assert fetched[0] == Away(1)
     assert isinstance(fetched[1], Decoded)
 
@@ -99,7 +108,7 @@ def test_an_inbox_that_is_not_there_is_away(decoders: Decoders, inbox: Path) -> 
 @pytest.mark.parametrize("order", [sabotage.KILL, sabotage.EXIT, sabotage.CRASH], ids=["kill", "exit", "crash"])
 def test_a_film_that_brings_its_decoder_down_costs_itself_alone(disloyal: Decoders, inbox: Path, order: bytes) -> None:
     (inbox / "b-bad").write_bytes(order)  # sorted in front: in one chunk with good ones
-    fetched = disloyal.fetch(errands(inbox))
+    fetched = disloyal.fetch(errands(inbox), SIDE)
     assert reasons(fetched) == {100: "unreadable"}
     assert len(fetched) == 13
 
@@ -107,20 +116,20 @@ def test_a_film_that_brings_its_decoder_down_costs_itself_alone(disloyal: Decode
 def test_two_bad_ones_in_one_chunk_are_both_found(disloyal: Decoders, inbox: Path) -> None:
     (inbox / "a-bad").write_bytes(sabotage.KILL)
     (inbox / "b-bad").write_bytes(sabotage.KILL)
-    assert reasons(disloyal.fetch(errands(inbox))) == {100: "unreadable", 101: "unreadable"}
+    assert reasons(disloyal.fetch(errands(inbox), SIDE)) == {100: "unreadable", 101: "unreadable"}
 
 
 def test_a_child_that_was_killed_from_outside_costs_no_film(disloyal: Decoders, inbox: Path) -> None:
     """By the out-of-memory killer, say: each of its chunk is tried again by itself."""
     (inbox / "a-once").write_bytes(sabotage.ONCE)
-    fetched = disloyal.fetch(errands(inbox))
+    fetched = disloyal.fetch(errands(inbox), SIDE)
     assert reasons(fetched) == {100: "unsupported"}  # what its content is
 
 
 def test_a_film_that_hangs_is_cut_off(disloyal: Decoders, inbox: Path) -> None:
     (inbox / "a-slow").write_bytes(sabotage.HANG)
     started = time.monotonic()
-    fetched = disloyal.fetch(errands(inbox))
+    fetched = disloyal.fetch(errands(inbox), SIDE)
     took = time.monotonic() - started
     assert reasons(fetched) == {100: "too_slow"}
     assert sum(isinstance(one, Decoded) for one in fetched) == 12
@@ -131,13 +140,13 @@ def test_a_slow_film_does_not_use_up_the_time_of_others(disloyal: Decoders, inbo
     """The bound is each film's own: several that are slow, but not too slow, are read in one chunk."""
     for name in "abc":
         (inbox / f"{name}-slow").write_bytes(sabotage.SLOW % (SECONDS * 0.6))
-    fetched = disloyal.fetch(errands(inbox, "a-slow", "b-slow", "c-slow"))
+    fetched = disloyal.fetch(errands(inbox, "a-slow", "b-slow", "c-slow"), SIDE)
     assert set(reasons(fetched).values()) == {"unsupported"}  # what their content is
 
 
 def test_a_film_that_would_take_all_memory_is_refused_it(disloyal: Decoders, inbox: Path) -> None:
     (inbox / "a-vast").write_bytes(sabotage.GROW)
-    fetched = disloyal.fetch(errands(inbox))
+    fetched = disloyal.fetch(errands(inbox), SIDE)
     assert reasons(fetched) == {100: "too_large"}
     assert sum(isinstance(one, Decoded) for one in fetched) == 12
 
@@ -145,10 +154,10 @@ def test_a_film_that_would_take_all_memory_is_refused_it(disloyal: Decoders, inb
 def test_no_alarm_is_left_behind_by_a_film_that_ran_out_of_memory(disloyal: Decoders, inbox: Path) -> None:
     """It would end the child over a later film, or with nothing to do, which costs the whole pool."""
     (inbox / "a-vast").write_bytes(sabotage.GROW)
-    disloyal.fetch(errands(inbox, "a-vast"))
+    disloyal.fetch(errands(inbox, "a-vast"), SIDE)
     before = set(children())
     time.sleep(SECONDS + 0.5)
-    assert all(isinstance(one, Decoded) for one in disloyal.fetch(errands(inbox)[1:]))
+    assert all(isinstance(one, Decoded) for one in disloyal.fetch(errands(inbox)[1:], SIDE))
     assert set(children()) == before
 
 
@@ -159,8 +168,8 @@ def test_a_child_that_leaks_is_replaced_before_another_film_pays_for_it(disloyal
     for name in leaks:
         (inbox / name).write_bytes(sabotage.LEAK)
     for errand in errands(inbox, *leaks):
-        assert reasons(disloyal.fetch([errand])) == {errand.scan_id: "unsupported"}  # what its content is
-    assert all(isinstance(one, Decoded) for one in disloyal.fetch(films))
+        assert reasons(disloyal.fetch([errand], SIDE)) == {errand.scan_id: "unsupported"}  # what its content is
+    assert all(isinstance(one, Decoded) for one in disloyal.fetch(films, SIDE))
 
 
 def cores(pid: int) -> list[str]:
@@ -178,7 +187,7 @@ def test_children_leave_no_core_behind(decoders: Decoders) -> None:
 
 
 def test_the_pool_is_whole_after_all_that(decoders: Decoders, inbox: Path) -> None:
-    assert all(isinstance(one, Decoded) for one in decoders.fetch(errands(inbox)))
+    assert all(isinstance(one, Decoded) for one in decoders.fetch(errands(inbox), SIDE))
 
 
 def children() -> list[int]:
@@ -189,7 +198,7 @@ def children() -> list[int]:
 def test_children_killed_while_they_had_nothing_to_do(inbox: Path, signal_number: int) -> None:
     """Nobody waits for them then, and the next films must find others in their place."""
     before = set(children())
-    decoders = Decoders(2, SIDE, BOUNDS)
+    decoders = Decoders(2, BOUNDS)
     decoders.warm()
     try:
         mine = [pid for pid in children() if pid not in before]
@@ -198,7 +207,7 @@ def test_children_killed_while_they_had_nothing_to_do(inbox: Path, signal_number
             os.kill(pid, signal_number)
         time.sleep(0.5)  # the pool has noticed
         for _ in range(2):
-            assert all(isinstance(one, Decoded) for one in decoders.fetch(errands(inbox)))
+            assert all(isinstance(one, Decoded) for one in decoders.fetch(errands(inbox), SIDE))
     finally:
         decoders.close()
 
@@ -215,11 +224,11 @@ from worker.decode import Bounds, Decoders, Errand
 
 if __name__ == "__main__":
     decode.fetch = sabotage.fetch
-    decoders = Decoders(2, 64, Bounds(2_000_000, 4_000_000, 600.0))
+    decoders = Decoders(2, Bounds(2_000_000, 4_000_000, 600.0))
     decoders.warm()
     print(*decoders._pool._pool_manager.worker_manager.workers, flush=True)
     folder = Path({inbox!r})
-    decoders.fetch([Errand(1, folder, name.encode()) for name in {names!r}])
+    decoders.fetch([Errand(1, folder, name.encode()) for name in {names!r}], 64)
     time.sleep(600)
 """
 

@@ -19,13 +19,14 @@ import pytest
 import sabotage
 from PIL import Image
 from sqlalchemy import Row, select, text, update
+from standin import tiny_network, write_model
 
-from db import arrivals, ledger, registry, schema
+from db import arrivals, cache, ledger, schema
 from db.models import Prediction, Scan, ScanEvent
 from db.seen import SeenFile
 from db.session import Database
 from db.states import State
-from pneumowatch import film
+from pneumowatch import film, kept
 from pneumowatch.errors import ModelError
 from pneumowatch.model import ModelFolder
 from pneumowatch.settings import Settings
@@ -34,6 +35,7 @@ from worker.classifier import Classifier
 from worker.decode import Bounds, Decoders
 from worker.findings import AgeRule
 from worker.room import ReadingRoom
+from worker.serving import Serving, open_serving
 
 BATCH = 8
 SETTLE = 0.4  # seconds
@@ -47,7 +49,7 @@ def classifier(tiny_model: ModelFolder) -> Classifier:
 
 @pytest.fixture(scope="module")
 def decoders(classifier: Classifier) -> Iterator[Decoders]:
-    made = Decoders(2, classifier.side, Bounds(2_000_000, 4_000_000, 2.0))
+    made = Decoders(2, Bounds(2_000_000, 4_000_000, 2.0))
     made.warm()
     yield made
     made.close()
@@ -60,6 +62,7 @@ class Place:
     inbox: Path
     database: Database
     room: ReadingRoom
+    serving: Serving
     settings: Settings
 
     def announce(self, *names: str | bytes, inbox: str = "inbox") -> list[int]:
@@ -96,17 +99,18 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, phantoms: Path, classifier: Classifier, decoders: Decoders) -> Iterator[Place]:
+def place(
+    tmp_path: Path, phantoms: Path, tiny_model: ModelFolder, classifier: Classifier, decoders: Decoders
+) -> Iterator[Place]:
     inbox = Path(shutil.copytree(phantoms, tmp_path / "inbox"))
     settings = Settings(data_dir=tmp_path, batch_size=BATCH, settle_seconds=SETTLE)
     database = Database(settings.database, threading.Event())
     schema.upgrade(database)
-    card = {"version": classifier.version}
-    database.write(lambda c: registry.register(c, classifier.version, "00", card))
-    rule = AgeRule((1, 5))
-    room = ReadingRoom(settings, {"inbox": inbox}, database, classifier, decoders, "worker@test:1", rule, KEY)
-    yield Place(inbox, database, room, settings)
-    room._batcher.close()
+    cache.add(database, tiny_model, "test")
+    serving = Serving(classifier, BATCH, AgeRule((1, 5)))
+    room = ReadingRoom(settings, {"inbox": inbox}, database, serving, decoders, "worker@test:1", KEY)
+    yield Place(inbox, database, room, serving, settings)
+    room._post.close()
     database.close()
 
 
@@ -256,13 +260,13 @@ def test_suspects_are_read_one_by_one_with_nobody_else_in_the_room(place: Place,
     met: list[tuple[set[int], set[int]]] = []
     real = ReadingRoom._read_claim
 
-    def watched(room: ReadingRoom, claim: Any) -> None:
+    def watched(room: ReadingRoom, claim: Any, serving: Serving) -> None:
         mine = {scan.id for scan in claim.scans}
         with lock:
             met.extend((mine, other) for other in inside.values())
             inside[threading.get_ident()] = mine
         assert place.scan(claim.scans[0].id).alone == claim.suspect
-        real(room, claim)
+        real(room, claim, serving)
         with lock:
             del inside[threading.get_ident()]
 
@@ -294,7 +298,7 @@ def test_an_error_of_the_model_leaves_the_claim_to_its_lease(place: Place, monke
         raise ModelError("no probabilities")
 
     ids = place.announce(*FILMS[:2])
-    monkeypatch.setattr(place.room._classifier, "predict", fail)
+    monkeypatch.setattr(place.serving.model, "predict", fail)
     with pytest.raises(ModelError):
         place.read()
     assert [place.scan(scan_id).state for scan_id in ids] == [State.RUNNING] * 2
@@ -304,9 +308,9 @@ def test_a_claim_that_was_taken_back_writes_nothing(place: Place, monkeypatch: A
     (scan_id,) = place.announce(FILMS[0])
     real = ReadingRoom._fetch
 
-    def overtaken(room: ReadingRoom, claim: Any) -> Any:
+    def overtaken(room: ReadingRoom, claim: Any, side: int) -> Any:
         place.database.write(lambda c: ledger.expire(c, [(scan_id, claim.token)], 3, "sweep"))
-        return real(room, claim)
+        return real(room, claim, side)
 
     monkeypatch.setattr(ReadingRoom, "_fetch", overtaken)
     place.read(1)
@@ -380,7 +384,7 @@ def test_a_film_of_an_age_that_the_model_does_not_know_bears_a_caution(place: Pl
 def test_a_film_of_an_age_that_the_model_does_not_know_is_rejected_where_that_is_set(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place.room, "_age_rule", AgeRule((1, 5), reject=True))
+    monkeypatch.setattr(place.serving, "age_rule", AgeRule((1, 5), reject=True))
     adult, child = send(place, 1, "adult", PatientAge="042Y"), send(place, 2, "child", 1)
     time.sleep(SETTLE)
     place.read()
@@ -420,3 +424,132 @@ def test_no_header_in_events_and_no_key_where_others_can_see_it(place: Place) ->
             assert KEY.hex().encode() not in seen
     assert KEY.hex() not in repr(decode.Errand(1, place.inbox, b"film", KEY))
     assert repr(KEY) not in repr(decode.Errand(1, place.inbox, b"film", KEY))
+
+
+# another model takes the post
+
+
+def predicted(place: Place) -> list[tuple[int, str, float]]:
+    rows = place.database.read(
+        lambda c: c.execute(select(Prediction.scan_id, Prediction.model_version, Prediction.probability)).all()
+    )
+    return sorted((row.scan_id, row.model_version, row.probability) for row in rows)
+
+
+def test_what_is_no_chest_film_is_rejected_and_nobody_has_read_it(place: Place, gated_model: ModelFolder) -> None:
+    cache.add(place.database, gated_model, "test")
+    place.room._post.relieve(open_serving(gated_model, place.settings))
+    page = Image.new("L", (300, 200), 255)
+    page.putpixel((9, 9), 0)
+    page.save(place.inbox / "page.png")
+    film_id, page_id = place.announce(FILMS[0], "page.png")
+    place.read()
+    scan = place.scan(page_id)
+    assert (scan.state, scan.reason, scan.probability, scan.flagged) == (State.REJECTED, "not_chest_xray", None, None)
+    assert scan.detail.endswith(".")
+    assert scan.sha256 == hashlib.sha256((place.inbox / "page.png").read_bytes()).hexdigest()
+    assert place.scan(film_id).state == State.CLASSIFIED
+    unscored = place.database.read(lambda c: c.execute(text("SELECT scan_id FROM unscored_cases")).scalars().all())
+    assert unscored == [page_id]
+
+
+def test_a_claim_is_read_by_one_model_and_the_next_by_its_successor(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Successors that take films of other sizes and flag from other thresholds, put in again and again while four
+    threads read; each result must be wholly one model's."""
+    folders = {}
+    for side in (48, 80):
+        at = tmp_path / f"model-{side}"
+        folder = write_model(at, tiny_network(side), side, version=f"side-{side}", threshold={"value": side / 100})
+        cache.add(place.database, folder, "test")
+        folders[folder.version] = folder
+    for copy in range(8):
+        for number, name in enumerate(FILMS):
+            data = (place.inbox / name).read_bytes()
+            (place.inbox / f"copy-{copy}-{number}.jpeg").write_bytes(data + bytes(copy))
+    place.announce(*(path.name for path in place.inbox.iterdir()))
+    one_by_one = place.settings.model_copy(update={"batch_size": 3})
+    monkeypatch.setattr(place.room, "_settings", one_by_one)
+    with ThreadPoolExecutor(4) as pool:
+        reading = [pool.submit(place.read, 30) for _ in range(4)]
+        while not all(future.done() for future in reading):
+            for folder in folders.values():
+                place.room._post.relieve(open_serving(folder, place.settings))
+        for future in reading:
+            future.result()
+    scans = place.scans()
+    assert {scan.state for scan in scans} <= {State.CLASSIFIED, State.DUPLICATE}
+    assert all(len(place.events(scan.id)) == 3 for scan in scans)
+    read = [scan for scan in scans if scan.state == State.CLASSIFIED]
+    assert len(predicted(place)) == len(read)
+    assert {scan.model_version for scan in read} >= set(folders)
+    models = {version: Classifier(folder, BATCH, "cpu") for version, folder in folders.items()}
+    models[place.serving.version] = place.serving.model
+    for scan in read:
+        model = models[scan.model_version]
+        pixels = film.decode((place.inbox / scan.path).read_bytes(), model.side)
+        assert scan.probability == pytest.approx(float(model.predict(pixels[None]).probability[0]), abs=1e-5)
+        assert scan.threshold == model.threshold
+    assert len(place.room._post._held) == 1  # those that were relieved are gone
+
+
+def test_a_relieved_model_is_ended_once_nothing_is_read_by_it(place: Place, classifier: Classifier) -> None:
+    post, old, new = place.room._post, place.serving, Serving(classifier, BATCH)
+    with post.held() as held:
+        assert held is old
+        post.relieve(new)
+        found = old.predict([decode.Decoded(1, np.zeros((classifier.side,) * 2, np.uint8), "", 1, 1)])
+        assert len(found.probability) == 1
+        with post.held() as next_one:
+            assert next_one is new
+    assert not old._batcher._thread.is_alive()
+    assert new._batcher._thread.is_alive()
+
+
+# films kept
+
+
+def relieve_by(place: Place, folder: ModelFolder) -> None:
+    cache.add(place.database, folder, "test")
+    place.room._post.relieve(open_serving(folder, place.settings))
+
+
+@pytest.mark.parametrize("keep_films", ["judged", "flagged", "all"])
+def test_films_are_kept_as_the_setting_says(
+    place: Place, gated_model: ModelFolder, monkeypatch: pytest.MonkeyPatch, keep_films: str
+) -> None:
+    settings = place.settings.model_copy(update={"keep_films": keep_films})
+    monkeypatch.setattr(place.room, "_settings", settings)
+    relieve_by(place, gated_model)
+    (place.inbox / "letter.jpeg").write_text("Dear colleague")
+    place.announce(*FILMS, "letter.jpeg")
+    time.sleep(SETTLE)
+    place.read()
+    scans = [scan for scan in place.scans() if scan.state == State.CLASSIFIED]
+    assert {scan.flagged for scan in scans} == {True, False}  # or this would show nothing
+    model = Classifier(gated_model, BATCH, "cpu")
+    for scan in scans:
+        pixels = kept.read(settings.data_dir, scan.sha256)
+        if not (keep_films == "all" or (keep_films == "flagged" and scan.flagged)):
+            assert pixels is None
+            continue
+        expected = film.decode((place.inbox / scan.path).read_bytes(), gated_model.side)
+        np.testing.assert_array_equal(pixels, expected)
+        logits = model.predict(expected[None]).maps[0]
+        shades = kept.read_map(settings.data_dir, scan.sha256)
+        np.testing.assert_allclose(shades, 255 / (1 + np.exp(-logits)), atol=1)
+    folder = settings.data_dir / kept.FOLDER
+    count = len(list(folder.iterdir())) if folder.exists() else 0
+    assert count == 2 * sum(kept.path(settings.data_dir, scan.sha256).exists() for scan in scans)
+
+
+def test_a_full_disk_costs_the_films_and_not_their_outcomes(
+    place: Place, gated_model: ModelFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    (place.settings.data_dir / kept.FOLDER).write_text("no folder can be made here")
+    relieve_by(place, gated_model)
+    place.announce(*FILMS)
+    place.read()
+    assert {scan.state for scan in place.scans()} == {State.CLASSIFIED}
+    assert not [name for name in FILMS if name in caplog.text]

@@ -1,0 +1,130 @@
+"""The model at work, with all that comes with it, and the post from which another may relieve it."""
+
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+
+from db.outcomes import Classified, Outcome, Rejected
+from db.states import Reason
+from pneumowatch.film import Pixels
+from pneumowatch.model import ModelFolder
+from pneumowatch.settings import Settings
+from worker.batch import Batcher
+from worker.classifier import Classifier
+from worker.decode import Decoded, Undecoded
+from worker.findings import ANY_AGE, AgeRule, admit_chest
+from worker.readings import Readings
+
+
+class LoadedModel(Protocol):
+    """What `worker.classifier.Classifier` is to its batcher and to the ledger."""
+
+    version: str
+    side: int
+    threshold: float
+
+    def predict(self, films: Pixels) -> Readings: ...
+
+
+class Serving:
+    """One model at work. A claim is decoded, judged, predicted and recorded by one of these, as another model may take
+    films of another size, know other ages and flag from another threshold.
+
+    `age_rule`: what becomes of films whose patient is of an age that the model does not know.
+    """
+
+    def __init__(self, model: LoadedModel, batch_size: int, age_rule: AgeRule = ANY_AGE) -> None:
+        self.model = model
+        self.age_rule = age_rule
+        self._batcher = Batcher(model, batch_size)
+
+    @property
+    def version(self) -> str:
+        return self.model.version
+
+    @property
+    def side(self) -> int:
+        """Edge in pixels of the films it takes."""
+        return self.model.side
+
+    def predict(self, films: list[Decoded]) -> Readings:
+        """Blocks; together with the films of other claims. At least one film, at most a batch."""
+        return self._batcher.predict(np.stack([film.pixels for film in films]))
+
+    def outcome(self, film: Decoded, probability: float, strangeness: float) -> Outcome:
+        admitted = admit_chest(film, strangeness)
+        if isinstance(admitted, Undecoded):
+            return Rejected(film.scan_id, Reason(admitted.reason), admitted.sentence, film.sha256, film.header)
+        return Classified(
+            film.scan_id,
+            film.sha256,
+            probability,
+            probability >= self.model.threshold,
+            self.model.threshold,
+            self.model.version,
+            self.age_rule.caution(film.header),
+            film.header,
+        )
+
+    def close(self) -> None:
+        """Predict what waits, then end."""
+        self._batcher.close()
+
+
+def open_serving(folder: ModelFolder, settings: Settings, device: str | None = None) -> Serving:
+    """A model loaded, checked and warm. Raises as `worker.classifier.Classifier`."""
+    rule = AgeRule(folder.ages, settings.outside_age == "reject")
+    return Serving(Classifier(folder, settings.batch_size, device), settings.batch_size, rule)
+
+
+class Post:
+    """Where the model at work is found. It may be relieved at any time: claims that hold it are finished by it, the
+    next ones find its successor."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._held: dict[Serving, int] = {serving: 0}  # by how many claims
+        self._lock = threading.Lock()
+
+    @property
+    def version(self) -> str:
+        return self._serving.version
+
+    @contextmanager
+    def held(self) -> Iterator[Serving]:
+        """The model at work, which stays so for as long as this is held."""
+        with self._lock:
+            serving = self._serving
+            self._held[serving] += 1
+        try:
+            yield serving
+        finally:
+            with self._lock:
+                self._held[serving] -= 1
+            self._retire()
+
+    def relieve(self, successor: Serving) -> None:
+        """The successor is at work from the next claim on."""
+        with self._lock:
+            self._serving = successor
+            self._held[successor] = 0
+        self._retire()
+
+    def close(self) -> None:
+        self._serving.close()
+
+    def _retire(self) -> None:
+        """End those that were relieved and that no claim holds any more."""
+        with self._lock:
+            done = [one for one, claims in self._held.items() if not claims and one is not self._serving]
+            for one in done:
+                del self._held[one]
+        for one in done:
+            one.close()
+        if done:
+            del done, one
+            gc.collect()  # a network is full of cycles, and of weights
