@@ -2,7 +2,7 @@
 
     (new) ------> running ------> finished    came to a decision, whatever it is
                      |----------> failed      could not come to one; the reason says why
-                     |----------> killed      ended in the middle: it was stopped, or nothing was heard of it for a lease
+                     |----------> killed      ended in the middle: stopped, or not heard of for a lease
 
 The running row is the lease. Whoever holds it renews it by progress; every move is a compare-and-set by its token, so
 that an attempt whose row was taken away can promote nothing.
@@ -18,7 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from db.dialect import wait_in_turn
-from db.models import Training
+from db.models import Review, Training
 from db.session import Database
 
 TRAININGS: Final[Any] = Training.__table__
@@ -61,12 +61,17 @@ class Conclusion:
         return {**vars(self), "reasons": list(self.reasons)}
 
 
-def begin(connection: Connection, token: str, by: str) -> int | None:
-    """(new) -> running, under a token that nobody else has. None where another one runs."""
+def begin(
+    connection: Connection, token: str, by: str, when: Callable[[Connection], bool] = lambda _: True
+) -> int | None:
+    """(new) -> running, under a token that nobody else has. None where another one runs, or `when` says no, which is
+    asked while nobody else can begin."""
     wait_in_turn(connection, TURN)
     other = running(connection)
     if other is not None:
         return int(other["id"]) if other["token"] == token else None  # tried again after an outage
+    if not when(connection):
+        return None
     at = _now()
     row = {"state": State.RUNNING, "token": token, "by": by, "stage": "beginning", "started_at": at, "renewed_at": at}
     return int(
@@ -99,6 +104,16 @@ def listed(connection: Connection, limit: int) -> Sequence[RowMapping]:
     """The newest attempts, the newest first; all columns but the token."""
     columns = [column for column in TRAININGS.c if column.name != "token"]
     return connection.execute(select(*columns).order_by(TRAININGS.c.id.desc()).limit(limit)).mappings().all()
+
+
+def begun_since(connection: Connection, at: datetime) -> list[State]:
+    """The states of the attempts that began then or later."""
+    return [State(state) for state in connection.scalars(select(TRAININGS.c.state).where(TRAININGS.c.started_at >= at))]
+
+
+def known_since(connection: Connection) -> datetime | None:
+    """Since when there may have been something to learn: the first verdict. None where there is none."""
+    return connection.scalar(select(func.min(Review.reviewed_at)))
 
 
 def seen_until(connection: Connection, *decisions: Decision) -> int:

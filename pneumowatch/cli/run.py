@@ -51,14 +51,14 @@ def demo(
     from pneumowatch.cli.embedded import run_embedded
     from pneumowatch.cli.output import console
     from pneumowatch.cli.query import flagged
-    from pneumowatch.phantom import write_phantoms
+    from pneumowatch.phantom import SOURCE, write_phantoms
 
     inbox = (folder / "inbox").absolute()
     inbox.mkdir(parents=True, exist_ok=True)
     write_phantoms(inbox, count)
     console.print(f"{count} phantom films lie in {folder / 'inbox'}; reading them as `up --once` would.")
     given = settings.load(data_dir=folder / "data")
-    code = run_embedded(given, {"synthetic": inbox}, once=True)
+    code = run_embedded(given, {SOURCE: inbox}, once=True)
     flagged(data=folder / "data", limit=10)
     console.print("These films are synthetic: the figures show that the way works, not how well the model reads.")
     raise typer.Exit(code)
