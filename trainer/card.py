@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +69,7 @@ def describe(
     about: dict[str, Any],
     threshold: float,
     metrics: dict[str, dict[str, Figure]],
+    history: Sequence[dict[str, float]] = (),
 ) -> dict[str, Any]:
     """The card without `version` and `sha256`, which the store adds when it has written the model."""
     return {

@@ -101,8 +101,10 @@ class Dataset:
         """The films of a split, or `all`."""
         return tuple(film for film, its in zip(self.films, self.splits, strict=True) if split in (its, "all"))
 
-    def examples(self, split: str) -> Examples:
-        films = self.of(split)
+    def examples(self, split: str, among: "Dataset | None" = None) -> Examples:
+        """The films of a split as arrays; of `among` alone, a part that was put together to this set."""
+        own = set(among.films if among else self.films)
+        films = [film for film in self.of(split) if film in own]
         pixels = np.array([film.pixels for film in films], np.uint8).reshape(-1, self.side, self.side, 1)
         labels = np.array([film.label for film in films], np.float32)
         return Examples(pixels, labels, np.array([film.patient for film in films], np.str_))

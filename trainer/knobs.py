@@ -17,11 +17,13 @@ class Knobs:
     averaged: float = 0.0  # share of the old weights in each step's running mean, which is what is kept; 0: the last
     batch: int = 20  # films
     steps: int = 100  # batches in an epoch; films go on from one epoch to the next, so an epoch need not see them all
-    epochs: int = 30  # the last epoch's weights are kept, as the notebook did
+    epochs: int = 30
+    patience: int = 0  # epochs without a lower loss on validation patients, after which the best is kept; 0: the last
     augmented: bool = False  # as trainer.augment says
     mixup: float = 0.0  # how far films are blended with others
     smoothing: float = 0.0  # of the labels, towards not knowing
     calibrated: bool = False  # by one temperature, on the validation patients
+    precision: str = "float32"  # of the arithmetic, as trainer.networks.PRECISIONS; what is kept is float32 always
     seed: int = 1  # of weights, films and chance; other machines and thread counts still differ in last digits
     target_sensitivity: float = 0.97  # share of the validation patients' ill films that the threshold has to flag
 
@@ -42,6 +44,7 @@ PRESETS: Final = {
         mixup=0.2,
         smoothing=0.04,
         calibrated=True,
+        precision="auto",
         target_sensitivity=0.98,
     ),
     "dense": Knobs(network="dense", optimizer="sgd", learning_rate=1e-2),

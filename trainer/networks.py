@@ -4,15 +4,20 @@ Only layers of Keras itself that `pneumowatch.model.ALLOWED_LAYERS` names, whate
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
-from pneumowatch.errors import TrainingError
+from pneumowatch.errors import ModelError, TrainingError
 from pneumowatch.logs import hush
+from pneumowatch.model import ModelFolder
 
 LAST: Final = "evidence"  # the last layer with weights: its output is the logit, or the logits that are averaged
+# Half the bits in the arithmetic of training, float32 in the weights. Of the two halves bfloat16, which has float32's
+# range, so that no loss must be scaled: GPUs since 2020 compute with it, and CPUs that know avx512_bf16 or amx_bf16.
+PRECISIONS: Final = ("auto", "float32", "mixed_bfloat16")
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,79 @@ def find(name: str) -> Network:
     return NETWORKS[name]
 
 
-def build(name: str) -> Any:
-    """An uncompiled, untrained `keras.Model`: uint8 films (n, side, side, 1) to probabilities of pneumonia (n, 1)."""
+def build(name: str, precision: str = "float32") -> Any:
+    """An uncompiled, untrained `keras.Model`: uint8 films (n, side, side, 1) to probabilities of pneumonia (n, 1).
+
+    Args:
+        precision: of the arithmetic between the film's exposure and its logits; only a float32 one is saved.
+    """
     network, keras = find(name), load_keras()
     films = keras.Input((network.side, network.side, 1), dtype="uint8", name="films")
-    model = keras.Model(films, network.layers(keras, films), name=name)
+    with _computing(keras, precision):
+        model = keras.Model(films, network.layers(keras, films), name=name)
     if model.count_params() != network.parameters:
         raise TrainingError(f"{name} has {model.count_params():,} parameters instead of {network.parameters:,}.")
     return model
+
+
+def choose_precision(asked: str) -> str:
+    """What `auto` means here: mixed_bfloat16 where Keras sees a GPU, else float32. Raises TrainingError for what is no
+    precision."""
+    if asked not in PRECISIONS:
+        raise TrainingError(f"There is no precision {asked!r}; there is {', '.join(PRECISIONS)}.")
+    if asked != "auto":
+        return asked
+    devices = load_keras().distribution.list_devices()
+    return "float32" if all(device.lower().startswith("cpu") for device in devices) else "mixed_bfloat16"
+
+
+@contextmanager
+def _computing(keras: ModuleType, precision: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def served(network: Any) -> Any:
+    """What is saved of a trained network: where its last weights give a logit for each place, a `keras.Model` with the
+    outputs `probability` (n, 1) and `map` (n, h, w, 1), whose mean is the film's logit; else the network itself."""
+    evidence = network.get_layer(LAST).output
+    if len(evidence.shape) != 4:
+        return network
+    outputs = {"probability": network.outputs[0], "map": evidence}
+    return load_keras().Model(network.inputs, outputs, name=network.name)
+
+
+def load(folder: ModelFolder) -> Any:
+    """The served `keras.Model` of a folder, verified. Raises ModelError where it is damaged."""
+    folder.verify()
+    try:
+        return load_keras().saving.load_model(folder.weights, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever a damaged file leads it to
+        raise ModelError(f"{folder.weights} cannot be loaded: {type(error).__name__}.") from error
+
+
+def restore(folder: ModelFolder) -> Any:
+    """The network that a served model was made of, as `build` builds it and with its weights: where a next training
+    starts.
+
+    Raises:
+        ModelError: the folder is damaged.
+        TrainingError: its network is not the one that bears that name now.
+    """
+    model, keras = load(folder), load_keras()
+    name = str(folder.card.get("network"))
+    network = build(name)
+    # by way of the probability alone, so that the weights of a gate beside it are not among them
+    said = model.output["probability"] if isinstance(model.output, dict) else model.output
+    weights = keras.Model(model.inputs, said).get_weights()
+    if [of.shape for of in weights] != [of.shape for of in network.get_weights()]:
+        raise TrainingError(f"The model {folder.version} is of another {name} than this version of pneumowatch trains.")
+    network.set_weights(weights)
+    return network
 
 
 def _dense(keras: ModuleType, films: Any) -> Any:
@@ -54,7 +124,7 @@ def _dense(keras: ModuleType, films: Any) -> Any:
     x = layers.Flatten()(_colour(keras, films))
     for units in (16, 12, 6):
         x = layers.Dense(units, activation="relu")(x)
-    return layers.Dense(1, activation="sigmoid", name=LAST)(x)
+    return layers.Dense(1, activation="sigmoid", name=LAST, dtype="float32")(x)
 
 
 def _cnn(keras: ModuleType, films: Any) -> Any:
@@ -77,12 +147,12 @@ def _notebook(keras: ModuleType, films: Any, dropout: float) -> Any:
             x = layers.SpatialDropout2D(dropout)(x)
     x = layers.Flatten()(x)
     x = layers.Dense(512, activation="relu")(x)
-    return layers.Dense(1, activation="sigmoid", name=LAST)(x)
+    return layers.Dense(1, activation="sigmoid", name=LAST, dtype="float32")(x)
 
 
 def _colour(keras: ModuleType, films: Any) -> Any:
     """0 to 1, thrice: the notebook's networks were made for colour files, whose three channels are equal."""
-    x = keras.layers.Rescaling(1 / 255)(films)
+    x = keras.layers.Rescaling(1 / 255, dtype="float32")(films)
     return keras.layers.Concatenate()([x, x, x])
 
 
@@ -99,19 +169,18 @@ def _compact(keras: ModuleType, films: Any) -> Any:
         x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False)(x)
         return layers.BatchNormalization()(x)
 
-    x = layers.Rescaling(1 / 255)(films)
-    x = layers.LayerNormalization(axis=(1, 2, 3), epsilon=1e-5, center=False, scale=False)(
-        x
-    )  # a film's own mean and contrast
+    x = layers.Rescaling(1 / 255, dtype="float32")(films)
+    # a film's own mean and contrast
+    x = layers.LayerNormalization(axis=(1, 2, 3), epsilon=1e-5, center=False, scale=False, dtype="float32")(x)
     x = layers.ReLU()(convolved(x, 16, size=5, stride=2))
     for filters, twice in ((32, False), (64, True), (128, True)):
         x = layers.ReLU()(convolved(layers.MaxPooling2D(2)(x), filters))
         if twice:
             x = layers.ReLU()(layers.Add()([x, convolved(x, filters)]))
     x = layers.SpatialDropout2D(0.2)(x)
-    x = layers.Conv2D(1, 1, name=LAST)(x)
-    x = layers.GlobalAveragePooling2D()(x)
-    return layers.Activation("sigmoid", name="probability")(x)
+    x = layers.Conv2D(1, 1, name=LAST, dtype="float32")(x)
+    x = layers.GlobalAveragePooling2D(dtype="float32")(x)
+    return layers.Activation("sigmoid", name="probability", dtype="float32")(x)
 
 
 NETWORKS: Final = {

@@ -12,6 +12,7 @@ import numpy as np
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import CARD, REFERENCE, WEIGHTS, ModelFolder
 from pneumowatch.phantom import phantom
+from trainer.pupil import probabilities
 
 REFERENCE_FILMS: Final = 16  # drawn chests, half of them ill: a model folder holds no patient
 
@@ -46,7 +47,7 @@ def _fill(folder: Path, model: Any, card: dict[str, Any]) -> ModelFolder:
     model.save(folder / WEIGHTS)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     films = reference_films(card["input"]["side"])
-    np.savez_compressed(folder / REFERENCE, films=films, probabilities=model.predict(films, verbose=0)[:, 0])
+    np.savez_compressed(folder / REFERENCE, films=films, probabilities=probabilities(model, films).astype(np.float32))
     card = {"version": f"{card['network']}-{digest[:12]}", "sha256": digest, **card}
     (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     written = ModelFolder.read(folder)

@@ -1,9 +1,8 @@
 """One training run, from a labelled folder to a model folder, top to bottom."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -12,26 +11,36 @@ from numpy.typing import NDArray
 from pneumowatch.errors import TrainingError
 from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
-from trainer import card, dataset, networks, store
-from trainer.augment import Augmentation, augment, mixed
-from trainer.dataset import Examples, LeftOut
+from trainer import card, dataset, networks, pupil, store
+from trainer.checkpoint import Checkpoint, fingerprint
+from trainer.dataset import Dataset, Examples, LeftOut
 from trainer.evaluate import Figure, figures, threshold_for
 from trainer.knobs import Knobs
+from trainer.lessons import lessons
+from trainer.pupil import Pupil
 
-PREDICT_BATCH: Final = 64  # films; a matter of speed and memory only
 TEMPERATURES: Final = np.geomspace(0.2, 5, 161)
 EDGE: Final = 1e-6  # probabilities nearer to certainty have no logit worth fitting
+EPOCH_FIGURES: Final = ("epoch", "loss", "validation_loss", "validation_accuracy")
+
+Lessons = Iterator[tuple[Pixels, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a run stands after a step; the validation figures are those of the last whole epoch, NaN before it."""
+    """Where a run stands after a step; the validation figures are those of the last whole epoch, NaN before it, and of
+    the weights that would be kept: the running mean where there is one."""
 
     epoch: int  # from 1
     step: int  # from 1, within the epoch
     loss: float  # mean of this epoch so far
     validation_loss: float = np.nan
     validation_accuracy: float = np.nan  # at 0.5, as the threshold is chosen at the end
+    ended: bool = False  # the epoch is over, and the validation figures are its own
+    note: str = ""  # one sentence for people, before the first step: where the run begins
+
+
+Watch = Callable[[Standing], None]
 
 
 @dataclass(frozen=True)
@@ -46,77 +55,158 @@ def train(
     knobs: Knobs,
     also: Path | None = None,
     about: Path | None = None,
-    watch: Callable[[Standing], None] = lambda _: None,
+    watch: Watch = lambda _: None,
 ) -> Trained:
     """Train, choose the threshold, evaluate, and write `out`/<version>.
 
+    A run that is killed is taken up after its last whole epoch by the same call, and gives the same model.
+
     Args:
         data: a folder with NORMAL and PNEUMONIA.
-        also: another such folder, of which the films of test patients are evaluated as `test_full_size`.
+        also: another such folder, of films as they arrive, in full size. It may hold the same films as `data` in their
+            other form: both forms are learned from, the threshold is chosen on both, and those of test patients are
+            evaluated apart, as `test_full_size`.
         about: what is known of `data`, for the card (`card.read_about`).
-        watch: called after every step and every epoch.
+        watch: called after every step and every epoch; of a run that is taken up, with its former epochs first.
 
     Raises:
         TrainingError: the data or the knobs cannot be used, or the model cannot be written.
     """
     known = card.read_about(about)
     side = networks.find(knobs.network).side
-    films = dataset.read(data, side)
-    learn, validation, test = (films.examples(split) for split in dataset.SPLITS)
-    judged, left_out = {"validation": validation, "test": test}, films.left_out
+    films = small = dataset.read(data, side)
+    judged = {}
     if also:
         full_size = dataset.read(also, side)
-        judged["test_full_size"] = full_size.examples("test")
-        left_out += full_size.left_out
+        films = small + full_size
+        judged["test_full_size"] = films.examples("test", full_size)
+    learn, validation = films.examples("train"), films.examples("validation")
+    judged = {"validation": validation, "test": films.examples("test", small), **judged}
     _check(learn, validation)
 
-    model = fit(learn, validation, knobs, watch)
+    ended: list[Standing] = []
+    unfinished = out / f".unfinished-{knobs.network}.npz"
+    model = fit(learn, validation, knobs, _noting(watch, ended), unfinished=unfinished)
+    folder = conclude(model, knobs, films, known, out, judged, ended)
+    unfinished.unlink(missing_ok=True)
+    return Trained(folder, films.left_out)
 
-    threshold = threshold_for(validation.labels, probabilities(model, validation), knobs.target_sensitivity)
-    metrics = {name: evaluated(model, examples, threshold) for name, examples in judged.items()}
-    written = card.describe(model, knobs, films, known, threshold, metrics)
-    return Trained(store.write(out, model, written), left_out)
 
+def fit(
+    learn: Examples,
+    validation: Examples,
+    knobs: Knobs,
+    watch: Watch = lambda _: None,
+    start: Any = None,
+    unfinished: Path | None = None,
+) -> Any:
+    """A trained `keras.Model` as `networks.build` builds it, uncompiled: what is saved carries no optimizer state.
 
-def fit(learn: Examples, validation: Examples, knobs: Knobs, watch: Callable[[Standing], None]) -> Any:
-    """A trained `keras.Model`, uncompiled: what is saved carries no optimizer state."""
-    keras = networks.load_keras()
-    keras.utils.set_random_seed(knobs.seed)
-    model = networks.build(knobs.network)
-    optimizer = _optimizer(keras, knobs)
-    model.compile(optimizer=optimizer, loss=knobs.loss)
-    batches = lessons(learn, knobs)
-    at = Standing(0, 0, np.nan)
-    for epoch in range(1, knobs.epochs + 1):
-        losses: list[float] = []
-        for step in range(1, knobs.steps + 1):
-            films, labels = next(batches)
-            model.reset_metrics()  # or some versions of Keras return the mean of all steps instead of this one's loss
-            losses.append(float(model.train_on_batch(films, labels[:, np.newaxis])))
-            at = replace(at, epoch=epoch, step=step, loss=float(np.mean(losses)))
-            watch(at)
-        unseen, accuracy = _loss_and_accuracy(validation.labels, probabilities(model, validation))
-        at = replace(at, validation_loss=unseen, validation_accuracy=accuracy)
+    Args:
+        start: such a model, whose weights are begun with (`networks.restore`); None for random ones.
+        unfinished: a file in which the run is kept after each epoch and taken up from where it was killed, if films,
+            knobs and start are the same. Whoever names it removes it when the model is safe.
+
+    Raises:
+        TrainingError: the knobs cannot be used, the loss is no number any more, or `unfinished` cannot be written.
+    """
+    learner = Pupil(knobs, start)
+    saved = Checkpoint(unfinished, fingerprint(learn, validation, knobs, start)) if unfinished else None
+    ended = _take_up(saved, learner, watch) if saved else []
+    batches = lessons(learn, knobs, len(ended) * knobs.steps)
+    while len(ended) < knobs.epochs and not _no_longer_better(ended, knobs.patience):
+        at = _epoch(learner, batches, validation, knobs, ended, watch)
+        if knobs.patience and not any(before.validation_loss <= at.validation_loss for before in ended):
+            learner.remember()
+        ended.append(at)
+        if saved:
+            saved.write([asdict(one) for one in ended], learner.arrays())
         watch(at)
-    if knobs.averaged:
-        optimizer.finalize_variable_values(model.trainable_variables)
-    bare = networks.build(knobs.network)
-    bare.set_weights(model.get_weights())
+    return learner.graduate()
+
+
+def conclude(
+    model: Any,
+    knobs: Knobs,
+    films: Dataset,
+    about: dict[str, Any],
+    out: Path,
+    judged: dict[str, Examples],
+    history: Sequence[Standing] = (),
+) -> ModelFolder:
+    """Make a served model of a trained one: calibrate it, in its own weights; choose the threshold; evaluate; write
+    `out`/<version>.
+
+    Args:
+        films: all that there were, for the card.
+        about: what is known of them (`card.read_about`).
+        judged: what it is evaluated on, by the name that the card gives it; on `validation` it is calibrated and its
+            threshold chosen.
+        history: the ended epochs.
+
+    Raises TrainingError where it cannot be written.
+    """
+    validation = judged["validation"]
     if knobs.calibrated:
-        calibrate(bare, validation)
-    return bare
+        calibrate(model, validation)
+    served = networks.served(model)
+    threshold = threshold_for(validation.labels, probabilities(served, validation), knobs.target_sensitivity)
+    metrics = {name: evaluated(served, examples, threshold) for name, examples in judged.items()}
+    written = card.describe(served, knobs, films, about, threshold, metrics, [_figures(one) for one in history])
+    return store.write(out, served, written)
 
 
-def lessons(learn: Examples, knobs: Knobs) -> Iterator[tuple[Pixels, NDArray[np.float32]]]:
-    """Batches of films with what is to be said of them, for ever."""
-    rng = np.random.default_rng([knobs.seed, 1])
-    for chosen in shuffled_batches(len(learn), knobs.batch, knobs.seed):
-        films, labels = learn.pixels[chosen], learn.labels[chosen]
-        if knobs.augmented:
-            films = augment(films, Augmentation(), rng)
-        if knobs.mixup:
-            films, labels = mixed(films, labels, knobs.mixup, rng)
-        yield films, labels + knobs.smoothing * (0.5 - labels)
+def _epoch(
+    learner: Pupil, batches: Lessons, validation: Examples, knobs: Knobs, ended: Sequence[Standing], watch: Watch
+) -> Standing:
+    """The next epoch, of which the last standing is returned and not yet told."""
+    at = replace(ended[-1], ended=False) if ended else Standing(0, 0, np.nan)
+    losses: list[float] = []
+    for step in range(1, knobs.steps + 1):
+        losses.append(learner.learn(*next(batches)))
+        if not np.isfinite(losses[-1]):
+            raise TrainingError("The loss is no number any more: the learning rate is too high for these films.")
+        at = replace(at, epoch=len(ended) + 1, step=step, loss=float(np.mean(losses)))
+        watch(at)
+    learner.settle()
+    unseen, accuracy = _loss_and_accuracy(validation.labels, learner.probabilities(validation.pixels))
+    return replace(at, validation_loss=unseen, validation_accuracy=accuracy, ended=True)
+
+
+def _take_up(saved: Checkpoint, learner: Pupil, watch: Watch) -> list[Standing]:
+    """The epochs of an unfinished run, whose weights the learner gets."""
+    found = saved.read()
+    if found is None:
+        if saved.path.exists():
+            note = "An unfinished run of other films, knobs or versions, or one that cannot be read, is given up."
+            watch(Standing(0, 0, np.nan, note=note))
+        return []
+    epochs, arrays = found
+    learner.restore(arrays)
+    watch(Standing(0, 0, np.nan, note=f"An unfinished run is taken up after its epoch {len(epochs)}."))
+    ended = [Standing(**epoch) for epoch in epochs]
+    for at in ended:
+        watch(at)
+    return ended
+
+
+def _no_longer_better(ended: Sequence[Standing], patience: int) -> bool:
+    losses = [at.validation_loss for at in ended]
+    return bool(patience and losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
+
+
+def _noting(watch: Watch, ended: list[Standing]) -> Watch:
+    def noting(at: Standing) -> None:
+        if at.ended:
+            ended.append(at)
+        watch(at)
+
+    return noting
+
+
+def _figures(at: Standing) -> dict[str, float]:
+    of = asdict(at)
+    return {name: of[name] for name in EPOCH_FIGURES}
 
 
 def calibrate(model: Any, validation: Examples) -> float:
@@ -131,38 +221,9 @@ def calibrate(model: Any, validation: Examples) -> float:
     return heat
 
 
-def _optimizer(keras: ModuleType, knobs: Knobs) -> Any:
-    rate: Any = knobs.learning_rate
-    if knobs.schedule == "cosine":
-        steps = knobs.epochs * knobs.steps
-        rate = keras.optimizers.schedules.CosineDecay(
-            rate / 100, max(steps - steps // 20, 1), warmup_target=rate, warmup_steps=steps // 20
-        )
-    config: dict[str, Any] = {"learning_rate": rate}
-    if knobs.weight_decay:
-        config["weight_decay"] = knobs.weight_decay
-    if knobs.averaged:
-        config |= {"use_ema": True, "ema_momentum": knobs.averaged}
-    optimizer = {"rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}
-    return optimizer[knobs.optimizer](**config)
-
-
-def shuffled_batches(films: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Indices of `batch` films for ever: all of them in random order, then all of them in another, without a gap."""
-    rng = np.random.default_rng(seed)
-    waiting = rng.permutation(films)
-    while True:
-        while len(waiting) < batch:
-            waiting = np.concatenate([waiting, rng.permutation(films)])
-        yield waiting[:batch]
-        waiting = waiting[batch:]
-
-
 def probabilities(model: Any, examples: Examples) -> NDArray[np.float64]:
     """Of pneumonia, shape (n,)."""
-    if not len(examples):
-        return np.zeros(0)
-    return model.predict(examples.pixels, batch_size=PREDICT_BATCH, verbose=0)[:, 0].astype(np.float64)
+    return pupil.probabilities(model, examples.pixels)
 
 
 def evaluated(model: Any, examples: Examples, threshold: float) -> dict[str, Figure]:

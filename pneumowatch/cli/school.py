@@ -27,7 +27,10 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Batches in an epoch (default: its own).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, films and chance.")] = Knobs.seed,
     also: Annotated[
-        Path | None, typer.Option(help="A second such folder; its films of test patients are evaluated as well.")
+        Path | None,
+        typer.Option(
+            help="A second such folder, of full-size films: learned from too, and those of test patients judged."
+        ),
     ] = None,
     about: Annotated[
         Path | None, typer.Option(help="JSON that tells the films' source, licence and limits, for the model's card.")
@@ -66,11 +69,14 @@ def _progress_bar(knobs: Knobs) -> Iterator[Callable[["Standing"], None]]:
         task = bar.add_task("reading films", total=knobs.epochs * knobs.steps, figures="")
 
         def watch(at: "Standing") -> None:
+            if at.note:
+                return bar.console.print(at.note)
             figures = f"loss {at.loss:.3f}"
             if not isnan(at.validation_loss):
                 figures += f", validation {at.validation_loss:.3f}, accuracy {at.validation_accuracy:.3f}"
             done = (at.epoch - 1) * knobs.steps + at.step
             bar.update(task, completed=done, description=f"epoch {at.epoch} of {knobs.epochs}", figures=figures)
+            return None
 
         yield watch
 

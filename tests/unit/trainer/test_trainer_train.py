@@ -1,5 +1,6 @@
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from pneumowatch import model
 from pneumowatch.cli import school
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
-from trainer import card, networks
+from trainer import card, dataset, networks, store
 from trainer.knobs import Knobs
-from trainer.train import Standing, Trained, shuffled_batches, train
+from trainer.lessons import shuffled_batches
+from trainer.train import Standing, Trained, conclude, fit, train
+from worker.classifier import Classifier
 
 # Keras 3.15 saves its variables by an `__array__` that NumPy 2 finds old; nothing of ours can change that.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -118,6 +121,77 @@ def test_a_watcher_sees_every_step_and_the_epochs_end(trained: Trained, standing
     assert np.isnan(standings[1].validation_loss)
     assert 0 <= standings[2].validation_accuracy <= 1
     assert standings[2].validation_loss > 0
+
+
+def test_both_forms_are_learned_from_and_judged_apart(trained: Trained, labelled: Path) -> None:
+    counts = trained.folder.card["data"]["counts"]
+    one_form = dataset.read(labelled, 150).counts()
+    for split in dataset.SPLITS:
+        for name in dataset.CLASSES:
+            assert counts[split][name]["films"] == 2 * one_form[split][name]["films"]
+            assert counts[split][name]["patients"] == one_form[split][name]["patients"]
+
+
+@pytest.fixture(scope="module")
+def compact(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    knobs = replace(TINY, network="compact", averaged=0.5, calibrated=True)
+    return train(labelled, tmp_path_factory.mktemp("compact"), knobs).folder
+
+
+def test_a_served_compact_network_gives_a_map_whose_mean_is_the_logit(compact: ModelFolder) -> None:
+    films = store.reference_films(160)
+    said = networks.load(compact).predict(films, verbose=0)
+    assert set(said) == {"probability", "map"}
+    assert said["map"].shape == (16, 10, 10, 1)
+    assert said["map"].dtype == said["probability"].dtype == np.float32
+    logits = said["map"].mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(said["probability"][:, 0], 1 / (1 + np.exp(-logits)), atol=1e-6)
+    with np.load(compact.path / model.REFERENCE, allow_pickle=False) as reference:
+        np.testing.assert_allclose(reference["probabilities"], said["probability"][:, 0], atol=1e-6)
+
+
+def test_the_worker_serves_it(compact: ModelFolder) -> None:
+    films = store.reference_films(160)[..., 0]
+    found = Classifier(compact, 16, "cpu").predict(films)
+    assert found.maps is not None
+    assert found.maps.shape == (16, 10, 10)
+
+
+@pytest.mark.parametrize("which", ["compact", "trained"])
+def test_a_model_is_restored_to_the_network_it_was_made_of(which: str, request: pytest.FixtureRequest) -> None:
+    given = request.getfixturevalue(which)
+    folder = given.folder if which == "trained" else given
+    network = networks.restore(folder)
+    assert network.output_shape == (None, 1)
+    films = store.reference_films(folder.side)
+    with np.load(folder.path / model.REFERENCE, allow_pickle=False) as reference:
+        np.testing.assert_allclose(network.predict(films, verbose=0)[:, 0], reference["probabilities"], atol=1e-5)
+
+
+def test_a_model_of_another_network_is_not_restored(trained: Trained) -> None:
+    renamed = ModelFolder(trained.folder.path, trained.folder.card | {"network": "dense"})
+    with pytest.raises(TrainingError, match="another dense"):
+        networks.restore(renamed)
+
+
+def test_a_training_that_starts_from_a_model_begins_with_its_weights(compact: ModelFolder, labelled: Path) -> None:
+    films = dataset.read(labelled, 160)
+    learn, validation = films.examples("train"), films.examples("validation")
+    start = networks.restore(compact)
+    still = replace(TINY, network="compact", optimizer="sgd", learning_rate=0.0)
+    ended = fit(learn, validation, still, start=start)
+    for before, after, layer in zip(start.weights, ended.weights, ended.weights, strict=True):
+        if "moving" not in layer.path:  # batch normalisation follows the films at any learning rate
+            np.testing.assert_array_equal(before.numpy(), after.numpy())
+
+
+def test_a_trained_network_is_concluded_by_itself(compact: ModelFolder, labelled: Path, tmp_path: Path) -> None:
+    films = dataset.read(labelled, 160)
+    judged = {"validation": films.examples("validation"), "verdicts": films.examples("test")}
+    knobs = replace(TINY, network="compact")
+    folder = conclude(networks.restore(compact), knobs, films, card.UNSTATED, tmp_path, judged)
+    assert set(folder.card["metrics"]) == {"validation", "verdicts"}
+    assert folder.path == tmp_path / folder.version
 
 
 def test_batches_go_through_all_films_again_and_again() -> None:
