@@ -22,6 +22,7 @@ from db.models import Review, Training
 from db.session import Database
 
 TRAININGS: Final[Any] = Training.__table__
+TOLD: Final = [column for column in TRAININGS.c if column.name != "token"]
 TURN: Final = "pneumowatch trainings"
 LEASES: Final = 5  # of a worker's: how long nothing may be heard of a training; its steps are longer than a batch
 
@@ -102,8 +103,12 @@ def running(connection: Connection) -> RowMapping | None:
 
 def listed(connection: Connection, limit: int) -> Sequence[RowMapping]:
     """The newest attempts, the newest first; all columns but the token."""
-    columns = [column for column in TRAININGS.c if column.name != "token"]
-    return connection.execute(select(*columns).order_by(TRAININGS.c.id.desc()).limit(limit)).mappings().all()
+    return connection.execute(select(*TOLD).order_by(TRAININGS.c.id.desc()).limit(limit)).mappings().all()
+
+
+def one(connection: Connection, number: int) -> RowMapping:
+    """An attempt by its id, as `listed`."""
+    return connection.execute(select(*TOLD).where(TRAININGS.c.id == number)).mappings().one()
 
 
 def begun_since(connection: Connection, at: datetime) -> list[State]:

@@ -142,7 +142,7 @@ def _better(exam: Exam) -> tuple[list[str], dict[str, Any]]:
         return [few], {}
     log_loss, sure = _surprise(exam)
     differences = _differences(exam, exam.champion)
-    figures = {"log_loss": log_loss, "rounds_better": sure}
+    figures: dict[str, Any] = {"log_loss": log_loss, "rounds_better": sure}
     figures |= {measure: _plain(figure) for measure, figure in differences.items()}
     objections = []
     if not (log_loss < 0 and sure >= SURE):

@@ -113,16 +113,15 @@ def new_since(judgements: Iterable[Judgement], review_id: int) -> int:
     return sum(judgement.review_id > review_id for judgement in judgements)
 
 
-def repeated(films: Sequence[LabelledFilm], among: int, share: float, at_most: int) -> int:
+def repeated(films: int, among: int, share: float, at_most: int) -> int:
     """How often each film of the verdicts is to be learned from, so that of all lessons they are about this share:
     1 to `at_most` times.
 
     Args:
+        films: of the verdicts.
         among: films of the base dataset.
     """
-    if not films:
-        return 1
-    return int(np.clip(round(share / (1 - share) * among / len(films)), 1, at_most))
+    return int(np.clip(round(share / (1 - share) * among / max(films, 1)), 1, at_most))
 
 
 def _teaches_not(last_words: Iterable[Said]) -> str | None:

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from pneumowatch import __version__
-from pneumowatch.cli import admin, bench, evaluate, query, run, school, verdicts
+from pneumowatch.cli import admin, bench, evaluate, query, retrain, run, school, verdicts
 from pneumowatch.errors import PneumowatchError
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ for panel, commands in {
         query.classify,
         verdicts.verdict,
     ),
-    "School": (school.train, evaluate.evaluate, evaluate.survey),
+    "School": (school.train, retrain.retrain, evaluate.evaluate, evaluate.survey),
     "Care": (admin.doctor, bench.bench),
 }.items():
     for command in commands:
