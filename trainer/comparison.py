@@ -125,8 +125,8 @@ def _inferior(differences: dict[str, Figure], name: str) -> Iterator[str]:
             yield f"The frozen held-out patients cannot tell its {measure}: they lack films of one class."
         elif not not_inferior(of):
             yield (
-                f"On the frozen held-out patients its {measure} is {_points(of.value)} points above the {name} model's "
-                f"({_points(of.low)} to {_points(of.high)}); half a point below is the least allowed."
+                f"On the frozen held-out patients its {measure} is {_points(of.value)} the {name} model's, between "
+                f"{_points(of.low)} and {_points(of.high)}; at most {100 * MARGIN:.1f} points below are allowed."
             )
 
 
@@ -138,8 +138,7 @@ def _turned_away(exam: Exam) -> Iterator[str]:
 
 def _better(exam: Exam) -> tuple[list[str], dict[str, Any]]:
     if len(exam.labels) < ENOUGH:
-        few = f"Only {len(exam.labels)} newer verdicts are of held-out patients; {ENOUGH} can tell what is better."
-        return [few], {}
+        return [too_few(len(exam.labels))], {}
     log_loss, sure = _surprise(exam)
     differences = _differences(exam, exam.champion)
     figures: dict[str, Any] = {"log_loss": log_loss, "rounds_better": sure}
@@ -148,15 +147,20 @@ def _better(exam: Exam) -> tuple[list[str], dict[str, Any]]:
     if not (log_loss < 0 and sure >= SURE):
         objections.append(
             f"On the newer verdicts of held-out patients it is not surely better than the champion: its log loss is "
-            f"{log_loss:+.4f} above, and lower in {sure:.1%} of the rounds where {SURE:.0%} are asked for."
+            f"{abs(log_loss):.4f} {'below' if log_loss < 0 else 'above'} that one's, and below it in {sure:.1%} of the "
+            f"rounds; {SURE:.0%} are asked for."
         )
     objections += [
-        f"On the newer verdicts of held-out patients its {measure} is {_points(differences[measure].value)} points "
-        f"above the champion's; half a point below is the least allowed."
+        f"On the newer verdicts of held-out patients its {measure} is {_points(differences[measure].value)} the "
+        f"champion's; at most {100 * MARGIN:.1f} points below are allowed."
         for measure in GUARDED
         if differences[measure].value < -MARGIN  # NaN, where one class alone was judged, is not
     ]
     return objections, figures
+
+
+def too_few(films: int) -> str:
+    return f"Only {films} newer verdicts are of held-out patients; at least {ENOUGH} can tell what is better."
 
 
 def _surprise(exam: Exam) -> tuple[float, float]:
@@ -172,7 +176,7 @@ def _log_loss(labels: Floats, said: Floats) -> Floats:
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:+.2f}"
+    return f"{100 * abs(value):.2f} points {'below' if value < 0 else 'above'}"
 
 
 def _plain(figure: Figure) -> dict[str, float | None]:

@@ -189,6 +189,9 @@ class _Night:
             )
             return self._finish(replace(about, reasons=(contrary,)))
         held_out = _joined(*(together.examples(split, newer) for split in ("test", "validation")))
+        if len(held_out) < comparison.ENOUGH and not self._wanted.force:  # it could not pass, whatever it learned
+            few = comparison.too_few(len(held_out))
+            return self._finish(replace(about, decision=Decision.NOTHING_TO_DO, reasons=(few,)))
         frozen = {split: base.examples(split) for split in ("validation", "test")}
         challenger = self._school(champion, together, base, lessons, {**frozen, "verdicts": held_out})
         self._progress("comparing")

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from db import training
 from db.session import Database
 from db.training import LEASES, State, Watchman
-from pneumowatch.errors import PneumowatchError
+from pneumowatch.errors import BrokerAway
 from pneumowatch.logs import get
 from pneumowatch.settings import Settings
 
@@ -18,6 +18,7 @@ log = get("training")
 
 NEVER: Final = "never"
 LOOK_SECONDS: Final = 20.0
+RETRY_SECONDS: Final = 600.0  # after one that could not even begin
 ATTEMPTS: Final = 3  # that may be killed in one night; what kills more of them kills the next one too
 
 
@@ -52,8 +53,9 @@ def is_due(connection: Connection, retrain_at: str, now: datetime) -> bool:
     return due(moment, training.known_since(connection), training.begun_since(connection, moment))
 
 
-def follow(settings: Settings, database: Database, begin: Callable[[], None], stop: threading.Event) -> None:
+def follow(settings: Settings, database: Database, begin: Callable[[], bool], stop: threading.Event) -> None:
     """Until `stop`: call `begin` whenever a training is due, and see that dead ones are told from those that live.
+    It returns False where a training could not even begin.
 
     What `begin` starts looks for itself whether it is due and alone: two timetables begin nothing twice.
     """
@@ -62,7 +64,10 @@ def follow(settings: Settings, database: Database, begin: Callable[[], None], st
         watchman.look()
         if database.read(lambda connection: is_due(connection, settings.retrain_at, datetime.now().astimezone())):
             try:
-                begin()
-            except PneumowatchError as error:
-                log.warning("the training cannot begin; tried again", error=str(error))
+                begun = begin()
+            except BrokerAway:
+                begun = False
+            if not begun:
+                log.warning("a training is due and cannot begin; tried again later")
+                stop.wait(RETRY_SECONDS)
         stop.wait(LOOK_SECONDS)

@@ -1,5 +1,6 @@
 """The nightly training, by hand and as the schedule runs it."""
 
+import logging
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from db.session import Database
 
 NICE: Final = 10  # films come first
-COLUMNS: Final = ("id", "state", "stage", "decision", "started_at", "ended_at", "new_labels", "challenger")
+COLUMNS: Final = ("id", "state", "decision", "started_at", "new_labels")
 
 
 def retrain(
@@ -58,6 +59,7 @@ def _attempt(data: Any, force: bool, epochs: int | None, steps: int | None, json
 
     given = settings.load(data_dir=data)
     logs.configure(given.log_format)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that several models are asked, one by one
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
