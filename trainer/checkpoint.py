@@ -50,7 +50,7 @@ class Checkpoint:
     def read(self) -> tuple[list[dict[str, Any]], list[Array]] | None:
         """What `write` was given last; None where there is nothing, or nothing of this run."""
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 told = json.loads(str(file["told"]))
                 if told["fingerprint"] != self.fingerprint:
                     return None

@@ -185,6 +185,14 @@ def test_a_training_that_starts_from_a_model_begins_with_its_weights(compact: Mo
             np.testing.assert_array_equal(before.numpy(), after.numpy())
 
 
+def test_what_learned_in_half_precision_is_kept_in_float32(labelled: Path, tmp_path: Path) -> None:
+    folder = train(labelled, tmp_path, replace(TINY, network="compact", precision="mixed_bfloat16")).folder
+    served = networks.load(folder)
+    assert {layer.dtype_policy.name for layer in served.layers} == {"float32"}
+    assert {weights.dtype for weights in served.get_weights()} == {np.dtype(np.float32)}
+    assert folder.card["training"]["precision"] == "mixed_bfloat16"
+
+
 def test_a_trained_network_is_concluded_by_itself(compact: ModelFolder, labelled: Path, tmp_path: Path) -> None:
     films = dataset.read(labelled, 160)
     judged = {"validation": films.examples("validation"), "verdicts": films.examples("test")}
