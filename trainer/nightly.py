@@ -259,16 +259,16 @@ class _Night:
         exam = _exam(frozen, challenger, champion)
         if ships.version == champion.version:
             return exam
-        own = frozen if ships.side == champion.side else self._base(ships.side, pattern).examples("test")
+        own = frozen if ships.side == champion.side else self._base(ships.side, pattern, "comparing").examples("test")
         return replace(exam, shipped=ask(ships, own))
 
-    def _base(self, side: int, pattern: re.Pattern[str]) -> Dataset:
+    def _base(self, side: int, pattern: re.Pattern[str], stage: str = "reading") -> Dataset:
         folder = self._settings.training_dir
         assert folder is not None
         key_file = self._settings.patient_key_path
         deployment.check_patient_key(self.database, self._settings)
         key = patients.read(key_file) if key_file.exists() else dataset.NO_SECRET
-        return dataset.read(folder, side, pattern, key, watch=lambda done, of: self._progress("reading", done, of))
+        return dataset.read(folder, side, pattern, key, watch=lambda done, of: self._progress(stage, done, of))
 
     def _promote(self, challenger: ModelFolder, conclusion: Conclusion) -> None:
         """The decision and what it brings about, or neither."""
