@@ -6,7 +6,7 @@ import sys
 import typer
 
 from pneumowatch import __version__
-from pneumowatch.cli import admin, bench, evaluate, models, query, rescore, run, school
+from pneumowatch.cli import admin, bench, evaluate, models, query, rescore, retrain, run, school, verdicts
 from pneumowatch.errors import PneumowatchError
 
 app = typer.Typer(
@@ -33,8 +33,9 @@ for panel, commands in {
         query.requeue,
         rescore.rescore,
         query.classify,
+        verdicts.verdict,
     ),
-    "School": (school.train, evaluate.evaluate, evaluate.survey),
+    "School": (school.train, retrain.retrain, evaluate.evaluate, evaluate.survey),
     "Care": (admin.doctor, bench.bench),
 }.items():
     for command in commands:
