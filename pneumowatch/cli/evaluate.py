@@ -115,7 +115,10 @@ def read_films(data: Path, side: int, given: "Settings", patient_pattern: str | 
 
 
 def _model(name: str | None, given: "Settings") -> "ModelFolder":
-    """A model folder, a version in the store, or the champion."""
+    """A model folder, a version in the model store, or the champion. What this machine has no copy of is fetched from
+    the database, where there is one."""
+    from db import cache
+    from pneumowatch.cli.query import open_database
     from pneumowatch.model import CARD, ModelFolder, champion, shipped
 
     if name is None:
@@ -126,6 +129,8 @@ def _model(name: str | None, given: "Settings") -> "ModelFolder":
         return shipped()
     if (given.models / name / CARD).exists():
         return ModelFolder.read(given.models / name)
+    if given.database_url or (given.data_dir / "pneumowatch.db").exists():
+        return cache.fetch(open_database(given.data_dir), given.models, name)
     raise SettingsError(f"There is no model '{name}': neither a folder with a {CARD} nor a version in the model store.")
 
 
