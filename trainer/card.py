@@ -72,9 +72,10 @@ def describe(
     history: Sequence[dict[str, float]] = (),
 ) -> dict[str, Any]:
     """The card without `version` and `sha256`, which the store adds when it has written the model."""
+    network = networks.find(knobs.network)
     return {
         "network": knobs.network,
-        "parameters": networks.find(knobs.network).parameters,  # without a gate's
+        "parameters": network.folded or network.parameters,  # without a gate's
         "input": {"side": data.side, "channels": 1, "dtype": "uint8", "reduction": REDUCTION},
         "outputs": _outputs(served),
         "threshold": _threshold(threshold, knobs.target_sensitivity),

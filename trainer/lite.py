@@ -49,12 +49,12 @@ DEPTHS: Final = (1.0, 1.1, 1.2)
 def layers(which: int, keras: ModuleType, films: Any, last: str) -> Any:
     """Lite`which` on uint8 films (n, side, side, 1); probabilities (n, 1). It begins undecided: its last layer is 0."""
     of = keras.layers
-    x = of.Rescaling(1 / RANGE, offset=-MIDDLE / RANGE)(films)
+    x = of.Rescaling(1 / RANGE, offset=-MIDDLE / RANGE, dtype="float32")(films)
     x = _convolved(keras, x, STEM, kernel=3, stride=2)
     for index, block in enumerate(BLOCKS):
         x = _stage(keras, x, block, which, ends=index in (0, len(BLOCKS) - 1))
     x = of.GlobalAveragePooling2D()(_convolved(keras, x, HEAD))
-    x = of.Dense(1, kernel_initializer="zeros", name=last)(of.Dropout(0.2)(x))
+    x = of.Dense(1, kernel_initializer="zeros", name=last, dtype="float32")(of.Dropout(0.2)(x))
     return of.Activation("sigmoid", dtype="float32", name="probability")(x)
 
 
