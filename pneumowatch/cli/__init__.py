@@ -6,7 +6,7 @@ import sys
 import typer
 
 from pneumowatch import __version__
-from pneumowatch.cli import admin, bench, evaluate, query, retrain, run, school, verdicts
+from pneumowatch.cli import admin, bench, evaluate, models, query, rescore, retrain, run, school, verdicts
 from pneumowatch.errors import PneumowatchError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ for panel, commands in {
         query.status,
         query.reconcile,
         query.requeue,
+        rescore.rescore,
         query.classify,
         verdicts.verdict,
     ),
@@ -39,6 +40,7 @@ for panel, commands in {
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(models.store, name="models", rich_help_panel="School")
 app.add_typer(admin.database, name="db", rich_help_panel="Care")
 
 

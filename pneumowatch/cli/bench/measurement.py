@@ -1,5 +1,6 @@
 """What `bench` measures, one thing after another: the model alone, each stage alone, then whole pipelines."""
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from typing import Any, Final
 from pneumowatch.cli.bench import rig, stages, tenancy
 from pneumowatch.cli.bench.copies import DRAWN, copy_films, draw_phantoms
 from pneumowatch.cli.bench.trial import read_heap, read_singly
-from pneumowatch.model import champion
+from pneumowatch.model import CHAMPION, champion
 from pneumowatch.settings import Settings
 from worker.classifier import Classifier
 
@@ -37,7 +38,9 @@ def measure(settings: Settings, inbox: Path | None, count: int, deployed: bool, 
         begin("each stage by itself", 0)
         each = stages.stages(heap, classifier, settings, folder)
         before = _climb(heap, classifier, settings, begin)
-        models = settings.models.absolute()
+        # in a model store of its own, as the parts write to it
+        models = folder / "models"
+        shutil.copytree(model.path, models / CHAMPION)
         systems = {"embedded": rig.embedded(folder / "embedded", models)}
         if servers:
             systems["deployed"] = rig.deployed(folder / "deployed", models, servers.database_url, servers.broker_url)
