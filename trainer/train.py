@@ -47,6 +47,7 @@ Watch = Callable[[Standing], None]
 class Trained:
     folder: ModelFolder
     left_out: tuple[LeftOut, ...]  # files of the training folder and of `also` that could not be read
+    films: Dataset  # of the training folder, without `also`
 
 
 def train(
@@ -73,6 +74,7 @@ def train(
         TrainingError: the data or the knobs cannot be used, or the model cannot be written.
     """
     known = card.read_about(about)
+    networks.choose_precision(knobs.precision)  # what cannot be is said before the films are read
     side = networks.find(knobs.network).side
     films = small = dataset.read(data, side)
     judged = {}
@@ -89,7 +91,7 @@ def train(
     model = fit(learn, validation, knobs, _noting(watch, ended), unfinished=unfinished)
     folder = conclude(model, knobs, films, known, out, judged, ended)
     unfinished.unlink(missing_ok=True)
-    return Trained(folder, films.left_out)
+    return Trained(folder, films.left_out, small)
 
 
 def fit(
