@@ -298,9 +298,9 @@ class _Night:
 
     def _progress(self, stage: str, done: int = 0, of: int = 0, note: str = "") -> None:
         """Told to whoever watches, and to the row: at each stage, and within it a few times a lease."""
+        self._watch(stage, done, of, note)
         if self._stop.is_set():
             raise ShuttingDown("Shutdown was asked for in the middle of a training.")
-        self._watch(stage, done, of, note)
         moment = time.monotonic()
         if stage != self._stage or moment - self._renewed > self._settings.lease_seconds:
             self._must(self.database.write(lambda connection: training.renew(connection, self.token, stage)))

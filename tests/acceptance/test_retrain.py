@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import clinic
 import pytest
 from clinic import ask, champions, settings
-from programs import Ended, Part, run
+from programs import PATIENCE, Ended, Part, run
 from services import Server
 
 SCHOOL = ("--epochs", 1, "--steps", 30)
@@ -158,6 +159,19 @@ def test_up_makes_a_night_up_behind_the_films_and_ends_it_with_itself(site: Path
         assert not Path(f"/proc/{child}").exists()
     assert attempts(site) == [("killed", None)]
     assert written(site) == {"champion", *champions(site)}
+
+
+def test_a_night_does_not_outlive_an_up_that_is_killed(site: Path) -> None:
+    long_ago(site)
+    (site / "inbox").mkdir()
+    env = settings(site, retrain_at="00:00")
+    with Part(("up", "--inbox", site / "inbox"), cwd=site, log=site / "said", env=env) as part:
+        part.wait_until(lambda: ask(site / "data", "SELECT 1 FROM trainings WHERE stage = 'training'"))
+        part.kill()
+    deadline = time.monotonic() + PATIENCE
+    while attempts(site) != [("killed", None)]:
+        assert time.monotonic() < deadline, attempts(site)
+        time.sleep(0.1)
 
 
 def test_a_night_without_anything_new_is_one_row(site: Path) -> None:
