@@ -79,7 +79,7 @@ def found(folder: Path, steps: int, patients: range, judged: range, haze: float 
     trained = _must("train", base, models, "--network", "compact", "--epochs", 1, "--steps", steps, cwd=folder)
     (models / "champion").symlink_to(Path(trained["path"]).name)
     inbox = write_inbox(folder / "inbox", judged, haze)
-    done = run("up", "--once", "--inbox", inbox, cwd=folder, env=settings(folder, keep_films="all"))
+    done = run("up", "--once", "--inbox", inbox, cwd=folder, env=settings(folder, keep_films="all"), timeout=600)
     assert done.code == 0, done.err
     shutil.rmtree(inbox)
     return folder

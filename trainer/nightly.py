@@ -27,18 +27,21 @@ from pneumowatch.logs import get
 from pneumowatch.model import ModelFolder, shipped
 from pneumowatch.queue import part_name
 from pneumowatch.settings import Settings
-from trainer import card, comparison, dataset, knobs, networks, timetable, train, verdicts
-from trainer.comparison import Exam, Opinion
-from trainer.dataset import Dataset, Examples
-from trainer.knobs import Knobs
-from trainer.pupil import PREDICT_BATCH
+from trainer import card, comparison, dataset, networks, timetable, train, verdicts
+from trainer.comparison import Opinion
+from trainer.curriculum import Curriculum, arrays
+from trainer.dataset import Dataset
+from trainer.examination import ask, examine
+from trainer.knobs import Knobs, fine_tuning
 from trainer.verdicts import Lessons
 from trainer.workplace import occupied
 
 log = get("training")
 
-SHARE: Final = 0.25  # of all lessons that are films of verdicts, where there are enough of them
-AT_MOST: Final = 8  # times that one of those is seen as often as one of the base
+CONTRARY: Final = (
+    "The newer verdicts say the contrary of what the champion says: labels were exchanged, or films are shown "
+    "inverted. Nothing was learned from them."
+)
 LOOK_SECONDS: Final = 0.5  # how often a training that may be dead is looked at
 
 Watch = Callable[[str, int, int, str], None]  # stage, how much of it is done, of how much, a sentence
@@ -171,96 +174,71 @@ class _Night:
         champion = cache.fetch(self.database, self._settings.models)
         lessons = verdicts.read(self._settings.data_dir, said, champion.side, pattern)
         about = Conclusion(
-            Decision.REFUSED, (), {"labels": _counts(lessons)}, champion.version, None, new, lessons.last_review_id
+            Decision.REFUSED, (), {}, champion.version, new_labels=new, last_review_id=lessons.last_review_id
         )
         return self._learn(champion, lessons, pattern, about)
 
     def _learn(self, champion: ModelFolder, lessons: Lessons, pattern: re.Pattern[str], about: Conclusion) -> None:
+        promoted = self.database.read(lambda connection: training.seen_until(connection, Decision.PROMOTED))
         base = self._base(champion.side, pattern)
-        together = base + lessons.films
-        promoted = self.database.read(lambda c: training.seen_until(c, Decision.PROMOTED))
-        newer = lessons.since(promoted)
         self._progress("looking")
-        judged = newer.films and _of(newer.films, champion.side)
-        if judged and comparison.contradicted(judged.labels, ask(champion, judged).said, judged.patients):
-            contrary = (
-                "The newer verdicts say the contrary of what the champion says: labels were exchanged, or films are "
-                "shown inverted. Nothing was learned from them."
-            )
-            return self._finish(replace(about, reasons=(contrary,)))
-        held_out = _joined(*(together.examples(split, newer) for split in ("test", "validation")))
-        if len(held_out) < comparison.ENOUGH and not self._wanted.force:  # it could not pass, whatever it learned
-            few = comparison.too_few(len(held_out))
+        plan = Curriculum.of(base, lessons, promoted)
+        about = replace(about, figures={"labels": plan.counts()})
+        if len(plan.held_out) < comparison.ENOUGH and not self._wanted.force:  # it could not pass, whatever it learned
+            few = comparison.too_few(len(plan.held_out))
             return self._finish(replace(about, decision=Decision.NOTHING_TO_DO, reasons=(few,)))
-        frozen = {split: base.examples(split) for split in ("validation", "test")}
-        challenger = self._school(champion, together, base, lessons, {**frozen, "verdicts": held_out})
+        if _contradicted(champion, plan):
+            return self._finish(replace(about, reasons=(CONTRARY,)))
+        challenger = self._school(champion, plan)
         self._progress("comparing")
-        ships = shipped()
         finding = comparison.decide(
-            self._exam(frozen["test"], challenger, champion, ships, pattern),
-            _exam(held_out, challenger, champion),
+            examine(plan.test, challenger, champion, self._shipped(champion, plan, pattern)),
+            examine(plan.held_out, challenger, champion),
         )
-        about = replace(about, reasons=finding.reasons, challenger=challenger.version)
-        about = replace(about, figures={**about.figures, **finding.figures})
+        figures = {**about.figures, **finding.figures}
+        about = replace(about, reasons=finding.reasons, challenger=challenger.version, figures=figures)
         if not finding.promoted:
             return self._finish(about)
         return self._promote(challenger, replace(about, decision=Decision.PROMOTED))
 
-    def _school(
-        self,
-        champion: ModelFolder,
-        together: Dataset,
-        base: Dataset,
-        lessons: Lessons,
-        judged: dict[str, Examples],
-    ) -> ModelFolder:
+    def _school(self, champion: ModelFolder, plan: Curriculum) -> ModelFolder:
         """The challenger, written where nobody else looks."""
-        start = networks.restore(champion)
-        plan = self._plan(champion)
-        learn, taught = together.examples("train", base), together.examples("train", lessons.films)
-        times = verdicts.repeated(len(taught), len(learn), SHARE, AT_MOST)
-        ended: list[train.Standing] = []
+        knobs = self._knobs(champion)
+        steps, ended = knobs.epochs * knobs.steps, list[train.Standing]()
 
         def watch(at: train.Standing) -> None:
             if at.ended:
                 ended.append(at)
-            done = max(at.epoch - 1, 0) * plan.steps + at.step
-            self._progress("training", done, plan.epochs * plan.steps, f"loss {at.loss:.3f}")
+            self._progress("training", max(at.epoch - 1, 0) * knobs.steps + at.step, steps, f"loss {at.loss:.3f}")
 
-        self._progress("training", 0, plan.epochs * plan.steps)
-        model = train.fit(_joined(learn, *[taught] * times), judged["validation"], plan, watch, start)
+        self._progress("training", 0, steps)
+        start = networks.restore(champion)
+        model = train.fit(plan.learned_from(), plan.validation, knobs, watch, start)
         self._progress("concluding")
-        about = card.about(champion.card) | {"data": _sources(champion, together, lessons)}
-        return train.conclude(
-            model, plan, together, about, self._scratch, {key: of for key, of in judged.items() if len(of)}, ended
-        )
+        known = card.about(champion.card)
+        known["data"] |= {"verdicts": len(plan.lessons.films.films), "began_from": champion.version}
+        return train.conclude(model, knobs, plan.together, known, self._scratch, plan.judged(), ended)
 
-    def _plan(self, champion: ModelFolder) -> Knobs:
+    def _knobs(self, champion: ModelFolder) -> Knobs:
         network = str(champion.card.get("network"))
         networks.find(network)  # for its complaint
-        plan = knobs.fine_tuning(network)
-        aim = champion.card["threshold"].get("target_sensitivity", plan.target_sensitivity)
+        preset = fine_tuning(network)
         return replace(
-            plan,
-            epochs=self._wanted.epochs or plan.epochs,
-            steps=self._wanted.steps or plan.steps,
-            target_sensitivity=float(aim),
+            preset,
+            epochs=self._wanted.epochs or preset.epochs,
+            steps=self._wanted.steps or preset.steps,
+            # what this site, or whoever made the champion, asked for
+            target_sensitivity=champion.card["threshold"].get("target_sensitivity", preset.target_sensitivity),
         )
 
-    def _exam(
-        self,
-        frozen: Examples,
-        challenger: ModelFolder,
-        champion: ModelFolder,
-        ships: ModelFolder,
-        pattern: re.Pattern[str],
-    ) -> Exam:
-        """With the shipped model's opinion where it is another one, of the same films in the size that it takes."""
-        exam = _exam(frozen, challenger, champion)
+    def _shipped(self, champion: ModelFolder, plan: Curriculum, pattern: re.Pattern[str]) -> Opinion | None:
+        """Of the frozen films, in the size that the shipped model takes; None where it is the champion."""
+        ships = shipped()
         if ships.version == champion.version:
-            return exam
-        own = frozen if ships.side == champion.side else self._base(ships.side, pattern, "comparing").examples("test")
-        return replace(exam, shipped=ask(ships, own))
+            return None
+        if ships.side == champion.side:
+            return ask(ships, plan.test)
+        return ask(ships, self._base(ships.side, pattern, "comparing").examples("test"))
 
     def _base(self, side: int, pattern: re.Pattern[str], stage: str = "reading") -> Dataset:
         folder = self._settings.training_dir
@@ -298,9 +276,9 @@ class _Night:
 
     def _progress(self, stage: str, done: int = 0, of: int = 0, note: str = "") -> None:
         """Told to whoever watches, and to the row: at each stage, and within it a few times a lease."""
+        self._watch(stage, done, of, note)
         if self._stop.is_set():
             raise ShuttingDown("Shutdown was asked for in the middle of a training.")
-        self._watch(stage, done, of, note)
         moment = time.monotonic()
         if stage != self._stage or moment - self._renewed > self._settings.lease_seconds:
             self._must(self.database.write(lambda connection: training.renew(connection, self.token, stage)))
@@ -311,43 +289,8 @@ class _Night:
             raise TrainingError("This training was taken for dead, and its place given away; it decides nothing.")
 
 
-def ask(folder: ModelFolder, examples: Examples) -> Opinion:
-    """What a served model says, as whoever loads its folder hears it."""
-    if not len(examples):
-        return Opinion(np.zeros(0), folder.threshold, np.zeros(0, np.bool_))
-    said = networks.load(folder).predict(examples.pixels, batch_size=PREDICT_BATCH, verbose=0)
-    outputs = said if isinstance(said, dict) else {"probability": said}
-    probability = outputs["probability"][:, 0].astype(np.float64)
-    strangeness = outputs.get("strangeness", np.zeros((len(examples), 1)))[:, 0]
-    return Opinion(probability, folder.threshold, strangeness > 1)
-
-
-def _exam(examples: Examples, challenger: ModelFolder, champion: ModelFolder) -> Exam:
-    return Exam(examples.labels, examples.patients, ask(challenger, examples), ask(champion, examples))
-
-
-def _joined(*parts: Examples) -> Examples:
-    pixels, labels, names = (
-        np.concatenate([getattr(part, field) for part in parts]) for field in ("pixels", "labels", "patients")
-    )
-    return Examples(pixels, labels, names)
-
-
-def _of(films: tuple[dataset.LabelledFilm, ...], side: int) -> Examples:
-    pixels = np.array([film.pixels for film in films], np.uint8).reshape(-1, side, side, 1)
-    labels = np.array([film.label for film in films], np.float32)
-    return Examples(pixels, labels, np.array([film.patient for film in films], np.str_))
-
-
-def _counts(lessons: Lessons) -> dict[str, Any]:
-    labels = [film.label for film in lessons.films.films]
-    return {
-        **{name: labels.count(label) for label, name in enumerate(dataset.CLASSES)},
-        "left_out": lessons.left_out,
-    }
-
-
-def _sources(champion: ModelFolder, together: Dataset, lessons: Lessons) -> dict[str, Any]:
-    """For the card, beside what the champion's says of its own data."""
-    told = card.about(champion.card)["data"]
-    return {**told, "verdicts": len(lessons.films.films), "began_from": champion.version}
+def _contradicted(champion: ModelFolder, plan: Curriculum) -> bool:
+    if not plan.newer.films:
+        return False
+    judged = arrays(plan.newer.films, champion.side)
+    return comparison.contradicted(judged.labels, ask(champion, judged).said, judged.patients)

@@ -63,10 +63,17 @@ def _attempt(data: Any, force: bool, epochs: int | None, steps: int | None, json
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    begun_by = os.getppid()
     if nightly:
         os.nice(NICE)
     wanted = school.Wanted(force, nightly, epochs, steps)
-    with _progress_bar(not nightly) as watch:
+    with _progress_bar(not nightly) as bar:
+
+        def watch(*at: Any) -> None:
+            if nightly and os.getppid() != begun_by:
+                stop.set()  # whoever began it was killed: nobody would know why this machine is busy
+            bar(*at)
+
         row = school.attempt(given, _waiting_database(data, stop), stop, wanted, watch)
     if row is None:
         return console.print("No training is due.")

@@ -3,6 +3,9 @@
 import os
 import shutil
 import signal
+import sqlite3
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,11 @@ import clinic
 import pytest
 from clinic import ask, champions, settings
 from programs import Ended, Part, run
+from services import Server
 
+LONG = 300.0  # seconds: learning shares the machine with others
 SCHOOL = ("--epochs", 1, "--steps", 30)
+IDLE = {"min_new_labels": 9999}  # a night that comes to its decision without learning
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,7 @@ def site(founded: Path, tmp_path: Path) -> Path:
 
 
 def retrain(site: Path, *words: object, **more: Any) -> Ended:
-    return run("retrain", "--json", *words, cwd=site, env=settings(site, **more), timeout=300)
+    return run("retrain", "--json", *words, cwd=site, env=settings(site, **more), timeout=LONG)
 
 
 def attempts(site: Path) -> list[tuple[Any, ...]]:
@@ -97,10 +103,10 @@ def test_killed_at_any_point_it_does_no_harm(site: Path) -> None:
     before = champions(site)
     (site / "said").mkdir()
     for number, stage in enumerate(("reading", "training", "concluding", "comparing"), start=1):
-        words = ("retrain", *SCHOOL)
+        words = ("retrain", "--epochs", 1, "--steps", 4)
         with Part(words, cwd=site, log=site / "said" / stage, env=settings(site)) as part:
             at = f"SELECT 1 FROM trainings WHERE id = {number} AND stage = '{stage}'"
-            part.wait_until(lambda at=at: ask(site / "data", at))
+            part.wait_until(lambda at=at: ask(site / "data", at), LONG)
             part.kill()
         assert champions(site) == before
         assert {*before, "champion"} <= written(site) <= {*before, "champion", "scratch"}
@@ -113,7 +119,7 @@ def test_killed_at_any_point_it_does_no_harm(site: Path) -> None:
 def test_two_at_once_and_one_that_is_told_to_stop(site: Path) -> None:
     words = ("retrain", "--epochs", 50)
     with Part(words, cwd=site, log=site / "said", env=settings(site)) as part:
-        part.wait_until(lambda: ask(site / "data", "SELECT 1 FROM trainings WHERE stage = 'training'"))
+        part.wait_until(lambda: ask(site / "data", "SELECT 1 FROM trainings WHERE stage = 'training'"), LONG)
         second = retrain(site)
         assert second.code == 1
         assert "Another training" in second.err
@@ -122,3 +128,87 @@ def test_two_at_once_and_one_that_is_told_to_stop(site: Path) -> None:
         assert "Traceback" not in part.said()
     assert attempts(site) == [("killed", None)]
     assert written(site) == {"champion", *champions(site)}
+
+
+def long_ago(site: Path) -> None:
+    """The verdicts were there before last night's moment."""
+    with sqlite3.connect(site / "data" / "pneumowatch.db") as ledger:
+        ledger.execute("UPDATE reviews SET reviewed_at = '2026-01-01 00:00:00.000000'")
+    ledger.close()
+
+
+def trains(process: Path, site: Path) -> bool:
+    """Whether this /proc/PID/cmdline is of a training of the site."""
+    try:
+        words = process.read_bytes().split(b"\0")
+    except OSError:  # it has ended meanwhile
+        return False
+    return b"retrain" in words and bytes(site / "data") in words
+
+
+def test_up_makes_a_night_up_behind_the_films_and_ends_it_with_itself(site: Path) -> None:
+    long_ago(site)
+    (site / "inbox").mkdir()
+    env = settings(site, retrain_at="00:00")
+    with Part(("up", "--inbox", site / "inbox"), cwd=site, log=site / "said", env=env) as part:
+        at = "SELECT 1 FROM trainings WHERE stage = 'training'"
+        part.wait_until(lambda: ask(site / "data", at), LONG)
+        (child,) = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if trains(path, site)]
+        own = os.getpriority(os.PRIO_PROCESS, part.process.pid)
+        assert os.getpriority(os.PRIO_PROCESS, child) == min(own + 10, 19)
+        assert part.interrupt() == 0
+        assert not Path(f"/proc/{child}").exists()
+    assert attempts(site) == [("killed", None)]
+    assert written(site) == {"champion", *champions(site)}
+
+
+def test_a_night_does_not_outlive_an_up_that_is_killed(site: Path) -> None:
+    long_ago(site)
+    (site / "inbox").mkdir()
+    env = settings(site, retrain_at="00:00")
+    with Part(("up", "--inbox", site / "inbox"), cwd=site, log=site / "said", env=env) as part:
+        part.wait_until(lambda: ask(site / "data", "SELECT 1 FROM trainings WHERE stage = 'training'"), LONG)
+        part.kill()
+    deadline = time.monotonic() + LONG
+    while attempts(site) != [("killed", None)]:
+        assert time.monotonic() < deadline, attempts(site)
+        time.sleep(0.1)
+
+
+def test_a_night_without_anything_new_is_one_row(site: Path) -> None:
+    long_ago(site)
+    (site / "inbox").mkdir()
+    env = settings(site, retrain_at="00:00", **IDLE)
+    for _ in range(2):
+        with Part(("up", "--inbox", site / "inbox"), cwd=site, log=site / "said", env=env) as part:
+            part.wait_until(lambda: attempts(site) == [("finished", "nothing_to_do")], LONG)
+            part.wait_until(lambda: "model ready" in part.said(), LONG)
+            assert part.interrupt() == 0
+    assert attempts(site) == [("finished", "nothing_to_do")]
+
+
+def test_two_schedules_and_a_training_worker(site: Path, own_redis: Server) -> None:
+    long_ago(site)
+    env = settings(site, retrain_at="00:00", broker_url=own_redis.url, **IDLE)
+    with ExitStack() as stack:
+        parts = [
+            stack.enter_context(Part(words, cwd=site, log=site / f"said-{number}", env=env))
+            for number, words in enumerate([("schedule",), ("schedule",), ("work", "--queue", "training")])
+        ]
+        parts[2].wait_until(lambda: attempts(site))
+        parts[2].wait_until(lambda: attempts(site) == [("finished", "nothing_to_do")])
+        assert [part.terminate() for part in parts] == [0, 0, 0]
+    assert attempts(site) == [("finished", "nothing_to_do")]
+
+
+def test_a_training_worker_that_is_stopped_ends_its_training(site: Path, own_redis: Server) -> None:
+    long_ago(site)
+    env = settings(site, retrain_at="00:00", broker_url=own_redis.url)
+    with ExitStack() as stack:
+        parts = [
+            stack.enter_context(Part(words, cwd=site, log=site / f"said-{number}", env=env))
+            for number, words in enumerate([("schedule",), ("work", "--queue", "training")])
+        ]
+        parts[1].wait_until(lambda: ask(site / "data", "SELECT 1 FROM trainings WHERE stage = 'training'"), LONG)
+        assert [part.terminate() for part in parts] == [0, 0]
+    assert attempts(site) == [("killed", None)]
