@@ -6,6 +6,7 @@ meant to deceive a person: what counts is that they differ from each other in al
 
 import string
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -19,9 +20,11 @@ Point = tuple[float, float]  # x to the right and y downwards, 0 to 1
 LETTERS: Final = string.ascii_letters + string.digits + ".,;:-()/%"
 
 
+@cache
 def grid(side: int) -> tuple[Plane, Plane]:
-    """x and y of every pixel, 0 to 1."""
+    """x and y of every pixel, 0 to 1; not to be written to."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
+    x.flags.writeable = y.flags.writeable = False
     return x, y
 
 
