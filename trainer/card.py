@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from pneumowatch import __version__
 from pneumowatch.errors import TrainingError
+from trainer import networks
 from trainer.dataset import SPLIT_RULE, Dataset
 from trainer.evaluate import CONFIDENCE, ROUNDS, Figure
 from trainer.knobs import Knobs
-from trainer.networks import load_keras
 
 REDUCTION: Final = (
     "pneumowatch.film.decode: 8-bit gray (colour by ITU-R 601-2 luminance, more than 8 bits scaled from the film's own "
@@ -63,7 +63,7 @@ def _ages(said: Any) -> list[int] | None:
 
 
 def describe(
-    model: Any,
+    served: Any,
     knobs: Knobs,
     data: Dataset,
     about: dict[str, Any],
@@ -74,8 +74,9 @@ def describe(
     """The card without `version` and `sha256`, which the store adds when it has written the model."""
     return {
         "network": knobs.network,
-        "parameters": model.count_params(),
+        "parameters": networks.find(knobs.network).parameters,  # without a gate's
         "input": {"side": data.side, "channels": 1, "dtype": "uint8", "reduction": REDUCTION},
+        "outputs": _outputs(served),
         "threshold": _threshold(threshold, knobs.target_sensitivity),
         "intended_use": INTENDED_USE,
         "ages_years": about.get("ages_years"),
@@ -89,12 +90,40 @@ def describe(
         },
         "split_rule": SPLIT_RULE,
         "training": asdict(knobs),
+        "precision": networks.choose_precision(knobs.precision),
+        "history": [{name: _rounded(value) for name, value in at.items()} for at in history],
+        "kept_epoch": _kept_epoch(history, knobs.patience),
         "metrics": {split: {name: _plain(value) for name, value in of.items()} for split, of in metrics.items()},
         "intervals": INTERVALS,
         "code_version": __version__,
-        "keras_version": load_keras().__version__,
+        "keras_version": networks.load_keras().__version__,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _outputs(served: Any) -> dict[str, Any]:
+    """What the served network gives beside the probability: the places of its map, and whether it has a gate; both are
+    absent from one that gives the probability alone."""
+    given = served.output if isinstance(served.output, dict) else {}
+    places = list(given["map"].shape[1:3]) if "map" in given else None
+    return {"map": places, "gate": "strangeness" in given}
+
+
+def _kept_epoch(history: Sequence[dict[str, float]], patience: int) -> int | None:
+    """The last one, or with patience the best; None where no history is told."""
+    if not history:
+        return None
+    if not patience:
+        return int(history[-1]["epoch"])
+    return int(min(history, key=lambda at: at["validation_loss"])["epoch"])
+
+
+def about(card: dict[str, Any]) -> dict[str, Any]:
+    """What a card was told about its data, as `describe` takes it: for a model that goes on from this one's."""
+    own = ("fingerprint", "counts", "duplicates", "left_out")
+    told = {key: value for key, value in card.get("data", UNSTATED["data"]).items() if key not in own}
+    limits = [limit for limit in card.get("limits", UNSTATED["limits"]) if limit != LIMIT_OF_ALL]
+    return {"data": told, "limits": limits, "ages_years": card.get("ages_years")}
 
 
 def _threshold(value: float, target: float) -> dict[str, Any]:
@@ -103,4 +132,8 @@ def _threshold(value: float, target: float) -> dict[str, Any]:
 
 
 def _plain(figure: Figure) -> dict[str, float | None]:
-    return {key: None if math.isnan(value) else round(value, 6) for key, value in asdict(figure).items()}
+    return {key: _rounded(value) for key, value in asdict(figure).items()}
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)

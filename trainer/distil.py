@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumowatch.film import Pixels
+from pneumowatch.model import ModelFolder
+from trainer import networks
 from trainer.augment import Augmentation, augment
 from trainer.dataset import Examples
 
@@ -26,10 +28,21 @@ class Teacher:
     """A trained network that takes uint8 films (n, side, side, 1), and how it is asked: probabilities (n,)."""
 
     side: int
-    predict: Callable[[Pixels], NDArray[np.float32]]
+    predict: Callable[[Pixels], NDArray[np.floating[Any]]]
 
 
-def lessons(
+def teacher(folder: ModelFolder) -> Teacher:
+    """Raises ModelError where the folder is damaged."""
+    model = networks.load(folder)
+
+    def predict(films: Pixels) -> NDArray[np.floating[Any]]:
+        said = model.predict_on_batch(films)
+        return np.asarray(said["probability"] if isinstance(said, dict) else said)[:, 0]
+
+    return Teacher(folder.side, predict)
+
+
+def views(
     films: Examples,
     teachers: Sequence[Teacher],
     side: int,
@@ -45,16 +58,16 @@ def lessons(
     """
     rng = np.random.default_rng([seed, 2])
     total = rounds * len(films)
-    views = np.empty((total, side, side, 1), np.uint8)
+    seen = np.empty((total, side, side, 1), np.uint8)
     said = np.empty(total, np.float32)
     order = np.concatenate([rng.permutation(len(films)) for _ in range(rounds)])
     for start in range(0, total, BATCH):
         chosen = order[start : start + BATCH]
         batch = _blended(augment(films.pixels[chosen], Augmentation(), rng), rng)
-        views[start : start + len(chosen)] = reduced(batch, side)
+        seen[start : start + len(chosen)] = reduced(batch, side)
         said[start : start + len(chosen)] = together([one.predict(reduced(batch, one.side)) for one in teachers])
         watch(start + len(chosen), total)
-    return Examples(views, said, films.patients[order])
+    return Examples(seen, said, films.patients[order])
 
 
 def together(said: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """Every knob of a training run. A card records all of them, so a run can be repeated from its card."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 
@@ -24,30 +25,52 @@ class Knobs:
     smoothing: float = 0.0  # of the labels, towards not knowing
     calibrated: bool = False  # by one temperature, on the validation patients
     precision: str = "float32"  # of the arithmetic, as trainer.networks.PRECISIONS; what is kept is float32 always
+    teachers: tuple[str, ...] = ()  # versions of the models whose word replaces the labels, as trainer.distil says
+    views: int = 0  # of each film, made once and labelled by the teachers
     seed: int = 1  # of weights, films and chance; other machines and thread counts still differ in last digits
     target_sensitivity: float = 0.97  # share of the validation patients' ill films that the threshold has to flag
 
 
 NOTEBOOK: Final = Knobs()
+OURS: Final = Knobs(
+    network="compact",
+    optimizer="adamw",
+    learning_rate=2e-3,
+    schedule="cosine",
+    weight_decay=1e-3,
+    averaged=0.998,
+    batch=32,
+    steps=122,
+    epochs=80,
+    augmented=True,
+    mixup=0.2,
+    smoothing=0.04,
+    calibrated=True,
+    precision="auto",
+    target_sensitivity=0.99,
+)
+# Few epochs and small steps: what these learned of photographs is what holds at another hospital, and is soon forgotten
+FROM_IMAGENET: Final = replace(
+    OURS, network="lite0", learning_rate=8e-4, weight_decay=1e-2, averaged=0.99, epochs=8, mixup=0.0
+)
 PRESETS: Final = {
-    "compact": Knobs(
-        network="compact",
-        optimizer="adamw",
-        learning_rate=2e-3,
-        schedule="cosine",
-        weight_decay=1e-3,
-        averaged=0.998,
-        batch=32,
-        steps=115,
-        epochs=80,
-        augmented=True,
-        mixup=0.2,
-        smoothing=0.04,
-        calibrated=True,
-        precision="auto",
-        target_sensitivity=0.98,
-    ),
+    "compact": OURS,
     "dense": Knobs(network="dense", optimizer="sgd", learning_rate=1e-2),
     "cnn": Knobs(network="cnn"),
     "cnn_dropout": NOTEBOOK,
+    "wide": replace(OURS, network="wide", weight_decay=1e-2, averaged=0.995, epochs=24),
+    "lite0": FROM_IMAGENET,
+    "lite1": replace(FROM_IMAGENET, network="lite1"),
 }
+
+
+def taught(knobs: Knobs, teachers: Sequence[str]) -> Knobs:
+    """The same network, taught by these: their views are changed and softened already."""
+    return replace(knobs, teachers=tuple(teachers), views=16, epochs=48, augmented=False, mixup=0.0, smoothing=0.0)
+
+
+def fine_tuning(network: str) -> Knobs:
+    """Of a network that has learned already, and goes on with a few more films: a tenth of its preset's epochs, at a
+    tenth of the rate, so that it keeps what it knows."""
+    preset = PRESETS[network]
+    return replace(preset, epochs=max(preset.epochs // 10, 1), learning_rate=preset.learning_rate / 10)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,6 +77,32 @@ def write_survey(target: Path, facts: dict[str, Any]) -> Path:
         )
     )
     return _write(target, "survey.html", page)
+
+
+def training_page(card: dict[str, Any]) -> str:
+    """The page of a training run, from its model's card, whose `history` holds an epoch at least."""
+    history = card["history"]
+    losses = [[at[name] for at in history] for name in ("loss", "validation_loss")]
+    accuracies = [at["validation_accuracy"] for at in history]
+    highest = max(max(of) for of in losses) or 1.0
+    lowest = min(math.floor(min(accuracies) * 10) / 10, 0.9)  # of the plane, so that good epochs differ visibly
+    last = max(len(history) - 1, 1)
+    kept = card["kept_epoch"] - 1
+    return (
+        _environment()
+        .get_template("training.html")
+        .render(
+            **_common(),
+            card=card,
+            history=history,
+            plot=PLOT,
+            losses=[_line(enumerate(of), last, highest) for of in losses],
+            kept_loss=[_line([(kept, losses[1][kept])], last, highest).split(",")],
+            loss_ticks=[f"{highest * tick / 4:.2f}" for tick in range(5)],
+            accuracy=_line(enumerate(value - lowest for value in accuracies), last, 1 - lowest),
+            accuracy_ticks=[f"{lowest + (1 - lowest) * tick / 4:.3f}" for tick in range(5)],
+        )
+    )
 
 
 @dataclass(frozen=True)

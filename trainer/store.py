@@ -12,8 +12,10 @@ import numpy as np
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import CARD, REFERENCE, WEIGHTS, ModelFolder
 from pneumowatch.phantom import phantom
+from trainer import report
 from trainer.pupil import probabilities
 
+TRAINING: Final = "training.html"  # the figure of the run's epochs
 REFERENCE_FILMS: Final = 16  # drawn chests, half of them ill: a model folder holds no patient
 
 
@@ -50,6 +52,8 @@ def _fill(folder: Path, model: Any, card: dict[str, Any]) -> ModelFolder:
     np.savez_compressed(folder / REFERENCE, films=films, probabilities=probabilities(model, films).astype(np.float32))
     card = {"version": f"{card['network']}-{digest[:12]}", "sha256": digest, **card}
     (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    if card["history"]:
+        (folder / TRAINING).write_text(report.training_page(card), "utf-8")
     written = ModelFolder.read(folder)
     written.verify()
     return written

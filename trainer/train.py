@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pneumowatch.errors import TrainingError
 from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
-from trainer import card, dataset, networks, pupil, store
+from trainer import card, dataset, distil, networks, pupil, store
 from trainer.checkpoint import Checkpoint, fingerprint
 from trainer.dataset import Dataset, Examples, LeftOut
 from trainer.evaluate import Figure, figures, threshold_for
@@ -47,6 +47,7 @@ Watch = Callable[[Standing], None]
 class Trained:
     folder: ModelFolder
     left_out: tuple[LeftOut, ...]  # files of the training folder and of `also` that could not be read
+    films: Dataset  # of the training folder, without `also`
 
 
 def train(
@@ -56,6 +57,7 @@ def train(
     also: Path | None = None,
     about: Path | None = None,
     watch: Watch = lambda _: None,
+    teachers: Sequence[ModelFolder] = (),
 ) -> Trained:
     """Train, choose the threshold, evaluate, and write `out`/<version>.
 
@@ -68,11 +70,13 @@ def train(
             evaluated apart, as `test_full_size`.
         about: what is known of `data`, for the card (`card.read_about`).
         watch: called after every step and every epoch; of a run that is taken up, with its former epochs first.
+        teachers: whose word replaces the labels of what is learned from (`trainer.distil`).
 
     Raises:
         TrainingError: the data or the knobs cannot be used, or the model cannot be written.
     """
     known = card.read_about(about)
+    networks.choose_precision(knobs.precision)  # what cannot be is said before the films are read
     side = networks.find(knobs.network).side
     films = small = dataset.read(data, side)
     judged = {}
@@ -81,15 +85,32 @@ def train(
         films = small + full_size
         judged["test_full_size"] = films.examples("test", full_size)
     learn, validation = films.examples("train"), films.examples("validation")
+    if teachers:
+        learn = _taught(data, also, side, knobs, teachers, watch)
     judged = {"validation": validation, "test": films.examples("test", small), **judged}
     _check(learn, validation)
 
     ended: list[Standing] = []
     unfinished = out / f".unfinished-{knobs.network}.npz"
-    model = fit(learn, validation, knobs, _noting(watch, ended), unfinished=unfinished)
+    model = fit(learn, validation, knobs, _noting(watch, ended), networks.begin(knobs.network), unfinished)
     folder = conclude(model, knobs, films, known, out, judged, ended)
     unfinished.unlink(missing_ok=True)
-    return Trained(folder, films.left_out)
+    return Trained(folder, films.left_out, small)
+
+
+def _taught(
+    data: Path, also: Path | None, side: int, knobs: Knobs, folders: Sequence[ModelFolder], watch: Watch
+) -> Examples:
+    """Views of the training patients' films, with what the teachers say of them."""
+    teachers = [distil.teacher(folder) for folder in folders]
+    largest = max(teacher.side for teacher in teachers)
+    films = dataset.read(data, largest) + (dataset.read(also, largest) if also else Dataset((), (), largest))
+
+    def tell(done: int, of: int) -> None:
+        if done * 10 // of > max(done - distil.BATCH, 0) * 10 // of:
+            watch(Standing(0, 0, np.nan, note=f"The teachers have labelled {done:,} of {of:,} views."))
+
+    return distil.views(films.examples("train"), teachers, side, knobs.views, knobs.seed, tell)
 
 
 def fit(
@@ -146,7 +167,7 @@ def conclude(
 
     Raises TrainingError where it cannot be written.
     """
-    validation = judged["validation"]
+    validation, model = judged["validation"], networks.folded(model)
     if knobs.calibrated:
         calibrate(model, validation)
     served = networks.served(model)
@@ -236,7 +257,7 @@ def _loss_and_accuracy(labels: NDArray[np.float32], probability: NDArray[np.floa
 
 
 def _check(learn: Examples, validation: Examples) -> None:
-    if len(set(learn.labels.tolist())) < 2:
+    if not 0 < learn.labels.mean() < 1:
         raise TrainingError("The training patients need films of both classes; add films of more patients.")
     if not validation.labels.any():
         raise TrainingError(

@@ -1,4 +1,4 @@
-"""The loaded network: uint8 films in, readings out. The only module of the worker that imports TensorFlow."""
+"""The loaded network: uint8 films in, readings out. Beside `gradcam` the only module here that imports TensorFlow."""
 
 import os
 from typing import Any, Final
@@ -44,7 +44,7 @@ class Classifier:
 
         self._tf = tf
         _choose_device(tf, device)
-        self._network = _load(folder)
+        self._network = load(folder)
         signature = tf.TensorSpec((None, self.side, self.side, 1), tf.uint8)
         self._run = tf.function(lambda films: self._network(films, training=False), input_signature=[signature])
         for shape in self._shapes:
@@ -86,7 +86,8 @@ class Classifier:
             raise ModelError(f"The model {self.version} does not give its own reference outputs on this machine.")
 
 
-def _load(folder: ModelFolder) -> Any:
+def load(folder: ModelFolder) -> Any:
+    """The `keras.Model` of a folder that has been verified. Raises ModelError where it is not what its card says."""
     import keras
 
     try:

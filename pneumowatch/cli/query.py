@@ -147,14 +147,21 @@ def classify(
     model: Annotated[
         Path | None, typer.Option(help="A model folder (default: the champion, else the shipped one).")
     ] = None,
+    explain: Annotated[
+        Path | None, typer.Option("--explain", help="Write a picture of each film here, with what moved the model.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Classify films right here, without queue or database. Ends with 1 where a film got no result."""
+    """Classify films right here, without queue or database. Ends with 1 where a film got no result.
+
+    The pictures of [bold]--explain[/bold] show the film as the model saw it beneath the heat of what moved the model,
+    which is not where disease is. They bear the films' names and show patients: keep them as you keep the films.
+    """
     from pneumowatch import settings
     from pneumowatch.cli.output import print_json, print_table
     from worker.here import classify_files
 
-    rows = classify_files(files, settings.load(), model)
+    rows = classify_files(files, settings.load(), model, explain)
     if json:
         print_json(rows)
     else:

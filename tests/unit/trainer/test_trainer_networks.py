@@ -82,6 +82,32 @@ def test_the_preprocessing_is_inside() -> None:
     assert output[:, 7, 7, :] == pytest.approx(np.array([[0] * 3, [0.2] * 3, [1] * 3]))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_half_precision_computes_between_the_film_and_its_logit(name: str) -> None:
+    keras = networks.load_keras()
+    mixed, exact = networks.build(name, "mixed_bfloat16"), networks.build(name)
+    assert keras.config.dtype_policy().name == "float32"  # as it was before
+    assert {layer.dtype_policy.name for layer in exact.layers} == {"float32"}
+    mixed.set_weights(exact.get_weights())
+    assert {weights.dtype for weights in mixed.get_weights()} == {np.dtype(np.float32)}
+    computed = {layer.name: layer.compute_dtype for layer in mixed.layers if layer.weights}
+    assert computed.pop(networks.LAST) == "float32"
+    assert set(computed.values()) == {"bfloat16"}
+    films = np.random.default_rng(1).integers(0, 256, (4, *mixed.input_shape[1:]), np.uint8)
+    said = mixed.predict(films, verbose=0)
+    assert said.dtype == np.float32
+    np.testing.assert_allclose(said, exact.predict(films, verbose=0), atol=0.02)  # bfloat16 has three digits
+
+
+def test_precision_is_chosen_by_the_machine_or_by_name() -> None:
+    keras = networks.load_keras()
+    gpu = any(not device.startswith("cpu") for device in keras.distribution.list_devices())
+    assert networks.choose_precision("auto") == ("mixed_bfloat16" if gpu else "float32")
+    assert networks.choose_precision("mixed_bfloat16") == "mixed_bfloat16"
+    with pytest.raises(TrainingError, match=r"no precision 'float8'; there is auto, float32, mixed_bfloat16"):
+        networks.choose_precision("float8")
+
+
 def test_an_unknown_network_is_named_with_those_there_are() -> None:
     with pytest.raises(TrainingError, match=r"'resnet'; there is cnn, cnn_dropout, compact, dense"):
         networks.build("resnet")
@@ -92,3 +118,16 @@ def test_a_changed_layer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "cnn_dropout", changed)
     with pytest.raises(TrainingError, match="3,453,121 parameters instead of 3,453,122"):
         networks.build("cnn_dropout")
+
+
+def test_folded_says_the_same_without_normalisations() -> None:
+    rng = np.random.default_rng(1)
+    network = networks.build("compact")
+    for layer in network.layers:
+        if type(layer).__name__ == "BatchNormalization":
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    films = rng.integers(0, 256, (3, 160, 160, 1), dtype=np.uint8)
+    folded = networks.folded(network)
+    np.testing.assert_allclose(folded.predict(films, verbose=0), network.predict(films, verbose=0), atol=1e-6)
+    assert not any(type(layer).__name__ == "BatchNormalization" for layer in folded.layers)
+    assert networks.folded(folded) is folded

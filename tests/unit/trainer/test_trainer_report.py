@@ -163,3 +163,32 @@ def test_a_survey_counts_what_is_there(folder: Path) -> None:
     text = report.write_survey(folder / "survey.html", facts).read_text("utf-8")
     assert Page(text).open == []
     assert not re.search(r"https?:|url\(|<script", text)
+
+
+def test_the_page_of_a_training_shows_its_epochs() -> None:
+    history = [
+        {"epoch": number, "loss": loss, "validation_loss": unseen, "validation_accuracy": right}
+        for number, loss, unseen, right in ((1, 0.8, 0.4, 0.75), (2, 0.4, 0.2, 1.0), (3, 0.2, 0.3, 0.9))
+    ]
+    training = {"steps": 7, "batch": 4, "averaged": 0.9}
+    text = report.training_page(
+        {"version": "cnn-1<b>", "network": "cnn", "training": training, "precision": "float32", "kept_epoch": 2}
+        | {"history": history}
+    )
+    page = Page(text)
+    assert page.open == []
+    assert page.references == page.handlers == []
+    assert "cnn-1&lt;b&gt;" in text
+    loss, accuracy = (ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    lines = [line.get("points") for line in loss.iter("polyline")]
+    assert lines == ["0.0,0.0 150.0,150.0 300.0,225.0", "0.0,150.0 150.0,225.0 300.0,187.5"]
+    assert [(dot.get("cx"), dot.get("cy")) for dot in loss.iter("circle")] == [("150.0", "225.0")]
+    assert [line.get("points") for line in accuracy.iter("polyline")] == ["0.0,250.0 150.0,0.0 300.0,100.0"]
+    assert re.search(r"2 \(kept\)</th><td class=\"n\">0.400</td>", text)
+
+
+def test_the_page_of_a_training_of_one_epoch() -> None:
+    at = {"epoch": 1, "loss": 0.0, "validation_loss": 0.0, "validation_accuracy": 1.0}
+    training = {"steps": 1, "batch": 1, "averaged": 0.0}
+    card = {"version": "v", "network": "dense", "training": training, "precision": "float32", "kept_epoch": 1}
+    assert Page(report.training_page(card | {"history": [at]})).open == []

@@ -61,7 +61,9 @@ def trained(labelled: Path, standings: list[Standing], tmp_path_factory: pytest.
 def test_the_folder_is_one_that_everyone_accepts(trained: Trained) -> None:
     folder = ModelFolder.read(trained.folder.path)
     folder.verify()
-    assert sorted(path.name for path in folder.path.iterdir()) == ["card.json", "model.keras", "reference.npz"]
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        "card.json", "model.keras", "reference.npz", "training.html",
+    ]  # fmt: skip
     assert folder.version == folder.path.name == f"cnn_dropout-{folder.sha256[:12]}"
     assert [path.name for path in folder.path.parent.iterdir()] == [folder.version]  # nothing unfinished beside it
     assert folder.path.stat().st_mode & 0o777 == 0o755
@@ -92,6 +94,37 @@ def test_the_card_says_what_the_model_is(trained: Trained) -> None:
     assert set(written["metrics"]) == {"validation", "test", "test_full_size"}
     assert all(set(metrics) == MEASURES for metrics in written["metrics"].values())
     assert written["metrics"]["validation"]["sensitivity"]["value"] >= 0.97
+
+
+def test_the_card_tells_every_epoch_and_what_the_model_gives(trained: Trained, standings: list[Standing]) -> None:
+    written = trained.folder.card
+    (at,) = written["history"]
+    assert at == {
+        "epoch": 1,
+        "loss": round(standings[-1].loss, 6),
+        "validation_loss": round(standings[-1].validation_loss, 6),
+        "validation_accuracy": round(standings[-1].validation_accuracy, 6),
+    }
+    assert written["kept_epoch"] == 1
+    assert written["precision"] == "float32"
+    assert written["outputs"] == {"map": None, "gate": False}
+
+
+def test_the_card_of_a_compact_network_tells_its_map(compact: ModelFolder) -> None:
+    assert compact.card["outputs"] == {"map": [10, 10], "gate": False}
+    assert compact.card["parameters"] == networks.NETWORKS["compact"].parameters
+
+
+def test_the_kept_epoch_is_the_last_or_with_patience_the_best(labelled: Path, tmp_path: Path) -> None:
+    films = dataset.read(labelled, 150)
+    judged = {"validation": films.examples("validation")}
+    history = [Standing(epoch, 1, 0.5, loss, 0.8, True) for epoch, loss in ((1, 0.4), (2, 0.3), (3, 0.6))]
+    for patience, kept in ((0, 3), (1, 2)):
+        knobs = replace(TINY, network="dense", patience=patience)
+        model = networks.build("dense")
+        folder = conclude(model, knobs, films, card.UNSTATED, tmp_path / str(patience), judged, history)
+        assert folder.card["kept_epoch"] == kept
+        assert f"{kept} (kept)" in (folder.path / "training.html").read_text("utf-8")
 
 
 def test_what_nobody_stated_is_not_invented() -> None:
@@ -185,6 +218,14 @@ def test_a_training_that_starts_from_a_model_begins_with_its_weights(compact: Mo
             np.testing.assert_array_equal(before.numpy(), after.numpy())
 
 
+def test_what_learned_in_half_precision_is_kept_in_float32(labelled: Path, tmp_path: Path) -> None:
+    folder = train(labelled, tmp_path, replace(TINY, network="compact", precision="mixed_bfloat16")).folder
+    served = networks.load(folder)
+    assert {layer.dtype_policy.name for layer in served.layers} == {"float32"}
+    assert {weights.dtype for weights in served.get_weights()} == {np.dtype(np.float32)}
+    assert folder.card["training"]["precision"] == "mixed_bfloat16"
+
+
 def test_a_trained_network_is_concluded_by_itself(compact: ModelFolder, labelled: Path, tmp_path: Path) -> None:
     films = dataset.read(labelled, 160)
     judged = {"validation": films.examples("validation"), "verdicts": films.examples("test")}
@@ -224,7 +265,12 @@ def run(*arguments: object) -> str:
 
 
 def test_the_command_prints_json_for_scripts(labelled: Path, tmp_path: Path) -> None:
-    report = json.loads(run(labelled, tmp_path, "--epochs", 1, "--steps", 1, "--seed", 3, "--json"))
+    options = ("--epochs", 1, "--steps", 1, "--seed", 3, "--patience", 4, "--report", tmp_path / "pages", "--json")
+    report = json.loads(run(labelled, tmp_path, *options))
+    page = Path(report["report"])
+    assert page == tmp_path / "pages" / f"evaluation-{report['version']}.html"
+    assert f"How well {report['version']} reads" in page.read_text("utf-8")
+    assert ModelFolder.read(Path(report["path"])).card["training"]["patience"] == 4
     assert ModelFolder.read(Path(report["path"])).card["training"]["seed"] == 3
     assert set(report["metrics"]) == {"validation", "test"}
     assert [Path(one["path"]).name for one in report["left_out"]] == ["IM-0099-0001.jpeg"]
@@ -239,6 +285,11 @@ def test_the_command_prints_figures_with_intervals(
     assert all(measure in told for measure in MEASURES)
     assert "1 files could not be read" in told
     assert str(trained.folder.path) in told
+
+
+def test_an_unknown_precision_is_refused_before_films_are_read(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no precision 'float8'"):
+        run(tmp_path / "nothing", tmp_path, "--precision", "float8")
 
 
 def test_an_unknown_network_is_refused(labelled: Path, tmp_path: Path) -> None:
