@@ -170,7 +170,8 @@ def conclude(
     validation, model = judged["validation"], networks.folded(model)
     if knobs.calibrated:
         calibrate(model, validation)
-    served = networks.served(model)
+    fitted = gate.fit(model, films.examples("train").pixels, validation.pixels, knobs.seed) if knobs.gated else None
+    served = gate.served(model, fitted)
     threshold = threshold_for(validation.labels, probabilities(served, validation), knobs.target_sensitivity)
     metrics = {name: evaluated(served, examples, threshold) for name, examples in judged.items()}
     written = card.describe(served, knobs, films, about, threshold, metrics, [_figures(one) for one in history])
