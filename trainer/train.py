@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pneumowatch.errors import TrainingError
 from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
-from trainer import card, dataset, gate, distil, networks, pupil, store
+from trainer import card, dataset, distil, gate, networks, pupil, store
 from trainer.checkpoint import Checkpoint, fingerprint
 from trainer.dataset import Dataset, Examples, LeftOut
 from trainer.evaluate import Figure, figures, threshold_for
