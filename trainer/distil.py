@@ -19,7 +19,13 @@ from trainer.augment import Augmentation, augment
 from trainer.dataset import Examples
 
 BATCH: Final = 64  # views; a matter of speed and memory only
-BLENDED: Final = 0.5  # share of the views that are two films in one: what lies between films is taught as well
+# As the films of one hospital differ among themselves: a third of the views, as most films will be like that
+NEAR: Final = Augmentation(
+    degrees=4, zoom=0.05, aspect=0.04, shear=0.02, shift=0.03, gamma=0.15, contrast=0.1, brightness=0.05,
+    softness=0.4, noise=0.01, borders=0.05, patches=0, compression=0.4,
+)  # fmt: skip
+NEAR_SHARE: Final = 1 / 3
+BLENDED: Final = 0.5  # share of the other views that are two films in one: what lies between films is taught as well
 EDGE: Final = 1e-4  # teachers are never surer than this
 
 
@@ -63,7 +69,7 @@ def views(
     order = np.concatenate([rng.permutation(len(films)) for _ in range(rounds)])
     for start in range(0, total, BATCH):
         chosen = order[start : start + BATCH]
-        batch = _blended(augment(films.pixels[chosen], Augmentation(), rng), rng)
+        batch = _changed(films.pixels[chosen], rng)
         seen[start : start + len(chosen)] = reduced(batch, side)
         said[start : start + len(chosen)] = together([one.predict(reduced(batch, one.side)) for one in teachers])
         watch(start + len(chosen), total)
@@ -83,6 +89,12 @@ def reduced(films: Pixels, side: int) -> Pixels:
         return films
     small = [Image.fromarray(film[..., 0]).resize((side, side), Image.Resampling.BILINEAR) for film in films]
     return np.stack([np.asarray(film) for film in small])[..., np.newaxis]
+
+
+def _changed(films: Pixels, rng: np.random.Generator) -> Pixels:
+    if rng.random() < NEAR_SHARE:
+        return augment(films, NEAR, rng)
+    return _blended(augment(films, Augmentation(), rng), rng)
 
 
 def _blended(films: Pixels, rng: np.random.Generator) -> Pixels:

@@ -23,7 +23,7 @@ class Knobs:
     augmented: bool = False  # as trainer.augment says
     mixup: float = 0.0  # how far films are blended with others
     smoothing: float = 0.0  # of the labels, towards not knowing
-    calibrated: bool = False  # by one temperature, on the validation patients
+    calibrated: bool = False  # by a temperature and a shift, on the validation patients
     gated: bool = False  # with an input gate, fitted to the training patients' films, as trainer.gate says
     precision: str = "float32"  # of the arithmetic, as trainer.networks.PRECISIONS; what is kept is float32 always
     teachers: tuple[str, ...] = ()  # versions of the models whose word replaces the labels, as trainer.distil says
@@ -68,7 +68,7 @@ PRESETS: Final = {
 
 def taught(knobs: Knobs, teachers: Sequence[str]) -> Knobs:
     """The same network, taught by these: their views are changed and softened already."""
-    return replace(knobs, teachers=tuple(teachers), views=16, epochs=48, augmented=False, mixup=0.0, smoothing=0.0)
+    return replace(knobs, teachers=tuple(teachers), views=12, epochs=48, augmented=False, mixup=0.0, smoothing=0.0)
 
 
 def fine_tuning(network: str) -> Knobs:

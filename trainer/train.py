@@ -20,6 +20,7 @@ from trainer.lessons import lessons
 from trainer.pupil import Pupil
 
 TEMPERATURES: Final = np.geomspace(0.2, 5, 161)
+SHIFTS: Final = np.linspace(-4, 4, 161)
 EDGE: Final = 1e-6  # probabilities nearer to certainty have no logit worth fitting
 EPOCH_FIGURES: Final = ("epoch", "loss", "validation_loss", "validation_accuracy")
 
@@ -231,16 +232,28 @@ def _figures(at: Standing) -> dict[str, float]:
     return {name: of[name] for name in EPOCH_FIGURES}
 
 
-def calibrate(model: Any, validation: Examples) -> float:
-    """Divide the network's logits by the temperature under which it is least surprised by the validation patients
-    (Guo et al., 2017), in its last weights. Returns the temperature."""
+def calibrate(model: Any, validation: Examples) -> tuple[float, float]:
+    """Bend the network's logits as the validation patients' films surprise it least (Platt, 1999), in its last weights:
+    divided by a temperature, and shifted. Returns both. Running means of weights see films a little darker or lighter
+    than the steps did, so a temperature alone does not do.
+
+    The film's logit is the mean of those of its places, or the only one, so that either is shifted by a bias.
+    """
     said = np.clip(probabilities(model, validation), EDGE, 1 - EDGE)
-    logits, ill = np.log(said / (1 - said)), validation.labels
-    surprise = [np.logaddexp(0, np.where(ill == 1, -logits, logits) / heat).mean() for heat in TEMPERATURES]
-    heat = float(TEMPERATURES[int(np.argmin(surprise))])
+    logits, ill = np.log(said / (1 - said)), validation.labels == 1
+
+    def surprise(heat: float, shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        bent = logits / heat + shift[:, np.newaxis]
+        found: NDArray[np.float64] = np.logaddexp(0, np.where(ill, -bent, bent)).mean(axis=1)
+        return found
+
+    found = np.array([surprise(heat, SHIFTS) for heat in TEMPERATURES])
+    row, column = np.unravel_index(int(np.argmin(found)), found.shape)
+    heat, shift = float(TEMPERATURES[row]), float(SHIFTS[column])
     last = model.get_layer(networks.LAST)
-    last.set_weights([weights / heat for weights in last.get_weights()])
-    return heat
+    kernel, bias = last.get_weights()
+    last.set_weights([kernel / heat, bias / heat + shift])
+    return heat, shift
 
 
 def probabilities(model: Any, examples: Examples) -> NDArray[np.float64]:
