@@ -293,6 +293,42 @@ class Review(Base):
     reviewed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Training(Base):
+    """One attempt at a better model, from its start to its decision: see `db.training`.
+
+    While it runs, its row is the lease that keeps others from starting: `token` names whose it is, and `renewed_at`
+    moves with its progress.
+    """
+
+    __tablename__ = "trainings"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    token: Mapped[str] = mapped_column(String(32))
+    by: Mapped[str] = mapped_column(String(255))
+    stage: Mapped[str] = mapped_column(String(32))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    renewed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    decision: Mapped[str | None] = mapped_column(String(32))
+    reasons: Mapped[list[str]] = mapped_column(JSON)  # sentences
+    figures: Mapped[dict[str, Any]] = mapped_column(JSON)
+    champion: Mapped[str | None] = mapped_column(String(128))  # that it began from
+    challenger: Mapped[str | None] = mapped_column(String(128))  # known to `models` only where it was promoted
+    new_labels: Mapped[int | None]
+    last_review_id: Mapped[int | None] = mapped_column(BigInteger)  # the newest verdict that it looked at
+
+    __table_args__ = (
+        Index(
+            "uq_trainings_running",
+            "state",
+            unique=True,
+            postgresql_where=text("state = 'running'"),
+            sqlite_where=text("state = 'running'"),
+        ),
+    )
+
+
 class Deployment(Base):
     """What holds for the whole deployment, each fact once: see `db.deployment`."""
 

@@ -91,6 +91,12 @@ def champion(connection: Connection) -> str | None:
     return connection.scalar(select(Model.version).where(Model.champion))
 
 
+def side(connection: Connection) -> int | None:
+    """Edge in pixels of the films that the champion takes; None where no model is known yet."""
+    card = connection.scalar(select(Model.card).where(Model.champion))
+    return None if card is None else int(card["input"]["side"])
+
+
 def archive(connection: Connection, version: str) -> bytes:
     """Raises ModelError where there is no such model, or none was kept of it."""
     _require(connection, version)

@@ -43,6 +43,10 @@ class TrainingError(PneumowatchError):
     """A training run cannot start or go on with what it was given."""
 
 
+class ReviewRefused(PneumowatchError):
+    """A verdict cannot be recorded: there is no such scan or prediction, or nothing to judge yet."""
+
+
 class ShuttingDown(PneumowatchError):
     """Shutdown was asked for while a thread waited; what it held stays as it is in the database."""
 

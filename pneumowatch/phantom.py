@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 Plane = NDArray[np.floating]
 Pixels = NDArray[np.uint8]
 
+SOURCE: Final = "synthetic"  # the inbox of drawn films, which never teach
 JPEG_QUALITY: Final = 90
 RIBS: Final = 10
 DRAWN: Final = (

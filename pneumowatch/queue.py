@@ -6,7 +6,7 @@ are JSON, carry ids alone, and may be lost or doubled without harm.
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from celery import Celery, signals
@@ -18,6 +18,8 @@ from pneumowatch.settings import Settings
 
 FILMS: Final = "films"  # the queue
 READ_SCANS: Final = "pneumowatch.read_scans"  # the task
+TRAINING: Final = "training"  # the queue of those who train: a message says that it is time to look whether one is due
+RETRAIN: Final = "pneumowatch.retrain"  # the task
 # what Celery would write into each message for its own logs: it takes longer than sending it
 SILENT: Final = {"argsrepr": "", "kwargsrepr": ""}
 POLL_SECONDS: Final = 0.01  # the in-process transport looks once a second by default
@@ -85,12 +87,25 @@ class Doorbell:
 
     def holds(self) -> int:
         """Messages on the broker, waiting or not yet acknowledged. Raises BrokerAway."""
+        return self._count(FILMS, self._taken)
+
+    def ring_for_training(self) -> None:
+        """Tell whoever works on the training queue to look whether a training is due, unless somebody has and none of
+        them has heard it yet. Raises BrokerAway."""
+        if self._count(TRAINING):
+            return
+        try:
+            self._app.send_task(RETRAIN, queue=TRAINING, retry=False, **SILENT)
+        except (KombuError, RedisError, OSError) as error:
+            raise BrokerAway("The message broker does not answer.") from error
+
+    def _count(self, queue: str, besides: Callable[[Any], int] = lambda channel: 0) -> int:
         try:
             with self._app.connection_for_write() as connection:
                 channel = connection.default_channel
                 if hasattr(channel, "client"):  # Redis
-                    return int(channel.client.llen(FILMS)) + self._taken(channel)
-                return int(channel._size(FILMS)) if FILMS in channel.queues else 0
+                    return int(channel.client.llen(queue)) + besides(channel)
+                return int(channel._size(queue)) if queue in channel.queues else 0
         except (KombuError, RedisError, OSError) as error:
             raise BrokerAway("The message broker does not answer.") from error
 

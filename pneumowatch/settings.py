@@ -56,6 +56,18 @@ class Settings(BaseSettings):
         description="films of patients whose age the model does not know: caution or reject",
     )
 
+    training_dir: Path | None = Field(
+        default=None, description="labelled films of the base dataset; without it no model is promoted"
+    )
+    retrain_at: str = Field(
+        default="02:00",
+        pattern="^(never|([01][0-9]|2[0-3]):[0-5][0-9])$",
+        description="local time of the nightly retrain, HH:MM, or never",
+    )
+    min_new_labels: int = Field(default=20, ge=1, description="judged films that must be new for a retrain to begin")
+    patient_pattern: str = Field(
+        default="", description="regular expression that finds the patient in a file's name; empty: the Kermany set's"
+    )
     keep_films: str = Field(
         default="flagged",
         pattern="^(judged|flagged|all)$",
@@ -68,6 +80,15 @@ class Settings(BaseSettings):
     @classmethod
     def _parse_inboxes(cls, value: Any) -> Any:
         return parse_inboxes(value) if isinstance(value, str) else value
+
+    @field_validator("patient_pattern")
+    @classmethod
+    def _check_pattern(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"it is no regular expression ({error})") from None
+        return value
 
     @cached_property
     def database(self) -> str:

@@ -119,6 +119,14 @@ def _kept_epoch(history: Sequence[dict[str, float]], patience: int) -> int | Non
     return int(min(history, key=lambda at: at["validation_loss"])["epoch"])
 
 
+def about(card: dict[str, Any]) -> dict[str, Any]:
+    """What a card was told about its data, as `describe` takes it: for a model that goes on from this one's."""
+    own = ("fingerprint", "counts", "duplicates", "left_out")
+    told = {key: value for key, value in card.get("data", UNSTATED["data"]).items() if key not in own}
+    limits = [limit for limit in card.get("limits", UNSTATED["limits"]) if limit != LIMIT_OF_ALL]
+    return {"data": told, "limits": limits, "ages_years": card.get("ages_years")}
+
+
 def _threshold(value: float, target: float) -> dict[str, Any]:
     sentence = f"The highest one that flags at least {target:.1%} of the validation patients' films with pneumonia."
     return {"value": value, "chosen": sentence, "target_sensitivity": target}

@@ -24,6 +24,7 @@ class Knobs:
     mixup: float = 0.0  # how far films are blended with others
     smoothing: float = 0.0  # of the labels, towards not knowing
     calibrated: bool = False  # by one temperature, on the validation patients
+    gated: bool = False  # with an input gate, fitted to the training patients' films, as trainer.gate says
     precision: str = "float32"  # of the arithmetic, as trainer.networks.PRECISIONS; what is kept is float32 always
     teachers: tuple[str, ...] = ()  # versions of the models whose word replaces the labels, as trainer.distil says
     views: int = 0  # of each film, made once and labelled by the teachers
@@ -46,19 +47,20 @@ OURS: Final = Knobs(
     mixup=0.2,
     smoothing=0.04,
     calibrated=True,
+    gated=True,
     precision="auto",
     target_sensitivity=0.99,
 )
 # Few epochs and small steps: what these learned of photographs is what holds at another hospital, and is soon forgotten
 FROM_IMAGENET: Final = replace(
-    OURS, network="lite0", learning_rate=8e-4, weight_decay=1e-2, averaged=0.99, epochs=8, mixup=0.0
+    OURS, network="lite0", gated=False, learning_rate=8e-4, weight_decay=1e-2, averaged=0.99, epochs=8, mixup=0.0
 )
 PRESETS: Final = {
     "compact": OURS,
     "dense": Knobs(network="dense", optimizer="sgd", learning_rate=1e-2),
     "cnn": Knobs(network="cnn"),
     "cnn_dropout": NOTEBOOK,
-    "wide": replace(OURS, network="wide", weight_decay=1e-2, averaged=0.995, epochs=24),
+    "wide": replace(OURS, network="wide", gated=False, weight_decay=1e-2, averaged=0.995, epochs=24),
     "lite0": FROM_IMAGENET,
     "lite1": replace(FROM_IMAGENET, network="lite1"),
 }
@@ -67,3 +69,10 @@ PRESETS: Final = {
 def taught(knobs: Knobs, teachers: Sequence[str]) -> Knobs:
     """The same network, taught by these: their views are changed and softened already."""
     return replace(knobs, teachers=tuple(teachers), views=16, epochs=48, augmented=False, mixup=0.0, smoothing=0.0)
+
+
+def fine_tuning(network: str) -> Knobs:
+    """Of a network that has learned already, and goes on with a few more films: a tenth of its preset's epochs, at a
+    tenth of the rate, so that it keeps what it knows."""
+    preset = PRESETS[network]
+    return replace(preset, epochs=max(preset.epochs // 10, 1), learning_rate=preset.learning_rate / 10)

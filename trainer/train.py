@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pneumowatch.errors import TrainingError
 from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
-from trainer import card, dataset, distil, networks, pupil, store
+from trainer import card, dataset, distil, gate, networks, pupil, store
 from trainer.checkpoint import Checkpoint, fingerprint
 from trainer.dataset import Dataset, Examples, LeftOut
 from trainer.evaluate import Figure, figures, threshold_for
@@ -170,7 +170,8 @@ def conclude(
     validation, model = judged["validation"], networks.folded(model)
     if knobs.calibrated:
         calibrate(model, validation)
-    served = networks.served(model)
+    fitted = gate.fit(model, films.examples("train").pixels, validation.pixels, knobs.seed) if knobs.gated else None
+    served = gate.served(model, fitted)
     threshold = threshold_for(validation.labels, probabilities(served, validation), knobs.target_sensitivity)
     metrics = {name: evaluated(served, examples, threshold) for name, examples in judged.items()}
     written = card.describe(served, knobs, films, about, threshold, metrics, [_figures(one) for one in history])

@@ -49,7 +49,9 @@ class PromptConsumer(Consumer):
         return super().ensure_connected(conn)
 
 
-def run_worker(app: Celery, settings: Settings, stop: threading.Event) -> int:
+def run_worker(
+    app: Celery, settings: Settings, stop: threading.Event, queue: str = FILMS, threads: int = THREADS
+) -> int:
     """Consume until SIGTERM, SIGINT or `stop`; then drain: finish what is claimed, hand back what is not.
 
     Must be called in the main thread (Celery installs signal handlers). Returns the exit code.
@@ -60,9 +62,9 @@ def run_worker(app: Celery, settings: Settings, stop: threading.Event) -> int:
     warnings.simplefilter("ignore", CPendingDeprecationWarning)
     worker = app.Worker(
         pool="threads",
-        concurrency=THREADS,
-        prefetch_multiplier=BATCHES_AHEAD * settings.batch_size // THREADS,  # one message weighs one film at least
-        queues=[FILMS],
+        concurrency=threads,
+        prefetch_multiplier=BATCHES_AHEAD * settings.batch_size // threads,  # one message weighs one film at least
+        queues=[queue],
         consumer_cls=PromptConsumer,
         hostname=None,
         loglevel="WARNING",

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from pneumowatch import __version__
-from pneumowatch.cli import admin, bench, evaluate, query, run, school
+from pneumowatch.cli import admin, bench, evaluate, models, query, rescore, retrain, run, school, verdicts
 from pneumowatch.errors import PneumowatchError
 
 app = typer.Typer(
@@ -25,12 +25,22 @@ app = typer.Typer(
 
 for panel, commands in {
     "Run": (run.up, run.watch, run.work, run.schedule, run.demo),
-    "Look and mend": (query.flagged, query.unscored, query.status, query.reconcile, query.requeue, query.classify),
-    "School": (school.train, evaluate.evaluate, evaluate.survey),
+    "Look and mend": (
+        query.flagged,
+        query.unscored,
+        query.status,
+        query.reconcile,
+        query.requeue,
+        rescore.rescore,
+        query.classify,
+        verdicts.verdict,
+    ),
+    "School": (school.train, retrain.retrain, evaluate.evaluate, evaluate.survey),
     "Care": (admin.doctor, bench.bench),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(models.store, name="models", rich_help_panel="School")
 app.add_typer(admin.database, name="db", rich_help_panel="Care")
 
 

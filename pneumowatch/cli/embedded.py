@@ -4,7 +4,8 @@ import fcntl
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from db.session import Database
 from db.states import State
 from db.sweep import Sweeper
 from pneumowatch import logs
+from pneumowatch.cli import apart
 from pneumowatch.cli.output import console, errors, print_table
 from pneumowatch.errors import SettingsError, ShuttingDown
 from pneumowatch.queue import Doorbell, make_app, part_name
@@ -56,7 +58,7 @@ class _Embedded:
         if not once:
             self._greet()
         sweep = threading.Thread(target=self._sweep, name="sweep")
-        with self._watcher.running():
+        with self._watcher.running(), nullcontext() if once else self._school():
             sweep.start()
             try:
                 code = self._read_once() if once else self._read()
@@ -127,6 +129,11 @@ class _Embedded:
         )
         with suppress(ShuttingDown):
             sweeper.run(self._stop, given.sweep_seconds)
+
+    def _school(self) -> AbstractContextManager[None]:
+        """The nightly training, in a process of its own: as a thread it would make films wait."""
+        begin = partial(apart.run, self._settings, self._stop)
+        return apart.following(self._settings, self._database, begin, self._stop)
 
     def _greet(self) -> None:
         data = self._settings.data_dir

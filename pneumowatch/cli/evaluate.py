@@ -1,8 +1,7 @@
 """Commands about labelled films: how well a model reads them (`evaluate`), and what they are (`survey`)."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -106,11 +105,12 @@ def survey(
 
 def read_films(data: Path, side: int, given: "Settings", patient_pattern: str | None) -> "Dataset":
     from pneumowatch import patients
+    from pneumowatch.cli.output import progress_bar
     from trainer import dataset
 
     key = patients.read(given.patient_key_path) if given.patient_key_path.exists() else dataset.NO_SECRET
     pattern = _compiled(patient_pattern) if patient_pattern else dataset.KERMANY
-    with _progress_bar("reading films") as watch:
+    with progress_bar("reading films") as watch:
         return dataset.read(data, side, pattern, key, both=False, watch=watch)
 
 
@@ -133,13 +133,14 @@ def _predictor(folder: "ModelFolder", given: "Settings") -> Callable[[Any], Any]
     """The very classifier that serves; uint8 (n, side, side) to float32 (n,)."""
     import numpy as np
 
+    from pneumowatch.cli.output import progress_bar
     from worker.classifier import Classifier
 
     classifier = Classifier(folder, given.batch_size)
 
     def predict(films: Any) -> Any:
         said = [np.zeros(0, np.float32)]
-        with _progress_bar(f"classifying with {folder.version}") as watch:
+        with progress_bar(f"classifying with {folder.version}") as watch:
             for start in range(0, len(films), given.batch_size):
                 said.append(classifier.predict(films[start : start + given.batch_size]).probability)
                 watch(min(start + given.batch_size, len(films)), len(films))
@@ -153,18 +154,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise typer.BadParameter(f"it is no regular expression: {error}.", param_hint="--patient-pattern") from None
-
-
-@contextmanager
-def _progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """On standard error, so that --json stays clean."""
-    from rich.progress import Progress
-
-    from pneumowatch.cli.output import errors
-
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def _print_assessments(found: "list[Assessment]", report: Path | None, json: bool) -> None:

@@ -3,12 +3,14 @@
 import codecs
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
 from rich import box
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -33,6 +35,14 @@ def print_table(title: str, rows: Iterable[Mapping[str, Any]], columns: Sequence
     for row in rows:
         table.add_row(*(cell(row[column]) for column in columns))
     console.print(table)
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """What takes (done, of how many). On standard error, so that --json stays clean."""
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def cell(value: Any) -> Text:

@@ -51,14 +51,14 @@ def demo(
     from pneumowatch.cli.embedded import run_embedded
     from pneumowatch.cli.output import console
     from pneumowatch.cli.query import flagged
-    from pneumowatch.phantom import write_phantoms
+    from pneumowatch.phantom import SOURCE, write_phantoms
 
     inbox = (folder / "inbox").absolute()
     inbox.mkdir(parents=True, exist_ok=True)
     write_phantoms(inbox, count)
     console.print(f"{count} phantom films lie in {folder / 'inbox'}; reading them as `up --once` would.")
     given = settings.load(data_dir=folder / "data")
-    code = run_embedded(given, {"synthetic": inbox}, once=True)
+    code = run_embedded(given, {SOURCE: inbox}, once=True)
     flagged(data=folder / "data", limit=10)
     console.print("These films are synthetic: the figures show that the way works, not how well the model reads.")
     raise typer.Exit(code)
@@ -81,18 +81,22 @@ def work(
     device: Annotated[
         str | None, typer.Option(help="cpu, or gpu:0, gpu:1, ... (default: a GPU where TensorFlow sees one).")
     ] = None,
+    queue: Annotated[str, typer.Option(help="films, or training: the nightly training in place of films.")] = "films",
 ) -> None:
     """Read films that are announced: one process a GPU, as many as you like. Needs Redis.
 
-    SIGTERM drains: what is being read is finished, the rest is left to the others.
+    SIGTERM drains: what is being read is finished, the rest is left to the others. With [bold]--queue training[/bold]
+    it runs the nightly training when `schedule` says that it is time, as a process of its own behind the films.
     """
     from db import schema
     from db.session import Database
     from pneumowatch import inboxes, logs, settings
-    from pneumowatch.queue import make_app
+    from pneumowatch.queue import FILMS, TRAINING, make_app
     from worker.room import open_room
     from worker.tasks import register, run_worker
 
+    if queue not in (FILMS, TRAINING):
+        raise typer.BadParameter(f"'{queue}' is no queue; there is {FILMS} and {TRAINING}.", param_hint="--queue")
     given = settings.load()
     logs.configure(given.log_format)
     _require_services(given)
@@ -100,6 +104,10 @@ def work(
     database = Database(given.database, stop)
     schema.require_current(database)
     app = make_app(given)
+    if queue == TRAINING:
+        from pneumowatch.cli import apart
+
+        raise typer.Exit(apart.work(app, given, stop))
     room = open_room(given, inboxes.choose(given), database, device)
     register(app, room, given.batch_size)
     try:
@@ -110,10 +118,16 @@ def work(
 
 
 def schedule() -> None:
-    """Look after the queue: announce what it has forgotten, take back what dead workers held. Safe to run twice."""
+    """Look after the queue: announce what it has forgotten, take back what dead workers held. Safe to run twice.
+
+    And every night at PNEUMOWATCH_RETRAIN_AT, tell the training queue that it is time.
+    """
+    from pneumowatch.cli import apart
+
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
-    _sweep_until(stop, given, database, doorbell, "schedule")
+    with apart.following(given, database, apart.ringing(doorbell), stop):
+        _sweep_until(stop, given, database, doorbell, "schedule")
 
 
 def _begin() -> "tuple[Settings, threading.Event]":

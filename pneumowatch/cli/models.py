@@ -1,0 +1,174 @@
+"""Commands of the model store: which models there are, which of them serves, and letting another one serve."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from db.session import Database
+
+store = typer.Typer(
+    no_args_is_help=True,
+    help="The model store: list models, look at one, let another one serve, go back to the one before.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="The data folder (default: PNEUMOWATCH_DATA_DIR, or ./data).")
+]
+Reason = Annotated[str, typer.Option(help="Why; it is kept with the change.")]
+
+COLUMNS: Final = ("version", "serves", "network", "side", "threshold", "registered_at", "promoted_at")
+CHANGES: Final = ("at", "version", "previous", "by", "reason")
+BY: Final = "command line"
+
+
+@store.command("list")
+def list_models(data: Data = None, json: Json = False) -> None:
+    """List all models that the database knows, the newest first, and which of them serves.
+
+    A model that is trained, brought by an upgrade or added by hand is a challenger until it is promoted.
+    """
+    from db import registry
+    from pneumowatch.cli.output import console, print_json, print_table
+    from pneumowatch.cli.query import open_database
+
+    rows = [_row(model) for model in open_database(data).read(registry.listed)]
+    if json:
+        return print_json(rows)
+    print_table("Models", rows, COLUMNS)
+    if not rows:
+        console.print("The database knows no model yet; a worker brings the shipped one when it starts.")
+    return None
+
+
+@store.command()
+def show(
+    version: Annotated[str | None, typer.Argument(help="Which one (default: the one that serves).")] = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Show one model: its card, with the measures that training found, and when it began to serve.
+
+    [bold]--json[/bold] has the whole card.
+    """
+    from db import registry
+    from pneumowatch.cli.output import console, print_json, print_table
+    from pneumowatch.cli.query import open_database
+
+    database = open_database(data)
+    model = _find(database, version)
+    changes = [dict(one) for one in database.read(registry.promotions) if model["version"] in _both(one)]
+    if json:
+        return print_json({**_row(model), "card": model["card"], "promotions": changes})
+    print_table("Model", [_row(model)], COLUMNS)
+    console.print(f"SHA-256 of its weights: {model['sha256']}", soft_wrap=True, highlight=False)
+    for split, measures in model["card"].get("metrics", {}).items():
+        rows = [{"measure": name, **figure} for name, figure in measures.items() if isinstance(figure, dict)]
+        print_table(f"On {split.replace('_', ' ')}", rows, ["measure", "value", "low", "high"])
+    if changes:
+        print_table("When it came and went", changes, CHANGES)
+    return None
+
+
+@store.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="The model that is to serve.")],
+    reason: Reason = "by hand",
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Let a model serve. Running workers load it beside the old one and take it within seconds.
+
+    What was classified before keeps its result; [bold]pneumowatch rescore[/bold] reads old films again.
+    """
+    from db import registry
+    from pneumowatch.cli.output import console, print_json
+    from pneumowatch.cli.query import open_database
+
+    previous = open_database(data).write(lambda c: registry.promote(c, version, BY, reason))
+    if json:
+        return print_json({"version": version, "previous": previous})
+    if previous == version:
+        return console.print(f"{version} serves already.", highlight=False)
+    return console.print(f"{version} now serves in place of {previous or 'none'}.", highlight=False)
+
+
+@store.command()
+def rollback(reason: Reason = "by hand", data: Data = None, json: Json = False) -> None:
+    """Go back to the model that served before the one that serves now. Ends with 1 where there was none.
+
+    Repeated, it goes back further; what was left is not come back to.
+    """
+    from db import registry
+    from pneumowatch.cli.output import console, print_json
+    from pneumowatch.cli.query import open_database
+
+    database = open_database(data)
+    left = database.read(registry.champion)
+    version = database.write(lambda c: registry.rollback(c, BY, reason, of=left))
+    if json:
+        return print_json({"version": version, "previous": left})
+    return console.print(f"{version} serves again in place of {left}.", highlight=False)
+
+
+@store.command()
+def add(
+    folder: Annotated[Path, typer.Argument(help="A model folder, as `pneumowatch train` writes it.")],
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Add a trained model to the store, as a challenger: it serves once it is promoted.
+
+    It is loaded here, and must give its own reference outputs.
+    """
+    from db import cache
+    from pneumowatch import settings
+    from pneumowatch.cli.output import console, print_json
+    from pneumowatch.cli.query import open_database
+    from pneumowatch.model import ModelFolder
+    from worker.classifier import Classifier
+
+    model = ModelFolder.read(folder)
+    database = open_database(data)
+    Classifier(model, batch_size=1)
+    cache.enroll(database, settings.load(data_dir=data).models, BY)  # or the first one added would serve at once
+    cache.add(database, model, BY)
+    row = _row(_find(database, model.version))
+    if json:
+        return print_json(row)
+    state = "serves already" if row["serves"] else f"serves once you say `pneumowatch models promote {model.version}`"
+    return console.print(f"{model.version} is in the store; it {state}.", highlight=False, soft_wrap=True)
+
+
+def _find(database: "Database", version: str | None) -> Any:
+    """The model of this version, or the one that serves."""
+    from db import registry
+    from pneumowatch.errors import ModelError
+
+    for model in database.read(registry.listed):
+        if model["champion"] if version is None else model["version"] == version:
+            return model
+    if version is None:
+        raise ModelError("The database knows no model yet; a worker brings the shipped one when it starts.")
+    raise ModelError(f"There is no model '{version}' here; `pneumowatch models list` shows which there are.")
+
+
+def _row(model: Any) -> dict[str, Any]:
+    card = model["card"]
+    return {
+        "version": model["version"],
+        "serves": model["champion"],
+        "network": card.get("network"),
+        "side": card["input"]["side"],
+        "threshold": card["threshold"]["value"],
+        "registered_at": model["registered_at"],
+        "promoted_at": model["promoted_at"],
+        "sha256": model["sha256"],
+        "archive_bytes": model["archive_bytes"],
+    }
+
+
+def _both(change: Any) -> tuple[str, str | None]:
+    return change["version"], change["previous"]

@@ -1,0 +1,56 @@
+"""The command that reads old scans again: `rescore`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pneumowatch.cli.models import BY, Data, Json
+
+
+def rescore(
+    model: Annotated[
+        str | None, typer.Option(help="A version in the model store (default: the one that serves).")
+    ] = None,
+    make_current: Annotated[
+        bool, typer.Option("--make-current", help="Let the scans show this model's result from now on.")
+    ] = False,
+    inbox: Annotated[Path | None, typer.Option(help="The inbox of `up --inbox` (default: as configured).")] = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Read classified films again with another model. No earlier prediction is lost.
+
+    From the films that were kept (PNEUMOWATCH_KEEP_FILMS), else from the files where they still stand unchanged; how
+    many could not be had is said. Safe to stop and to repeat: a film that the model has read is not read again. Without
+    [bold]--make-current[/bold] the predictions stand beside the others, and the views show what they showed.
+    """
+    from db import cache
+    from pneumowatch import inboxes, settings
+    from pneumowatch.cli.output import console, print_json, progress_bar
+    from pneumowatch.cli.query import open_database
+    from worker.rescoring import Rescoring
+    from worker.serving import open_serving
+
+    given = settings.load(data_dir=data)
+    database = open_database(data)
+    folder = cache.fetch(database, given.models, model)
+    serving = open_serving(folder, given)
+    work = Rescoring(database, given, inboxes.named(given, inbox), serving, BY)
+    try:
+        with progress_bar(f"reading with {folder.version}") as watch:
+            counts = work.run(make_current, watch)
+    finally:
+        work.close()
+        serving.close()
+    if json:
+        return print_json({"model": folder.version, **asdict(counts)})
+    console.print(f"{folder.version} read {counts.rescored} films again; {counts.already} it had read before.")
+    if counts.not_chest_xray:
+        console.print(f"{counts.not_chest_xray} it takes for something else than a chest film; they keep their result.")
+    if counts.left_out:
+        console.print(f"{counts.left_out} were left out: neither kept in this model's size, nor still in their folder.")
+    if make_current:
+        console.print(f"{counts.made_current} scans now show its result.")
+    return None

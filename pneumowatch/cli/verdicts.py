@@ -1,0 +1,140 @@
+"""Readers' verdicts from the command line and from files."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from pneumowatch.cli.query import Data, Json
+from pneumowatch.errors import ReviewRefused
+
+if TYPE_CHECKING:
+    from db.session import Database
+    from pneumowatch.settings import Settings
+
+COLUMNS: Final = ("scan_id", "verdict", "reviewer")  # of a file; `comment` may stand beside them
+
+
+@dataclass(frozen=True)
+class Said:
+    scan_id: int
+    verdict: str
+    reviewer: str
+    comment: str | None = None
+
+
+def verdict(
+    scan_id: Annotated[int | None, typer.Argument(help="The scan, by id (see `flagged`).")] = None,
+    said: Annotated[
+        str | None, typer.Argument(metavar="VERDICT", help="pneumonia, no_pneumonia, unsure or unusable.")
+    ] = None,
+    reviewer: Annotated[str | None, typer.Option(help="Who says so.")] = None,
+    comment: Annotated[str | None, typer.Option(help="What else is to be said.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--from", help="A CSV file of verdicts: scan_id,verdict,reviewer[,comment].")
+    ] = None,
+    inbox: Annotated[Path | None, typer.Option(help="The inbox of `up --inbox` (default: as configured).")] = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Record what a reader says of a film: pneumonia, no_pneumonia, unsure or unusable.
+
+    Each verdict is kept, with the prediction that its reader saw; the newest one stands in the views. The first two
+    teach the next model ([bold]pneumowatch retrain[/bold]), unless readers disagree. A judged film is kept in the data
+    folder, so that the inbox may be emptied.
+
+    With [bold]--from FILE[/bold] all verdicts of the file are recorded, or none of them where one is refused.
+    """
+    if file is not None:
+        if scan_id is not None or said is not None:
+            raise typer.BadParameter("say either SCAN_ID and VERDICT, or --from FILE.")
+        all_said = list(_of_file(file, reviewer))
+    elif scan_id is None or said is None or not reviewer:
+        raise typer.BadParameter("say SCAN_ID, VERDICT and --reviewer NAME, or --from FILE.")
+    else:
+        all_said = [Said(scan_id, _known(said), reviewer, comment)]
+    _record(all_said, data, inbox, json)
+
+
+def _known(said: str) -> str:
+    from db.states import Verdict
+
+    if said not in set(Verdict):
+        raise typer.BadParameter(f"'{said}' is no verdict; there are: {', '.join(Verdict)}.")
+    return said
+
+
+def _of_file(file: Path, reviewer: str | None) -> Iterator[Said]:
+    """Raises BadParameter with the line that cannot be used."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines)
+            for row in rows:
+                yield _of_row(
+                    {key: (value or "").strip() for key, value in row.items() if key}, rows.line_num, reviewer
+                )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise typer.BadParameter(f"the file cannot be read ({type(error).__name__}).", param_hint="--from") from None
+
+
+def _of_row(row: dict[str, str], line: int, reviewer: str | None) -> Said:
+    who = row.get("reviewer") or reviewer
+    if not row.get("scan_id", "").isdecimal() or not row.get("verdict") or not who:
+        raise typer.BadParameter(f"line {line} does not hold {', '.join(COLUMNS)}.", param_hint="--from")
+    return Said(int(row["scan_id"]), _known(row["verdict"]), who, row.get("comment") or None)
+
+
+def _record(all_said: list[Said], data: Path | None, inbox: Path | None, json: bool) -> None:
+    from sqlalchemy import Connection
+
+    from db import reviews
+    from db.states import Verdict
+    from pneumowatch import settings
+    from pneumowatch.cli.output import console, print_json
+    from pneumowatch.cli.query import open_database
+
+    database = open_database(data)
+
+    def record(connection: Connection) -> list[int]:
+        return [
+            reviews.record(connection, one.scan_id, Verdict(one.verdict), one.reviewer, one.comment) for one in all_said
+        ]
+
+    ids = database.write(record)
+    kept = _keep(database, settings.load(data_dir=data), inbox, {one.scan_id for one in all_said})
+    rows: list[dict[str, Any]] = [
+        {"review_id": review, "scan_id": one.scan_id, "verdict": one.verdict, "film_kept": kept[one.scan_id]}
+        for review, one in zip(ids, all_said, strict=True)
+    ]
+    if json:
+        return print_json(rows)
+    console.print(f"{len(rows)} verdicts are recorded.")
+    lost = sum(not of for of in kept.values())
+    if lost:
+        console.print(f"{lost} of these films are kept nowhere and cannot be read any more: they teach nothing.")
+    return None
+
+
+def _keep(database: "Database", given: "Settings", inbox: Path | None, scan_ids: set[int]) -> dict[int, bool]:
+    """{scan: whether its film is kept now}."""
+    from db import registry, reviews
+    from pneumowatch import inboxes
+    from pneumowatch.model import shipped
+    from worker import judged
+
+    side = database.read(registry.side) or shipped().side
+    folders = inboxes.named(given, inbox)
+    kept = dict.fromkeys(sorted(scan_ids), False)
+    try:
+        for scan_id in kept:
+            places = database.read(partial(reviews.places, scan_id=scan_id))
+            kept[scan_id] = judged.keep(given, folders, places, side)
+        return kept
+    except OSError as error:
+        raise ReviewRefused(
+            f"The verdicts are recorded, but their films cannot be kept in {given.data_dir}: {error.strerror}."
+        ) from None

@@ -1,0 +1,124 @@
+"""Nights at school through the real command: what is better serves, what is not does not, and no kill does harm."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import clinic
+import pytest
+from clinic import ask, champions, settings
+from programs import Ended, Part, run
+
+SCHOOL = ("--epochs", 1, "--steps", 30)
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site whose champion has learned a little, and whose films, from a hazy scanner, nobody has judged yet."""
+    return clinic.found(tmp_path_factory.mktemp("clinic"), 40, range(1, 121), range(1001, 1101), haze=0.4)
+
+
+@pytest.fixture
+def site(founded: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test, every film judged."""
+    site = Path(shutil.copytree(founded, tmp_path / "site", symlinks=True))
+    kept = clinic.judge(site)
+    assert len(kept) == 200
+    assert all(one["film_kept"] for one in kept)
+    return site
+
+
+def retrain(site: Path, *words: object, **more: Any) -> Ended:
+    return run("retrain", "--json", *words, cwd=site, env=settings(site, **more), timeout=300)
+
+
+def attempts(site: Path) -> list[tuple[Any, ...]]:
+    return ask(site / "data", "SELECT state, decision FROM trainings ORDER BY id")
+
+
+def written(site: Path) -> set[str]:
+    """All that lies in the model store and where trainings work, but for locks."""
+    folders = (site / "data" / "models", site / "data" / "training")
+    return {path.name for folder in folders if folder.exists() for path in folder.iterdir()} - {".lock", "lock"}
+
+
+def test_what_is_better_takes_over_and_learns_nothing_twice(site: Path) -> None:
+    (before,) = champions(site)
+    ended = retrain(site, *SCHOOL)
+    assert ended.code == 0, ended.err
+    row = ended.json
+    assert (row["state"], row["decision"], row["new_labels"]) == ("finished", "promoted", 200), row["reasons"]
+    assert row["champion"] == before
+    assert champions(site) == [row["challenger"]]
+    assert written(site) == {"champion", before, row["challenger"]}
+    assert (site / "data" / "models" / "champion").readlink() == Path(row["challenger"])
+    (why,) = ask(site / "data", "SELECT reason FROM promotions WHERE previous IS NOT NULL")
+    assert why == (" ".join(row["reasons"]),)
+    assert row["figures"]["newer"]["champion"]["log_loss"] < 0
+    card = run("evaluate", "--data", site / "base", "--json", cwd=site, env=settings(site))
+    assert card.json["model_version"] == row["challenger"]
+
+    again = retrain(site, *SCHOOL)
+    assert (again.code, again.json["decision"], again.json["new_labels"]) == (0, "nothing_to_do", 0)
+    shown = run("retrain", "--status", "--json", cwd=site, env=settings(site))
+    assert [one["decision"] for one in shown.json] == ["nothing_to_do", "promoted"]
+
+
+def test_exchanged_labels_are_refused(site: Path) -> None:
+    before = champions(site)
+    clinic.judge(site, flipped=True)
+    ended = retrain(site, *SCHOOL)
+    assert (ended.code, ended.json["decision"]) == (0, "refused")
+    assert "contrary" in ended.json["reasons"][0]
+    assert champions(site) == before
+    assert written(site) == {"champion", *before}
+
+
+def test_without_a_base_dataset_nothing_is_promoted(site: Path) -> None:
+    before = champions(site)
+    ended = run("retrain", "--json", "--data", site / "data", cwd=site)
+    assert (ended.code, ended.json["decision"]) == (0, "no_base")
+    assert "PNEUMOWATCH_TRAINING_DIR" in ended.json["reasons"][0]
+    assert champions(site) == before
+
+
+def test_what_cannot_be_read_is_a_failure_that_the_row_tells(site: Path) -> None:
+    (site / "empty").mkdir()
+    ended = retrain(site, *SCHOOL, training_dir=site / "empty")
+    assert (ended.code, ended.out) == (1, "")
+    assert "NORMAL" in ended.err
+    assert "Traceback" not in ended.err
+    assert attempts(site) == [("failed", None)]
+
+
+def test_killed_at_any_point_it_does_no_harm(site: Path) -> None:
+    before = champions(site)
+    (site / "said").mkdir()
+    for number, stage in enumerate(("reading", "training", "concluding", "comparing"), start=1):
+        words = ("retrain", *SCHOOL)
+        with Part(words, cwd=site, log=site / "said" / stage, env=settings(site)) as part:
+            at = f"SELECT 1 FROM trainings WHERE id = {number} AND stage = '{stage}'"
+            part.wait_until(lambda at=at: ask(site / "data", at))
+            part.kill()
+        assert champions(site) == before
+        assert {*before, "champion"} <= written(site) <= {*before, "champion", "scratch"}
+    ended = retrain(site, *SCHOOL)
+    assert ended.code == 0, ended.err
+    assert attempts(site) == [("killed", None)] * 4 + [("finished", "promoted")]
+    assert written(site) == {"champion", *before, *champions(site)}
+
+
+def test_two_at_once_and_one_that_is_told_to_stop(site: Path) -> None:
+    words = ("retrain", "--epochs", 50)
+    with Part(words, cwd=site, log=site / "said", env=settings(site)) as part:
+        part.wait_until(lambda: ask(site / "data", "SELECT 1 FROM trainings WHERE stage = 'training'"))
+        second = retrain(site)
+        assert second.code == 1
+        assert "Another training" in second.err
+        os.kill(part.process.pid, signal.SIGTERM)
+        assert part.process.wait(60) == 1
+        assert "Traceback" not in part.said()
+    assert attempts(site) == [("killed", None)]
+    assert written(site) == {"champion", *champions(site)}

@@ -1,0 +1,121 @@
+"""Predictions of another model beside those that are there: none lost, none doubled, one of them shown."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from books import MODEL, Book, at_once, classified, model_folder, seen
+
+from db import registry, rescoring, scans
+from db.outcomes import Classified
+from db.rescoring import OldScan
+from pneumowatch.header import Header
+
+OTHER = "model-2"
+
+
+@pytest.fixture
+def old(book: Book) -> list[int]:
+    """Three classified scans; a second model is known and has read none of them."""
+    book.database.write(lambda c: registry.register(c, model_folder(OTHER, "2" * 64), b"other", "test"))
+    return book.classify(*(seen(f"{number}.png") for number in range(3)))
+
+
+def said(scan_id: int, probability: float = 0.2) -> Classified:
+    flagged = probability >= 0.4
+    return replace(classified(scan_id), probability=probability, flagged=flagged, threshold=0.4, model_version=OTHER)
+
+
+def add(book: Book, *outcomes: Classified) -> int:
+    return book.database.write(lambda c: rescoring.add(c, outcomes))
+
+
+def show(book: Book, version: str = OTHER, limit: int = 100) -> int:
+    return book.database.write(lambda c: rescoring.make_current(c, version, limit, "ada", lambda _: None))
+
+
+def unread(book: Book, version: str = OTHER, after: int = 0, limit: int = 100) -> list[OldScan]:
+    return book.database.read(lambda c: rescoring.unread(c, version, after, limit))
+
+
+def predictions(book: Book, scan_id: int) -> list[tuple[Any, ...]]:
+    rows = book.predictions(scan_id)
+    return sorted((row["model_version"], row["probability"], row["threshold"], row["current"]) for row in rows)
+
+
+def test_what_a_model_has_not_read(book: Book, old: list[int]) -> None:
+    book.reject(seen("letter.txt"))
+    book.add(seen("waits.png"))
+    assert [scan.id for scan in unread(book)] == old
+    assert unread(book, MODEL) == []
+    assert [scan.id for scan in unread(book, after=old[0], limit=1)] == [old[1]]
+    assert book.database.read(lambda c: rescoring.counts(c, OTHER)) == (3, 3)
+    assert book.database.read(lambda c: rescoring.counts(c, MODEL)) == (3, 0)
+    (first, *_) = unread(book)
+    assert first == OldScan(old[0], "inbox", b"0.png", f"{old[0]:064x}", None)
+
+
+def test_a_prediction_is_added_once_and_the_first_one_shown(book: Book, old: list[int]) -> None:
+    assert add(book, *(said(scan_id) for scan_id in old)) == 3
+    assert add(book, *(said(scan_id, 0.3) for scan_id in old)) == 0
+    for scan_id in old:
+        assert predictions(book, scan_id) == [(MODEL, 0.9, 0.5, True), (OTHER, 0.2, 0.4, False)]
+        assert book.row(scan_id)["model_version"] == MODEL
+    assert unread(book) == []
+
+
+def test_made_current_they_are_shown_with_an_event_and_nothing_is_lost(book: Book, old: list[int]) -> None:
+    add(book, said(old[0], 0.1), said(old[1], 0.1 + 0.2))
+    assert show(book) == 2
+    for scan_id, probability in ((old[0], 0.1), (old[1], 0.1 + 0.2)):
+        row = book.row(scan_id)
+        assert (row["probability"], row["flagged"], row["threshold"]) == (probability, False, 0.4)
+        assert (row["model_version"], row["state"]) == (OTHER, "classified")
+        assert predictions(book, scan_id) == [(MODEL, 0.9, 0.5, False), (OTHER, probability, 0.4, True)]
+        event = book.events(scan_id)[-1]
+        assert (event["from_state"], event["to_state"], event["by"]) == ("classified", "classified", "ada")
+        assert OTHER in event["detail"]
+    assert book.row(old[2])["model_version"] == MODEL
+    flagged = book.database.read(lambda c: scans.listing(c, "flagged_cases", 10))
+    assert [case["scan_id"] for case in flagged] == [old[2]]
+
+
+def test_made_current_twice_changes_nothing(book: Book, old: list[int]) -> None:
+    add(book, *(said(scan_id) for scan_id in old))
+    assert [show(book, limit=2) for _ in range(3)] == [2, 1, 0]
+    assert all(len(book.events(scan_id)) == 4 for scan_id in old)
+
+
+def test_the_first_model_can_be_shown_again(book: Book, old: list[int]) -> None:
+    add(book, *(said(scan_id) for scan_id in old))
+    show(book)
+    assert show(book, MODEL) == 3
+    for scan_id in old:
+        row = book.row(scan_id)
+        assert (row["probability"], row["flagged"], row["model_version"]) == (0.9, True, MODEL)
+
+
+def test_the_caution_is_the_shown_models(book: Book, old: list[int]) -> None:
+    (scan_id,) = book.add(seen("adult.dcm"))
+    outcome = replace(classified(scan_id), caution="age", header=Header(age_years=42))
+    book.finish(book.claimed(), outcome)
+    add(book, said(scan_id), said(old[0]))
+    asked = []
+
+    def caution(age: float | None) -> str | None:
+        asked.append(age)
+        return None
+
+    book.database.write(lambda c: rescoring.make_current(c, OTHER, 100, "ada", caution))
+    assert book.row(scan_id)["caution"] is None
+    assert sorted(asked, key=str) == [42, None]
+
+
+def test_two_rescore_at_once(book: Book, old: list[int]) -> None:
+    added = at_once(*[lambda: add(book, *(said(scan_id) for scan_id in old))] * 2)
+    assert sum(added) == 3
+    shown = at_once(*[lambda: show(book)] * 2)
+    assert sum(shown) in (3, 6)  # on PostgreSQL both may have found them; each scan shows one
+    for scan_id in old:
+        assert [current for *_, current in predictions(book, scan_id)] == [False, True]
+        assert book.row(scan_id)["model_version"] == OTHER

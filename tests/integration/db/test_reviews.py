@@ -1,0 +1,86 @@
+"""Verdicts: kept with what their reader saw, the newest one in the views, a duplicate's with its original."""
+
+from typing import Any
+
+import pytest
+from books import Book, at_once, seen
+from sqlalchemy import select, text
+
+from db import reviews
+from db.models import Review
+from db.states import Verdict
+from pneumowatch.errors import ReviewRefused
+
+ILL, WELL = Verdict.PNEUMONIA, Verdict.NO_PNEUMONIA
+
+
+def say(book: Book, scan_id: int, verdict: Verdict, reviewer: str = "ada", **more: Any) -> int:
+    return book.database.write(lambda c: reviews.record(c, scan_id, verdict, reviewer, **more))
+
+
+def kept(book: Book) -> list[tuple[Any, ...]]:
+    columns = (Review.scan_id, Review.verdict, Review.reviewer, Review.prediction_id)
+    rows = book.database.read(lambda c: c.execute(select(*columns).order_by(Review.id)).all())
+    return [tuple(row) for row in rows]
+
+
+def test_a_verdict_keeps_the_prediction_that_its_reader_saw(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    say(book, scan_id, ILL, comment="lower left")
+    (prediction,) = book.predictions(scan_id)
+    assert kept(book) == [(scan_id, "pneumonia", "ada", prediction["id"])]
+    row = book.row(scan_id)
+    assert (row["verdict"], row["reviewer"]) == ("pneumonia", "ada")
+    assert row["reviewed_at"] is not None
+    unread = text("SELECT count(*) FROM flagged_cases WHERE verdict IS NULL")
+    assert book.database.read(lambda c: c.scalar(unread)) == 0
+
+
+def test_of_several_readers_all_are_kept_and_the_newest_stands(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    for verdict, reviewer in ((ILL, "ada"), (WELL, "bob"), (ILL, "ada")):
+        say(book, scan_id, verdict, reviewer)
+    assert [row[1:3] for row in kept(book)] == [("pneumonia", "ada"), ("no_pneumonia", "bob"), ("pneumonia", "ada")]
+    assert (book.row(scan_id)["verdict"], book.row(scan_id)["reviewer"]) == ("pneumonia", "ada")
+
+
+def test_said_twice_in_a_row_it_is_one_review(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    assert say(book, scan_id, ILL) == say(book, scan_id, ILL)
+    assert len(kept(book)) == 1
+    assert say(book, scan_id, ILL, comment="after all") > 1
+
+
+def test_what_is_said_of_a_duplicate_is_said_of_its_original(book: Book) -> None:
+    (original,) = book.classify(seen("a"), sha256="5" * 64)
+    (twin,) = book.classify(seen("b"), sha256="5" * 64)
+    assert book.state(twin) == "duplicate"
+    say(book, twin, WELL)
+    assert [row[0] for row in kept(book)] == [original]
+    assert (book.row(original)["verdict"], book.row(twin)["verdict"]) == ("no_pneumonia", None)
+    assert [place.id for place in book.database.read(lambda c: reviews.places(c, twin))] == [original, twin]
+
+
+def test_a_rejected_film_can_be_judged_too(book: Book) -> None:
+    scan_id = book.reject(seen())
+    say(book, scan_id, Verdict.UNUSABLE)
+    assert kept(book) == [(scan_id, "unusable", "ada", None)]
+
+
+def test_what_cannot_be_judged(book: Book) -> None:
+    one, other = book.classify(seen("one"))[0], book.classify(seen("other"))[0]
+    (waiting,) = book.add(seen("waits"))
+    with pytest.raises(ReviewRefused, match="not been read"):
+        say(book, waiting, ILL)
+    with pytest.raises(ReviewRefused, match="no scan 99"):
+        say(book, 99, ILL)
+    (foreign,) = book.predictions(other)
+    with pytest.raises(ReviewRefused, match="no prediction"):
+        say(book, one, ILL, prediction_id=foreign["id"])
+    assert kept(book) == []
+
+
+def test_of_two_readers_at_once_the_later_review_stands(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    at_once(lambda: say(book, scan_id, ILL, "ada"), lambda: say(book, scan_id, WELL, "bob"))
+    assert book.row(scan_id)["reviewer"] == kept(book)[-1][2]

@@ -1,0 +1,195 @@
+"""The handover on a real ledger and model store: who is promoted comes to work, who cannot be used does not."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from programs import environment
+from standin import SIDE, reference_films, tiny_network, write_model
+
+from db import cache, registry, schema
+from db.session import Database
+from pneumowatch.model import REFERENCE, ModelFolder, champion
+from pneumowatch.settings import Settings
+from worker import handover
+from worker.decode import Decoded
+from worker.handover import Handover
+from worker.serving import Post, Serving, open_serving
+
+PATIENCE = 30.0  # seconds
+GROWTH = 300 * 2**20  # bytes: what a worker of the shipped model may hold more after twenty swaps
+CREEP = 100 * 2**20  # ... and how much more than after the fifth
+
+
+class Desk:
+    """A worker's post in its model store, and those who promote."""
+
+    def __init__(self, folder: Path, first: ModelFolder) -> None:
+        folder.mkdir()
+        self.settings = Settings(data_dir=folder, batch_size=4)
+        self.stop = threading.Event()
+        self.database = Database(self.settings.database, self.stop)
+        schema.upgrade(self.database)
+        cache.add(self.database, first, "test")
+        self.loads = 0
+        self.post = Post(self.load())
+
+    def load(self) -> Serving:
+        self.loads += 1
+        return open_serving(cache.fetch(self.database, self.settings.models), self.settings)
+
+    def add(self, folder: ModelFolder) -> str:
+        cache.add(self.database, folder, "test")
+        return folder.version
+
+    def promote(self, version: str) -> None:
+        self.database.write(lambda c: registry.promote(c, version, "test", "for the test"))
+
+    def wait_for(self, what: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not what():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self.stop.set()
+        self.post.close()
+        self.database.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setattr(handover, "LOOK_SECONDS", 0.01)
+    made = Desk(tmp_path / "data", tiny_model)
+    watching = Handover(made.database, made.post, made.load)
+    yield made
+    watching.close()
+    made.close()
+
+
+def another(folder: Path, version: str, side: int = SIDE) -> ModelFolder:
+    return write_model(folder / version, tiny_network(side), side, version=version)
+
+
+def unlike_its_reference(folder: Path, version: str) -> ModelFolder:
+    made = another(folder, version)
+    np.savez(made.path / REFERENCE, films=reference_films(), probabilities=np.float32([0.1, 0.9, 0.1]))
+    return made
+
+
+def test_a_promoted_model_comes_to_work_and_goes_again(desk: Desk, tmp_path: Path) -> None:
+    desk.promote(desk.add(another(tmp_path, "standin-2", side=48)))
+    desk.wait_for(lambda: desk.post.version == "standin-2")
+    with desk.post.held() as serving:
+        black = Decoded(1, np.zeros((48, 48), np.uint8), "", 1, 1)
+        assert len(serving.predict([black]).probability) == 1
+    assert champion(desk.settings.models).version == "standin-2"
+    desk.database.write(lambda c: registry.rollback(c, "test", "worse"))
+    desk.wait_for(lambda: desk.post.version == "standin-1")
+    assert champion(desk.settings.models).version == "standin-1"
+
+
+def test_nothing_is_loaded_while_nobody_is_promoted(desk: Desk, tmp_path: Path) -> None:
+    desk.add(another(tmp_path, "standin-2"))
+    time.sleep(0.3)  # many looks
+    assert (desk.loads, desk.post.version) == (1, "standin-1")
+
+
+def test_a_model_that_fails_its_check_stays_out_and_is_not_tried_in_a_hurry(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.promote(desk.add(unlike_its_reference(tmp_path, "broken-1")))
+    desk.wait_for(lambda: desk.loads > 1)
+    time.sleep(0.5)  # many looks
+    assert (desk.loads, desk.post.version) == (2, "standin-1")
+    said = capsys.readouterr().out
+    assert said.count("the old one stays at work") == 1
+    assert "broken-1" in said
+    desk.promote(desk.add(another(tmp_path, "standin-2")))  # the next one is taken at once
+    desk.wait_for(lambda: desk.post.version == "standin-2")
+
+
+def test_a_model_that_fails_is_tried_again_later_and_later(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a disk was full, and then is not."""
+    monkeypatch.setattr(handover, "FIRST_DELAY", 0.1)
+    models = desk.settings.models
+    shutil.rmtree(models)
+    models.write_text("no folder")
+    began = time.monotonic()
+    desk.promote(desk.add(another(tmp_path, "standin-2")))
+    desk.wait_for(lambda: desk.loads >= 4)
+    assert time.monotonic() - began >= 0.1 + 0.2
+    assert desk.post.version == "standin-1"
+    models.unlink()
+    desk.wait_for(lambda: desk.post.version == "standin-2")
+
+
+def test_a_promotion_taken_back_before_it_could_be_used_is_forgotten(desk: Desk, tmp_path: Path) -> None:
+    desk.promote(desk.add(unlike_its_reference(tmp_path, "broken-1")))
+    desk.wait_for(lambda: desk.loads > 1)
+    desk.database.write(lambda c: registry.rollback(c, "test", "it does not load"))
+    time.sleep(0.3)
+    assert (desk.loads, desk.post.version) == (2, "standin-1")
+
+
+def test_ending_takes_no_longer_than_a_look(tmp_path: Path, tiny_model: ModelFolder) -> None:
+    desk = Desk(tmp_path / "data", tiny_model)
+    watching = Handover(desk.database, desk.post, desk.load)
+    desk.stop.set()
+    began = time.monotonic()
+    watching.close()
+    desk.close()
+    assert time.monotonic() - began < 5
+
+
+SWAPS = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from pneumowatch.model import shipped
+from pneumowatch.settings import Settings
+from worker.decode import Decoded
+from worker.serving import Post, open_serving
+
+def held():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+def read():
+    with post.held() as serving:
+        for _ in range(2):
+            serving.predict(films)
+
+settings, folder = Settings(data_dir=Path(sys.argv[1])), shipped()
+post = Post(open_serving(folder, settings))
+films = [Decoded(n, np.full((folder.side, folder.side), n, np.uint8), "", 1, 1) for n in range(settings.batch_size)]
+read()
+bytes_held = [held()]
+for _ in range(20):
+    post.relieve(open_serving(folder, settings))
+    read()
+    bytes_held.append(held())
+print(json.dumps(bytes_held))
+"""
+
+
+def test_twenty_swaps_of_the_shipped_model_take_no_more_memory_than_two_models(tmp_path: Path) -> None:
+    """In a process of its own, as a worker is. Measured: 105 MiB more after the first swap, 105 to 156 after each of
+    the next sixty."""
+    done = subprocess.run(
+        [sys.executable, "-c", SWAPS, str(tmp_path)], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 0, done.stderr
+    held = json.loads(done.stdout)
+    assert len(held) == 21
+    assert held[20] - held[0] < GROWTH
+    assert max(held[16:]) - max(held[1:6]) < CREEP

@@ -1,0 +1,190 @@
+"""Old films read again by another model: kept ones, ones that still stand in their folder, and ones that are gone."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from standin import SIDE, gated_network, tiny_network, write_model
+
+from db import arrivals, cache, schema
+from db.models import Prediction, Scan
+from db.seen import SeenFile
+from db.session import Database
+from pneumowatch import film, kept
+from pneumowatch.errors import ShuttingDown
+from pneumowatch.model import ModelFolder
+from pneumowatch.settings import Settings
+from worker.classifier import Classifier
+from worker.decode import Bounds, Decoders
+from worker.rescoring import Counts, Rescoring
+from worker.room import ReadingRoom
+from worker.serving import open_serving
+
+FILMS = 10
+
+
+class Archive:
+    """An inbox whose films the tiny model has read, of which those that it flagged are kept."""
+
+    def __init__(self, folder: Path, phantoms: Path, first: ModelFolder) -> None:
+        self.inbox = folder / "inbox"
+        self.inbox.mkdir()
+        for path in sorted(phantoms.iterdir())[:FILMS]:
+            shutil.copy(path, self.inbox)
+        self.settings = Settings(data_dir=folder, batch_size=4, decoders=1)
+        self.database = Database(self.settings.database)
+        schema.upgrade(self.database)
+        self.models: dict[str, ModelFolder] = {}
+        self.know(first)
+        self.read(first)
+
+    def know(self, folder: ModelFolder) -> ModelFolder:
+        cache.add(self.database, folder, "test")
+        self.models[folder.version] = folder
+        return folder
+
+    def read(self, folder: ModelFolder) -> None:
+        files = [
+            SeenFile("inbox", path.name.encode(), path.stat().st_size, path.stat().st_mtime_ns)
+            for path in sorted(self.inbox.iterdir())
+        ]
+        self.database.write(lambda c: arrivals.arrive(c, files, "watcher"))
+        decoders = Decoders(1, Bounds(2_000_000, 4_000_000, 20))
+        serving = open_serving(folder, self.settings)
+        room = ReadingRoom(self.settings, {"inbox": self.inbox}, self.database, serving, decoders, "worker")
+        room.read(100)
+        room.close()
+
+    def rescore(self, folder: ModelFolder, make_current: bool = False) -> Counts:
+        serving = open_serving(folder, self.settings)
+        work = Rescoring(self.database, self.settings, {"inbox": self.inbox}, serving, "ada")
+        try:
+            return work.run(make_current, lambda done, of: None)
+        finally:
+            work.close()
+            serving.close()
+
+    def scans(self) -> list[Scan]:
+        return list(self.database.read(lambda c: c.execute(select(Scan.__table__).order_by(Scan.id)).all()))  # type: ignore[arg-type]
+
+    def predictions(self, version: str) -> dict[int, float]:
+        chosen = select(Prediction.scan_id, Prediction.probability).where(Prediction.model_version == version)
+        return {row.scan_id: row.probability for row in self.database.read(lambda c: c.execute(chosen).all())}
+
+
+@pytest.fixture
+def archive(tmp_path: Path, phantoms: Path, tiny_model: ModelFolder) -> Iterator[Archive]:
+    made = Archive(tmp_path, phantoms, tiny_model)
+    yield made
+    made.database.close()
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """Of the same size, and of another opinion."""
+    network = tiny_network()
+    kernel, bias = network.layers[-1].get_weights()
+    network.layers[-1].set_weights([-kernel, bias])
+    folder = tmp_path_factory.mktemp("models") / "other"
+    return write_model(folder, network, version="standin-2", threshold={"value": 0.45})
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return write_model(tmp_path_factory.mktemp("models") / "larger", tiny_network(80), 80, version="larger-1")
+
+
+def test_old_films_are_read_as_if_they_came_today(archive: Archive, other: ModelFolder) -> None:
+    before = archive.scans()
+    counts = archive.rescore(archive.know(other))
+    assert counts == Counts(FILMS, 0, FILMS, 0, 0, 0)
+    model = Classifier(other, 1, "cpu")
+    found = archive.predictions(other.version)
+    for scan in before:
+        pixels = film.decode((archive.inbox / scan.path).read_bytes(), SIDE)
+        assert found[scan.id] == pytest.approx(float(model.predict(pixels[None]).probability[0]), abs=1e-5)
+    assert archive.scans() == before  # which show what they showed
+    assert archive.predictions("standin-1") == {scan.id: scan.probability for scan in before}
+
+
+def test_again_and_made_current(archive: Archive, other: ModelFolder) -> None:
+    first = {scan.id: scan.probability for scan in archive.scans()}
+    archive.rescore(archive.know(other))
+    counts = archive.rescore(other, make_current=True)
+    assert counts == Counts(FILMS, FILMS, 0, 0, 0, FILMS)
+    assert archive.rescore(other, make_current=True) == Counts(FILMS, FILMS, 0, 0, 0, 0)
+    found = archive.predictions(other.version)
+    for scan in archive.scans():
+        assert (scan.model_version, scan.threshold, scan.probability) == ("standin-2", 0.45, found[scan.id])
+        assert scan.flagged == (scan.probability >= 0.45)
+    assert archive.predictions("standin-1") == first
+
+
+def test_of_films_that_are_gone_the_kept_ones_are_read(archive: Archive, other: ModelFolder) -> None:
+    sample, *_ = archive.scans()
+    pixels = film.decode((archive.inbox / sample.path).read_bytes(), SIDE)
+    kept.write(archive.settings.data_dir, sample.sha256, pixels)
+    for path in archive.inbox.iterdir():
+        path.write_bytes(b"something else stands here now")
+    flagged = {scan.id for scan in archive.scans() if scan.flagged}
+    held = {scan.id for scan in archive.scans() if kept.read(archive.settings.data_dir, scan.sha256) is not None}
+    assert held == flagged | {sample.id}
+    counts = archive.rescore(archive.know(other))
+    assert (counts.rescored, counts.left_out) == (len(held), FILMS - len(held))
+    assert set(archive.predictions(other.version)) == held
+
+
+def test_a_kept_film_of_another_size_is_no_film_of_this_models(archive: Archive, larger: ModelFolder) -> None:
+    for scan in archive.scans():
+        kept.write(archive.settings.data_dir, scan.sha256, film.decode((archive.inbox / scan.path).read_bytes(), SIDE))
+    gone = archive.scans()[0]
+    (archive.inbox / gone.path).unlink()
+    counts = archive.rescore(archive.know(larger))
+    assert (counts.rescored, counts.left_out) == (FILMS - 1, 1)
+    model = Classifier(larger, 1, "cpu")
+    found = archive.predictions(larger.version)
+    for scan in archive.scans()[1:]:
+        pixels = film.decode((archive.inbox / scan.path).read_bytes(), 80)
+        assert found[scan.id] == pytest.approx(float(model.predict(pixels[None]).probability[0]), abs=1e-5)
+
+
+def test_what_the_model_takes_for_no_chest_film_keeps_its_result(archive: Archive, tmp_path: Path) -> None:
+    network = gated_network()
+    strange = network.get_layer("strange")
+    strange.set_weights([strange.get_weights()[0] * 100])
+    folder = write_model(tmp_path / "suspicious", network, version="suspicious-1")
+    before = archive.scans()
+    counts = archive.rescore(archive.know(folder), make_current=True)
+    assert counts == Counts(FILMS, 0, 0, FILMS, 0, 0)
+    assert archive.scans() == before
+
+
+def test_a_rescoring_that_is_stopped_goes_on_where_it_stopped(archive: Archive, other: ModelFolder) -> None:
+    serving = open_serving(archive.know(other), archive.settings)
+    work = Rescoring(archive.database, archive.settings, {"inbox": archive.inbox}, serving, "ada")
+
+    def stop(done: int, of: int) -> None:
+        assert of == FILMS
+        if done >= 4:
+            raise ShuttingDown("Ctrl-C")
+
+    with pytest.raises(ShuttingDown):
+        work.run(False, stop)
+    work.close()
+    serving.close()
+    assert len(archive.predictions(other.version)) == 4
+    counts = archive.rescore(other)
+    assert counts == Counts(FILMS, 4, FILMS - 4, 0, 0, 0)
+
+
+def test_a_film_that_the_new_model_flags_is_kept_with_its_map(archive: Archive, gated_model: ModelFolder) -> None:
+    shutil.rmtree(archive.settings.data_dir / kept.FOLDER, ignore_errors=True)
+    archive.rescore(archive.know(gated_model), make_current=True)
+    flagged = {scan.sha256 for scan in archive.scans() if scan.flagged}
+    assert 0 < len(flagged) < FILMS
+    folder = archive.settings.data_dir / kept.FOLDER
+    assert {path.name for path in folder.iterdir()} == {
+        f"{sha}{end}" for sha in flagged for end in (".png", ".map.png")
+    }

@@ -1,0 +1,46 @@
+"""Where a training writes: one at a time, and a dead one's leftovers are gone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pneumowatch.errors import TrainingError
+from trainer.workplace import occupied
+
+DIES = """
+import os, sys
+from pathlib import Path
+from trainer.workplace import occupied
+with occupied(Path(sys.argv[1]), "first") as place:
+    place.scratch.mkdir()
+    (place.scratch / "half").write_text("a model")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_one_at_a_time_and_nothing_is_left(tmp_path: Path) -> None:
+    with occupied(tmp_path, "a") as place:
+        (place.scratch / "below").mkdir(parents=True)
+        with pytest.raises(TrainingError, match="Another training"), occupied(tmp_path, "b"):
+            pass
+        assert (place.scratch / "below").is_dir()
+    assert [path.name for path in (tmp_path / "training").iterdir()] == ["lock"]
+    with occupied(tmp_path, "b") as place:
+        assert place.left_by == "a"
+
+
+def test_after_a_kill_its_leftovers_are_removed_and_its_token_is_known(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", DIES, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    assert (tmp_path / "training" / "scratch" / "half").exists()
+    with occupied(tmp_path, "second") as place:
+        assert place.left_by == "first"
+        assert not place.scratch.exists()
+
+
+def test_a_data_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "training").touch()
+    with pytest.raises(TrainingError, match="cannot be written"), occupied(tmp_path, "a"):
+        pass

@@ -1,0 +1,183 @@
+"""The gate of comparison: whether a challenger may take over, as a pure function of what the models say.
+
+Two questions. On the frozen held-out patients of the base dataset: is it as good as the champion, and as the model that
+ships with the project? And on films that readers judged since the last promotion, of patients that no model learned
+from: is it better than the champion?
+
+*As good* means at most `MARGIN` worse in sensitivity, at each model's own threshold, and in AUC. Where the films can
+tell it, the lower end of the paired 95 % interval must be above -MARGIN. AUC they can tell. Sensitivity they mostly
+cannot: of 430 ill films half a point is two films, and if only six are flagged by one model and not by the other, which
+two equally good models easily come to, the interval reaches 1.1 points to either side. Asked for that proof, no
+challenger would ever pass that is not much better, whatever it had learned. So where the interval's lower arm is longer
+than the margin, the difference as measured must be within the margin: no more than two ill films of 430 lost on
+balance. What many nights could lose in this way, a film at a time, the same comparison with the shipped model holds, as
+that never moves. AUC and sensitivity guard each other: one cannot be bought with the threshold, nor the other without
+the ranking.
+
+*Better* means less surprised: a lower mean log loss, in at least `SURE` of the rounds of a bootstrap that draws
+patients. On the few dozen films of a site the AUC is often 1 for both. Nor may it be worse there, as measured, by more
+than the margin in sensitivity or AUC.
+
+A film that a model's own input gate turns away counts as one with probability 0: nobody is pointed to it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer import evaluate
+from trainer.evaluate import Figure, Floats
+
+MARGIN: Final = 0.005
+SURE: Final = 0.95
+ENOUGH: Final = 15  # newer films of held-out patients; on fewer, chance decides
+CERTAIN: Final = 0.01  # probabilities count as no nearer to 0 or 1: one film must not outweigh a hundred
+GUARDED: Final = ("sensitivity", "auc")
+
+
+@dataclass(frozen=True, eq=False)
+class Opinion:
+    """What a model says of some films: probabilities (n,), its threshold, and which films its gate turns away (n,)."""
+
+    said: Floats
+    threshold: float
+    turned_away: NDArray[np.bool_]
+
+    @property
+    def counted(self) -> Floats:
+        return np.where(self.turned_away, 0.0, self.said)
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """Films with their labels (n,) and patients (n,), and what the models say of them; shipped is None where that one
+    is the champion itself, or is not asked."""
+
+    labels: Floats
+    patients: NDArray[np.str_]
+    challenger: Opinion
+    champion: Opinion
+    shipped: Opinion | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether the challenger may take over, why, in sentences, and the figures, for JSON."""
+
+    promoted: bool
+    reasons: tuple[str, ...]
+    figures: dict[str, Any]
+
+
+def decide(frozen: Exam, newer: Exam) -> Finding:
+    """Whether the challenger takes over.
+
+    Args:
+        frozen: the base dataset's films of held-out patients.
+        newer: films judged since the last promotion, of held-out patients.
+    """
+    objections: list[str] = []
+    figures: dict[str, Any] = {"frozen": {"films": len(frozen.labels)}, "newer": {"films": len(newer.labels)}}
+    others = {"champion": frozen.champion} | ({"shipped": frozen.shipped} if frozen.shipped else {})
+    for name, other in others.items():
+        differences = _differences(frozen, other)
+        figures["frozen"][name] = {measure: _plain(figure) for measure, figure in differences.items()}
+        objections += _inferior(differences, name)
+    objections += _turned_away(frozen)
+    found, figures["newer"]["champion"] = _better(newer)
+    objections += found
+    if objections:
+        return Finding(False, tuple(objections), figures)
+    return Finding(True, ("It is as good on the frozen held-out patients, and better on the newer verdicts.",), figures)
+
+
+def contradicted(labels: Floats, said: Floats, patients: NDArray[np.str_]) -> bool:
+    """Whether the verdicts say, surely, the contrary of what the champion says: its AUC on them is below one half, and
+    so is its whole interval. Labels were exchanged, or films are shown inverted; nothing must be learned from that.
+
+    Such verdicts would pass the comparison: a network can tell the films of one site from all others, learn the
+    contrary for those alone, be as good as ever on the frozen patients, and better on the newer verdicts.
+    """
+    auc = evaluate.figures(labels, said, patients, 0.5)["auc"]
+    return bool(auc.high < 0.5)  # NaN, where one class alone was judged, is not
+
+
+def _differences(exam: Exam, other: Opinion) -> dict[str, Figure]:
+    said = exam.challenger.counted, other.counted
+    thresholds = exam.challenger.threshold, other.threshold
+    return evaluate.differences(exam.labels, said, exam.patients, thresholds)
+
+
+def not_inferior(difference: Figure) -> bool:
+    """Whether a measure is at most MARGIN worse, as far as the films can tell (see above)."""
+    if difference.value - difference.low > MARGIN:
+        return difference.value >= -MARGIN
+    return difference.low > -MARGIN
+
+
+def _inferior(differences: dict[str, Figure], name: str) -> Iterator[str]:
+    for measure in GUARDED:
+        of = differences[measure]
+        if np.isnan(of.value):
+            yield f"The frozen held-out patients cannot tell its {measure}: they lack films of one class."
+        elif not not_inferior(of):
+            yield (
+                f"On the frozen held-out patients its {measure} is {_points(of.value)} the {name} model's, between "
+                f"{_points(of.low)} and {_points(of.high)}; at most {100 * MARGIN:.1f} points below are allowed."
+            )
+
+
+def _turned_away(exam: Exam) -> Iterator[str]:
+    own, other = exam.challenger.turned_away.mean(), exam.champion.turned_away.mean()
+    if own > other + MARGIN:
+        yield f"Its gate turns away {own:.1%} of the frozen held-out films, the champion's {other:.1%}."
+
+
+def _better(exam: Exam) -> tuple[list[str], dict[str, Any]]:
+    if len(exam.labels) < ENOUGH:
+        return [too_few(len(exam.labels))], {}
+    log_loss, sure = _surprise(exam)
+    differences = _differences(exam, exam.champion)
+    figures: dict[str, Any] = {"log_loss": log_loss, "rounds_better": sure}
+    figures |= {measure: _plain(figure) for measure, figure in differences.items()}
+    objections = []
+    if not (log_loss < 0 and sure >= SURE):
+        objections.append(
+            f"On the newer verdicts of held-out patients it is not surely better than the champion: its log loss is "
+            f"{abs(log_loss):.4f} {'below' if log_loss < 0 else 'above'} that one's, and below it in {sure:.1%} of the "
+            f"rounds; {SURE:.0%} are asked for."
+        )
+    objections += [
+        f"On the newer verdicts of held-out patients its {measure} is {_points(differences[measure].value)} the "
+        f"champion's; at most {100 * MARGIN:.1f} points below are allowed."
+        for measure in GUARDED
+        if differences[measure].value < -MARGIN  # NaN, where one class alone was judged, is not
+    ]
+    return objections, figures
+
+
+def too_few(films: int) -> str:
+    return f"Only {films} newer verdicts are of held-out patients; at least {ENOUGH} can tell what is better."
+
+
+def _surprise(exam: Exam) -> tuple[float, float]:
+    """How far the challenger's mean log loss is above the champion's, and in which share of rounds it is below."""
+    gap = _log_loss(exam.labels, exam.challenger.counted) - _log_loss(exam.labels, exam.champion.counted)
+    weights = evaluate.resampled(exam.patients, evaluate.ROUNDS)
+    return float(gap.mean()), float((weights @ gap < 0).mean())
+
+
+def _log_loss(labels: Floats, said: Floats) -> Floats:
+    right = np.where(labels == 1, said, 1 - said)
+    return -np.log(np.clip(right, CERTAIN, 1 - CERTAIN))
+
+
+def _points(value: float) -> str:
+    return f"{100 * abs(value):.2f} points {'below' if value < 0 else 'above'}"
+
+
+def _plain(figure: Figure) -> dict[str, float | None]:
+    return {key: None if np.isnan(value) else round(value, 6) for key, value in vars(figure).items()}

@@ -1,0 +1,353 @@
+"""A night at school: verdicts and the base dataset make a challenger, which takes over if it passes the comparison.
+
+From beginning to end: labels, enough new ones?, a base dataset?, the champion goes on learning, the comparison, and the
+decision, which is one transaction with the promotion. Until that transaction nothing that anyone looks at has changed,
+so an attempt may be killed at any point.
+"""
+
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from sqlalchemy import Connection
+
+from db import cache, deployment, registry, training
+from db.session import Database
+from db.training import LEASES, Conclusion, Decision, State, Watchman
+from pneumowatch import patients
+from pneumowatch.errors import ModelError, PneumowatchError, ShuttingDown, TrainingError
+from pneumowatch.logs import get
+from pneumowatch.model import ModelFolder, shipped
+from pneumowatch.queue import part_name
+from pneumowatch.settings import Settings
+from trainer import card, comparison, dataset, knobs, networks, timetable, train, verdicts
+from trainer.comparison import Exam, Opinion
+from trainer.dataset import Dataset, Examples
+from trainer.knobs import Knobs
+from trainer.pupil import PREDICT_BATCH
+from trainer.verdicts import Lessons
+from trainer.workplace import occupied
+
+log = get("training")
+
+SHARE: Final = 0.25  # of all lessons that are films of verdicts, where there are enough of them
+AT_MOST: Final = 8  # times that one of those is seen as often as one of the base
+LOOK_SECONDS: Final = 0.5  # how often a training that may be dead is looked at
+
+Watch = Callable[[str, int, int, str], None]  # stage, how much of it is done, of how much, a sentence
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How an attempt is to be run. None: as the network's preset has it."""
+
+    force: bool = False  # even where too few labels are new
+    when_due: bool = False  # only if the timetable says so
+    epochs: int | None = None
+    steps: int | None = None
+
+
+def attempt(
+    settings: Settings,
+    database: Database,
+    stop: threading.Event,
+    wanted: Wanted = Wanted(),
+    watch: Watch = lambda stage, done, of, note: None,
+) -> dict[str, Any] | None:
+    """One attempt at a better model. Returns its row (`db.training.listed`), or None where none is due.
+
+    Raises:
+        TrainingError: another one is running, or it could not come to a decision; its row then says so too.
+        ShuttingDown: `stop` was set; its row is `killed`.
+    """
+    token = secrets.token_hex(16)
+    with occupied(settings.data_dir, token) as place:
+        gone = "Its process ended in the middle."
+        database.write(lambda connection: training.fail(connection, place.left_by, gone, State.KILLED))
+        number = _begin(settings, database, stop, token, wanted, watch)
+        if number is None:
+            return None
+        night = _Night(settings, database, stop, token, wanted, place.scratch, watch)
+        _concluded(night)
+        row = dict(database.read(lambda connection: training.one(connection, number)))
+        log.info("training ended", **{key: row[key] for key in ("id", "state", "decision", "challenger", "reasons")})
+        return row
+
+
+def _begin(
+    settings: Settings, database: Database, stop: threading.Event, token: str, wanted: Wanted, watch: Watch
+) -> int | None:
+    """The attempt's number. A row of another one that is not seen to move for a lease is a dead one's."""
+    watchman = Watchman(database, LEASES * settings.lease_seconds)
+    by, first = part_name("retrain"), None
+
+    def due(connection: Connection) -> bool:
+        now = datetime.now().astimezone()
+        return not wanted.when_due or timetable.is_due(connection, settings.retrain_at, now)
+
+    while True:
+        number = database.write(lambda connection: training.begin(connection, token, by, due))
+        if number is not None:
+            return number
+        other = watchman.look()
+        if other is None:
+            if not database.read(due):
+                return None
+            continue
+        stands = (other["token"], other["renewed_at"])
+        if first not in (None, stands):
+            raise TrainingError("Another training is running; `pneumowatch retrain --status` shows it.")
+        first = stands
+        watch("waiting", 0, 0, "another training has not been heard of for a while")
+        if stop.wait(LOOK_SECONDS):
+            raise ShuttingDown("Shutdown was asked for while another training was looked at.")
+
+
+def _concluded(night: "_Night") -> None:
+    """Run it, and see that its row says how it ended."""
+
+    def failed(reason: str, state: State = State.FAILED) -> None:
+        night.database.write(lambda connection: training.fail(connection, night.token, reason, state))
+
+    try:
+        night.run()
+    except ShuttingDown:
+        failed("It was told to stop.", State.KILLED)
+        raise
+    except PneumowatchError as error:
+        failed(str(error))
+        raise
+    except Exception as error:
+        # whatever TensorFlow or the disk came up with: the row must not look as if it still ran
+        failed(f"It ended in an error that should not be ({type(error).__name__}); the log says where.")
+        raise
+
+
+class _Night:
+    """What one attempt holds in its hands."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        stop: threading.Event,
+        token: str,
+        wanted: Wanted,
+        scratch: Path,
+        watch: Watch,
+    ) -> None:
+        self.database = database
+        self.token = token
+        self._settings = settings
+        self._stop = stop
+        self._wanted = wanted
+        self._scratch = scratch
+        self._watch = watch
+        self._renewed = -np.inf
+        self._stage = ""
+
+    def run(self) -> None:
+        """To a decision, which stands in its row."""
+        self._progress("reading")
+        pattern = re.compile(self._settings.patient_pattern) if self._settings.patient_pattern else dataset.KERMANY
+        said = self.database.read(verdicts.said)
+        judgements, _ = verdicts.judge(said, pattern)
+        used = self.database.read(lambda connection: training.seen_until(connection, *training.TRAINED))
+        new = verdicts.new_since(judgements, used)
+        if new < self._settings.min_new_labels and not self._wanted.force:
+            few = f"{new} judged films are new; {self._settings.min_new_labels} are asked for."
+            return self._finish(Conclusion(Decision.NOTHING_TO_DO, (few,), new_labels=new))
+        if self._settings.training_dir is None:
+            without = "There is no base dataset (PNEUMOWATCH_TRAINING_DIR) to hold a challenger against."
+            return self._finish(Conclusion(Decision.NO_BASE, (without,), new_labels=new))
+        cache.enroll(self.database, self._settings.models, part_name("retrain"))
+        champion = cache.fetch(self.database, self._settings.models)
+        lessons = verdicts.read(self._settings.data_dir, said, champion.side, pattern)
+        about = Conclusion(
+            Decision.REFUSED, (), {"labels": _counts(lessons)}, champion.version, None, new, lessons.last_review_id
+        )
+        return self._learn(champion, lessons, pattern, about)
+
+    def _learn(self, champion: ModelFolder, lessons: Lessons, pattern: re.Pattern[str], about: Conclusion) -> None:
+        base = self._base(champion.side, pattern)
+        together = base + lessons.films
+        promoted = self.database.read(lambda c: training.seen_until(c, Decision.PROMOTED))
+        newer = lessons.since(promoted)
+        self._progress("looking")
+        judged = newer.films and _of(newer.films, champion.side)
+        if judged and comparison.contradicted(judged.labels, ask(champion, judged).said, judged.patients):
+            contrary = (
+                "The newer verdicts say the contrary of what the champion says: labels were exchanged, or films are "
+                "shown inverted. Nothing was learned from them."
+            )
+            return self._finish(replace(about, reasons=(contrary,)))
+        held_out = _joined(*(together.examples(split, newer) for split in ("test", "validation")))
+        if len(held_out) < comparison.ENOUGH and not self._wanted.force:  # it could not pass, whatever it learned
+            few = comparison.too_few(len(held_out))
+            return self._finish(replace(about, decision=Decision.NOTHING_TO_DO, reasons=(few,)))
+        frozen = {split: base.examples(split) for split in ("validation", "test")}
+        challenger = self._school(champion, together, base, lessons, {**frozen, "verdicts": held_out})
+        self._progress("comparing")
+        ships = shipped()
+        finding = comparison.decide(
+            self._exam(frozen["test"], challenger, champion, ships, pattern),
+            _exam(held_out, challenger, champion),
+        )
+        about = replace(about, reasons=finding.reasons, challenger=challenger.version)
+        about = replace(about, figures={**about.figures, **finding.figures})
+        if not finding.promoted:
+            return self._finish(about)
+        return self._promote(challenger, replace(about, decision=Decision.PROMOTED))
+
+    def _school(
+        self,
+        champion: ModelFolder,
+        together: Dataset,
+        base: Dataset,
+        lessons: Lessons,
+        judged: dict[str, Examples],
+    ) -> ModelFolder:
+        """The challenger, written where nobody else looks."""
+        start = networks.restore(champion)
+        plan = self._plan(champion)
+        learn, taught = together.examples("train", base), together.examples("train", lessons.films)
+        times = verdicts.repeated(len(taught), len(learn), SHARE, AT_MOST)
+        ended: list[train.Standing] = []
+
+        def watch(at: train.Standing) -> None:
+            if at.ended:
+                ended.append(at)
+            done = max(at.epoch - 1, 0) * plan.steps + at.step
+            self._progress("training", done, plan.epochs * plan.steps, f"loss {at.loss:.3f}")
+
+        self._progress("training", 0, plan.epochs * plan.steps)
+        model = train.fit(_joined(learn, *[taught] * times), judged["validation"], plan, watch, start)
+        self._progress("concluding")
+        about = card.about(champion.card) | {"data": _sources(champion, together, lessons)}
+        return train.conclude(
+            model, plan, together, about, self._scratch, {key: of for key, of in judged.items() if len(of)}, ended
+        )
+
+    def _plan(self, champion: ModelFolder) -> Knobs:
+        network = str(champion.card.get("network"))
+        networks.find(network)  # for its complaint
+        plan = knobs.fine_tuning(network)
+        aim = champion.card["threshold"].get("target_sensitivity", plan.target_sensitivity)
+        return replace(
+            plan,
+            epochs=self._wanted.epochs or plan.epochs,
+            steps=self._wanted.steps or plan.steps,
+            target_sensitivity=float(aim),
+        )
+
+    def _exam(
+        self,
+        frozen: Examples,
+        challenger: ModelFolder,
+        champion: ModelFolder,
+        ships: ModelFolder,
+        pattern: re.Pattern[str],
+    ) -> Exam:
+        """With the shipped model's opinion where it is another one, of the same films in the size that it takes."""
+        exam = _exam(frozen, challenger, champion)
+        if ships.version == champion.version:
+            return exam
+        own = frozen if ships.side == champion.side else self._base(ships.side, pattern, "comparing").examples("test")
+        return replace(exam, shipped=ask(ships, own))
+
+    def _base(self, side: int, pattern: re.Pattern[str], stage: str = "reading") -> Dataset:
+        folder = self._settings.training_dir
+        assert folder is not None
+        key_file = self._settings.patient_key_path
+        deployment.check_patient_key(self.database, self._settings)
+        key = patients.read(key_file) if key_file.exists() else dataset.NO_SECRET
+        return dataset.read(folder, side, pattern, key, watch=lambda done, of: self._progress(stage, done, of))
+
+    def _promote(self, challenger: ModelFolder, conclusion: Conclusion) -> None:
+        """The decision and what it brings about, or neither."""
+        self._progress("promoting")
+        archive, by = cache.pack(challenger), part_name("retrain")
+
+        def promote(connection: Connection) -> bool:
+            if registry.champion(connection) != conclusion.champion:
+                moved = "Another model was promoted while this one learned; it was not held against that one."
+                return training.finish(
+                    connection, self.token, replace(conclusion, decision=Decision.REFUSED, reasons=(moved,))
+                )
+            if not training.finish(connection, self.token, conclusion):
+                return False
+            registry.register(connection, challenger, archive, by)
+            registry.promote(connection, challenger.version, by, " ".join(conclusion.reasons))
+            return True
+
+        self._must(self.database.write(promote))
+        try:
+            cache.fetch(self.database, self._settings.models)
+        except ModelError as error:  # it serves all the same: each worker fetches it for itself
+            log.warning("this machine's model store cannot take the new champion", error=str(error))
+
+    def _finish(self, conclusion: Conclusion) -> None:
+        self._must(self.database.write(lambda connection: training.finish(connection, self.token, conclusion)))
+
+    def _progress(self, stage: str, done: int = 0, of: int = 0, note: str = "") -> None:
+        """Told to whoever watches, and to the row: at each stage, and within it a few times a lease."""
+        if self._stop.is_set():
+            raise ShuttingDown("Shutdown was asked for in the middle of a training.")
+        self._watch(stage, done, of, note)
+        moment = time.monotonic()
+        if stage != self._stage or moment - self._renewed > self._settings.lease_seconds:
+            self._must(self.database.write(lambda connection: training.renew(connection, self.token, stage)))
+            self._stage, self._renewed = stage, moment
+
+    def _must(self, still_ours: bool) -> None:
+        if not still_ours:
+            raise TrainingError("This training was taken for dead, and its place given away; it decides nothing.")
+
+
+def ask(folder: ModelFolder, examples: Examples) -> Opinion:
+    """What a served model says, as whoever loads its folder hears it."""
+    if not len(examples):
+        return Opinion(np.zeros(0), folder.threshold, np.zeros(0, np.bool_))
+    said = networks.load(folder).predict(examples.pixels, batch_size=PREDICT_BATCH, verbose=0)
+    outputs = said if isinstance(said, dict) else {"probability": said}
+    probability = outputs["probability"][:, 0].astype(np.float64)
+    strangeness = outputs.get("strangeness", np.zeros((len(examples), 1)))[:, 0]
+    return Opinion(probability, folder.threshold, strangeness > 1)
+
+
+def _exam(examples: Examples, challenger: ModelFolder, champion: ModelFolder) -> Exam:
+    return Exam(examples.labels, examples.patients, ask(challenger, examples), ask(champion, examples))
+
+
+def _joined(*parts: Examples) -> Examples:
+    pixels, labels, names = (
+        np.concatenate([getattr(part, field) for part in parts]) for field in ("pixels", "labels", "patients")
+    )
+    return Examples(pixels, labels, names)
+
+
+def _of(films: tuple[dataset.LabelledFilm, ...], side: int) -> Examples:
+    pixels = np.array([film.pixels for film in films], np.uint8).reshape(-1, side, side, 1)
+    labels = np.array([film.label for film in films], np.float32)
+    return Examples(pixels, labels, np.array([film.patient for film in films], np.str_))
+
+
+def _counts(lessons: Lessons) -> dict[str, Any]:
+    labels = [film.label for film in lessons.films.films]
+    return {
+        **{name: labels.count(label) for label, name in enumerate(dataset.CLASSES)},
+        "left_out": lessons.left_out,
+    }
+
+
+def _sources(champion: ModelFolder, together: Dataset, lessons: Lessons) -> dict[str, Any]:
+    """For the card, beside what the champion's says of its own data."""
+    told = card.about(champion.card)["data"]
+    return {**told, "verdicts": len(lessons.films.films), "began_from": champion.version}
