@@ -13,7 +13,7 @@ from pneumowatch import model
 from pneumowatch.cli import school
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
-from trainer import card, dataset, networks, store
+from trainer import card, dataset, gate, networks, store
 from trainer.knobs import Knobs
 from trainer.lessons import shuffled_batches
 from trainer.train import Standing, Trained, conclude, fit, train
@@ -199,6 +199,21 @@ def test_a_model_is_restored_to_the_network_it_was_made_of(which: str, request: 
     films = store.reference_films(folder.side)
     with np.load(folder.path / model.REFERENCE, allow_pickle=False) as reference:
         np.testing.assert_allclose(network.predict(films, verbose=0)[:, 0], reference["probabilities"], atol=1e-5)
+
+
+def test_a_model_with_a_gate_is_restored_without_it(compact: ModelFolder, labelled: Path, tmp_path: Path) -> None:
+    films = dataset.read(labelled, 160)
+    network = networks.restore(compact)
+    learn, validation = films.examples("train").pixels, films.examples("validation").pixels
+    fitted = gate.fit(network, learn, validation, effort=gate.Effort(films=40, strangers=60, phantoms=2, epochs=1))
+    assert fitted is not None
+    rest = {key: value for key, value in compact.card.items() if key not in ("version", "sha256", "history")}
+    gated = store.write(tmp_path, gate.served(network, fitted), rest | {"history": []})
+    assert set(networks.load(gated).output) == {"probability", "map", "strangeness"}
+    again = networks.restore(gated)
+    assert again.count_params() == network.count_params()
+    drawn = store.reference_films(160)
+    np.testing.assert_allclose(again.predict(drawn, verbose=0), network.predict(drawn, verbose=0), atol=1e-6)
 
 
 def test_a_model_of_another_network_is_not_restored(trained: Trained) -> None:
