@@ -10,11 +10,9 @@ from pneumowatch.model import WEIGHTS, ModelFolder
 from pneumowatch.phantom import phantom
 from trainer import gate, networks, strangers
 from trainer.gate import Effort, Gate
-from trainer.knobs import PRESETS
-from trainer.networks import Network
 
 SIDE = 64
-EFFORT = Effort(films=600, strangers=900, phantoms=8, epochs=12)
+EFFORT = Effort(films=256, strangers=500, phantoms=4, epochs=10)
 
 
 def films(first: int, count: int) -> np.ndarray:
@@ -35,7 +33,7 @@ def network() -> Any:
 
 @pytest.fixture(scope="module")
 def fitted(network: Any) -> Gate:
-    found = gate.fit(network, films(1, 60), films(100, 30), effort=EFFORT)
+    found = gate.fit(network, films(1, 40), films(100, 20), effort=EFFORT)
     assert found is not None
     return found
 
@@ -121,13 +119,13 @@ def test_a_network_without_convolutions_has_none() -> None:
     assert gate.served(network) is network
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "dense"])
-def test_every_network_with_convolutions_can_be_looked_through(name: str) -> None:
-    keras, network = networks.load_keras(), networks.build(name)
-    model: Network = networks.find(name)
-    assert len(gate._taps(keras, network)) == len(gate.CELLS)
-    features = gate._features(keras, network)
-    assert features.shape[1] > gate.FILM_CELLS**2
-    assert keras.Model(network.inputs, features).predict(
-        np.zeros((1, model.side, model.side, 1), np.uint8), verbose=0
-    ).shape == (1, features.shape[1])
+@pytest.mark.parametrize("folds", [False, True])
+def test_the_compact_network_is_looked_through_folded_or_not(folds: bool) -> None:
+    network = networks.build("compact", folds=folds)
+    assert [tap.shape[1:] for tap in gate._taps(networks.load_keras(), network)] == [(20, 20, 64), (10, 10, 128)]
+
+
+def test_the_notebooks_network_is_looked_through() -> None:
+    network = networks.build("cnn_dropout")
+    assert [tap.shape[1:] for tap in gate._taps(networks.load_keras(), network)] == [(34, 34, 128), (15, 15, 128)]
+    assert gate._features(networks.load_keras(), network).shape == (None, 16 * 16 + (4 * 4 + 3 * 3) * 128)
