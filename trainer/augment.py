@@ -4,11 +4,13 @@ Everything is drawn from one generator, so that a run can be repeated. Only the 
 whatever backend; the rest is NumPy.
 """
 
+import io
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pneumowatch.film import Pixels
 from trainer.networks import load_keras
@@ -32,9 +34,10 @@ class Augmentation:
     contrast: float = 0.35  # of its logarithm
     brightness: float = 0.15  # of white
     softness: float = 0.8  # half of the films: blurred, or sharpened, up to this share
-    noise: float = 0.04  # standard deviation, of white
+    noise: float = 0.05  # standard deviation, of white, half of the films
     borders: float = 0.15  # of the side, black, one quarter of the films
     patches: float = 0.3  # of the side, of one gray, half of the films
+    compression: float = 0.8  # what JPEG's quality loses of 100, one third of the films
 
 
 def augment(films: Pixels, how: Augmentation, rng: np.random.Generator) -> Pixels:
@@ -42,9 +45,10 @@ def augment(films: Pixels, how: Augmentation, rng: np.random.Generator) -> Pixel
     x = _moved(films.astype(np.float32) / WHITE, how, rng)
     x = _softened(x, how, rng)
     x = _exposed(x, how, rng)
-    x += rng.standard_normal(x.shape, np.float32) * _draw(rng, len(x), 0, how.noise)
+    _sprinkle(x, how, rng)
     _cover(x, how, rng)
-    return np.round(np.clip(x, 0, 1) * WHITE).astype(np.uint8)
+    x *= WHITE
+    return _compressed(np.round(np.clip(x, 0, WHITE, out=x), out=x).astype(np.uint8), how, rng)
 
 
 def _draw(rng: np.random.Generator, count: int, low: float, high: float) -> Floats:
@@ -85,20 +89,21 @@ def _maps(count: int, side: int, how: Augmentation, rng: np.random.Generator) ->
 
 
 def _softened(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
-    """Towards a film's blurred self, or away from it."""
-    amount = _draw(rng, len(x), -how.softness, how.softness) * (_draw(rng, len(x), 0, 1) < 0.5)
-    return x + amount * (_blurred(_blurred(x)) - x)
+    """Half of the films, towards a film's blurred self, or away from it."""
+    chosen = np.flatnonzero(rng.random(len(x)) < 0.5)
+    amount = _draw(rng, len(chosen), -how.softness, how.softness)
+    some = x[chosen]
+    x[chosen] = some + amount * (_blurred(_blurred(some)) - some)
+    return x
 
 
 def _blurred(x: Floats) -> Floats:
-    """By the binomial 1 2 1 along both axes."""
-    for axis in (1, 2):
-        pad = [(0, 0)] * 4
-        pad[axis] = (1, 1)
-        wide = np.pad(x, pad, mode="edge")
-        before, after = (np.take(wide, range(start, start + x.shape[axis]), axis) for start in (0, 2))
-        x = ((before + after) / 4 + x / 2).astype(np.float32)
-    return x
+    """By the binomial 1 2 1 along both axes; the outermost row and column stay."""
+    down = x.copy()
+    down[:, 1:-1] = (x[:, :-2] + x[:, 2:]) / 4 + x[:, 1:-1] / 2
+    across = down.copy()
+    across[:, :, 1:-1] = (down[:, :, :-2] + down[:, :, 2:]) / 4 + down[:, :, 1:-1] / 2
+    return across
 
 
 def _exposed(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
@@ -107,6 +112,13 @@ def _exposed(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
     contrast = np.exp(_draw(rng, len(x), -how.contrast, how.contrast))
     changed: Floats = (bent - mean) * contrast + mean + _draw(rng, len(x), -how.brightness, how.brightness)
     return changed
+
+
+def _sprinkle(x: Floats, how: Augmentation, rng: np.random.Generator) -> None:
+    """Noise, in place."""
+    for film in x:
+        if rng.random() < 0.5:
+            film += rng.standard_normal(film.shape, np.float32) * np.float32(rng.uniform(0, how.noise))
 
 
 def _cover(x: Floats, how: Augmentation, rng: np.random.Generator) -> None:
@@ -120,6 +132,16 @@ def _cover(x: Floats, how: Augmentation, rng: np.random.Generator) -> None:
             height, width = (rng.uniform(0, how.patches, 2) * side).astype(int)
             row, column = rng.integers(0, side, 2)
             film[row : row + height, column : column + width] = rng.random()
+
+
+def _compressed(films: Pixels, how: Augmentation, rng: np.random.Generator) -> Pixels:
+    """As JPEG, in place: what reaches a department has been compressed at another size, once or twice."""
+    for film in films:
+        if how.compression and rng.random() < 1 / 3:
+            file, quality = io.BytesIO(), round(100 * (1 - rng.uniform(0, how.compression)))
+            Image.fromarray(film[..., 0]).save(file, "JPEG", quality=quality)
+            film[..., 0] = np.asarray(Image.open(file))
+    return films
 
 
 def mixed(films: Pixels, labels: Any, share: float, rng: np.random.Generator) -> tuple[Pixels, Any]:

@@ -72,9 +72,10 @@ def describe(
     history: Sequence[dict[str, float]] = (),
 ) -> dict[str, Any]:
     """The card without `version` and `sha256`, which the store adds when it has written the model."""
+    network = networks.find(knobs.network)
     return {
         "network": knobs.network,
-        "parameters": networks.find(knobs.network).parameters,  # without a gate's
+        "parameters": network.folded or network.parameters,  # without a gate's
         "input": {"side": data.side, "channels": 1, "dtype": "uint8", "reduction": REDUCTION},
         "outputs": _outputs(served),
         "threshold": _threshold(threshold, knobs.target_sensitivity),
@@ -101,14 +102,6 @@ def describe(
     }
 
 
-def about(card: dict[str, Any]) -> dict[str, Any]:
-    """What a card was told about its data, as `describe` takes it: for a model that goes on from this one's."""
-    own = ("fingerprint", "counts", "duplicates", "left_out")
-    told = {key: value for key, value in card.get("data", UNSTATED["data"]).items() if key not in own}
-    limits = [limit for limit in card.get("limits", UNSTATED["limits"]) if limit != LIMIT_OF_ALL]
-    return {"data": told, "limits": limits, "ages_years": card.get("ages_years")}
-
-
 def _outputs(served: Any) -> dict[str, Any]:
     """What the served network gives beside the probability: the places of its map, and whether it has a gate; both are
     absent from one that gives the probability alone."""
@@ -124,6 +117,14 @@ def _kept_epoch(history: Sequence[dict[str, float]], patience: int) -> int | Non
     if not patience:
         return int(history[-1]["epoch"])
     return int(min(history, key=lambda at: at["validation_loss"])["epoch"])
+
+
+def about(card: dict[str, Any]) -> dict[str, Any]:
+    """What a card was told about its data, as `describe` takes it: for a model that goes on from this one's."""
+    own = ("fingerprint", "counts", "duplicates", "left_out")
+    told = {key: value for key, value in card.get("data", UNSTATED["data"]).items() if key not in own}
+    limits = [limit for limit in card.get("limits", UNSTATED["limits"]) if limit != LIMIT_OF_ALL]
+    return {"data": told, "limits": limits, "ages_years": card.get("ages_years")}
 
 
 def _threshold(value: float, target: float) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Every knob of a training run. A card records all of them, so a run can be repeated from its card."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,35 +23,52 @@ class Knobs:
     augmented: bool = False  # as trainer.augment says
     mixup: float = 0.0  # how far films are blended with others
     smoothing: float = 0.0  # of the labels, towards not knowing
-    calibrated: bool = False  # by one temperature, on the validation patients
+    calibrated: bool = False  # by a temperature and a shift, on the validation patients
+    gated: bool = False  # with an input gate, fitted to the training patients' films, as trainer.gate says
     precision: str = "float32"  # of the arithmetic, as trainer.networks.PRECISIONS; what is kept is float32 always
+    teachers: tuple[str, ...] = ()  # versions of the models whose word replaces the labels, as trainer.distil says
+    views: int = 0  # of each film, made once and labelled by the teachers
     seed: int = 1  # of weights, films and chance; other machines and thread counts still differ in last digits
     target_sensitivity: float = 0.97  # share of the validation patients' ill films that the threshold has to flag
 
 
 NOTEBOOK: Final = Knobs()
+OURS: Final = Knobs(
+    network="compact",
+    optimizer="adamw",
+    learning_rate=2e-3,
+    schedule="cosine",
+    weight_decay=1e-3,
+    averaged=0.998,
+    batch=32,
+    steps=122,
+    epochs=80,
+    augmented=True,
+    mixup=0.2,
+    smoothing=0.04,
+    calibrated=True,
+    gated=True,
+    precision="auto",
+    target_sensitivity=0.99,
+)
+# Few epochs and small steps: what these learned of photographs is what holds at another hospital, and is soon forgotten
+FROM_IMAGENET: Final = replace(
+    OURS, network="lite0", gated=False, learning_rate=8e-4, weight_decay=1e-2, averaged=0.99, epochs=8, mixup=0.0
+)
 PRESETS: Final = {
-    "compact": Knobs(
-        network="compact",
-        optimizer="adamw",
-        learning_rate=2e-3,
-        schedule="cosine",
-        weight_decay=1e-3,
-        averaged=0.998,
-        batch=32,
-        steps=115,
-        epochs=80,
-        augmented=True,
-        mixup=0.2,
-        smoothing=0.04,
-        calibrated=True,
-        precision="auto",
-        target_sensitivity=0.98,
-    ),
+    "compact": OURS,
     "dense": Knobs(network="dense", optimizer="sgd", learning_rate=1e-2),
     "cnn": Knobs(network="cnn"),
     "cnn_dropout": NOTEBOOK,
+    "wide": replace(OURS, network="wide", gated=False, weight_decay=1e-2, averaged=0.995, epochs=24),
+    "lite0": FROM_IMAGENET,
+    "lite1": replace(FROM_IMAGENET, network="lite1"),
 }
+
+
+def taught(knobs: Knobs, teachers: Sequence[str]) -> Knobs:
+    """The same network, taught by these: their views are changed and softened already."""
+    return replace(knobs, teachers=tuple(teachers), views=12, epochs=48, augmented=False, mixup=0.0, smoothing=0.0)
 
 
 def fine_tuning(network: str) -> Knobs:

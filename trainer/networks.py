@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
+import numpy as np
+
 from pneumowatch.errors import ModelError, TrainingError
 from pneumowatch.logs import hush
 from pneumowatch.model import ModelFolder
+from trainer import lite
 
+FOLDED: Final = "_folded"  # behind the name of a network without normalisations
 LAST: Final = "evidence"  # the last layer with weights: its output is the logit, or the logits that are averaged
 # Half the bits in the arithmetic of training, float32 in the weights. Of the two halves bfloat16, which has float32's
 # range, so that no loss must be scaled: GPUs since 2020 compute with it, and CPUs that know avx512_bf16 or amx_bf16.
@@ -25,7 +29,9 @@ PRECISIONS: Final = ("auto", "float32", "mixed_bfloat16")
 class Network:
     side: int  # pixels of the square film that it takes
     parameters: int  # as published or first built; a layer changed by mistake shows here
-    layers: Callable[[ModuleType, Any], Any]  # Keras and uint8 films (n, side, side, 1) to probabilities (n, 1)
+    layers: Callable[..., Any]  # Keras and uint8 films (n, side, side, 1) to probabilities (n, 1)
+    folded: int = 0  # parameters once its normalisations are part of its convolutions (`folded`); 0: it has none
+    imagenet: int | None = None  # which EfficientNet-Lite's weights it begins with
 
 
 def load_keras() -> ModuleType:
@@ -44,19 +50,55 @@ def find(name: str) -> Network:
     return NETWORKS[name]
 
 
-def build(name: str, precision: str = "float32") -> Any:
+def build(name: str, precision: str = "float32", folds: bool = False) -> Any:
     """An uncompiled, untrained `keras.Model`: uint8 films (n, side, side, 1) to probabilities of pneumonia (n, 1).
 
     Args:
         precision: of the arithmetic between the film's exposure and its logits; only a float32 one is saved.
+        folds: without batch normalisations, as `folded` makes it.
     """
     network, keras = find(name), load_keras()
     films = keras.Input((network.side, network.side, 1), dtype="uint8", name="films")
     with _computing(keras, precision):
-        model = keras.Model(films, network.layers(keras, films), name=name)
-    if model.count_params() != network.parameters:
-        raise TrainingError(f"{name} has {model.count_params():,} parameters instead of {network.parameters:,}.")
+        said = network.layers(keras, films, folds=True) if folds else network.layers(keras, films)
+        model = keras.Model(films, said, name=f"{name}{FOLDED}" if folds else name)
+    expected = network.folded if folds else network.parameters
+    if model.count_params() != expected:
+        raise TrainingError(f"{model.name} has {model.count_params():,} parameters instead of {expected:,}.")
     return model
+
+
+def begin(name: str) -> Any:
+    """The network that a training begins with where it does not begin with random weights, else None.
+
+    Raises TrainingError where the weights of ImageNet are not installed.
+    """
+    which = find(name).imagenet
+    if which is None:
+        return None
+    model = build(name)
+    lite.begin_with_imagenet(model, which)
+    return model
+
+
+def folded(network: Any) -> Any:
+    """The same network with each batch normalisation made part of the convolution before it: what it says is the same
+    to the last digits, for a seventh less time. A network that has none, or whose are not to be folded, is given back.
+    """
+    if network.name not in NETWORKS or not find(network.name).folded:
+        return network
+    bare = build(network.name, folds=True)
+    layers = [layer for layer in network.layers if layer.weights]
+    for target in (layer for layer in bare.layers if layer.weights):
+        source = layers.pop(0)
+        if source.name == LAST:
+            target.set_weights(source.get_weights())
+            continue
+        (kernel,), normal = source.get_weights(), layers.pop(0)
+        gamma, beta, mean, variance = normal.get_weights()
+        scale = gamma / np.sqrt(variance + normal.epsilon)
+        target.set_weights([kernel * scale, beta - mean * scale])
+    return bare
 
 
 def choose_precision(asked: str) -> str:
@@ -101,7 +143,7 @@ def load(folder: ModelFolder) -> Any:
 
 def restore(folder: ModelFolder) -> Any:
     """The network that a served model was made of, as `build` builds it and with its weights: where a next training
-    starts.
+    starts. One that was folded stays so: for the small steps of such a training, its normalisations are settled.
 
     Raises:
         ModelError: the folder is damaged.
@@ -109,7 +151,7 @@ def restore(folder: ModelFolder) -> Any:
     """
     model, keras = load(folder), load_keras()
     name = str(folder.card.get("network"))
-    network = build(name)
+    network = build(name, folds=bool(find(name).folded))
     # by way of the probability alone, so that the weights of a gate beside it are not among them
     said = model.output["probability"] if isinstance(model.output, dict) else model.output
     weights = keras.Model(model.inputs, said).get_weights()
@@ -157,7 +199,7 @@ def _colour(keras: ModuleType, films: Any) -> Any:
     return keras.layers.Concatenate()([x, x, x])
 
 
-def _compact(keras: ModuleType, films: Any) -> Any:
+def _compact(keras: ModuleType, films: Any, folds: bool = False, width: int = 16) -> Any:
     """Ours: seven convolutions on a film that is first brought to one exposure, and an average over what they find.
 
     Ordinary convolutions at low resolution: on a CPU they are faster than separable ones at a higher one. The last one
@@ -167,14 +209,14 @@ def _compact(keras: ModuleType, films: Any) -> Any:
     layers = keras.layers
 
     def convolved(x: Any, filters: int, size: int = 3, stride: int = 1) -> Any:
-        x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False)(x)
-        return layers.BatchNormalization()(x)
+        x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=folds)(x)
+        return x if folds else layers.BatchNormalization()(x)
 
     x = layers.Rescaling(1 / 255, dtype="float32")(films)
     # a film's own mean and contrast
     x = layers.LayerNormalization(axis=(1, 2, 3), epsilon=1e-5, center=False, scale=False, dtype="float32")(x)
-    x = layers.ReLU()(convolved(x, 16, size=5, stride=2))
-    for filters, twice in ((32, False), (64, True), (128, True)):
+    x = layers.ReLU()(convolved(x, width, size=5, stride=2))
+    for filters, twice in ((2 * width, False), (4 * width, True), (8 * width, True)):
         x = layers.ReLU()(convolved(layers.MaxPooling2D(2)(x), filters))
         if twice:
             x = layers.ReLU()(layers.Add()([x, convolved(x, filters)]))
@@ -184,9 +226,25 @@ def _compact(keras: ModuleType, films: Any) -> Any:
     return layers.Activation("sigmoid", name="probability", dtype="float32")(x)
 
 
+def _wide(keras: ModuleType, films: Any) -> Any:
+    """A teacher: ours, half as wide again."""
+    return _compact(keras, films, width=24)
+
+
+def _lite0(keras: ModuleType, films: Any) -> Any:
+    return lite.layers(0, keras, films, LAST)
+
+
+def _lite1(keras: ModuleType, films: Any) -> Any:
+    return lite.layers(1, keras, films, LAST)
+
+
 NETWORKS: Final = {
-    "compact": Network(side=160, parameters=283_345, layers=_compact),
+    "compact": Network(side=160, parameters=283_345, layers=_compact, folded=282_049),
     "dense": Network(side=150, parameters=1_080_305, layers=_dense),
     "cnn": Network(side=150, parameters=3_453_121, layers=_cnn),
     "cnn_dropout": Network(side=150, parameters=3_453_121, layers=_cnn_dropout),
+    "wide": Network(side=160, parameters=635_833, layers=_wide),
+    "lite0": Network(side=192, parameters=3_413_729, layers=_lite0, imagenet=0),
+    "lite1": Network(side=192, parameters=4_190_049, layers=_lite1, imagenet=1),
 }

@@ -27,8 +27,9 @@ class Pupil:
         keras = networks.load_keras()
         self.precision = networks.choose_precision(knobs.precision)
         keras.utils.set_random_seed(knobs.seed)
-        self._network = networks.build(knobs.network, self.precision)
-        self._kept = networks.build(knobs.network)
+        folds = start is not None and start.name.endswith(networks.FOLDED)
+        self._network = networks.build(knobs.network, self.precision, folds)
+        self._kept = networks.build(knobs.network, folds=folds)
         if start is not None:
             self._network.set_weights(start.get_weights())
         self._averaged = bool(knobs.averaged)
@@ -103,4 +104,9 @@ def _optimizer(keras: ModuleType, knobs: Knobs) -> Any:
     if knobs.averaged:
         config |= {"use_ema": True, "ema_momentum": knobs.averaged}
     optimizer = {"rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}
-    return optimizer[knobs.optimizer](**config)
+    made = optimizer[knobs.optimizer](**config)
+    if knobs.weight_decay:
+        made.exclude_from_weight_decay(
+            var_names=["bias", "gamma", "beta"]
+        )  # they scale, and are few: no need to shrink
+    return made

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pneumowatch.errors import TrainingError
 from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
-from trainer import card, dataset, networks, pupil, store
+from trainer import card, dataset, distil, gate, networks, pupil, store
 from trainer.checkpoint import Checkpoint, fingerprint
 from trainer.dataset import Dataset, Examples, LeftOut
 from trainer.evaluate import Figure, figures, threshold_for
@@ -20,6 +20,7 @@ from trainer.lessons import lessons
 from trainer.pupil import Pupil
 
 TEMPERATURES: Final = np.geomspace(0.2, 5, 161)
+SHIFTS: Final = np.linspace(-4, 4, 161)
 EDGE: Final = 1e-6  # probabilities nearer to certainty have no logit worth fitting
 EPOCH_FIGURES: Final = ("epoch", "loss", "validation_loss", "validation_accuracy")
 
@@ -57,6 +58,7 @@ def train(
     also: Path | None = None,
     about: Path | None = None,
     watch: Watch = lambda _: None,
+    teachers: Sequence[ModelFolder] = (),
 ) -> Trained:
     """Train, choose the threshold, evaluate, and write `out`/<version>.
 
@@ -69,6 +71,7 @@ def train(
             evaluated apart, as `test_full_size`.
         about: what is known of `data`, for the card (`card.read_about`).
         watch: called after every step and every epoch; of a run that is taken up, with its former epochs first.
+        teachers: whose word replaces the labels of what is learned from (`trainer.distil`).
 
     Raises:
         TrainingError: the data or the knobs cannot be used, or the model cannot be written.
@@ -83,15 +86,32 @@ def train(
         films = small + full_size
         judged["test_full_size"] = films.examples("test", full_size)
     learn, validation = films.examples("train"), films.examples("validation")
+    if teachers:
+        learn = _taught(data, also, side, knobs, teachers, watch)
     judged = {"validation": validation, "test": films.examples("test", small), **judged}
     _check(learn, validation)
 
     ended: list[Standing] = []
     unfinished = out / f".unfinished-{knobs.network}.npz"
-    model = fit(learn, validation, knobs, _noting(watch, ended), unfinished=unfinished)
+    model = fit(learn, validation, knobs, _noting(watch, ended), networks.begin(knobs.network), unfinished)
     folder = conclude(model, knobs, films, known, out, judged, ended)
     unfinished.unlink(missing_ok=True)
     return Trained(folder, films.left_out, small)
+
+
+def _taught(
+    data: Path, also: Path | None, side: int, knobs: Knobs, folders: Sequence[ModelFolder], watch: Watch
+) -> Examples:
+    """Views of the training patients' films, with what the teachers say of them."""
+    teachers = [distil.teacher(folder) for folder in folders]
+    largest = max(teacher.side for teacher in teachers)
+    films = dataset.read(data, largest) + (dataset.read(also, largest) if also else Dataset((), (), largest))
+
+    def tell(done: int, of: int) -> None:
+        if done * 10 // of > max(done - distil.BATCH, 0) * 10 // of:
+            watch(Standing(0, 0, np.nan, note=f"The teachers have labelled {done:,} of {of:,} views."))
+
+    return distil.views(films.examples("train"), teachers, side, knobs.views, knobs.seed, tell)
 
 
 def fit(
@@ -148,10 +168,11 @@ def conclude(
 
     Raises TrainingError where it cannot be written.
     """
-    validation = judged["validation"]
+    validation, model = judged["validation"], networks.folded(model)
     if knobs.calibrated:
         calibrate(model, validation)
-    served = networks.served(model)
+    fitted = gate.fit(model, films.examples("train").pixels, validation.pixels, knobs.seed) if knobs.gated else None
+    served = gate.served(model, fitted)
     threshold = threshold_for(validation.labels, probabilities(served, validation), knobs.target_sensitivity)
     metrics = {name: evaluated(served, examples, threshold) for name, examples in judged.items()}
     written = card.describe(served, knobs, films, about, threshold, metrics, [_figures(one) for one in history])
@@ -211,16 +232,28 @@ def _figures(at: Standing) -> dict[str, float]:
     return {name: of[name] for name in EPOCH_FIGURES}
 
 
-def calibrate(model: Any, validation: Examples) -> float:
-    """Divide the network's logits by the temperature under which it is least surprised by the validation patients
-    (Guo et al., 2017), in its last weights. Returns the temperature."""
+def calibrate(model: Any, validation: Examples) -> tuple[float, float]:
+    """Bend the network's logits as the validation patients' films surprise it least (Platt, 1999), in its last weights:
+    divided by a temperature, and shifted. Returns both. Running means of weights see films a little darker or lighter
+    than the steps did, so a temperature alone does not do.
+
+    The film's logit is the mean of those of its places, or the only one, so that either is shifted by a bias.
+    """
     said = np.clip(probabilities(model, validation), EDGE, 1 - EDGE)
-    logits, ill = np.log(said / (1 - said)), validation.labels
-    surprise = [np.logaddexp(0, np.where(ill == 1, -logits, logits) / heat).mean() for heat in TEMPERATURES]
-    heat = float(TEMPERATURES[int(np.argmin(surprise))])
+    logits, ill = np.log(said / (1 - said)), validation.labels == 1
+
+    def surprise(heat: float, shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        bent = logits / heat + shift[:, np.newaxis]
+        found: NDArray[np.float64] = np.logaddexp(0, np.where(ill, -bent, bent)).mean(axis=1)
+        return found
+
+    found = np.array([surprise(heat, SHIFTS) for heat in TEMPERATURES])
+    row, column = np.unravel_index(int(np.argmin(found)), found.shape)
+    heat, shift = float(TEMPERATURES[row]), float(SHIFTS[column])
     last = model.get_layer(networks.LAST)
-    last.set_weights([weights / heat for weights in last.get_weights()])
-    return heat
+    kernel, bias = last.get_weights()
+    last.set_weights([kernel / heat, bias / heat + shift])
+    return heat, shift
 
 
 def probabilities(model: Any, examples: Examples) -> NDArray[np.float64]:
@@ -238,7 +271,7 @@ def _loss_and_accuracy(labels: NDArray[np.float32], probability: NDArray[np.floa
 
 
 def _check(learn: Examples, validation: Examples) -> None:
-    if len(set(learn.labels.tolist())) < 2:
+    if not 0 < learn.labels.mean() < 1:
         raise TrainingError("The training patients need films of both classes; add films of more patients.")
     if not validation.labels.any():
         raise TrainingError(

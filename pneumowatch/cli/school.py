@@ -11,7 +11,7 @@ import typer
 
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
-from trainer.knobs import PRESETS, Knobs
+from trainer.knobs import PRESETS, Knobs, taught
 from trainer.networks import PRECISIONS
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ def train(
         typer.Option(
             help="A second such folder, of full-size films: learned from too, and those of test patients judged."
         ),
+    ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="A model folder whose word replaces the labels; several may be named, and speak together."),
     ] = None,
     about: Annotated[
         Path | None, typer.Option(help="JSON that tells the films' source, licence and limits, for the model's card.")
@@ -65,7 +69,8 @@ def train(
 
     if network not in PRESETS:
         raise TrainingError(f"There is no network {network!r}; there is {', '.join(PRESETS)}.")
-    preset = PRESETS[network]
+    teachers = [ModelFolder.read(folder) for folder in teacher or ()]
+    preset = taught(PRESETS[network], [folder.version for folder in teachers]) if teachers else PRESETS[network]
     knobs = replace(
         preset,
         seed=seed,
@@ -75,7 +80,7 @@ def train(
         precision=precision or preset.precision,
     )
     with _progress_bar(knobs) as watch:
-        trained = school.train(data, out, knobs, also, about, watch)
+        trained = school.train(data, out, knobs, also, about, watch, teachers)
     _report(trained, _write_page(trained, data, report) if report else None, json)
 
 

@@ -25,6 +25,7 @@ BENCHMARKS = {
     "database_at_size": "PostgreSQL with five million scans",
     "worker_start": "A worker's start and its memory",
     "network": "The network alone: batch size against latency",
+    "cost": "The shipped network against the notebook's",
 }
 KEPT = ROOT / "build" / "benchmarks"
 

@@ -19,7 +19,7 @@ from trainer.train import Standing, fit
 
 KNOBS = Knobs(
     network="compact", optimizer="adamw", weight_decay=1e-3, schedule="cosine", averaged=0.5, batch=4, steps=2,
-    epochs=4, augmented=True, mixup=0.2, smoothing=0.04, patience=2,
+    epochs=4, augmented=True, mixup=0.2, smoothing=0.04, patience=4,
 )  # fmt: skip
 # On two cores both runs were equal to the last bit. Where threads add up gradients in an order of their own, a last
 # digit may differ, and AdamW's first steps are as long for a tiny gradient as for a large one.

@@ -118,3 +118,16 @@ def test_a_changed_layer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "cnn_dropout", changed)
     with pytest.raises(TrainingError, match="3,453,121 parameters instead of 3,453,122"):
         networks.build("cnn_dropout")
+
+
+def test_folded_says_the_same_without_normalisations() -> None:
+    rng = np.random.default_rng(1)
+    network = networks.build("compact")
+    for layer in network.layers:
+        if type(layer).__name__ == "BatchNormalization":
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    films = rng.integers(0, 256, (3, 160, 160, 1), dtype=np.uint8)
+    folded = networks.folded(network)
+    np.testing.assert_allclose(folded.predict(films, verbose=0), network.predict(films, verbose=0), atol=1e-6)
+    assert not any(type(layer).__name__ == "BatchNormalization" for layer in folded.layers)
+    assert networks.folded(folded) is folded

@@ -112,7 +112,7 @@ def test_the_card_tells_every_epoch_and_what_the_model_gives(trained: Trained, s
 
 def test_the_card_of_a_compact_network_tells_its_map(compact: ModelFolder) -> None:
     assert compact.card["outputs"] == {"map": [10, 10], "gate": False}
-    assert compact.card["parameters"] == networks.NETWORKS["compact"].parameters
+    assert compact.card["parameters"] == networks.NETWORKS["compact"].folded
 
 
 def test_the_kept_epoch_is_the_last_or_with_patience_the_best(labelled: Path, tmp_path: Path) -> None:

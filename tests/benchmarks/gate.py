@@ -1,0 +1,357 @@
+"""The input gate: what it lets through and what it refuses, kind by kind, and what it costs.
+
+Real films of test patients, small and in full size, as they are and changed a little; phantoms; strangers, of kinds
+that the gate was fitted to and of others; pictures that come with scikit-image and scikit-learn, where those are
+installed, and with pydicom. A model without a gate gets one here, fitted to the training patients.
+
+    python tests/benchmarks/gate.py [--model FOLDER] [--pictures FOLDER] [--quick] [--json] [--write]
+"""
+
+import argparse
+import importlib.util
+import io
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+import pydicom
+from figures import Figure, at_least, at_most, tell
+from films import ORIGINALS
+from PIL import Image, ImageFilter
+from pydicom.errors import InvalidDicomError
+
+from pneumowatch import film as reader
+from pneumowatch import settings
+from pneumowatch.errors import FilmRejected
+from pneumowatch.film import Pixels
+from pneumowatch.model import ModelFolder, champion
+from pneumowatch.phantom import phantom
+from trainer import dataset, gate, networks, strangers
+from trainer.dataset import Dataset
+
+SMALL = ORIGINALS.parent / "kermany-224"
+PAGE = machine.ROOT / "docs" / "gate.md"
+PICTURES, QUICK_PICTURES = 100, 10  # of each kind of stranger
+PHANTOMS, QUICK_PHANTOMS = 200, 20
+ROUNDS, QUICK_ROUNDS = 150, 5  # of timing
+SEED = 77  # of strangers: another than that of any fit
+
+FALSE_ALARMS = 0.5  # % of real films at most
+CHANGED = 2.0  # % of real films changed a little at most
+EACH_CLASS, ALL = 90.0, 97.0  # % of strangers at least
+
+Change = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures of one kind, and how many of them the gate refused."""
+
+    part: str
+    name: str
+    pictures: int
+    refused: int
+    at_most: float | None = None  # %
+    at_least: float | None = None  # %
+
+    @property
+    def share(self) -> float:
+        return 100 * self.refused / max(self.pictures, 1)
+
+    @property
+    def figure(self) -> Figure:
+        name = f"{self.part}: {self.name}, {self.refused} of {self.pictures} refused"
+        if self.at_most is not None:
+            return at_most(name, self.share, "%", self.at_most)
+        return (
+            at_least(name, self.share, "%", self.at_least)
+            if self.at_least is not None
+            else Figure(name, self.share, "%")
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a model folder (default: the one that is served)")
+    parser.add_argument("--pictures", type=Path, help="a folder of other pictures that are no chest films")
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it work?")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help="write docs/gate.md")
+    given = parser.parse_args()
+    folder = ModelFolder.read(given.model) if given.model else champion(settings.load().models)
+    tell("reading films")
+    small, large = dataset.read(SMALL, folder.side), dataset.read(ORIGINALS, folder.side)
+    model = gated(folder, small + large)
+    rows = list(measured(model, small, small + large, given.pictures, given.quick))
+    cost = at_most("share of the network's time", 100 * cost_of(model, folder.side, given.quick), "%", 3)
+    if given.write:
+        PAGE.write_text(page(folder.version, rows, cost), "utf-8")
+    if given.json:
+        print(json.dumps([asdict(figure) for figure in (*(row.figure for row in rows), cost)]))
+        return
+    for figure in (*(row.figure for row in rows), cost):
+        print(f"{figure.name:<90} {figure.text:>10}  {figure.bar_text:<16} {figure.verdict}")
+
+
+def gated(folder: ModelFolder, films: Dataset) -> Any:
+    """The folder's model; with a gate of training patients where it has none."""
+    model = networks.load(folder)
+    if isinstance(model.output, dict) and "strangeness" in model.output:
+        return model
+    tell("the model has no gate: fitting one")
+    network = networks.restore(folder)
+    fitted = gate.fit(network, films.examples("train").pixels, films.examples("validation").pixels)
+    assert fitted, "this network can have no gate"
+    return gate.served(network, fitted)
+
+
+def measured(model: Any, small: Dataset, films: Dataset, pictures: Path | None, quick: bool) -> Iterator[Row]:
+    def row(part: str, name: str, of: Pixels, **bar: float) -> Row:
+        strangeness = model.predict(of, batch_size=64, verbose=0)["strangeness"][:, 0] if len(of) else np.zeros(0)
+        return Row(part, name, len(of), int((strangeness > 1).sum()), **bar)
+
+    count = QUICK_PICTURES if quick else PICTURES
+    test, side = films.examples("test", small).pixels, films.side
+    large = [one for one in films.of("test") if one.path and ORIGINALS in one.path.parents]
+    tell("real films")
+    yield row("real films", "224 pixels", test, at_most=FALSE_ALARMS)
+    yield row("real films", "full size", stacked([one.pixels for one in large], side), at_most=FALSE_ALARMS)
+    rng = np.random.default_rng(SEED)
+    for name, change in CHANGES.items():
+        yield row("real films changed", name, changed(test[: 8 * count], change, rng), at_most=CHANGED)
+    yield row(
+        "phantoms", "drawn by pneumowatch.phantom", phantoms(QUICK_PHANTOMS if quick else PHANTOMS, side), at_most=0
+    )
+    tell("strangers")
+    yield from of_strangers([(kind, row("", "", strangers.draw(kind, count, test, SEED))) for kind in strangers.KINDS])
+    tell("bundled pictures")
+    for package, within in (("skimage", "data"), ("sklearn", "datasets/images")):
+        if found := bundled(package, within):
+            yield row("bundled", f"pictures of {package}", from_files(found, side), at_least=EACH_CLASS)
+    for modality, exported in sorted(exports(side).items()):
+        yield row("bundled", f"pydicom's {modality}, as PNG", stacked(exported, side), at_least=EACH_CLASS)
+    yield row("bundled", "pydicom's files whose header lets them in", from_files(pydicoms(), side), at_least=EACH_CLASS)
+    if pictures:
+        yield row("other", "pictures of the folder given", from_files(sorted(pictures.rglob("*")), side))
+
+
+def of_strangers(found: list[tuple[strangers.Kind, Row]]) -> Iterator[Row]:
+    """By class, by kind, and in all; kinds that the gate was not fitted to apart."""
+
+    def together(part: str, name: str, rows: list[Row], at_least: float) -> Row:
+        counts = sum(row.pictures for row in rows), sum(row.refused for row in rows)
+        return Row(part, name, *counts, at_least=at_least)
+
+    for group in dict.fromkeys(kind.group for kind, _ in found):
+        yield together("class", group, [row for kind, row in found if kind.group == group], EACH_CLASS)
+    yield together("strangers", "all", [row for _, row in found], ALL)
+    for held_out, name in ((False, "kinds fitted"), (True, "kinds held out")):
+        yield together("strangers", name, [row for kind, row in found if kind.held_out == held_out], ALL)
+    for kind, row in found:
+        part = "kind held out" if kind.held_out else "kind"
+        yield Row(part, kind.name, row.pictures, row.refused)
+
+
+def gamma(exponent: float) -> Change:
+    return lambda film, _: film.point([round(255 * (gray / 255) ** exponent) for gray in range(256)])
+
+
+def contrast(factor: float) -> Change:
+    return lambda film, _: film.point([round((gray - 128) * factor + 128) for gray in range(256)])
+
+
+def noisy(film: Image.Image, rng: np.random.Generator) -> Image.Image:
+    grain = np.asarray(film) + rng.normal(0, 10, film.size[::-1])
+    return Image.fromarray(np.clip(grain, 0, 255).astype(np.uint8))
+
+
+def compressed(film: Image.Image, _: np.random.Generator) -> Image.Image:
+    file = io.BytesIO()
+    film.save(file, "JPEG", quality=20)
+    return Image.open(file)
+
+
+def cropped(film: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A tenth of each side lost, from wherever."""
+    side = film.width
+    left, top = rng.uniform(0, 0.1 * side, 2)
+    return film.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + 0.9 * side, top + 0.9 * side))
+
+
+def covered(share: float) -> Change:
+    """Black over a share of the side, along each edge."""
+
+    def cover(film: Image.Image, _: np.random.Generator) -> Image.Image:
+        edge = round(share * film.width)
+        bordered = Image.new("L", film.size)
+        bordered.paste(film.crop((edge, edge, film.width - edge, film.height - edge)), (edge, edge))
+        return bordered
+
+    return cover
+
+
+def framed(gray: int, share: float) -> Change:
+    """The film smaller, within a frame of one gray."""
+
+    def frame(film: Image.Image, _: np.random.Generator) -> Image.Image:
+        edge = round(share * film.width)
+        inner = film.resize((film.width - 2 * edge, film.height - 2 * edge), Image.Resampling.BILINEAR)
+        bordered = Image.new("L", film.size, gray)
+        bordered.paste(inner, (edge, edge))
+        return bordered
+
+    return frame
+
+
+CHANGES: dict[str, Change] = {
+    "gamma 0.6": gamma(0.6),
+    "gamma 1.6": gamma(1.6),
+    "contrast 0.7": contrast(0.7),
+    "contrast 1.4": contrast(1.4),
+    "blurred": lambda film, _: film.filter(ImageFilter.GaussianBlur(1.5)),
+    "noise": noisy,
+    "JPEG of quality 20": compressed,
+    "a tenth cropped": cropped,
+    "turned by 10 degrees": lambda film, _: film.rotate(10, Image.Resampling.BILINEAR),
+    "turned by -10 degrees": lambda film, _: film.rotate(-10, Image.Resampling.BILINEAR),
+    "black borders of 15 %": covered(0.15),
+    "within a black frame of 10 %": framed(0, 0.1),
+    "within a white frame of 5 %": framed(255, 0.05),
+}
+
+
+def changed(films: Pixels, change: Change, rng: np.random.Generator) -> Pixels:
+    return stacked([np.asarray(change(Image.fromarray(film[..., 0]), rng)) for film in films], films.shape[1])
+
+
+def phantoms(count: int, side: int) -> Pixels:
+    """In full size, reduced as the reader does it."""
+    drawn = (Image.fromarray(phantom(seed, bool(seed % 2))) for seed in range(count))
+    return stacked([np.asarray(one.resize((side, side), Image.Resampling.BILINEAR)) for one in drawn], side)
+
+
+def stacked(pictures: list[Any], side: int) -> Pixels:
+    return np.array(pictures, np.uint8).reshape(-1, side, side, 1)
+
+
+def bundled(package: str, within: str) -> list[Path]:
+    spec = importlib.util.find_spec(package)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return sorted(path for place in places for path in (Path(place) / within).rglob("*.*"))
+
+
+def from_files(paths: list[Path], side: int) -> Pixels:
+    """Those that the reader takes for a picture: the others never reach the gate."""
+    found = []
+    for path in paths:
+        try:
+            found.append(reader.read(path.read_bytes(), side).pixels)
+        except (FilmRejected, OSError):
+            continue
+    return stacked(found, side)
+
+
+def pydicoms() -> list[Path]:
+    return sorted((Path(pydicom.__file__).parent / "data").rglob("*.dcm"))
+
+
+def exports(side: int) -> dict[str, list[Pixels]]:
+    """By modality, the pixels of pydicom's files as a viewer would save them, without the header that betrays them."""
+    found: dict[str, list[Pixels]] = {}
+    for path in pydicoms():
+        try:
+            dicom = pydicom.dcmread(path)
+            pixels = np.asarray(dicom.pixel_array, np.float32)
+        except (InvalidDicomError, AttributeError, ValueError, RuntimeError, NotImplementedError, KeyError):
+            continue  # no DICOM, no pixels, or an encoding that pydicom alone cannot read
+        colour = dicom.get("SamplesPerPixel", 1) == 3
+        while pixels.ndim > (3 if colour else 2):
+            pixels = pixels[0]
+        gray = pixels.mean(axis=-1) if colour else pixels
+        low, high = np.percentile(gray, (1, 99))
+        file = io.BytesIO()
+        levels = np.clip((gray - low) / max(high - low, 1e-6), 0, 1) * 255
+        Image.fromarray(levels.astype(np.uint8)).save(file, "PNG")
+        try:
+            read = reader.read(file.getvalue(), side).pixels
+        except FilmRejected:
+            continue  # of one gray, or a thumbnail
+        found.setdefault(dicom.get("Modality") or "others", []).append(read)
+    return found
+
+
+def cost_of(model: Any, side: int, quick: bool) -> float:
+    """By how much a batch of 32 takes longer with the gate, as a share of the time without: median of pairs."""
+    import keras
+    import tensorflow as tf
+
+    without = {name: output for name, output in model.output.items() if name != "strangeness"}
+    films = tf.constant(np.random.default_rng(1).integers(0, 256, (32, side, side, 1), dtype=np.uint8))
+    runs = [tf.function(keras.Model(model.inputs, outputs)) for outputs in (without, model.output)]
+    for run in runs * 3:
+        run(films, training=False)
+    more = []
+    for _ in range(QUICK_ROUNDS if quick else ROUNDS):
+        bare, all_of_it = (seconds(run, films) for run in runs)
+        more.append(all_of_it / bare - 1)
+    return statistics.median(more)
+
+
+def seconds(run: Any, films: Any) -> float:
+    started = time.perf_counter()
+    run(films, training=False)
+    return time.perf_counter() - started
+
+
+OPENING = """# The input gate
+
+What is no frontal chest film is `rejected` as `not_chest_xray` and stands in `unscored_cases`. The gate is part of the
+served network: its output `strangeness` is above 1 for such a picture. Two judges look at means over the cells of a
+grid, of the film itself and of the network's last convolutions, where this is nearly free:
+
+- a **head**, a small network that has learned to tell films from strangers: pictures that `trainer/strangers.py` draws,
+  and chest films turned, inverted, cut or put together;
+- a **distance** to the training patients' films (Mahalanobis, with a shrunk covariance), for what nobody thought of.
+
+Each is 1 at its limit, beyond which lay at most {plain} of the validation patients' films as they are and {changed} of
+them changed as by other scanners; the larger one counts. Films in a frame, in another exposure or compressed to pieces
+were let through in fitting, as were the project's phantoms. Everything is fitted to training patients by
+`trainer.gate.fit`, again for each new model.
+
+Written by `python tests/benchmarks/gate.py --write`. Kinds held out were never shown to the gate. Bundled pictures are
+those that come with scikit-image, scikit-learn and pydicom; most of pydicom's are refused by their header already, so
+their pixels are measured as a viewer would export them. A class is what the bar of 90 % is for.
+
+What it is no proof of: drawings are drawings. Real films of other parts of the body, and of chests from the side, were
+not at hand. And a refused film is not lost: it stands in `unscored_cases` with its reason.
+"""
+
+
+def page(version: str, rows: list[Row], cost: Figure) -> str:
+    effort = gate.Effort()
+    shares = {"plain": f"{effort.false_alarms:.1%}", "changed": f"{effort.false_alarms_changed:.1%}"}
+    lines = [
+        OPENING.format(**shares),
+        f"Model {version}. It costs {cost.text} of the network's time ({cost.bar_text}).\n",
+    ]
+    lines += ["| | pictures | refused | share | bar | |", "|---|---:|---:|---:|---|---|"]
+    part = ""
+    for row in rows:
+        if row.part != part:
+            part = row.part
+            lines.append(f"| **{part}** | | | | | |")
+        of = row.figure
+        lines.append(
+            f"| {row.name} | {row.pictures} | {row.refused} | {row.share:.1f} % | {of.bar_text} | {of.verdict} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

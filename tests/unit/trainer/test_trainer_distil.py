@@ -1,0 +1,70 @@
+import io
+
+import numpy as np
+from PIL import Image
+
+from pneumowatch.film import read
+from pneumowatch.phantom import phantom
+from trainer import distil
+from trainer.dataset import Examples
+from trainer.distil import Teacher
+
+SIDE, SMALL = 48, 32
+
+
+def films(count: int = 6) -> Examples:
+    pixels = np.array([phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(count)], np.uint8)[..., None]
+    return Examples(pixels, np.zeros(count, np.float32), np.array([f"p{number}" for number in range(count)]))
+
+
+def brightness(seen: np.ndarray) -> np.ndarray:
+    return seen.mean(axis=(1, 2, 3)) / 255
+
+
+def test_teachers_label_the_very_views_that_the_pupil_gets() -> None:
+    taught = distil.views(films(), [Teacher(SIDE, brightness)], SIDE, rounds=3, seed=1)
+    assert taught.pixels.shape == (18, SIDE, SIDE, 1)
+    assert taught.pixels.dtype == np.uint8
+    np.testing.assert_allclose(taught.labels, brightness(taught.pixels), atol=1e-4)
+    assert sorted(taught.patients) == sorted([f"p{number}" for number in range(6)] * 3)
+
+
+def test_each_teacher_gets_its_size_and_the_pupil_its_own() -> None:
+    sides: list[int] = []
+
+    def predict(seen: np.ndarray) -> np.ndarray:
+        sides.append(seen.shape[1])
+        return brightness(seen)
+
+    taught = distil.views(films(), [Teacher(SIDE, predict), Teacher(40, predict)], SMALL, rounds=1, seed=1)
+    assert set(sides) == {SIDE, 40}
+    assert taught.pixels.shape == (6, SMALL, SMALL, 1)
+
+
+def test_the_same_seed_gives_the_same_views() -> None:
+    first, second, other = (distil.views(films(), [Teacher(SIDE, brightness)], SMALL, 1, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+    assert (first.pixels != other.pixels).any()
+
+
+def test_together_is_the_mean_logit_and_never_quite_sure() -> None:
+    said = distil.together([np.array([0.5, 1.0, 0.2]), np.array([0.5, 1.0, 0.8])])
+    np.testing.assert_allclose(said, [0.5, 1 - distil.EDGE, 0.5])
+
+
+def test_films_are_reduced_as_the_reader_does() -> None:
+    film = phantom(1, True, SIDE, SIDE)
+    expected = read(_png(film), SMALL).pixels
+    np.testing.assert_array_equal(distil.reduced(film[None, ..., None], SMALL)[0, ..., 0], expected)
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    distil.views(films(), [Teacher(SIDE, brightness)], SMALL, 1, 1, lambda *at: told.append(at))
+    assert told[-1] == (6, 6)
+
+
+def _png(film: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(film).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,133 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from standin import write_card
+
+from pneumowatch.model import WEIGHTS, ModelFolder
+from pneumowatch.phantom import phantom
+from trainer import gate, networks, strangers
+from trainer.gate import Effort, Gate
+from trainer.knobs import PRESETS
+from trainer.networks import Network
+
+SIDE = 64
+EFFORT = Effort(films=600, strangers=900, phantoms=8, epochs=12)
+
+
+def films(first: int, count: int) -> np.ndarray:
+    """Phantoms stand for films here."""
+    return np.array([phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(first, first + count)], np.uint8)[
+        ..., None
+    ]
+
+
+@pytest.fixture(scope="module")
+def network() -> Any:
+    """The compact one for small films, untrained: what random convolutions see is enough to tell kinds apart."""
+    keras = networks.load_keras()
+    keras.utils.set_random_seed(5)
+    taken = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="films")
+    return keras.Model(taken, networks.find("compact").layers(keras, taken), name="compact")
+
+
+@pytest.fixture(scope="module")
+def fitted(network: Any) -> Gate:
+    found = gate.fit(network, films(1, 60), films(100, 30), effort=EFFORT)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(network: Any, fitted: Gate) -> Any:
+    return gate.served(network, fitted)
+
+
+def strangeness(model: Any, pictures: np.ndarray) -> np.ndarray:
+    return model.predict(pictures, verbose=0)["strangeness"][:, 0]
+
+
+def test_films_of_its_kind_pass(served: Any) -> None:
+    assert (strangeness(served, films(200, 40)) <= 1).mean() >= 0.95
+
+
+def test_strangers_of_kinds_it_never_saw_do_not(served: Any) -> None:
+    unseen = [kind for kind in strangers.KINDS if kind.held_out and kind.draw]
+    pictures = np.concatenate([strangers.draw(kind, 8, films(1, 4), seed=9) for kind in unseen])
+    assert (strangeness(served, pictures) > 1).mean() >= 0.9
+
+
+@pytest.mark.parametrize("name", ["quarter turn", "inverted", "two by two"])
+def test_spoilt_films_do_not(served: Any, name: str) -> None:
+    kind = next(kind for kind in strangers.KINDS if kind.name == name)
+    assert (strangeness(served, strangers.draw(kind, 20, films(200, 20), seed=9)) > 1).mean() >= 0.9
+
+
+def test_either_judge_can_refuse_alone(network: Any, fitted: Gate) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 1), np.uint8)
+    blind_head = replace(fitted, head=fitted.head.scaled(0.0, 1e9))
+    nothing_far = replace(fitted.distance, weights=0 * fitted.distance.weights)
+    assert (strangeness(gate.served(network, blind_head), noise) > 1).all()
+    assert (strangeness(gate.served(network, replace(fitted, distance=nothing_far)), noise) > 1).all()
+
+
+def test_what_the_layers_say_is_what_was_fitted(network: Any, served: Any, fitted: Gate) -> None:
+    some = np.concatenate([films(300, 4), strangers.mixture(20, films(1, 4), seed=4)])
+    keras = networks.load_keras()
+    features = keras.Model(served.inputs, served.get_layer("gate_features").output).predict(some, verbose=0)
+    near = fitted.distance.standardised(features)
+    expected = np.maximum(fitted.distance.far(near), fitted.head.logits(near))
+    np.testing.assert_allclose(strangeness(served, some), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_film_is_as_strange_alone_as_among_others(served: Any) -> None:
+    some = np.concatenate([films(300, 6), strangers.mixture(20, films(1, 4), seed=4)])
+    together = strangeness(served, some)
+    alone = np.concatenate([strangeness(served, some[at : at + 1]) for at in range(len(some))])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+def test_probability_and_map_are_the_networks_own(network: Any, served: Any) -> None:
+    some = films(300, 4)
+    said = served.predict(some, verbose=0)
+    np.testing.assert_array_equal(said["probability"], network.predict(some, verbose=0))
+    logits = said["map"].mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), said["probability"][:, 0], atol=1e-6)
+
+
+def test_it_is_verified_and_loaded_in_safe_mode(served: Any, tmp_path: Path) -> None:
+    served.save(tmp_path / WEIGHTS)
+    write_card(tmp_path, SIDE)
+    loaded = networks.load(ModelFolder.read(tmp_path))
+    some = films(300, 3)
+    np.testing.assert_allclose(strangeness(loaded, some), strangeness(served, some), atol=1e-6)
+
+
+def test_the_same_seed_fits_the_same_gate(network: Any) -> None:
+    small = Effort(films=64, strangers=60, phantoms=2, epochs=1)
+    once, again = (gate.fit(network, films(1, 8), films(9, 4), seed=3, effort=small) for _ in range(2))
+    assert once is not None
+    assert again is not None
+    np.testing.assert_allclose(once.head.hidden[0], again.head.hidden[0], atol=1e-5)
+    np.testing.assert_allclose(once.distance.weights, again.distance.weights, rtol=1e-4)
+
+
+def test_a_network_without_convolutions_has_none() -> None:
+    network = networks.build("dense")
+    side = networks.find("dense").side
+    assert gate.fit(network, np.zeros((1, side, side, 1), np.uint8), np.zeros((1, side, side, 1), np.uint8)) is None
+    assert gate.served(network) is network
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "dense"])
+def test_every_network_with_convolutions_can_be_looked_through(name: str) -> None:
+    keras, network = networks.load_keras(), networks.build(name)
+    model: Network = networks.find(name)
+    assert len(gate._taps(keras, network)) == len(gate.CELLS)
+    features = gate._features(keras, network)
+    assert features.shape[1] > gate.FILM_CELLS**2
+    assert keras.Model(network.inputs, features).predict(
+        np.zeros((1, model.side, model.side, 1), np.uint8), verbose=0
+    ).shape == (1, features.shape[1])
