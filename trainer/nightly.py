@@ -227,6 +227,8 @@ class Night:
             preset,
             epochs=self._wanted.epochs or preset.epochs,
             steps=self._wanted.steps or preset.steps,
+            # a gate is fitted anew where there was one: what turns films away is not for a night to begin
+            gated=bool(champion.card.get("outputs", {}).get("gate")),
             # what this site, or whoever made the champion, asked for
             target_sensitivity=champion.card["threshold"].get("target_sensitivity", preset.target_sensitivity),
         )
