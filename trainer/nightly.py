@@ -77,7 +77,7 @@ def attempt(
         number = _begin(settings, database, stop, token, wanted, watch)
         if number is None:
             return None
-        night = _Night(settings, database, stop, token, wanted, place.scratch, watch)
+        night = Night(settings, database, stop, token, wanted, place.scratch, watch)
         _concluded(night)
         row = dict(database.read(lambda connection: training.one(connection, number)))
         log.info("training ended", **{key: row[key] for key in ("id", "state", "decision", "challenger", "reasons")})
@@ -99,10 +99,10 @@ def _begin(
         number = database.write(lambda connection: training.begin(connection, token, by, due))
         if number is not None:
             return number
+        if not database.read(due):
+            return None
         other = watchman.look()
         if other is None:
-            if not database.read(due):
-                return None
             continue
         stands = (other["token"], other["renewed_at"])
         if first not in (None, stands):
@@ -113,7 +113,7 @@ def _begin(
             raise ShuttingDown("Shutdown was asked for while another training was looked at.")
 
 
-def _concluded(night: "_Night") -> None:
+def _concluded(night: "Night") -> None:
     """Run it, and see that its row says how it ended."""
 
     def failed(reason: str, state: State = State.FAILED) -> None:
@@ -133,7 +133,7 @@ def _concluded(night: "_Night") -> None:
         raise
 
 
-class _Night:
+class Night:
     """What one attempt holds in its hands."""
 
     def __init__(
@@ -199,7 +199,7 @@ class _Night:
         about = replace(about, reasons=finding.reasons, challenger=challenger.version, figures=figures)
         if not finding.promoted:
             return self._finish(about)
-        return self._promote(challenger, replace(about, decision=Decision.PROMOTED))
+        return self.promote(challenger, replace(about, decision=Decision.PROMOTED))
 
     def _school(self, champion: ModelFolder, plan: Curriculum) -> ModelFolder:
         """The challenger, written where nobody else looks."""
@@ -227,6 +227,8 @@ class _Night:
             preset,
             epochs=self._wanted.epochs or preset.epochs,
             steps=self._wanted.steps or preset.steps,
+            # a gate is fitted anew where there was one: what turns films away is not for a night to begin
+            gated=bool(champion.card.get("outputs", {}).get("gate")),
             # what this site, or whoever made the champion, asked for
             target_sensitivity=champion.card["threshold"].get("target_sensitivity", preset.target_sensitivity),
         )
@@ -248,7 +250,7 @@ class _Night:
         key = patients.read(key_file) if key_file.exists() else dataset.NO_SECRET
         return dataset.read(folder, side, pattern, key, watch=lambda done, of: self._progress(stage, done, of))
 
-    def _promote(self, challenger: ModelFolder, conclusion: Conclusion) -> None:
+    def promote(self, challenger: ModelFolder, conclusion: Conclusion) -> None:
         """The decision and what it brings about, or neither."""
         self._progress("promoting")
         archive, by = cache.pack(challenger), part_name("retrain")

@@ -25,7 +25,7 @@ def commands() -> list[tuple[str, ...]]:
 def test_all_commands_of_the_contract_are_there() -> None:
     expected = {
         "up", "watch", "work", "schedule", "demo", "flagged", "unscored", "status", "reconcile", "requeue", "classify",
-        "train", "bench", "doctor", "db", "models", "rescore",
+        "train", "retrain", "verdict", "bench", "doctor", "db", "models", "rescore",
     }  # fmt: skip
     assert expected <= {words[0] for words in commands() if words}
 

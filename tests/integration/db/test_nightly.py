@@ -1,0 +1,124 @@
+"""Attempts on real databases: taken over where another one died, and promoted with their row or not at all."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from books import model_folder
+
+from db import registry, training
+from db.session import Database
+from db.training import Conclusion, Decision, State
+from pneumowatch.errors import TrainingError
+from pneumowatch.model import ModelFolder
+from pneumowatch.settings import Settings
+from trainer.nightly import Night, Wanted, attempt
+from trainer.workplace import occupied
+
+BETTER = Conclusion(Decision.PROMOTED, ("It is better.",), {"newer": {"films": 40}}, "one", "standin-1", 20, 20)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", lease_seconds=0.2)
+
+
+@pytest.fixture
+def championed(database: Database) -> Database:
+    for version, digit in (("one", "1"), ("other", "2")):
+        folder = model_folder(version, digit * 64)
+        database.write(lambda c, folder=folder: registry.register(c, folder, b"packed", "test"))
+    return database
+
+
+def begin(database: Database, token: str) -> None:
+    assert database.write(lambda c: training.begin(c, token, "retrain@elsewhere"))
+
+
+def attempts(database: Database) -> list[tuple[str, str | None]]:
+    """Oldest first."""
+    rows = database.read(lambda c: training.listed(c, 100))
+    return [(row["state"], row["decision"]) for row in reversed(rows)]
+
+
+def night(settings: Settings, database: Database, token: str) -> Night:
+    return Night(settings, database, threading.Event(), token, Wanted(), settings.data_dir, lambda *_: None)
+
+
+def test_with_nothing_to_learn(database: Database, settings: Settings) -> None:
+    row = attempt(settings, database, threading.Event())
+    assert row is not None
+    assert (row["decision"], row["new_labels"]) == ("nothing_to_do", 0)
+    assert row["reasons"] == ["0 judged films are new; 20 are asked for."]
+    forced = attempt(settings, database, threading.Event(), Wanted(force=True))
+    assert forced is not None
+    assert forced["decision"] == "no_base"
+    assert attempts(database) == [("finished", "nothing_to_do"), ("finished", "no_base")]
+
+
+def test_where_none_is_due_none_begins(database: Database, settings: Settings) -> None:
+    assert attempt(settings, database, threading.Event(), Wanted(when_due=True)) is None
+    begin(database, "elsewhere")
+    assert attempt(settings, database, threading.Event(), Wanted(when_due=True)) is None
+    assert attempts(database) == [("running", None)]
+
+
+def test_a_dead_one_on_another_machine_is_taken_over(database: Database, settings: Settings) -> None:
+    begin(database, "elsewhere")
+    seen: list[str] = []
+    assert attempt(settings, database, threading.Event(), watch=lambda stage, *_: seen.append(stage))
+    assert attempts(database) == [("killed", None), ("finished", "nothing_to_do")]
+    assert seen[0] == "waiting"
+
+
+def test_a_dead_one_of_this_data_folder_is_known_at_once(database: Database, settings: Settings) -> None:
+    begin(database, "here")
+    with occupied(settings.data_dir, "here"):
+        pass  # as the kernel leaves it
+    seen: list[str] = []
+    assert attempt(settings, database, threading.Event(), watch=lambda stage, *_: seen.append(stage))
+    assert attempts(database) == [("killed", None), ("finished", "nothing_to_do")]
+    assert "waiting" not in seen
+
+
+def test_one_that_lives_on_another_machine_is_left_alone(database: Database, settings: Settings) -> None:
+    begin(database, "elsewhere")
+
+    def lives(stage: str, *_: Any) -> None:
+        assert database.write(lambda c: training.renew(c, "elsewhere", "training"))
+
+    with pytest.raises(TrainingError, match="Another training is running"):
+        attempt(settings, database, threading.Event(), watch=lives)
+    assert attempts(database) == [("running", None)]
+
+
+def test_promotion_and_row_are_one(championed: Database, settings: Settings, tiny_model: ModelFolder) -> None:
+    begin(championed, "a")
+    night(settings, championed, "a").promote(tiny_model, BETTER)
+    assert championed.read(registry.champion) == "standin-1"
+    assert attempts(championed) == [("finished", "promoted")]
+    assert (settings.models / "standin-1" / "card.json").exists()
+    assert championed.write(lambda c: registry.rollback(c, "ada", "worse after all")) == "one"
+
+
+def test_what_was_taken_for_dead_promotes_nothing(
+    championed: Database, settings: Settings, tiny_model: ModelFolder
+) -> None:
+    begin(championed, "a")
+    assert championed.write(lambda c: training.fail(c, "a", "Not heard of.", State.KILLED))
+    with pytest.raises(TrainingError, match="taken for dead"):
+        night(settings, championed, "a").promote(tiny_model, BETTER)
+    assert championed.read(registry.champion) == "one"
+    assert "standin-1" not in championed.read(registry.known)
+    assert attempts(championed) == [("killed", None)]
+
+
+def test_over_a_model_that_it_was_not_held_against_it_is_not_promoted(
+    championed: Database, settings: Settings, tiny_model: ModelFolder
+) -> None:
+    begin(championed, "a")
+    championed.write(lambda c: registry.promote(c, "other", "ada", "by hand"))
+    night(settings, championed, "a").promote(tiny_model, BETTER)
+    assert championed.read(registry.champion) == "other"
+    assert attempts(championed) == [("finished", "refused")]
