@@ -41,14 +41,25 @@ ELSEWHERE: Final = replace(
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is made for fitting; less is quicker, for tests."""
+    """How much is made for fitting: at most, as few films cannot say much, however often they are looked at."""
 
-    films: int = 9000  # training films, each time changed in another way
-    strangers: int = 12000
+    films: int = 8000  # training films, each time changed in another way
+    strangers: int = 10000
+    times: int = 3  # a film is looked at, and as many strangers are made for it
     phantoms: int = 150
     epochs: int = 14
     false_alarms: float = 0.002  # share of validation films beyond a limit
     false_alarms_changed: float = 0.005  # the same of validation films changed as by other scanners: the margin
+
+    def scaled(self, films: int) -> "Effort":
+        """For a set of so many films."""
+        most = max(films * self.times, PREDICT_BATCH)
+        return replace(
+            self,
+            films=min(self.films, most),
+            strangers=min(self.strangers, most),
+            phantoms=min(self.phantoms, max(most // 10, 8)),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +120,8 @@ def fit(network: Any, films: Pixels, validation: Pixels, seed: int = 1, effort: 
     """
     if not _taps(load_keras(), network):
         return None
-    effort, rng = effort or Effort(), np.random.default_rng([seed, 2])
+    effort = (effort or Effort()).scaled(len(films))
+    rng = np.random.default_rng([seed, 2])
     seen = _looking(network)
     let_through = np.concatenate([seen(batch) for batch in _films(films, effort, rng)])
     refused = seen(strangers.mixture(effort.strangers, films, seed))
