@@ -16,13 +16,10 @@ from pneumowatch.errors import ModelError, TrainingError
 from pneumowatch.logs import hush
 from pneumowatch.model import ModelFolder
 from trainer import lite
+from trainer.knobs import PRECISIONS
 
 FOLDED: Final = "_folded"  # behind the name of a network without normalisations
 LAST: Final = "evidence"  # the last layer with weights: its output is the logit, or the logits that are averaged
-# Half the bits in the arithmetic of training, float32 in the weights. Of the two halves bfloat16, which has float32's
-# range, so that no loss must be scaled: GPUs since 2020 compute with it, and CPUs that know avx512_bf16 or amx_bf16.
-# Measured on two cores with avx512_bf16, milliseconds a step: cnn 494 and 204, compact 44 and 43.
-PRECISIONS: Final = ("auto", "float32", "mixed_bfloat16")
 
 
 @dataclass(frozen=True)

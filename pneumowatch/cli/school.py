@@ -11,8 +11,7 @@ import typer
 
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
-from trainer.knobs import PRESETS, Knobs, taught
-from trainer.networks import PRECISIONS
+from trainer.knobs import PRECISIONS, PRESETS, Knobs, taught
 
 if TYPE_CHECKING:
     from trainer.train import Standing, Trained

@@ -12,7 +12,7 @@ from trainer import gate, networks, strangers
 from trainer.gate import Effort, Gate
 
 SIDE = 64
-EFFORT = Effort(films=256, strangers=500, phantoms=4, epochs=10)
+EFFORT = Effort(films=256, strangers=500, phantoms=4, epochs=10, times=13)
 
 
 def films(first: int, count: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def test_it_is_verified_and_loaded_in_safe_mode(served: Any, tmp_path: Path) -> 
 
 
 def test_the_same_seed_fits_the_same_gate(network: Any) -> None:
-    small = Effort(films=64, strangers=60, phantoms=2, epochs=1)
+    small = Effort(films=64, strangers=60, phantoms=2, epochs=1, times=8)
     once, again = (gate.fit(network, films(1, 8), films(9, 4), seed=3, effort=small) for _ in range(2))
     assert once is not None
     assert again is not None
