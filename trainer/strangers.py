@@ -29,6 +29,7 @@ class Kind:
     draw: Callable[[Rng, int], Plane] | None = None
     spoil: Callable[[Rng, Plane], Plane] | None = None
     held_out: bool = False  # for measuring alone
+    times: int = 1  # as many of it as of its like, in a mixture
 
 
 def draw(kind: Kind, count: int, films: Pixels, seed: int) -> Pixels:
@@ -46,7 +47,7 @@ def mixture(count: int, films: Pixels, seed: int) -> Pixels:
     """About `count` pictures of all kinds that are not held out, more of those that are nearest to films; uint8
     (m, side, side, 1)."""
     fitted = [kind for kind in KINDS if not kind.held_out]
-    shares = [SPOILT_SHARE if kind.spoil else 1 for kind in fitted]
+    shares = [kind.times * (SPOILT_SHARE if kind.spoil else 1) for kind in fitted]
     unit = count / sum(shares)
     drawn = [draw(kind, math.ceil(share * unit), films, seed) for kind, share in zip(fitted, shares, strict=True)]
     return np.concatenate(drawn)
@@ -129,7 +130,7 @@ KINDS: Final = (
     Kind("inverted", INVERTED, spoil=spoilt.inverted),
     Kind("inverted and turned", INVERTED, spoil=spoilt.inverted_and_turned, held_out=True),
     Kind("cropped", CROPPED, spoil=spoilt.cropped),
-    Kind("strip", CROPPED, spoil=spoilt.strip),
+    Kind("strip", CROPPED, spoil=spoilt.strip, times=3),
     Kind("corner", CROPPED, spoil=spoilt.cornered, held_out=True),
     Kind("half", CROPPED, spoil=spoilt.half, held_out=True),
     Kind("shrunk", SEVERAL, spoil=spoilt.shrunk),
