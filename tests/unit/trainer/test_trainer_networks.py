@@ -109,7 +109,7 @@ def test_precision_is_chosen_by_the_machine_or_by_name() -> None:
 
 
 def test_an_unknown_network_is_named_with_those_there_are() -> None:
-    with pytest.raises(TrainingError, match=r"'resnet'; there is cnn, cnn_dropout, compact, dense"):
+    with pytest.raises(TrainingError, match=r"'resnet'; there is cnn, cnn_dropout, compact, dense, lite0, lite1, wide"):
         networks.build("resnet")
 
 
