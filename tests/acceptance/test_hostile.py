@@ -15,6 +15,7 @@ from programs import Drop, Part, environment
 from pneumowatch import film
 from pneumowatch.cli.bench.processes import cost
 from pneumowatch.errors import FilmRejected
+from pneumowatch.model import shipped
 
 MUTANTS: Final = 2000
 SEED: Final = 20_000  # of the first
@@ -33,7 +34,7 @@ def ask(data: Path, statement: str) -> list[tuple[Any, ...]]:
 def expected(data: bytes) -> str:
     """What the reader of films says of these bytes, in this process."""
     try:
-        film.read(data, 150)
+        film.read(data, shipped().side)
     except FilmRejected as fault:
         return fault.reason
     return "classified"
@@ -59,8 +60,11 @@ def test_two_thousand_damaged_films_each_end_in_one_state(tmp_path: Path) -> Non
     first_of_bytes: dict[bytes, str] = {}
     for path in paths:
         read = expected(path.read_bytes())
-        assert rows[path.name] in ({read, "duplicate"} if read == "classified" else {read}), path.name
+        # what is left of a damaged film may look like none to the gate
+        read_or_refused = {read, "duplicate", "not_chest_xray"} if read == "classified" else {read}
+        assert rows[path.name] in read_or_refused, path.name
         first_of_bytes.setdefault(path.read_bytes(), path.name)
+    assert Counter(rows.values())["classified"] > MUTANTS / 10
     duplicates = Counter(rows.values())["duplicate"]
     assert duplicates < MUTANTS / 10  # damage that changed nothing that counts
     assert ask(data, "SELECT count(*) FROM scan_ledger WHERE state = 'rejected' AND coalesce(detail, '') = ''") == [
