@@ -19,12 +19,11 @@ from trainer.augment import Augmentation, augment
 from trainer.dataset import Examples
 
 BATCH: Final = 64  # views; a matter of speed and memory only
-# As the films of one hospital differ among themselves: a third of the views, as most films will be like that
+# As the films of one hospital differ among themselves
 NEAR: Final = Augmentation(
     degrees=4, zoom=0.05, aspect=0.04, shear=0.02, shift=0.03, gamma=0.15, contrast=0.1, brightness=0.05,
     softness=0.4, noise=0.01, borders=0.05, patches=0, compression=0.4,
 )  # fmt: skip
-NEAR_SHARE: Final = 1 / 3
 BLENDED: Final = 0.5  # share of the other views that are two films in one: what lies between films is taught as well
 EDGE: Final = 1e-4  # teachers are never surer than this
 
@@ -54,12 +53,14 @@ def views(
     side: int,
     rounds: int,
     seed: int,
+    near: float = 1 / 3,
     watch: Callable[[int, int], None] = lambda done, of: None,
 ) -> Examples:
     """`rounds` views of each film, reduced to the pupil's `side`, labelled with the teachers' mean logit.
 
     Args:
         films: at the largest side of any teacher; their labels are not looked at.
+        near: share of the views that are changed little; the others are changed much.
         watch: called with how many views are done, and of how many.
     """
     rng = np.random.default_rng([seed, 2])
@@ -69,7 +70,7 @@ def views(
     order = np.concatenate([rng.permutation(len(films)) for _ in range(rounds)])
     for start in range(0, total, BATCH):
         chosen = order[start : start + BATCH]
-        batch = _changed(films.pixels[chosen], rng)
+        batch = _changed(films.pixels[chosen], near, rng)
         seen[start : start + len(chosen)] = reduced(batch, side)
         said[start : start + len(chosen)] = together([one.predict(reduced(batch, one.side)) for one in teachers])
         watch(start + len(chosen), total)
@@ -91,8 +92,8 @@ def reduced(films: Pixels, side: int) -> Pixels:
     return np.stack([np.asarray(film) for film in small])[..., np.newaxis]
 
 
-def _changed(films: Pixels, rng: np.random.Generator) -> Pixels:
-    if rng.random() < NEAR_SHARE:
+def _changed(films: Pixels, near: float, rng: np.random.Generator) -> Pixels:
+    if rng.random() < near:
         return augment(films, NEAR, rng)
     return _blended(augment(films, Augmentation(), rng), rng)
 

@@ -33,6 +33,8 @@ class Knobs:
     precision: str = "float32"  # of the arithmetic, as PRECISIONS; what is kept is float32 always
     teachers: tuple[str, ...] = ()  # versions of the models whose word replaces the labels, as trainer.distil says
     views: int = 0  # of each film, made once and labelled by the teachers
+    near: float = 1 / 3  # share of the views that are changed little
+    start: str = ""  # version of the model whose weights it begins with
     seed: int = 1  # of weights, films and chance; other machines and thread counts still differ in last digits
     target_sensitivity: float = 0.97  # share of the validation patients' ill films that the threshold has to flag
 
@@ -74,6 +76,12 @@ PRESETS: Final = {
 def taught(knobs: Knobs, teachers: Sequence[str]) -> Knobs:
     """The same network, taught by these: their views are changed and softened already."""
     return replace(knobs, teachers=tuple(teachers), views=12, epochs=48, augmented=False, mixup=0.0, smoothing=0.0)
+
+
+def finishing(knobs: Knobs, start: str) -> Knobs:
+    """The same lessons for a network that has learned already: small steps, on views near the films, so that it ends
+    at home among the films that it will mostly see."""
+    return replace(knobs, start=start, views=4, near=1.0, epochs=12, learning_rate=knobs.learning_rate / 10)
 
 
 def fine_tuning(network: str) -> Knobs:

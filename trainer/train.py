@@ -59,6 +59,7 @@ def train(
     about: Path | None = None,
     watch: Watch = lambda _: None,
     teachers: Sequence[ModelFolder] = (),
+    start: ModelFolder | None = None,
 ) -> Trained:
     """Train, choose the threshold, evaluate, and write `out`/<version>.
 
@@ -72,6 +73,7 @@ def train(
         about: what is known of `data`, for the card (`card.read_about`).
         watch: called after every step and every epoch; of a run that is taken up, with its former epochs first.
         teachers: whose word replaces the labels of what is learned from (`trainer.distil`).
+        start: a model of the same network, whose weights are begun with.
 
     Raises:
         TrainingError: the data or the knobs cannot be used, or the model cannot be written.
@@ -91,9 +93,10 @@ def train(
     judged = {"validation": validation, "test": films.examples("test", small), **judged}
     _check(learn, validation)
 
+    begun = networks.restore(start) if start else networks.begin(knobs.network)
     ended: list[Standing] = []
     unfinished = out / f".unfinished-{knobs.network}.npz"
-    model = fit(learn, validation, knobs, _noting(watch, ended), networks.begin(knobs.network), unfinished)
+    model = fit(learn, validation, knobs, _noting(watch, ended), begun, unfinished)
     folder = conclude(model, knobs, films, known, out, judged, ended)
     unfinished.unlink(missing_ok=True)
     return Trained(folder, films.left_out, small)
@@ -111,7 +114,7 @@ def _taught(
         if done * 10 // of > max(done - distil.BATCH, 0) * 10 // of:
             watch(Standing(0, 0, np.nan, note=f"The teachers have labelled {done:,} of {of:,} views."))
 
-    return distil.views(films.examples("train"), teachers, side, knobs.views, knobs.seed, tell)
+    return distil.views(films.examples("train"), teachers, side, knobs.views, knobs.seed, knobs.near, tell)
 
 
 def fit(

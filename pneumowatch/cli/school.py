@@ -11,7 +11,7 @@ import typer
 
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
-from trainer.knobs import PRECISIONS, PRESETS, Knobs, taught
+from trainer.knobs import PRECISIONS, PRESETS, Knobs, finishing, taught
 
 if TYPE_CHECKING:
     from trainer.train import Standing, Trained
@@ -35,6 +35,9 @@ def train(
     teacher: Annotated[
         list[Path] | None,
         typer.Option(help="A model folder whose word replaces the labels; several may be named, and speak together."),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="A taught model folder that is finished: small steps, on views near the films.")
     ] = None,
     about: Annotated[
         Path | None, typer.Option(help="JSON that tells the films' source, licence and limits, for the model's card.")
@@ -69,7 +72,11 @@ def train(
     if network not in PRESETS:
         raise TrainingError(f"There is no network {network!r}; there is {', '.join(PRESETS)}.")
     teachers = [ModelFolder.read(folder) for folder in teacher or ()]
+    begun = ModelFolder.read(start) if start else None
+    if begun and not teachers:
+        raise TrainingError("A model is finished by its teachers: name them with --teacher.")
     preset = taught(PRESETS[network], [folder.version for folder in teachers]) if teachers else PRESETS[network]
+    preset = finishing(preset, begun.version) if begun else preset
     knobs = replace(
         preset,
         seed=seed,
@@ -79,7 +86,7 @@ def train(
         precision=precision or preset.precision,
     )
     with _progress_bar(knobs) as watch:
-        trained = school.train(data, out, knobs, also, about, watch, teachers)
+        trained = school.train(data, out, knobs, also, about, watch, teachers, begun)
     _report(trained, _write_page(trained, data, report) if report else None, json)
 
 

@@ -60,7 +60,7 @@ def test_films_are_reduced_as_the_reader_does() -> None:
 
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
-    distil.views(films(), [Teacher(SIDE, brightness)], SMALL, 1, 1, lambda *at: told.append(at))
+    distil.views(films(), [Teacher(SIDE, brightness)], SMALL, 1, 1, watch=lambda *at: told.append(at))
     assert told[-1] == (6, 6)
 
 
@@ -68,3 +68,12 @@ def _png(film: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(film).save(file, "PNG")
     return file.getvalue()
+
+
+def test_near_views_stay_near() -> None:
+    def changed(near: float) -> float:
+        taught = distil.views(films(), [Teacher(SIDE, brightness)], SIDE, rounds=8, seed=1, near=near)
+        own = films().pixels[[int(patient[1:]) for patient in taught.patients]].astype(int)
+        return float(np.abs(taught.pixels - own).mean())
+
+    assert changed(1.0) < 0.7 * changed(0.0)
