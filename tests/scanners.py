@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 SIDE: Final = 224  # edge of the films it writes
-GAMMA: Final = 1.9
-CONTRAST: Final = 0.5
-BORDER: Final = 0.07  # of the edge, black, on each side
+GAMMA: Final = 2.6
+CONTRAST: Final = 0.25
+BORDER: Final = 0.14  # of the edge, black, on each side
 
 
 def second_scanner(film: bytes, gamma: float = GAMMA, contrast: float = CONTRAST, border: float = BORDER) -> bytes:
