@@ -30,7 +30,7 @@ either, the range of the values that occur is shown, padding left out. Padding i
 601-2 luminance. Modalities CR, DX, DR, RG and OT are read, and objects that do not say; frontal views, decubitus views
 too, and objects that do not say; the chest, and what is not known to be another part of the body.
 
-Compressed pixels are decoded by [imagecodecs](https://pypi.org/project/imagecodecs/) (BSD), common JPEG by Pillow.
+Compressed pixels are decoded by imagecodecs (BSD), common JPEG by Pillow.
 
 | transfer syntax | film | read |
 |---|---|---|
