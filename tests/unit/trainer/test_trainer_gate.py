@@ -56,7 +56,7 @@ def test_strangers_of_kinds_it_never_saw_do_not(served: Any) -> None:
     pictures = np.concatenate([strangers.draw(kind, 8, films(1, 4), seed=9) for kind in unseen])
     assert (
         strangeness(served, pictures) > 1
-    ).mean() >= 0.75  # a few hundred pictures and no training: far from what ships
+    ).mean() >= 0.8  # a few hundred pictures and no training: far from what ships
 
 
 @pytest.mark.parametrize("name", ["quarter turn", "inverted", "two by two"])
