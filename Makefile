@@ -39,7 +39,7 @@ picture: $(VENV)/runtime ## draw the README's picture anew
 
 lock: build/lock/bin/pip-compile ## pin what pyproject.toml asks for (UPGRADE=1: the newest of everything)
 	@$(COMPILE) --output-file requirements.lock pyproject.toml -
-	@$(COMPILE) --extra test --constraint requirements.lock --output-file requirements-test.lock pyproject.toml -
+	@$(COMPILE) --extra test --extra pacs --constraint requirements.lock --output-file requirements-test.lock pyproject.toml -
 
 clean: ## remove the environment and everything built; ./inbox and ./data stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,6 +6,7 @@ whatever backend; the rest is NumPy.
 
 import io
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -30,9 +31,11 @@ class Augmentation:
     shear: float = 0.08
     shift: float = 0.09  # of the side
     flip: bool = True  # hearts on the right are rare, but lungs are alike
-    gamma: float = 0.6  # of its logarithm
-    contrast: float = 0.35  # of its logarithm
-    brightness: float = 0.15  # of white
+    gamma: float = 0.8  # of its logarithm
+    contrast: float = 0.45  # of its logarithm
+    brightness: float = 0.2  # of white
+    detail: float = 0.5  # of the logarithm of the contrast within a small part of the film, as scanners process it
+    shading: float = 0.35  # of the logarithm of the brightness of one part of the film against another
     softness: float = 0.8  # half of the films: blurred, or sharpened, up to this share
     noise: float = 0.05  # standard deviation, of white, half of the films
     borders: float = 0.15  # of the side, black, one quarter of the films
@@ -44,6 +47,7 @@ def augment(films: Pixels, how: Augmentation, rng: np.random.Generator) -> Pixel
     """Each film (n, side, side, 1) changed in its own way; uint8, like real ones."""
     x = _moved(films.astype(np.float32) / WHITE, how, rng)
     x = _softened(x, how, rng)
+    x = _processed(x, how, rng)
     x = _exposed(x, how, rng)
     _sprinkle(x, how, rng)
     _cover(x, how, rng)
@@ -104,6 +108,35 @@ def _blurred(x: Floats) -> Floats:
     across = down.copy()
     across[:, :, 1:-1] = (down[:, :, :-2] + down[:, :, 2:]) / 4 + down[:, :, 1:-1] / 2
     return across
+
+
+def _processed(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
+    """As scanners do in their own ways: what is smaller than an eighth of the film, and then smaller than a
+    twenty-fourth, made stronger or weaker; and one part of the film lighter than another."""
+    for parts in (8, 24):
+        rough = _spread(_summed(x, parts) / (x.shape[1] / parts) ** 2, x.shape[1])
+        x = rough + (x - rough) * np.exp(_draw(rng, len(x), -how.detail, how.detail))
+    field = rng.uniform(-how.shading, how.shading, (len(x), 4, 4, 1)).astype(np.float32)
+    shaded: Floats = x * np.exp(_spread(field, x.shape[1]))
+    return shaded
+
+
+def _summed(x: Floats, parts: int) -> Floats:
+    """Over each of parts x parts squares, (n, parts, parts, 1); a pixel on an edge counts for both by its share."""
+    weights = np.zeros((parts, x.shape[1]), np.float32)
+    edges = np.linspace(0, x.shape[1], parts + 1)
+    place = np.arange(x.shape[1])
+    for part, (low, high) in enumerate(pairwise(edges)):
+        weights[part] = np.clip(np.minimum(place + 1, high) - np.maximum(place, low), 0, 1)
+    return np.asarray((weights @ x[..., 0] @ weights.T)[..., np.newaxis], np.float32)
+
+
+def _spread(x: Floats, side: int) -> Floats:
+    """(n, parts, parts, 1) to (n, side, side, 1), bilinear between the middles of the parts."""
+    parts = x.shape[1]
+    middles = np.clip((np.arange(side) + 0.5) * parts / side - 0.5, 0, parts - 1)
+    weights = np.clip(1 - np.abs(middles[:, np.newaxis] - np.arange(parts)), 0, 1).astype(np.float32)
+    return np.asarray((weights @ x[..., 0] @ weights.T)[..., np.newaxis], np.float32)
 
 
 def _exposed(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:

@@ -22,7 +22,7 @@ BATCH: Final = 64  # views; a matter of speed and memory only
 # As the films of one hospital differ among themselves
 NEAR: Final = Augmentation(
     degrees=4, zoom=0.05, aspect=0.04, shear=0.02, shift=0.03, gamma=0.15, contrast=0.1, brightness=0.05,
-    softness=0.4, noise=0.01, borders=0.05, patches=0, compression=0.4,
+    softness=0.4, detail=0.15, shading=0.1, noise=0.01, borders=0.05, patches=0, compression=0.4,
 )  # fmt: skip
 BLENDED: Final = 0.5  # share of the other views that are two films in one: what lies between films is taught as well
 EDGE: Final = 1e-4  # teachers are never surer than this

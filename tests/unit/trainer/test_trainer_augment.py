@@ -7,7 +7,7 @@ from pneumowatch.phantom import phantom
 from trainer.augment import Augmentation, augment, mixed
 
 SIDE = 40
-NOTHING = Augmentation(0, 0, 0, 0, 0, False, 0, 0, 0, 0, 0, 0, 0, 0)
+NOTHING = Augmentation(0, 0, 0, 0, 0, False, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def films(count: int = 12) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_nothing_changes_nothing() -> None:
     ("knob", "value"),
     [
         ("degrees", 45.0), ("zoom", 0.5), ("shift", 0.3), ("gamma", 1.5), ("contrast", 1.0), ("brightness", 0.5),
-        ("noise", 0.3), ("patches", 0.9), ("borders", 0.5), ("compression", 1.0),
+        ("detail", 2.0), ("shading", 1.0), ("noise", 0.3), ("patches", 0.9), ("borders", 0.5), ("compression", 1.0),
     ],
 )  # fmt: skip
 def test_each_knob_does_something(knob: str, value: float) -> None:
