@@ -108,7 +108,7 @@ def work(
         from pneumowatch.cli import apart
 
         raise typer.Exit(apart.work(app, given, stop))
-    room = open_room(given, inboxes.choose(given), database, device)
+    room = open_room(given, inboxes.choose(given), database, device, stop)
     register(app, room, given.batch_size)
     try:
         code = run_worker(app, given, stop)
