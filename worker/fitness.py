@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from sqlalchemy.exc import InternalError
+
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.logs import get
 from worker.portions import out_of_memory
@@ -56,7 +58,7 @@ class Fitness:
         with self._lock:
             if suspect is not None:
                 self._erred.add(suspect)
-            if not out_of_memory(error) and len(self._erred) < MANY and self._passes(trial):
+            if not _of_the_machine(error) and len(self._erred) < MANY and self._passes(trial):
                 return True
             if self._fit:
                 self._fit = False
@@ -84,3 +86,9 @@ class Fitness:
     def _put_off(self) -> None:
         self._delay = min(max(2 * self._delay, FIRST_DELAY), LAST_DELAY)
         log.error("this worker cannot read now; films wait, or go to others", again_in_seconds=self._delay)
+
+
+def _of_the_machine(error: Exception) -> bool:
+    """No film can be at fault: those are read in children, whose troubles are told as reasons. Memory is short, no
+    process can be started, the database takes no writes as it has become a standby, ..."""
+    return out_of_memory(error) or isinstance(error, OSError | InternalError)

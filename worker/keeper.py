@@ -36,7 +36,7 @@ class Keeper:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._missing: deque[Picture] = deque(maxlen=MOST_MISSING)
+        self._missing: deque[Picture] = deque(maxlen=MOST_MISSING)  # the oldest go first
         self._lost = 0  # beyond the bound
 
     def keep(self, films: Sequence[Decoded], outcomes: Sequence[Outcome], maps: Floats | None = None) -> None:
