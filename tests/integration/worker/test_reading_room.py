@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 import sabotage
 from PIL import Image
-from sqlalchemy import Row, select, text, update
+from sqlalchemy import Row, func, select, text, update
 from standin import tiny_network, write_model
 
 from db import arrivals, cache, ledger, schema
@@ -431,6 +432,77 @@ def test_an_error_of_the_ledger_is_held_against_no_film_where_all_end_in_it(
 
 def details(place: Place) -> list[str | None]:
     return list(place.database.read(lambda c: c.execute(select(ScanEvent.detail)).scalars().all()))
+
+
+class Killed(BaseException):
+    """What a thread sees of its process' death here; nothing in a worker catches it."""
+
+
+class Mortal:
+    """A worker process that dies over certain films: none of its threads writes anything from then on."""
+
+    def __init__(
+        self, place: Place, classifier: Classifier, decoders: Decoders, number: int, killers: set[int]
+    ) -> None:
+        self.dead, self.by, self._database, self._killers = False, f"worker@test:{number}", place.database, killers
+        self.serving = Serving(classifier, BATCH)
+        inboxes = {"inbox": place.inbox}
+        self.room = ReadingRoom(place.settings, inboxes, self, self.serving, decoders, self.by)  # type: ignore[arg-type]
+        self._fetch = self.room._fetch
+        self.room._fetch = self.fetch  # type: ignore[method-assign]
+
+    def write(self, work: Any) -> Any:
+        if self.dead:
+            raise Killed
+        return self._database.write(work)
+
+    def fetch(self, claim: Any, side: int) -> Any:
+        if self._killers & {scan.id for scan in claim.scans}:
+            self.dead = True
+        return self._fetch(claim, side)
+
+    def live(self) -> None:
+        """Four threads read until nothing is left to claim, or it dies."""
+        with ThreadPoolExecutor(4) as pool:
+            for one in [pool.submit(self.room.read, 1000) for _ in range(4)]:
+                with suppress(Killed):
+                    one.result(60)
+        self.serving.close()
+
+    def bury(self) -> None:
+        """What the sweep does after a lease."""
+        held = select(Scan.id, Scan.claim_token).where(Scan.state == State.RUNNING, Scan.claimed_by == self.by)
+        pairs = [(row.id, row.claim_token) for row in self._database.read(lambda c: c.execute(held).all())]
+        self._database.write(lambda c: ledger.expire(c, pairs, 3, "sweep"))
+
+
+def test_a_film_that_kills_workers_is_found_among_two_of_four_threads_each_and_its_mates_are_read(
+    place: Place, classifier: Classifier, decoders: Decoders
+) -> None:
+    for copy in range(4):
+        for number, name in enumerate(FILMS):
+            data = (place.inbox / name).read_bytes()
+            (place.inbox / f"copy-{copy}-{number}.jpeg").write_bytes(data + bytes(copy + 1))
+    ids = place.announce(*sorted(path.name for path in place.inbox.iterdir()))
+    killers = {ids[11], ids[40]}
+    deaths = 0
+    for generation in range(20):
+        pair = [Mortal(place, classifier, decoders, 2 * generation + one, killers) for one in range(2)]
+        with ThreadPoolExecutor(2) as pool:
+            for living in [pool.submit(mortal.live) for mortal in pair]:
+                living.result(90)
+        for mortal in pair:
+            mortal.bury()
+        deaths += sum(mortal.dead for mortal in pair)
+        if not place.database.read(lambda c: c.scalar(select(func.count()).where(Scan.state == State.QUEUED))):
+            break
+    failed = {scan.id: scan for scan in place.scans() if scan.state == State.FAILED}
+    assert set(failed) == killers
+    assert {scan.deaths_alone for scan in failed.values()} == {3}
+    assert deaths >= 6
+    innocent = [scan for scan in place.scans() if scan.id not in killers]
+    assert {scan.state for scan in innocent} <= {State.CLASSIFIED, State.DUPLICATE}
+    assert {scan.deaths_alone for scan in innocent} == {0}
 
 
 def test_no_file_is_named_where_an_error_quotes_one(
