@@ -58,7 +58,9 @@ class Fitness:
         with self._lock:
             if suspect is not None:
                 self._erred.add(suspect)
-            if not _of_the_machine(error) and len(self._erred) < MANY and self._passes(trial):
+            # films that were read together are only found suspect, which costs them nothing and saves the good ones
+            one_of_many = suspect is not None and len(self._erred) >= MANY
+            if not _of_the_machine(error) and not one_of_many and self._passes(trial):
                 return True
             if self._fit:
                 self._fit = False

@@ -91,6 +91,7 @@ def test_where_different_films_end_in_an_error_one_after_the_other_it_is_not_the
     said = [worker.blames(ValueError(), film, trial) for film in (1, 1, 2, 3)]
     assert said == [True, True, True, False]
     worker.wait(trial)
+    assert worker.blames(ValueError(), None, trial)  # good ones among them must be read, to tell
     assert not worker.blames(ValueError(), 1, trial)  # still not: none was read since
     worker.wait(trial)
     assert stop.waits == [1, 2]
