@@ -3,7 +3,7 @@
     (new) ------> queued ------> running ------> classified    has a prediction
                     ^  ^            |  |  |-----> rejected      has none: a reason and one sentence
                     |  |            |  |--------> duplicate     same film as a classified scan
-                    |  |            |-----------> failed        its worker died or gave up over it alone, max_attempts times
+                    |  |            |-----------> failed        worker died or raised over it alone, max_attempts times
                     |  |--deferred--|  lease expired, share away, file not complete yet, worker unfit or draining
                     |--requeue-- failed, rejected
 
