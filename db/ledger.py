@@ -8,9 +8,9 @@ for each move. The states and the ways between them are drawn in `db.states`.
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from db import contents, statements, succession
 from db.dialect import name, plan_by_index, rows
@@ -30,6 +30,12 @@ from db.statements import in_state
 from db.states import REQUEUEABLE, Reason, State
 
 Condition = ColumnElement[bool]
+
+# No scan is put off by more: a time to wait for that is further away was written before a clock was set back.
+LONGEST_DELAY: Final = timedelta(minutes=1)
+# How long a scan lets others go first after its worker died over it alone, once and more often: workers are also killed
+# for no fault of their films, and whatever they begin with must not be the same film each time.
+RESTS: Final = timedelta(seconds=30), timedelta(minutes=10)
 
 
 def now() -> datetime:
@@ -84,10 +90,11 @@ def unring(connection: Connection, ids: Sequence[int]) -> None:
 def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
     """Mark waiting scans that are due, and that `where` picks, as announced, and return them, most urgent first."""
     at = now()
+    due = or_(Scan.not_before <= at, Scan.not_before > at + LONGEST_DELAY)
     ids = list(
         connection.scalars(
             select(Scan.id)
-            .where(in_state(State.QUEUED), Scan.not_before <= at, where)
+            .where(in_state(State.QUEUED), due, where)
             .order_by(Scan.priority, Scan.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -99,11 +106,19 @@ def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
 
 
 def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Claim | None:
-    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent."""
+    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent.
+
+    Suspects that rest are claimed where nothing else waits.
+    """
     plan_by_index(connection)
     at = now()
-    found = connection.execute(statements.waiting(), {"at": at, "count": count}).all()
-    if not found:
+    once, often = (at - rest for rest in RESTS)
+    parameters = {"at": at, "count": count, "once": once, "often": often, "latest": at + LONGEST_DELAY}
+    for resting in (False, True):
+        found = connection.execute(statements.waiting(resting), parameters).all()
+        if found:
+            break
+    else:
         return None
     scans = tuple(ClaimedScan(*row) for row in found)
     scans = scans[:1] if scans[0].deaths else tuple(scan for scan in scans if not scan.deaths)
@@ -115,13 +130,15 @@ def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Clai
     return Claim(token, scans)
 
 
-def renew(connection: Connection, claim: Claim, lease: timedelta, alone: bool = False) -> None:
-    """Running scans have made progress: their lease starts anew. `alone`: nothing else is in this process now."""
-    connection.execute(
+def renew(connection: Connection, claim: Claim, lease: timedelta, alone: bool = False) -> bool:
+    """Running scans have made progress: their lease starts anew. `alone`: nothing else is in this process now. False
+    where they were taken back meanwhile."""
+    moved = connection.execute(
         update(Scan)
         .where(*_held(claim.token, [scan.id for scan in claim.scans]))
         .values(leased_until=now() + lease, alone=alone)
     )
+    return bool(moved.rowcount)
 
 
 def finish(connection: Connection, token: str, outcomes: Sequence[Outcome], by: str) -> None:
@@ -139,11 +156,22 @@ def finish(connection: Connection, token: str, outcomes: Sequence[Outcome], by: 
             _defer(connection, outcome, by, at)
 
 
-def expire(connection: Connection, claims: Iterable[tuple[int, str]], max_attempts: int, by: str) -> int:
-    """running -> queued or failed: (scan, token) pairs whose worker has not been heard of for a lease.
+def expire(
+    connection: Connection,
+    claims: Iterable[tuple[int, str]],
+    max_attempts: int,
+    by: str,
+    why: str = "the lease ran out",
+    pause: timedelta = timedelta(),
+) -> int:
+    """running -> queued or failed: (scan, token) pairs whose worker has not been heard of for a lease, or gave them up.
 
-    A scan that was alone in its process when that died counts the death as its own; after `max_attempts` of them it is
-    failed. Others go back to the queue as suspects, which are read alone.
+    A scan that was alone in its process then counts it as its own; after `max_attempts` times it is failed. Others go
+    back to the queue as suspects, which are read alone.
+
+    Args:
+        why: for the event, and for people where the scan is failed.
+        pause: until a scan that was alone is due again, as often as this has happened to it.
     """
     at, moved = now(), 0
     for scan_id, token in sorted(claims):
@@ -154,14 +182,14 @@ def expire(connection: Connection, claims: Iterable[tuple[int, str]], max_attemp
             continue
         deaths_alone = row.deaths_alone + int(row.alone)
         failed = deaths_alone >= max_attempts
-        given_up = f"Its worker died or gave up {deaths_alone} times while it read this film alone."
-        sentence = given_up if failed else None
-        change: dict[str, Any] = _final(State.FAILED, at, detail=sentence) if failed else _waiting(at)
+        given_up = f"Its worker died or gave up {deaths_alone} times while it read this film alone; at last, {why}."
+        delay = min(pause * deaths_alone, LONGEST_DELAY) if row.alone else timedelta()
+        change: dict[str, Any] = _final(State.FAILED, at, detail=given_up) if failed else _waiting(at + delay)
         connection.execute(
             update(Scan).where(Scan.id == scan_id).values(**change, deaths=Scan.deaths + 1, deaths_alone=deaths_alone)
         )
         to = State.FAILED if failed else State.QUEUED
-        _record(connection, [scan_id], State.RUNNING, to, by, at, sentence or "the lease ran out")
+        _record(connection, [scan_id], State.RUNNING, to, by, at, given_up if failed else why)
         moved += 1
     return moved
 
@@ -249,7 +277,7 @@ def _reject(connection: Connection, outcome: Rejected, by: str, at: datetime) ->
 
 
 def _defer(connection: Connection, outcome: Deferred, by: str, at: datetime) -> None:
-    values = _waiting(outcome.not_before)
+    values = _waiting(min(outcome.not_before, at + LONGEST_DELAY))
     if outcome.size is not None and outcome.mtime_ns is not None:
         other = _row_of_content(connection, outcome.scan_id, outcome.size, outcome.mtime_ns)
         if other is not None:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Integer,
     SmallInteger,
     String,
+    and_,
     bindparam,
     false,
     func,
@@ -64,8 +65,8 @@ def enter(dialect: str) -> Any:
 
 
 @cache
-def waiting() -> Any:
-    """The most urgent scans that are due, locked: at, count.
+def waiting(resting: bool = False) -> Any:
+    """The most urgent scans that are due, locked: at, count; once, often, latest. `resting`: also those that rest.
 
     What has been announced is due, whatever this machine's clock says: were a slow clock asked again here, the message
     would be spent and the scan forgotten for a lease.
@@ -73,10 +74,22 @@ def waiting() -> Any:
     due = or_(Scan.rung_at.is_not(None), Scan.not_before <= _at())
     return (
         select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.size, Scan.mtime_ns, Scan.changed_at, Scan.deaths)
-        .where(in_state(State.QUEUED), due)
+        .where(in_state(State.QUEUED), due, *([] if resting else [_rested()]))
         .order_by(Scan.priority, Scan.id)
         .limit(bindparam("count", type_=Integer))
         .with_for_update(skip_locked=True)
+    )
+
+
+def _rested() -> ColumnElement[bool]:
+    """Scans that need not let others go first, as those must whose worker died over them alone: once, since `once`, or
+    several times, the last since `often`. A time after `latest` was written before a clock was set back."""
+    once, often, latest = (bindparam(name, type_=UtcDateTime) for name in ("once", "often", "latest"))
+    return or_(
+        Scan.deaths_alone == 0,
+        Scan.not_before <= often,
+        and_(Scan.deaths_alone == 1, Scan.not_before <= once),
+        Scan.not_before > latest,
     )
 
 

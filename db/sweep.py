@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from db import ledger
 from db.models import Scan
@@ -87,8 +87,9 @@ class Sweeper:
         self._looked_for_lost = self._monotonic()
         # a long queue is no lost one: only where the broker is empty can announced rows have been forgotten
         if self._broker_holds() == 0:
-            before = ledger.now() - timedelta(seconds=self._lease)
-            self._ring_all(Scan.rung_at < before)
+            at, lease = ledger.now(), timedelta(seconds=self._lease)
+            # one that was announced in the future was so before a clock was set back, or by one that is ahead
+            self._ring_all(or_(Scan.rung_at < at - lease, Scan.rung_at > at + lease))
 
     def _ring_all(self, where: ledger.Condition) -> None:
         while ids := self._write(lambda c: ledger.ring(c, where, RING_AT_ONCE)):

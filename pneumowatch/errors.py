@@ -39,6 +39,10 @@ class ModelError(PneumowatchError):
     """A model folder cannot be used: something is missing, changed, or not allowed in it."""
 
 
+class DeviceFull(PneumowatchError):
+    """The memory of the device on which a model reads does not hold even one film at the moment."""
+
+
 class TrainingError(PneumowatchError):
     """A training run cannot start or go on with what it was given."""
 

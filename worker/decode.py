@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -115,10 +116,17 @@ def _fetch_one(errand: Errand, side: int, bounds: Bounds) -> Fetched:
 
 @dataclass(frozen=True)
 class _Task:
-    """An errand list in the hands of a pool."""
+    """An errand list in the hands of a pool, since when, and for how many seconds at most."""
 
     pool: ProcessPool
     future: "Future[list[Fetched]]"
+    seconds: float
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def cut_short(self) -> bool:
+        """Ended for taking too long before it could have: pebble goes by the wall clock, which may have been set."""
+        return time.monotonic() - self.begun < self.seconds
 
     def result(self) -> list[Fetched]:
         """Raises BrokenProcessPool where the pool is lost: it never answers for what it had not begun by then."""
@@ -175,13 +183,15 @@ class Decoders:
         # pebble's bound, by the wall clock and over all of the errands, is there in case that a child cannot be alarmed
         seconds = len(errands) * self._bounds.seconds + ALARM_SECONDS
         arguments = (fetch, errands, side, self._bounds)
-        return _Task(pool, pool.schedule(_fetch_under_alarm, args=arguments, timeout=seconds))
+        return _Task(pool, pool.schedule(_fetch_under_alarm, args=arguments, timeout=seconds), seconds)
 
     def _collect(self, errands: Sequence[Errand], side: int, task: _Task, tries: int = POOLS) -> list[Fetched]:
         """A chunk's films; where one of them cost its child, each is tried again by itself to find out which."""
         try:
             return task.result()
         except TimeoutError:
+            if task.cut_short:
+                return self._collect(errands, side, self._schedule(errands, side), tries)
             reason, sentence = "too_slow", self._slow
         except ProcessExpired as end:
             if end.exitcode == OVERGROWN:  # it ended before it looked at these films

@@ -82,6 +82,9 @@ def judge(scan: ClaimedScan, fetched: Fetched, now: datetime, settle: timedelta)
     if isinstance(fetched, Decoded):
         return None
     settled = scan.changed_at + settle
+    if fetched.size is not None and scan.changed_at > now + settle:
+        # by a clock that is ahead, or was set back since: the row takes the file and the time of this one
+        return Deferred(scan.id, now + settle, "not readable yet", fetched.size, fetched.mtime_ns)
     if fetched.size is not None and now < settled:
         return Deferred(scan.id, min(settled, now + settle), "not readable yet")
     return Rejected(scan.id, Reason(fetched.reason), fetched.sentence, fetched.sha256, fetched.header)

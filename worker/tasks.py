@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from celery import Celery
+from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state as celery_state
 from celery.worker.consumer import Consumer
@@ -23,6 +23,7 @@ log = get("worker")
 THREADS: Final = 4  # claims in flight: one is predicted, the others are read, decoded or written meanwhile
 BATCHES_AHEAD: Final = 4  # prefetched
 RECONNECT_SECONDS: Final = 5
+LOOK_SECONDS: Final = 0.2
 
 
 def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
@@ -36,17 +37,22 @@ def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
         except ShuttingDown:
             log.info("left films to the next worker; shutting down")
         except Exception:
-            # celery-batches would acknowledge the whole batch and forget it. The rows are still claimed: their lease
-            # runs out, and the sweep hands each film to a worker that reads it alone.
-            log.exception("a batch could not be read; its films are tried again after their lease", films=licence)
+            # Nothing may escape: celery-batches would acknowledge the whole batch and forget it. The room gives back
+            # what it could not read; here it could not even claim or give back: the sweep rings again after a lease.
+            log.exception("films could not be claimed, or not be given back; they wait for a lease", films=licence)
 
 
 class PromptConsumer(Consumer):
-    """Celery's consumer, whose waits between attempts to reach the broker grow to 30 seconds: here to five."""
+    """Celery's consumer, whose waits between attempts to reach the broker grow to 30 seconds, and whose loop over the
+    in-process queue looks every two whether it is to end: here five, and a fifth of one."""
 
     def ensure_connected(self, conn: Any) -> Any:
         conn.ensure_connection = partial(conn.ensure_connection, interval_step=1, interval_max=RECONNECT_SECONDS)
-        return super().ensure_connected(conn)
+        connected = super().ensure_connected(conn)
+        if not self.hub:
+            drain = connected.drain_events
+            connected.drain_events = lambda timeout=None, **others: drain(timeout=LOOK_SECONDS, **others)
+        return connected
 
 
 def run_worker(
@@ -74,6 +80,12 @@ def run_worker(
         without_mingle=True,
     )
     threading.Thread(target=_end_with, args=(stop,), name="worker-stop", daemon=True).start()
+
+    # at once, not when all is drained: a thread that waits, for a database that is away, say, would wait on
+    def shut_down(**_: Any) -> None:
+        stop.set()
+
+    signals.worker_shutting_down.connect(shut_down)
     worker.start()
     drained = celery_state.should_stop is not None and not celery_state.should_terminate
     stop.set()

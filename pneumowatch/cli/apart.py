@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from celery import Celery, signals
+from celery import Celery
 
 from db.session import Database
 from pneumowatch.errors import ShuttingDown
@@ -48,11 +48,6 @@ def work(app: Celery, settings: Settings, stop: threading.Event) -> int:
     def retrain() -> None:
         run(settings, stop)
 
-    # Celery waits for what its threads do, and they for the child
-    def shut_down(**_: Any) -> None:
-        stop.set()
-
-    signals.worker_shutting_down.connect(shut_down)
     return run_worker(app, settings, stop, TRAINING, threads=1)
 
 

@@ -2,14 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, text
 
-from db import deployment, schema
+from db import deployment, registry, schema
 from db.session import Database
 from pneumowatch import inboxes, model, patients
 from pneumowatch.errors import PneumowatchError
@@ -64,9 +65,19 @@ def _data(settings: Settings) -> Iterator[Finding]:
     if not os.access(nearest, os.W_OK | os.X_OK):
         yield Finding("bad", "data folder", f"{settings.data_dir} cannot be written to")
         return
-    free = shutil.disk_usage(nearest).free
-    verdict = "good" if free >= LOW_DISK else "bad"
-    yield Finding(verdict, "disk", f"{free / 2**30:.1f} GiB free for {settings.data_dir}")
+    yield _disk("disk", nearest, settings.data_dir)
+    store = settings.models
+    if store.is_dir() and store.stat().st_dev != nearest.stat().st_dev:
+        yield _disk("model store's disk", store, store)
+
+
+def _disk(what: str, path: Path, shown: Path) -> Finding:
+    free = shutil.disk_usage(path).free
+    if free >= LOW_DISK:
+        return Finding("good", what, f"{free / 2**30:.1f} GiB free for {shown}")
+    return Finding(
+        "bad", what, f"only {free / 2**30:.1f} GiB free for {shown}; make room: results wait, and films are not kept"
+    )
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -107,13 +118,17 @@ def _patient_key(settings: Settings) -> Finding:
 
 
 def _known_fingerprint(settings: Settings) -> str | None:
+    return _asked(settings, deployment.known_fingerprint)
+
+
+def _asked(settings: Settings, what: Callable[[Connection], str | None]) -> str | None:
     """What the database says; None also where it does not answer or is none yet, of which `_database` tells."""
     if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
         return None
     try:
         database = Database(settings.database)
         schema.require_current(database)
-        return database.read(deployment.known_fingerprint)
+        return database.read(what)
     except PneumowatchError:
         return None
 
@@ -145,4 +160,22 @@ def _model(settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding(
             "good", "model", f"{folder.version}, threshold {folder.threshold:.3f}, its weights are as its card says"
+        )
+        yield from _champion(settings, folder.version)
+
+
+def _champion(settings: Settings, here: str) -> Iterator[Finding]:
+    """Whether the model of this machine's store is the one that serves. Nothing where the database tells of none, or
+    where no worker has filled the store yet."""
+    champion = _asked(settings, registry.champion)
+    if champion is None or not (settings.models / model.CHAMPION).exists():
+        return
+    if champion == here:
+        yield Finding("good", "champion", f"{champion}, in this machine's model store too")
+    else:
+        yield Finding(
+            "bad",
+            "champion",
+            f"{champion} serves, but {settings.models} has {here}: start a worker here, or see in the log of the one "
+            "that runs why it could not take it",
         )

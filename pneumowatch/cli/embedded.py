@@ -69,12 +69,13 @@ class _Embedded:
             return self._sum_up() if code == 0 and not self._watcher.broken else 1
         return 1 if self._watcher.broken else code
 
-    def _read(self) -> int:
-        """Read films until stopped. TensorFlow is loaded here, while the watcher registers what is there already."""
+    def _read(self, patient: bool = True) -> int:
+        """Read films until stopped; `patient`: even if it takes a while until a model can be loaded. TensorFlow is
+        loaded here, while the watcher registers what is there already."""
         from worker.room import open_room
         from worker.tasks import register, run_worker
 
-        room = open_room(self._settings, self._inboxes, self._database)
+        room = open_room(self._settings, self._inboxes, self._database, None, self._stop, patient)
         register(self._app, room, self._settings.batch_size)
         try:
             return run_worker(self._app, self._settings, self._stop)
@@ -87,7 +88,7 @@ class _Embedded:
                 return 1
             if self._watcher.unsettled or self._database.read(scans.waiting):
                 threading.Thread(target=self._show_progress, name="progress").start()
-                return self._read()
+                return self._read(patient=False)
         return 0
 
     def _nothing_left(self) -> bool:

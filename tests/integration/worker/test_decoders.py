@@ -260,3 +260,16 @@ def test_children_end_when_their_worker_is_killed(tmp_path: Path, names: list[st
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_clock_that_is_set_while_a_film_is_read_costs_it_nothing(
+    disloyal: Decoders, inbox: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Pebble's own bound goes by the wall clock."""
+    (inbox / "slow").write_bytes(sabotage.SLOW % 1.0)
+    real, begun = time.time, time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: real() + (hours * 3600 if time.monotonic() > begun + 0.3 else 0))
+    (found,) = disloyal.fetch(errands(inbox, "slow"), SIDE)
+    assert isinstance(found, Undecoded)
+    assert found.reason == "unsupported"  # it was read: it is no picture

@@ -89,8 +89,10 @@ def test_what_could_not_be_opened_or_cost_its_decoder_is_rejected_at_once(reason
 def test_a_row_from_a_clock_that_runs_ahead_does_not_wait_for_it() -> None:
     tomorrow = replace(SCAN, changed_at=NOW + timedelta(days=1))
     found = judge(tomorrow, undecoded(), NOW, SETTLE)
-    assert isinstance(found, Deferred)
-    assert found.not_before == NOW + SETTLE
+    # its row takes the time of this clock, by which the file has settled when it is looked at again
+    assert found == Deferred(4, NOW + SETTLE, "not readable yet", 100, 7)
+    later = replace(tomorrow, changed_at=NOW)
+    assert isinstance(judge(later, undecoded(), NOW + SETTLE, SETTLE), Rejected)
 
 
 def test_without_settling_nothing_waits() -> None:
