@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, select, update
 
 from db import contents, statements, succession
 from db.dialect import name, plan_by_index, rows
@@ -98,11 +98,16 @@ def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
     return ids
 
 
-def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Claim | None:
-    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent."""
+def claim(
+    connection: Connection, count: int, by: str, lease: timedelta, patience: timedelta | None = None
+) -> Claim | None:
+    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent.
+
+    `patience`: half of the claim goes to scans that have waited for longer, the oldest first, whatever their priority.
+    """
     plan_by_index(connection)
     at = now()
-    found = connection.execute(statements.waiting(), {"at": at, "count": count}).all()
+    found = _most_urgent(connection, count, at, patience)
     if not found:
         return None
     scans = tuple(ClaimedScan(*row) for row in found)
@@ -113,6 +118,21 @@ def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Clai
     connection.execute(statements.take(name(connection)), _ids(ids) | values)
     _record(connection, ids, State.QUEUED, State.RUNNING, by, at)
     return Claim(token, scans)
+
+
+def _most_urgent(connection: Connection, count: int, at: datetime, patience: timedelta | None) -> list[Row[Any]]:
+    """No more than `count` are locked: another worker that found the rest locked would spend its licence on nothing."""
+    # what cannot be halved, an odd one or a suspect's turn, goes to either side by lot
+    lot = secrets.randbelow(2)
+    old: list[Row[Any]] = []
+    if patience is not None and (share := (count + lot) // 2):
+        values = {"at": at, "count": share, "received_by": at - patience}
+        old = list(connection.execute(statements.overdue(), values))
+    if not old:
+        return list(connection.execute(statements.waiting(), {"at": at, "count": count}))
+    values = {"at": at, "count": count - len(old)} | _ids([row.id for row in old])
+    urgent = list(connection.execute(statements.waiting_besides(name(connection)), values))
+    return old + urgent if lot else urgent + old
 
 
 def renew(connection: Connection, claim: Claim, lease: timedelta, alone: bool = False) -> None:

@@ -1,5 +1,6 @@
 """The ledger's statements over a whole batch. Each is built once a dialect: building takes longer than running it."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from sqlalchemy import (
 from db.dialect import given, insert_new, unhex
 from db.models import Content, Prediction, Scan, ScanEvent, UtcDateTime
 from db.outcomes import HEADER_COLUMNS
-from db.states import State
+from db.states import WAITING, State
 
 SCANS: Final[Any] = Scan.__table__
 CONTENTS: Final[Any] = Content.__table__
@@ -70,14 +71,40 @@ def waiting() -> Any:
     What has been announced is due, whatever this machine's clock says: were a slow clock asked again here, the message
     would be spent and the scan forgotten for a lease.
     """
-    due = or_(Scan.rung_at.is_not(None), Scan.not_before <= _at())
+    return _first(in_state(State.QUEUED), _due(), order=(Scan.priority, Scan.id))
+
+
+@cache
+def waiting_besides(dialect: str) -> Any:
+    """As `waiting`, without the given ids."""
+    return _first(in_state(State.QUEUED), _due(), Scan.id.not_in(_ids(dialect)), order=(Scan.priority, Scan.id))
+
+
+@cache
+def overdue() -> Any:
+    """The scans that are due and were received by some moment, the oldest first, locked: at, received_by, count.
+
+    The index on the time is of all that is queued or running. The state itself is compared in a form that no index has,
+    or the one on priorities would be read from end to end.
+    """
+    queued = func.coalesce(Scan.state, "") == State.QUEUED
+    old = Scan.received_at <= bindparam("received_by", type_=UtcDateTime)
+    return _first(in_state(*WAITING), queued, old, _due(), order=(Scan.received_at,))
+
+
+def _first(*which: ColumnElement[bool], order: Sequence[Any]) -> Any:
+    """What a claim needs to know of the first `count` of these scans, locked."""
     return (
         select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.size, Scan.mtime_ns, Scan.changed_at, Scan.deaths)
-        .where(in_state(State.QUEUED), due)
-        .order_by(Scan.priority, Scan.id)
+        .where(*which)
+        .order_by(*order)
         .limit(bindparam("count", type_=Integer))
         .with_for_update(skip_locked=True)
     )
+
+
+def _due() -> ColumnElement[bool]:
+    return or_(Scan.rung_at.is_not(None), Scan.not_before <= _at())
 
 
 @cache

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from db import arrivals, ledger
+from db import arrivals, ledger, urgency
 from db.seen import SeenFile
 from db.session import Database
 from pneumowatch.errors import BrokerAway, ShareAway, ShuttingDown
@@ -57,6 +57,7 @@ class Watcher:
         self._doorbell = doorbell
         self._stop = stop
         self._by = part_name("watcher")
+        self._urgent = urgency.folders(settings.priority_folders)
         self._observer = Observer(inboxes)
         self._unsettled = Unsettled(settings.settle_seconds)
         self._busy: dict[FileKey, float] = {}  # -> when to look again
@@ -164,7 +165,7 @@ class Watcher:
             log.warning("an inbox does not answer", inbox=key.inbox)
 
     def _register(self, files: list[SeenFile]) -> None:
-        result = self._database.write(lambda connection: arrivals.arrive(connection, files, self._by))
+        result = self._database.write(lambda connection: arrivals.arrive(connection, files, self._by, self._urgent))
         again = time.monotonic() + BUSY_SECONDS
         self._busy.update({FileKey(file.inbox, file.path): again for file in result.busy})
         if not result.to_ring:

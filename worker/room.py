@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from db import cache, deployment, ledger
 from db.outcomes import Claim, Classified, Outcome, Rejected
@@ -20,6 +21,8 @@ from worker.keeper import keep
 from worker.serving import Post, Serving, open_serving
 
 log = get("worker")
+
+PATIENCE: Final = 0.75  # of the waiting cap: the rest is for those to be read that reach this together
 
 
 class ReadingRoom:
@@ -49,6 +52,7 @@ class ReadingRoom:
         self._handover: Handover | None = None
         self._decoders = decoders
         self._lease = timedelta(seconds=settings.lease_seconds)
+        self._patience = PATIENCE * timedelta(minutes=settings.waiting_cap_minutes)
         self._by = by
         self._patient_key = patient_key
         self._door = Door()
@@ -80,7 +84,9 @@ class ReadingRoom:
         self._decoders.close()
 
     def _claim(self, count: int) -> Claim | None:
-        return self._database.write(lambda connection: ledger.claim(connection, count, self._by, self._lease))
+        return self._database.write(
+            lambda connection: ledger.claim(connection, count, self._by, self._lease, self._patience)
+        )
 
     def _renew(self, claim: Claim) -> None:
         self._database.write(lambda connection: ledger.renew(connection, claim, self._lease, alone=claim.suspect))
