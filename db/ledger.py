@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from db import contents, statements, succession
 from db.dialect import name, plan_by_index, rows
@@ -120,11 +120,11 @@ def claim(
     return Claim(token, scans)
 
 
-def _most_urgent(connection: Connection, count: int, at: datetime, patience: timedelta | None) -> list[Row[Any]]:
+def _most_urgent(connection: Connection, count: int, at: datetime, patience: timedelta | None) -> list[Any]:
     """No more than `count` are locked: another worker that found the rest locked would spend its licence on nothing."""
     # what cannot be halved, an odd one or a suspect's turn, goes to either side by lot
     lot = secrets.randbelow(2)
-    old: list[Row[Any]] = []
+    old: list[Any] = []
     if patience is not None and (share := (count + lot) // 2):
         values = {"at": at, "count": share, "received_by": at - patience}
         old = list(connection.execute(statements.overdue(), values))
