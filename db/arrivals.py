@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Row, and_, select
 
-from db import ledger
+from db import ledger, silence
 from db.dialect import plan_anew
 from db.models import Scan
 from db.seen import SeenFile
@@ -61,6 +61,7 @@ def arrive(connection: Connection, files: Iterable[SeenFile], by: str, urgent: C
             older[file.inbox, file.path_sha256] = [row.id for row in known if row.superseded_by is None]
     created = ledger.register(connection, [ranked(file, urgent) for file in fresh], by)
     result.to_ring += created
+    silence.note(connection, (file.inbox for file in created.values()), ledger.now())
     successors = {old: new for new, file in created.items() for old in older.get((file.inbox, file.path_sha256), [])}
     ledger.supersede(connection, successors)
     return result

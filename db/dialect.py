@@ -2,9 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, FromClause, LargeBinary, String, Table, bindparam, cast, column, func, select, true
+from sqlalchemy import (
+    Connection,
+    FromClause,
+    LargeBinary,
+    String,
+    Table,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
@@ -20,6 +34,14 @@ GIVEN: Final = "given"  # the parameter that carries `given` rows
 def insert_new(dialect: str, table: Table) -> Any:
     """INSERT ... ON CONFLICT DO NOTHING, for a database of this name."""
     return (postgresql if dialect == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
+
+
+def replace_rows(connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
+    """INSERT ... ON CONFLICT DO UPDATE: rows that are there (by primary key) are overwritten."""
+    insertion = (postgresql if name(connection) == "postgresql" else sqlite).insert(table)
+    keys = [column.name for column in table.primary_key]
+    anew = {column.name: insertion.excluded[column.name] for column in table.c if column.name not in keys}
+    connection.execute(insertion.on_conflict_do_update(index_elements=keys, set_=anew), values)
 
 
 def given(dialect: str, **types: type[TypeEngine[Any]]) -> FromClause:
@@ -73,6 +95,13 @@ def plan_anew(connection: Connection) -> None:
     """
     if name(connection) == "postgresql":
         connection.execute(_ANEW)
+
+
+def clock(connection: Connection) -> datetime:
+    """The time by the database's clock, which all machines share."""
+    if name(connection) == "sqlite":
+        return datetime.fromisoformat(connection.scalar(text("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')")))
+    return connection.execute(text("SELECT clock_timestamp()")).scalar_one()
 
 
 def name(connection: Connection) -> str:

@@ -81,6 +81,13 @@ class Settings(BaseSettings):
         description="whose reduced films are kept in DATA_DIR/films: judged, flagged (and judged), or all",
     )
 
+    silence_factor: float = Field(
+        default=2.0,
+        ge=1,
+        description="a source silent for so many times as long as usual at this time of the week alarms",
+    )
+    silence_minutes: float = Field(default=60.0, ge=0, description="no silence shorter than this alarms")
+
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 
     @field_validator("inboxes", mode="before")

@@ -9,6 +9,7 @@ from typing import Final
 
 from db import cache, deployment, ledger
 from db.outcomes import Claim, Classified, Outcome, Rejected
+from db.pulse import Part
 from db.session import Database
 from pneumowatch.logs import get
 from pneumowatch.queue import part_name
@@ -33,6 +34,7 @@ class ReadingRoom:
         serving: the model to begin with.
         by: how this worker signs claims and events.
         patient_key: secret under which patient IDs are hashed; without it they are dropped.
+        part: is told what gets done.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class ReadingRoom:
         decoders: Decoders,
         by: str,
         patient_key: bytes | None = None,
+        part: Part | None = None,
     ) -> None:
+        self._part = part or Part("worker")
         self._settings = settings
         self._inboxes = inboxes
         self._database = database
@@ -92,13 +96,20 @@ class ReadingRoom:
         self._database.write(lambda connection: ledger.renew(connection, claim, self._lease, alone=claim.suspect))
 
     def _read_claim(self, claim: Claim, serving: Serving) -> None:
+        with self._part.holding(f"batch {claim.token[:6]}", self._lease.total_seconds()) as moved:
+            self._read_held(claim, serving, moved)
+
+    def _read_held(self, claim: Claim, serving: Serving, moved: Callable[[], None]) -> None:
         started = time.monotonic()
         fetched = self._fetch(claim, serving.side)
+        moved()
         if time.monotonic() - started > self._settings.lease_seconds / 2:
             self._renew(claim)  # by progress, never by a timer: a worker that hangs must lose its films
         outcomes = self._conclude(claim, fetched, serving)
         self._database.write(lambda connection: ledger.finish(connection, claim.token, outcomes, self._by))
-        log.info("films read", **_tally(outcomes))
+        tally = _tally(outcomes)
+        self._part.did(**tally)
+        log.info("films read", **tally)
 
     def _fetch(self, claim: Claim, side: int) -> list[Fetched]:
         """An answer for each scan of the claim, in its order."""
@@ -149,10 +160,16 @@ def _tally(outcomes: list[Outcome]) -> dict[str, int]:
 
 
 def open_room(
-    settings: Settings, inboxes: dict[str, Path], database: Database, device: str | None = None
+    settings: Settings,
+    inboxes: dict[str, Path],
+    database: Database,
+    device: str | None = None,
+    part: Part | None = None,
 ) -> ReadingRoom:
     """A reading room ready for its first film: children started, and the champion registered, loaded, checked, warm,
-    and followed by whichever comes after it."""
+    and followed by whichever comes after it. `part` is told."""
+    part = part or Part("worker")
+    part.say("loading the model")
     patient_key = deployment.patient_key(database, settings)
     by = f"{part_name('worker')}:{os.getpid()}"
     cache.enroll(database, settings.models, by)
@@ -165,6 +182,8 @@ def open_room(
     serving = load()
     decoders.warm()
     log.info("model ready", model=serving.version)
-    room = ReadingRoom(settings, inboxes, database, serving, decoders, by, patient_key)
+    room = ReadingRoom(settings, inboxes, database, serving, decoders, by, patient_key, part)
     room.follow(load)
+    part.say("idle", busy="reading")
+    part.did()
     return room

@@ -1,5 +1,7 @@
 """Commands that look into the ledger and mend it."""
 
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -45,22 +47,39 @@ def unscored(data: Data = None, limit: Limit = 50, json: Json = False) -> None:
 
 
 def status(data: Data = None, json: Json = False) -> None:
-    """Show how many films are in which state, by source, and how long the oldest has waited."""
-    from db import ledger, registry, scans
-    from pneumowatch.cli.output import console, print_json, print_table
+    """Show how many films are in which state, by source, how long the oldest has waited, and how every part is.
 
-    database = open_database(data)
+    A part is well, stalled (it lives and does not do what it should), or silent (it is gone). A source is silent where
+    no film came for longer than usual at this time of the week. [bold]pneumowatch doctor[/bold] ends with 1 where any
+    of them is.
+    """
+    from db import heartbeats, ledger, registry, scans, silence
+    from pneumowatch import settings
+    from pneumowatch.cli.output import console, print_json, print_table
+    from pneumowatch.durations import said
+
+    database, given = open_database(data), settings.load(data_dir=data)
+    at = ledger.now()
     sources = database.read(scans.counts_by_source)
-    oldest = database.read(scans.oldest_waiting)
+    oldest = database.read(scans.oldest_waiting_by_source)
+    waits = {name: round((at - since).total_seconds(), 1) for name, since in oldest.items()}
     counts = database.read(scans.counts)
+    quiet = database.read(
+        lambda c: silence.silences(c, at, given.silence_factor, timedelta(minutes=given.silence_minutes))
+    )
+    parts = database.read(lambda c: heartbeats.readiness(c, given.lease_seconds))
     report = {
         "counts": counts,
         "sources": sources,
         "flagged": database.read(lambda c: scans.size_of(c, "flagged_cases")),
         "flagged_unread": database.read(lambda c: scans.size_of(c, "flagged_cases", unread=True)),
         "unscored": database.read(lambda c: scans.size_of(c, "unscored_cases")),
-        "oldest_waiting_seconds": None if oldest is None else round((ledger.now() - oldest).total_seconds(), 1),
+        "oldest_waiting_seconds": max(waits.values(), default=None),
+        "oldest_waiting_seconds_by_source": waits,
         "model": database.read(registry.champion),
+        "ready": parts.ready,
+        "parts": [asdict(part) for part in parts.parts],
+        "silence": [asdict(one) for one in quiet],
     }
     if json:
         return print_json(report)
@@ -70,10 +89,17 @@ def status(data: Data = None, json: Json = False) -> None:
         [*rows, {"source": "all", **{str(state): count for state, count in counts.items()}}],
         ["source", *counts],
     )
-    waited = report["oldest_waiting_seconds"]
+    if parts.parts:
+        print_table("Parts", [asdict(part) for part in parts.parts], ["part", "verdict", "sentence"])
+    if quiet:
+        print_table("Sources", [asdict(one) for one in quiet], ["source", "verdict", "sentence"])
     console.print(f"flagged: {report['flagged']} ({report['flagged_unread']} without a verdict)")
     console.print(f"unscored: {report['unscored']}" + ("  -> pneumowatch unscored" if report["unscored"] else ""))
-    console.print("nothing waits" if waited is None else f"the oldest film waits for {waited:.0f} s")
+    for name, seconds in waits.items():
+        console.print(f"the oldest film of {name} waits for {said(seconds)}")
+    console.print("" if waits else "nothing waits", end="" if waits else "\n")
+    if not parts.parts:
+        console.print("no part is running: start `pneumowatch up`, or `watch` and `work`")
     return console.print(f"model: {report['model'] or 'none has read a film yet'}")
 
 
