@@ -36,12 +36,20 @@ def insert_new(dialect: str, table: Table) -> Any:
     return (postgresql if dialect == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
 
 
+def replacing(dialect: str, table: Table, keys: Sequence[str], columns: Sequence[str], values: Any = None) -> Any:
+    """INSERT ... ON CONFLICT DO UPDATE of these columns, of which `keys` say which rows are the same; from a SELECT,
+    or, without one, of what the statement is executed with."""
+    insertion = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    if values is not None:
+        insertion = insertion.from_select(list(columns), values)
+    anew = {name: insertion.excluded[name] for name in columns if name not in keys}
+    return insertion.on_conflict_do_update(index_elements=list(keys), set_=anew)
+
+
 def replace_rows(connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
-    """INSERT ... ON CONFLICT DO UPDATE: rows that are there (by primary key) are overwritten."""
-    insertion = (postgresql if name(connection) == "postgresql" else sqlite).insert(table)
+    """Put rows into a table; those that are there (by primary key) are overwritten."""
     keys = [column.name for column in table.primary_key]
-    anew = {column.name: insertion.excluded[column.name] for column in table.c if column.name not in keys}
-    connection.execute(insertion.on_conflict_do_update(index_elements=keys, set_=anew), values)
+    connection.execute(replacing(name(connection), table, keys, table.c.keys()), values)
 
 
 def given(dialect: str, **types: type[TypeEngine[Any]]) -> FromClause:

@@ -244,6 +244,7 @@ def _classify(connection: Connection, outcomes: list[Classified], by: str, at: d
         given = [{**vars(outcome), **header_columns(outcome.header), "header": None} for outcome in firsts]
         parameters = rows(given) | {"at": at}
         connection.execute(statements.classify(name(connection), headers), parameters)
+        connection.execute(statements.retire(name(connection)), parameters)
         connection.execute(statements.predict(name(connection)), parameters)
         _record(connection, [outcome.scan_id for outcome in firsts], State.RUNNING, State.CLASSIFIED, by, at)
 

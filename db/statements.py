@@ -26,13 +26,14 @@ from sqlalchemy import (
     update,
 )
 
-from db.dialect import given, insert_new, unhex
+from db.dialect import given, insert_new, replacing, unhex
 from db.models import Content, Prediction, Scan, ScanEvent, UtcDateTime
 from db.outcomes import HEADER_COLUMNS
 from db.states import WAITING, State
 
 SCANS: Final[Any] = Scan.__table__
 CONTENTS: Final[Any] = Content.__table__
+PREDICTIONS: Final[Any] = Prediction.__table__
 
 
 def in_state(*states: State) -> ColumnElement[bool]:
@@ -160,12 +161,20 @@ def classify(dialect: str, headers: bool) -> Any:
 
 
 @cache
+def retire(dialect: str) -> Any:
+    """The current predictions of the given outcomes' scans, of an earlier life, are so no longer."""
+    scans = select(_outcomes(dialect).c.scan_id)
+    return update(Prediction).where(Prediction.scan_id.in_(scans), Prediction.current).values(current=false())
+
+
+@cache
 def predict(dialect: str) -> Any:
-    """A prediction for each of the given outcomes: at."""
+    """A prediction for each of the given outcomes: at. One that the model made in an earlier life is made anew."""
     rows = _outcomes(dialect).c
-    kept = ["scan_id", "model_version", "probability", "threshold", "flagged"]
-    values = select(*(rows[name] for name in kept), true(), _at())
-    return insert(Prediction).from_select([*kept, "current", "made_at"], values)
+    told = ["probability", "threshold", "flagged"]
+    values = select(*(rows[name] for name in ("scan_id", "model_version", *told)), true(), _at()).where(true())
+    columns = ["scan_id", "model_version", *told, "current", "made_at"]
+    return replacing(dialect, PREDICTIONS, ["scan_id", "model_version"], columns, values)
 
 
 @cache

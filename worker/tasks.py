@@ -101,11 +101,16 @@ def run_worker(
 
 def _hearing(app: Celery, settings: Settings, worker: Any) -> Hearing:
     task, doorbell = app.tasks[READ_SCANS], Doorbell(app, settings)
+
+    def rebuild() -> None:
+        app.amqp.queues.select([FILMS])  # had somebody told the worker to take no more from it
+        worker.consumer.rebuild()
+
     return Hearing(
         waiting=lambda: doorbell.unheard() + task.unread,
         heard=lambda: task.heard,
         busy=lambda: task.busy,
-        rebuild=lambda: worker.consumer.rebuild(),
+        rebuild=rebuild,
         seconds=patience(settings.lease_seconds),
     )
 
