@@ -17,6 +17,7 @@ from pneumowatch.durations import said
 HEARTBEATS: Final[Any] = Heartbeat.__table__
 SILENT_SECONDS: Final = 30.0  # six beats: a machine that is busy may lose one or two
 WORKER: Final = "worker"
+SWEEPERS: Final = ("watcher", "schedule")
 LEASES: Final = 2  # a film that was announced this long ago, its message lost once, should have found any idle worker
 
 
@@ -61,6 +62,13 @@ def readiness(connection: Connection, lease_seconds: float) -> Readiness:
         if not any(part.kind == WORKER for part in parts):
             parts.append(_MISSING)
     return Readiness(tuple(parts))
+
+
+def sweeps(connection: Connection) -> bool:
+    """Whether a part is alive that announces what waits unannounced."""
+    alive = clock(connection) - timedelta(seconds=SILENT_SECONDS)
+    found = select(HEARTBEATS.c.part).where(HEARTBEATS.c.kind.in_(SWEEPERS), HEARTBEATS.c.beat_at > alive)
+    return connection.scalar(found.limit(1)) is not None
 
 
 def _examine(row: Row[Any], at: datetime) -> Vital:

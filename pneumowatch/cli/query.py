@@ -27,6 +27,16 @@ CLASSIFY_COLUMNS: Final = (
     "reason",
     "sentence",
 )
+RULES: Final = {  # by which a file has no row, and what to do where it should have one
+    "missing": "a running watcher registers them at its next rescan; `pneumowatch status` says whether one runs",
+    "unlistable": "folders that cannot be looked into; give this user permission, or see to the share",
+    "unreachable": "names that cannot be looked at; see to the share",
+    "hidden": "they begin with a dot, or lie in a folder that does; never read",
+    "system": "what desktops leave beside films; never read",
+    "temporary": "unfinished copies by their names; read once they are renamed",
+    "link": "links are not followed; put the film itself there",
+    "not a file": "pipes, sockets, devices; never read",
+}
 UNSCORED_COLUMNS: Final = ("scan_id", "state", "reason", "detail", "path", "source")
 
 
@@ -97,7 +107,8 @@ def status(data: Data = None, json: Json = False) -> None:
     console.print(f"unscored: {report['unscored']}" + ("  -> pneumowatch unscored" if report["unscored"] else ""))
     for name, seconds in waits.items():
         console.print(f"the oldest film of {name} waits for {said(seconds)}")
-    console.print("" if waits else "nothing waits", end="" if waits else "\n")
+    if not waits:
+        console.print("nothing waits")
     if not parts.parts:
         console.print("no part is running: start `pneumowatch up`, or `watch` and `work`")
     return console.print(f"model: {report['model'] or 'none has read a film yet'}")
@@ -110,7 +121,8 @@ def reconcile(
 ) -> None:
     """Hold the folders against the ledger: name each file without a row, and the rule that ignores it.
 
-    Ends with 1 where a file is missing from the ledger. A running watcher registers such files at its next rescan.
+    It looks, and changes nothing. Ends with 1 where a file is missing from the ledger, or nobody can say whether one
+    is.
     """
     from pneumowatch import inboxes, settings
     from pneumowatch.cli.output import console, print_json, print_table, printable
@@ -128,6 +140,8 @@ def reconcile(
         print_table(
             "Files without a row", [{**row, "path": printable(row["path"])} for row in rows], ["source", "rule", "path"]
         )
+        for rule, count in sorted(report.rules.items()):
+            console.print(f"{count} {rule}: {RULES[rule]}", markup=False)
         verdict = "The ledger is closed." if report.closed else "Files are missing from the ledger."
         console.print(f"{report.files} files have a row. {verdict}")
     raise typer.Exit(0 if report.closed else 1)
@@ -142,11 +156,11 @@ def requeue(
 ) -> None:
     """Try rejected or failed films again, after what was wrong has been mended.
 
-    A running watcher announces them within seconds.
+    A running watcher or schedule announces them within seconds. What has a result, or waits, is left alone.
     """
     from sqlalchemy import or_
 
-    from db import ledger
+    from db import heartbeats, ledger
     from db.models import Scan
     from db.states import Reason, State
     from pneumowatch.cli.output import console, print_json
@@ -162,10 +176,14 @@ def requeue(
         chosen.append(Scan.state == State.FAILED)
     if not chosen:
         raise typer.BadParameter("say which: scan ids, --reason CODE, or --failed.")
-    moved = open_database(data).write(lambda c: ledger.requeue(c, or_(*chosen), "command line"))
+    database = open_database(data)
+    moved = database.write(lambda c: ledger.requeue(c, or_(*chosen), "command line"))
     if json:
         return print_json({"requeued": moved})
-    return console.print(f"{len(moved)} films are queued again.")
+    console.print(f"{len(moved)} films are queued again.")
+    if moved and not database.read(heartbeats.sweeps):
+        console.print("Nothing runs that announces them: start `pneumowatch up`, or `watch`.")
+    return None
 
 
 def classify(
