@@ -31,7 +31,7 @@ def test_films_are_read_mended_and_counted(tmp_path: Path, phantoms: Path) -> No
     first, second, third = sorted(phantoms.iterdir())[:3]
     (inbox / "good.jpeg").write_bytes(first.read_bytes())
     (inbox / "bad.jpeg").write_bytes(second.read_bytes()[:900])
-    assert run("up", "--once", cwd=tmp_path, env=ENV).code == 0
+    assert run("up", "--once", cwd=tmp_path, env=ENV, timeout=300).code == 0
     assert ask(tmp_path, "SELECT state FROM scans ORDER BY path") == [("rejected",), ("classified",)]
 
     # what is no film, each by its rule; and one that nobody has seen yet
@@ -56,7 +56,7 @@ def test_films_are_read_mended_and_counted(tmp_path: Path, phantoms: Path) -> No
     assert run("requeue", bad, "--json", cwd=tmp_path, env=ENV).json == {"requeued": [bad]}
     said = run("requeue", "--reason", "unreadable", "--failed", cwd=tmp_path, env=ENV)
     assert "0 films are queued again." in said.out
-    assert run("up", "--once", cwd=tmp_path, env=ENV).code == 0
+    assert run("up", "--once", cwd=tmp_path, env=ENV, timeout=300).code == 0
     assert ask(tmp_path, "SELECT path, state FROM scans ORDER BY path") == [
         ("bad.jpeg", "rejected"),
         ("good.jpeg", "classified"),
