@@ -170,7 +170,7 @@ def beating(database: Database) -> Iterator[Pulse]:
     pulse.start()
     try:
         yield pulse
-    except BaseException:
-        pulse.close(clean=False)
+    except BaseException as error:
+        pulse.close(clean=isinstance(error, KeyboardInterrupt))  # Ctrl-C while it starts is an end that was asked for
         raise
     pulse.close(clean=not pulse.broken)
