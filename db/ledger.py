@@ -105,17 +105,21 @@ def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
     return ids
 
 
-def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Claim | None:
+def claim(
+    connection: Connection, count: int, by: str, lease: timedelta, patience: timedelta | None = None
+) -> Claim | None:
     """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent.
 
     Suspects that rest are claimed where nothing else waits.
+
+    `patience`: half of the claim goes to scans that have waited for longer, the oldest first, whatever their priority.
     """
     plan_by_index(connection)
     at = now()
     once, often = (at - rest for rest in RESTS)
-    parameters = {"at": at, "count": count, "once": once, "often": often, "latest": at + LONGEST_DELAY}
+    moments = {"at": at, "once": once, "often": often, "latest": at + LONGEST_DELAY}
     for resting in (False, True):
-        found = connection.execute(statements.waiting(resting), parameters).all()
+        found = _most_urgent(connection, count, moments, patience, resting)
         if found:
             break
     else:
@@ -128,6 +132,23 @@ def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Clai
     connection.execute(statements.take(name(connection)), _ids(ids) | values)
     _record(connection, ids, State.QUEUED, State.RUNNING, by, at)
     return Claim(token, scans)
+
+
+def _most_urgent(
+    connection: Connection, count: int, moments: dict[str, datetime], patience: timedelta | None, resting: bool
+) -> list[Any]:
+    """No more than `count` are locked: another worker that found the rest locked would spend its licence on nothing."""
+    # what cannot be halved, an odd one or a suspect's turn, goes to either side by lot
+    lot = secrets.randbelow(2)
+    old: list[Any] = []
+    if patience is not None and (share := (count + lot) // 2):
+        values: dict[str, Any] = {"count": share, "received_by": moments["at"] - patience}
+        old = list(connection.execute(statements.overdue(resting), moments | values))
+    if not old:
+        return list(connection.execute(statements.waiting(resting), moments | {"count": count}))
+    values = {"count": count - len(old)} | _ids([row.id for row in old])
+    urgent = list(connection.execute(statements.waiting_besides(name(connection), resting), moments | values))
+    return old + urgent if lot else urgent + old
 
 
 def renew(connection: Connection, claim: Claim, lease: timedelta, alone: bool = False) -> bool:
@@ -252,6 +273,7 @@ def _classify(connection: Connection, outcomes: list[Classified], by: str, at: d
         given = [{**vars(outcome), **header_columns(outcome.header), "header": None} for outcome in firsts]
         parameters = rows(given) | {"at": at}
         connection.execute(statements.classify(name(connection), headers), parameters)
+        connection.execute(statements.retire(name(connection)), parameters)
         connection.execute(statements.predict(name(connection)), parameters)
         _record(connection, [outcome.scan_id for outcome in firsts], State.RUNNING, State.CLASSIFIED, by, at)
 

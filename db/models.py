@@ -336,3 +336,33 @@ class Deployment(Base):
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[str]
+
+
+class Heartbeat(Base):
+    """A part that lives, as it last told of itself: see `db.pulse`. Times are by the database's clock."""
+
+    __tablename__ = "heartbeats"
+
+    part: Mapped[str] = mapped_column(String(255), primary_key=True)  # kind@machine:pid
+    kind: Mapped[str] = mapped_column(String(32))
+    machine: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    state: Mapped[str] = mapped_column(String(255))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    progress_at: Mapped[datetime] = mapped_column(UtcDateTime)  # last got something done
+    beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    owed: Mapped[dict[str, Any]] = mapped_column(JSON)  # {duty: {"moved": seconds before the beat, "within": seconds}}
+    done: Mapped[dict[str, Any]] = mapped_column(JSON)  # {what: how many} since it started
+
+
+class SourceHour(Base):
+    """What one source sent in one hour, as `db.silence` needs it to tell an unusual silence."""
+
+    __tablename__ = "source_hours"
+
+    source: Mapped[str] = mapped_column(String(63), primary_key=True)  # the inbox
+    hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)  # its beginning
+    films: Mapped[int]
+    first_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    longest_gap: Mapped[float]  # seconds between two films of this hour

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, or_, select
 
 from db import ledger
 from db.models import Scan
+from db.pulse import Part
 from db.session import Database
 from db.statements import in_state
 from db.states import State
@@ -21,6 +22,7 @@ from pneumowatch.logs import get
 T = TypeVar("T")
 log = get("sweep")
 
+STUCK_SECONDS: Final = 120.0  # a sweep that takes longer hangs
 RING_AT_ONCE: Final = 2000  # scans of one transaction
 
 
@@ -55,10 +57,13 @@ class Sweeper:
         self._claims: dict[tuple[int, str, str], float] = {}  # claim as it stood -> when it was first seen so
         self._looked_for_lost = monotonic()
 
-    def run(self, stop: threading.Event, interval: float) -> None:
-        """Sweep every `interval` seconds until `stop` is set."""
+    def run(self, stop: threading.Event, interval: float, part: Part | None = None) -> None:
+        """Sweep every `interval` seconds until `stop` is set. `part` is told of it."""
+        part = part or Part("schedule")
         while True:
+            part.promise("the sweep", STUCK_SECONDS + interval)
             self.sweep()
+            part.did(sweeps=1)
             if stop.wait(interval):
                 return
 

@@ -89,6 +89,10 @@ class Doorbell:
         """Messages on the broker, waiting or not yet acknowledged. Raises BrokerAway."""
         return self._count(FILMS, self._taken)
 
+    def unheard(self) -> int:
+        """Messages that no worker has taken yet. Raises BrokerAway."""
+        return self._count(FILMS)
+
     def ring_for_training(self) -> None:
         """Tell whoever works on the training queue to look whether a training is due, unless somebody has and none of
         them has heard it yet. Raises BrokerAway."""

@@ -44,6 +44,13 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=120.0, gt=0, description="a claim without progress for this long is void")
     max_attempts: int = Field(default=3, ge=1, description="worker deaths over one film alone before it is failed")
 
+    priority_folders: str = Field(
+        default="STAT", description="name,... of folders whose films go first, in capitals or not, at any depth"
+    )
+    waiting_cap_minutes: float = Field(
+        default=60.0, gt=0, description="urgent films keep the others waiting for no longer than this"
+    )
+
     batch_size: int = Field(default=32, ge=1, le=1024, description="films of one predict, and of one message")
     decoders: int = Field(default=0, ge=0, description="decoding child processes; 0: one a core, eight at most")
     decode_seconds: float = Field(default=30.0, gt=0, description="time bound on reading one film")
@@ -73,6 +80,13 @@ class Settings(BaseSettings):
         pattern="^(judged|flagged|all)$",
         description="whose reduced films are kept in DATA_DIR/films: judged, flagged (and judged), or all",
     )
+
+    silence_factor: float = Field(
+        default=2.0,
+        ge=1,
+        description="a source silent for so many times as long as usual at this time of the week alarms",
+    )
+    silence_minutes: float = Field(default=60.0, ge=0, description="no silence shorter than this alarms")
 
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 

@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from db import arrivals, ledger
+from db import arrivals, ledger, urgency
+from db.pulse import Part
 from db.seen import SeenFile
 from db.session import Database
 from pneumowatch.errors import BrokerAway, ShareAway, ShuttingDown
@@ -32,6 +33,8 @@ BACKLOG: Final = 5000  # signals beyond which the rescan waits for the intake ..
 BACKLOG_SECONDS: Final = 0.01  # ... and looks again
 IDLE_SECONDS: Final = 0.5  # longest wait for a signal; shutdown is noticed this late
 BUSY_SECONDS: Final = 0.5  # a file whose scan is being read is looked at again after this
+STUCK_SECONDS: Final = 120.0  # without a move of the intake, or of a rescan, ...
+INTERVALS: Final = 3  # ... for that long after it was to begin
 SHARE_RESCAN_SECONDS: Final = 5.0  # where events cannot be trusted
 
 
@@ -41,6 +44,7 @@ class Watcher:
     Args:
         inboxes: name -> folder; each must exist.
         stop: set by whoever wants it to end.
+        part: is told what gets done.
     """
 
     def __init__(
@@ -50,13 +54,16 @@ class Watcher:
         database: Database,
         doorbell: Doorbell,
         stop: threading.Event,
+        part: Part | None = None,
     ) -> None:
+        self._part = part or Part("watcher")
         self._settings = settings
         self._inboxes = inboxes
         self._database = database
         self._doorbell = doorbell
         self._stop = stop
         self._by = part_name("watcher")
+        self._urgent = urgency.folders(settings.priority_folders)
         self._observer = Observer(inboxes)
         self._unsettled = Unsettled(settings.settle_seconds)
         self._busy: dict[FileKey, float] = {}  # -> when to look again
@@ -101,6 +108,7 @@ class Watcher:
 
     def _take_in(self) -> None:
         while not self._stop.is_set():
+            self._part.promise("the intake of files", STUCK_SECONDS)
             rescanned = self._rescanned.is_set()
             for files in _chunks(self._weigh(self._signals())):
                 self._register(files)
@@ -164,7 +172,8 @@ class Watcher:
             log.warning("an inbox does not answer", inbox=key.inbox)
 
     def _register(self, files: list[SeenFile]) -> None:
-        result = self._database.write(lambda connection: arrivals.arrive(connection, files, self._by))
+        result = self._database.write(lambda connection: arrivals.arrive(connection, files, self._by, self._urgent))
+        self._part.did(registered=len(result.to_ring))
         again = time.monotonic() + BUSY_SECONDS
         self._busy.update({FileKey(file.inbox, file.path): again for file in result.busy})
         if not result.to_ring:
@@ -185,15 +194,21 @@ class Watcher:
         )
         while True:
             self._observer.watch()  # before the rescan, so that nothing arrives between them
+            self._part.say("comparing the folders with the table")
             for inbox, root in self._inboxes.items():
                 self._rescan(inbox, root)
+                self._part.promise(f"the rescan of {inbox}", STUCK_SECONDS + INTERVALS * interval)
+            self._part.did(rescans=1)
+            self._part.say("watching")
             self._rescanned.set()
             if self._stop.wait(interval):
                 return
 
     def _rescan(self, inbox: str, root: Path) -> None:
         try:
+            self._part.promise(f"the rescan of {inbox}", STUCK_SECONDS)
             for files in _chunks(entry.file for entry in rescan.walk(inbox, root) if entry.file is not None):
+                self._part.promise(f"the rescan of {inbox}", STUCK_SECONDS)
                 for file in self._database.read(partial(arrivals.unknown, files=files)):
                     self._observer.signals.put(Signal(inbox, file.path, Hint.FOUND, file))
                 while self._observer.signals.qsize() > BACKLOG and not self._stop.wait(BACKLOG_SECONDS):

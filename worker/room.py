@@ -11,6 +11,7 @@ from typing import Final
 
 from db import cache, deployment, ledger
 from db.outcomes import Claim, Classified, Deferred, Outcome, Rejected
+from db.pulse import Part
 from db.session import Database
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.logs import get
@@ -28,6 +29,7 @@ from worker.serving import Post, Serving, open_serving
 log = get("worker")
 
 PAUSE: Final = timedelta(seconds=5)  # until a film that ended in an error alone is read again; longer each time
+PATIENCE: Final = 0.75  # of the waiting cap: the rest is for those to be read that reach this together
 
 
 class ReadingRoom:
@@ -39,6 +41,7 @@ class ReadingRoom:
         by: how this worker signs claims and events.
         patient_key: secret under which patient IDs are hashed; without it they are dropped.
         stop: set at shutdown; ends the waits of a worker that cannot read.
+        part: is told what gets done.
     """
 
     def __init__(
@@ -51,7 +54,9 @@ class ReadingRoom:
         by: str,
         patient_key: bytes | None = None,
         stop: threading.Event | None = None,
+        part: Part | None = None,
     ) -> None:
+        self._part = part or Part("worker")
         self._settings = settings
         self._inboxes = inboxes
         self._database = database
@@ -59,6 +64,7 @@ class ReadingRoom:
         self._handover: Handover | None = None
         self._decoders = decoders
         self._lease = timedelta(seconds=settings.lease_seconds)
+        self._patience = PATIENCE * timedelta(minutes=settings.waiting_cap_minutes)
         self._by = by
         self._patient_key = patient_key
         self._door = Door()
@@ -93,7 +99,9 @@ class ReadingRoom:
         self._decoders.close()
 
     def _claim(self, count: int) -> Claim | None:
-        return self._database.write(lambda connection: ledger.claim(connection, count, self._by, self._lease))
+        return self._database.write(
+            lambda connection: ledger.claim(connection, count, self._by, self._lease, self._patience)
+        )
 
     def _renew(self, claim: Claim) -> bool:
         return self._database.write(lambda c: ledger.renew(c, claim, self._lease, alone=claim.suspect))
@@ -116,13 +124,20 @@ class ReadingRoom:
             self._fitness.has_read()
 
     def _read_claim(self, claim: Claim, serving: Serving) -> None:
+        with self._part.holding(f"batch {claim.token[:6]}", self._lease.total_seconds()) as moved:
+            self._read_held(claim, serving, moved)
+
+    def _read_held(self, claim: Claim, serving: Serving, moved: Callable[[], None]) -> None:
         started = time.monotonic()
         fetched = self._fetch(claim, serving.side)
+        moved()
         if time.monotonic() - started > self._settings.lease_seconds / 2:
             self._renew(claim)  # by progress, never by a timer: a worker that hangs must lose its films
         outcomes = self._conclude(claim, fetched, serving)
         self._database.write(lambda connection: ledger.finish(connection, claim.token, outcomes, self._by))
-        log.info("films read", **_tally(outcomes))
+        tally = _tally(outcomes)
+        self._part.did(**tally)
+        log.info("films read", **tally)
 
     def _give_back(self, claim: Claim, serving: Serving, error: Exception) -> None:
         ids = [scan.id for scan in claim.scans]
@@ -200,6 +215,7 @@ def open_room(
     device: str | None = None,
     stop: threading.Event | None = None,
     patient: bool = True,
+    part: Part | None = None,
 ) -> ReadingRoom:
     """A reading room ready for its first film: children started, and the champion registered, loaded, checked, warm,
     and followed by whichever comes after it.
@@ -207,7 +223,10 @@ def open_room(
     Args:
         stop: set at shutdown.
         patient: a model that can be loaded is waited for (`worker.handover.first_model`).
+        part: is told what gets done.
     """
+    part = part or Part("worker")
+    part.say("loading the model")
     patient_key = deployment.patient_key(database, settings)
     by = f"{part_name('worker')}:{os.getpid()}"
 
@@ -224,6 +243,8 @@ def open_room(
     decoders = Decoders(settings.decoder_count, bounds)
     decoders.warm()
     log.info("model ready", model=serving.version)
-    room = ReadingRoom(settings, inboxes, database, serving, decoders, by, patient_key, stop)
+    room = ReadingRoom(settings, inboxes, database, serving, decoders, by, patient_key, stop, part)
     room.follow(load, enlist)
+    part.say("idle", busy="reading")
+    part.did()
     return room

@@ -13,9 +13,10 @@ from celery.worker.consumer import Consumer
 
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.logs import get
-from pneumowatch.queue import FILMS, READ_SCANS
+from pneumowatch.queue import FILMS, READ_SCANS, Doorbell
 from pneumowatch.settings import Settings
 from worker.batch import FilmBatches, films_announced
+from worker.hearing import Hearing, patience
 from worker.room import ReadingRoom
 
 log = get("worker")
@@ -54,6 +55,21 @@ class PromptConsumer(Consumer):
             connected.drain_events = lambda timeout=None, **others: drain(timeout=LOOK_SECONDS, **others)
         return connected
 
+    def rebuild(self) -> None:
+        """From another thread: take the connection for lost, so that it is made anew, with all that hangs on it."""
+        self._lost = True
+        if self.hub:
+            self.hub.call_soon(self.perform_pending_operations)
+
+    _lost = False
+
+    def perform_pending_operations(self) -> None:
+        """Called in each round of the loop that has no hub; Celery calls what is pending there, and logs its errors."""
+        if self._lost:
+            self._lost = False
+            raise ConnectionResetError("no message came although some wait")
+        super().perform_pending_operations()
+
 
 def run_worker(
     app: Celery, settings: Settings, stop: threading.Event, queue: str = FILMS, threads: int = THREADS
@@ -86,10 +102,29 @@ def run_worker(
         stop.set()
 
     signals.worker_shutting_down.connect(shut_down)
+    if READ_SCANS in app.tasks:
+        hearing = _hearing(app, settings, worker)
+        threading.Thread(target=hearing.run, args=(stop,), name="hearing", daemon=True).start()
     worker.start()
     drained = celery_state.should_stop is not None and not celery_state.should_terminate
     stop.set()
     return 0 if drained else int(worker.exitcode or 1)  # Celery calls it a failure where Ctrl-C asked for the end
+
+
+def _hearing(app: Celery, settings: Settings, worker: Any) -> Hearing:
+    task, doorbell = app.tasks[READ_SCANS], Doorbell(app, settings)
+
+    def rebuild() -> None:
+        app.amqp.queues.select([FILMS])  # had somebody told the worker to take no more from it
+        worker.consumer.rebuild()
+
+    return Hearing(
+        waiting=lambda: doorbell.unheard() + task.unread,
+        heard=lambda: task.heard,
+        busy=lambda: task.busy,
+        rebuild=rebuild,
+        seconds=patience(settings.lease_seconds),
+    )
 
 
 def _end_with(stop: threading.Event) -> None:

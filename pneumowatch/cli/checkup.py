@@ -4,13 +4,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from db import deployment, registry, schema
+from db import deployment, heartbeats, ledger, registry, schema, silence
+from db.dialect import clock
 from db.session import Database
 from pneumowatch import inboxes, model, patients
 from pneumowatch.errors import PneumowatchError
@@ -36,6 +37,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_database(settings),
         _patient_key(settings),
         *_broker(settings),
+        *_life(settings),
         *_model(settings),
     ]
 
@@ -87,7 +89,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         database = Database(settings.database)
         schema.require_current(database)
-        skew = abs((database.read(_its_time) - datetime.now(UTC)).total_seconds())
+        skew = abs((database.read(clock) - datetime.now(UTC)).total_seconds())
     except PneumowatchError as error:
         yield Finding("bad", "database", str(error))
         return
@@ -133,12 +135,6 @@ def _asked(settings: Settings, what: Callable[[Connection], str | None]) -> str 
         return None
 
 
-def _its_time(connection: Connection) -> datetime:
-    if connection.dialect.name == "sqlite":
-        return datetime.fromisoformat(connection.scalar(text("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')")))
-    return connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-
-
 def _broker(settings: Settings) -> Iterator[Finding]:
     if settings.embedded_queue:
         yield Finding("note", "broker", "in-process: enough for `up`; `watch` and `work` need PNEUMOWATCH_BROKER_URL")
@@ -149,6 +145,28 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding("bad", "broker", f"{error} Is PNEUMOWATCH_BROKER_URL right, and Redis running?")
     else:
         yield Finding("good", "broker", f"answers; it holds {held} messages")
+
+
+def _life(settings: Settings) -> Iterator[Finding]:
+    """What runs, and which sources send; nothing where there is no database, of which `_database` tells."""
+    if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
+        return
+    try:
+        database = Database(settings.database)
+        schema.require_current(database)
+        alive = database.read(lambda c: heartbeats.readiness(c, settings.lease_seconds))
+        minimum = timedelta(minutes=settings.silence_minutes)
+        quiet = database.read(lambda c: silence.silences(c, ledger.now(), settings.silence_factor, minimum))
+    except PneumowatchError:
+        return
+    for part in alive.parts:
+        verdict = "good" if part.verdict is heartbeats.Verdict.WELL else "bad"
+        yield Finding(verdict, part.part, part.sentence)
+    if not alive.parts:
+        yield Finding("note", "parts", "none is running: start `pneumowatch up`, or `watch` and `work`")
+    for source in quiet:
+        verdict = "bad" if source.verdict is silence.Verdict.SILENT else "good"
+        yield Finding(verdict, f"source {source.source}", source.sentence)
 
 
 def _model(settings: Settings) -> Iterator[Finding]:

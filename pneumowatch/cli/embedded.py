@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select, update
 
 from db import deployment, ledger, scans, schema
 from db.models import Scan
+from db.pulse import Pulse, beating
 from db.session import Database
 from db.states import State
 from db.sweep import Sweeper
@@ -49,7 +50,6 @@ class _Embedded:
         self._database = Database(settings.database, self._stop)
         self._app = make_app(settings)
         self._doorbell = Doorbell(self._app, settings)
-        self._watcher = Watcher(settings, inboxes, self._database, self._doorbell, self._stop)
 
     def run(self, once: bool) -> int:
         schema.upgrade(self._database)
@@ -57,6 +57,17 @@ class _Embedded:
         self._database.write(lambda connection: _take_over(connection, self._settings.max_attempts))
         if not once:
             self._greet()
+        with beating(self._database) as pulse:
+            code = self._live(once, pulse)
+            pulse.broken = code != 0 and not once
+        return code
+
+    def _live(self, once: bool, pulse: Pulse) -> int:
+        self._worker, self._schedule = pulse.part("worker"), pulse.part("schedule")
+        self._schedule.say("sweeping")
+        self._watcher = Watcher(
+            self._settings, self._inboxes, self._database, self._doorbell, self._stop, pulse.part("watcher")
+        )
         sweep = threading.Thread(target=self._sweep, name="sweep")
         with self._watcher.running(), nullcontext() if once else self._school():
             sweep.start()
@@ -75,7 +86,7 @@ class _Embedded:
         from worker.room import open_room
         from worker.tasks import register, run_worker
 
-        room = open_room(self._settings, self._inboxes, self._database, None, self._stop, patient)
+        room = open_room(self._settings, self._inboxes, self._database, None, self._stop, patient, self._worker)
         register(self._app, room, self._settings.batch_size)
         try:
             return run_worker(self._app, self._settings, self._stop)
@@ -129,12 +140,12 @@ class _Embedded:
             part_name("sweep"),
         )
         with suppress(ShuttingDown):
-            sweeper.run(self._stop, given.sweep_seconds)
+            sweeper.run(self._stop, given.sweep_seconds, self._schedule)
 
     def _school(self) -> AbstractContextManager[None]:
         """The nightly training, in a process of its own: as a thread it would make films wait."""
         begin = partial(apart.run, self._settings, self._stop)
-        return apart.following(self._settings, self._database, begin, self._stop)
+        return apart.following(self._settings, self._database, begin, self._stop, self._schedule)
 
     def _greet(self) -> None:
         data = self._settings.data_dir

@@ -14,6 +14,7 @@ import typer
 from pneumowatch.errors import SettingsError
 
 if TYPE_CHECKING:
+    from db.pulse import Part
     from db.session import Database
     from pneumowatch.queue import Doorbell
     from pneumowatch.settings import Settings
@@ -69,15 +70,19 @@ def demo(
 
 def watch() -> None:
     """Watch the inboxes (PNEUMOWATCH_INBOXES) and announce films to the workers. Needs Redis; one a deployment."""
+    from db.pulse import beating
     from pneumowatch import inboxes
     from watcher.intake import Watcher
 
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
-    watcher = Watcher(given, inboxes.choose(given), database, doorbell, stop)
-    with watcher.running():
-        _sweep_until(stop, given, database, doorbell, "watcher")
-    raise typer.Exit(1 if watcher.broken else 0)
+    with beating(database) as pulse:
+        part = pulse.part("watcher")
+        watcher = Watcher(given, inboxes.choose(given), database, doorbell, stop, part)
+        with watcher.running():
+            _sweep_until(stop, given, database, doorbell, part)
+        if watcher.broken:
+            raise typer.Exit(1)
 
 
 def work(
@@ -92,6 +97,7 @@ def work(
     it runs the nightly training when `schedule` says that it is time, as a process of its own behind the films.
     """
     from db import schema
+    from db.pulse import beating
     from db.session import Database
     from pneumowatch import inboxes, logs, settings
     from pneumowatch.queue import FILMS, TRAINING, make_app
@@ -107,17 +113,21 @@ def work(
     database = Database(given.database, stop)
     schema.require_current(database)
     app = make_app(given)
-    if queue == TRAINING:
-        from pneumowatch.cli import apart
+    with beating(database) as pulse:
+        if queue == TRAINING:
+            from pneumowatch.cli import apart
 
-        raise typer.Exit(apart.work(app, given, stop))
-    room = open_room(given, inboxes.choose(given), database, device, stop)
-    register(app, room, given.batch_size)
-    try:
-        code = run_worker(app, given, stop)
-    finally:
-        room.close()
-    _leave(code)
+            code = apart.work(app, given, stop, pulse.part("training"))
+        else:
+            room = open_room(given, inboxes.choose(given), database, device, stop, part=pulse.part("worker"))
+            register(app, room, given.batch_size)
+            try:
+                code = run_worker(app, given, stop)
+            finally:
+                room.close()
+        if code:
+            raise typer.Exit(code)
+    _leave(0)
 
 
 def schedule() -> None:
@@ -125,12 +135,16 @@ def schedule() -> None:
 
     And every night at PNEUMOWATCH_RETRAIN_AT, tell the training queue that it is time.
     """
+    from db.pulse import beating
     from pneumowatch.cli import apart
 
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
-    with apart.following(given, database, apart.ringing(doorbell), stop):
-        _sweep_until(stop, given, database, doorbell, "schedule")
+    with beating(database) as pulse:
+        part = pulse.part("schedule")
+        part.say("sweeping")
+        with apart.following(given, database, apart.ringing(doorbell), stop, part):
+            _sweep_until(stop, given, database, doorbell, part)
 
 
 def _leave(code: int) -> NoReturn:
@@ -180,12 +194,13 @@ def _require_services(given: "Settings") -> None:
 
 
 def _sweep_until(
-    stop: threading.Event, given: "Settings", database: "Database", doorbell: "Doorbell", part: str
+    stop: threading.Event, given: "Settings", database: "Database", doorbell: "Doorbell", part: "Part"
 ) -> None:
     from db.sweep import Sweeper
     from pneumowatch.errors import ShuttingDown
     from pneumowatch.queue import part_name
 
-    sweeper = Sweeper(database, doorbell.ring, doorbell.holds, given.lease_seconds, given.max_attempts, part_name(part))
+    by = part_name(part.kind)
+    sweeper = Sweeper(database, doorbell.ring, doorbell.holds, given.lease_seconds, given.max_attempts, by)
     with suppress(ShuttingDown):
-        sweeper.run(stop, given.sweep_seconds)
+        sweeper.run(stop, given.sweep_seconds, part)
