@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pneumowatch import place
 from pneumowatch.errors import FilmRejected, ShareAway
+from pneumowatch.place import Place
 
 # What a network share answers while it is away, comes back, or is busy, and what a process answers that has run out of
 # descriptors or memory; says nothing about the file.
@@ -36,12 +38,22 @@ class FileBytes:
     mtime_ns: int
 
 
+class Vanished(FilmRejected):
+    """The file is not there, in what stands at its inbox's place: a dropped mount is an empty folder. Only who knows
+    that `place` is the inbox's may believe it (`db.presence`)."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__("vanished", "The file is no longer there.")
+        self.place = place
+
+
 def read(root: Path, path: bytes, max_bytes: int) -> FileBytes:
     """Read the file `path` (raw bytes, relative) beneath the inbox `root`, following no link on the way.
 
     Raises:
         ShareAway: the inbox does not answer.
-        FilmRejected: `vanished`, `no_permission`, `not_a_file`, `too_large` or `unreadable`.
+        Vanished: the file is not there.
+        FilmRejected: `no_permission`, `not_a_file`, `too_large` or `unreadable`.
     """
     try:
         descriptor = _open_beneath(root, path)
@@ -55,6 +67,15 @@ def read(root: Path, path: bytes, max_bytes: int) -> FileBytes:
         os.close(descriptor)
 
 
+def stands(root: Path, path: bytes, size: int, mtime_ns: int) -> bool:
+    """Whether a file of this size (bytes) and mtime (nanoseconds) is there now, as far as can be seen."""
+    try:
+        status = os.lstat(os.path.join(os.fsencode(root), path))
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (size, mtime_ns)
+
+
 def _open_beneath(root: Path, path: bytes) -> int:
     """Open component by component, each relative to the folder before it: no link can lead out in between."""
     *folders, name = path.split(b"/")
@@ -62,9 +83,19 @@ def _open_beneath(root: Path, path: bytes) -> int:
         raise FilmRejected("not_a_file", "The path is not one of a file inside the inbox.")
     try:
         # the root itself may be a link: the operator named it
-        here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        inbox = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:  # whatever it is, credentials that ran out included: it says nothing about the file
         raise ShareAway("The inbox cannot be opened at present.") from error
+    try:
+        return _descend(inbox, folders, name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Vanished(place.of(inbox)) from None  # of the very folder that it is not in, whatever is mounted now
+    finally:
+        os.close(inbox)
+
+
+def _descend(inbox: int, folders: list[bytes], name: bytes) -> int:
+    here = os.dup(inbox)
     try:
         for folder in folders:
             below = os.open(folder, _FOLDER, dir_fd=here)
@@ -93,8 +124,6 @@ def _read_whole(descriptor: int, max_bytes: int) -> FileBytes:
 def _translate(error: OSError) -> FilmRejected | ShareAway:
     if error.errno in AWAY:
         return ShareAway("The share does not answer.")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return FilmRejected("vanished", "The file is no longer there.")
     if error.errno in (errno.ELOOP, errno.ENXIO):
         return FilmRejected("not_a_file", "This is a folder, link, pipe or device, not a file.")
     if error.errno in (errno.EACCES, errno.EPERM):
