@@ -51,7 +51,7 @@ def of(folder: int) -> Place:
     """The place of an open folder (a file descriptor), which it is whatever is mounted over its path meanwhile."""
     inode = os.fstat(folder).st_ino
     try:
-        path = os.readlink(f"/proc/self/fd/{folder}")
+        path = os.fspath(Path(f"/proc/self/fd/{folder}").readlink())
         mount = _mount_of(folder)
     except OSError:  # no /proc here
         path, mount = "", None

@@ -70,7 +70,7 @@ def read(root: Path, path: bytes, max_bytes: int) -> FileBytes:
 def stands(root: Path, path: bytes, size: int, mtime_ns: int) -> bool:
     """Whether a file of this size (bytes) and mtime (nanoseconds) is there now, as far as can be seen."""
     try:
-        status = os.lstat(os.path.join(os.fsencode(root), path))
+        status = os.lstat(os.fsencode(root) + b"/" + path)
     except (OSError, ValueError):
         return False
     return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (size, mtime_ns)

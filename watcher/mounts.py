@@ -51,4 +51,3 @@ def _read_mounts() -> str:
         return os.fsdecode(_MOUNTS.read_bytes())
     except OSError:
         return ""
-

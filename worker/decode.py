@@ -22,6 +22,7 @@ from pebble import ProcessExpired, ProcessPool
 from pneumowatch import film, share
 from pneumowatch.errors import TOO_MUCH_MEMORY, FilmRejected, ShareAway
 from pneumowatch.header import Header
+from pneumowatch.place import Place
 
 CHUNK: Final = 16  # films of one errand; a message to a child costs as much as a small film (8: 2 % fewer films/s)
 POOLS: Final = 3  # that are lost over a chunk before that is held against its films
@@ -81,13 +82,15 @@ class Undecoded:
     size: int | None = None
     mtime_ns: int | None = None
     header: Header | None = None
+    place: Place | None = None  # in what the file was not, where it has vanished
 
 
 @dataclass(frozen=True)
 class Away:
-    """Its share does not answer; nothing is known of the file."""
+    """Its share does not answer, or is not there; nothing is known of the file. `seconds`: when to try again."""
 
     scan_id: int
+    seconds: float = 5.0
 
 
 Fetched = Decoded | Undecoded | Away
@@ -103,6 +106,8 @@ def _fetch_one(errand: Errand, side: int, bounds: Bounds) -> Fetched:
         file = share.read(errand.root, errand.path, bounds.max_bytes)
     except ShareAway:
         return Away(errand.scan_id)
+    except share.Vanished as fault:
+        return Undecoded(errand.scan_id, fault.reason, fault.sentence, place=fault.place)
     except FilmRejected as fault:
         return Undecoded(errand.scan_id, fault.reason, fault.sentence)
     sha256 = hashlib.sha256(file.data).hexdigest()

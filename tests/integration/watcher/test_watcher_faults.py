@@ -19,6 +19,7 @@ from db.states import Reason
 from pneumowatch.errors import BrokerAway, ShareAway
 from pneumowatch.settings import Settings
 from watcher.intake import Watcher
+from watcher.patrol import Patrol
 from watcher.reconcile import reconcile
 
 SETTLE = 0.3
@@ -50,7 +51,7 @@ class House:
 
     @contextmanager
     def watched(self, rescan_seconds: float = 3600, inboxes: dict[str, Path] | None = None) -> Iterator[Watcher]:
-        settings = Settings(settle_seconds=SETTLE, rescan_seconds=rescan_seconds)
+        settings = Settings(settle_seconds=SETTLE, rescan_seconds=rescan_seconds, watching={"inbox": "events"})
         stop = threading.Event()
         watcher = Watcher(settings, inboxes or {"inbox": self.inbox}, self.database, self.bell, stop)  # type: ignore[arg-type]
         with watcher.running():
@@ -92,6 +93,11 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def patrol_of(watcher: Watcher) -> Patrol:
+    """Of its first inbox."""
+    return watcher._intakes[0].patrol
+
+
 def test_an_inbox_that_is_away_at_the_start(house: House) -> None:
     """Its share comes later; the other inboxes are watched meanwhile."""
     share = house.outside / "share"
@@ -130,7 +136,7 @@ def test_an_inbox_that_was_made_anew_is_watched_again(
         time.sleep(0.3)
         house.inbox.mkdir()
         time.sleep(0.3)
-        monkeypatch.setattr(watcher, "_rescan", lambda *_: None)
+        monkeypatch.setattr(patrol_of(watcher), "_rescan", lambda: 3600.0)
         house.drop("b.png")
         until(lambda: house.paths() == [b"a.png", b"b.png"])
     assert house.book.event_count() == 2
@@ -246,7 +252,7 @@ def test_a_watcher_that_loses_a_thread_ends(house: House, monkeypatch: pytest.Mo
     stop = threading.Event()
     settings = Settings(settle_seconds=SETTLE)
     watcher = Watcher(settings, {"inbox": house.inbox}, house.database, house.bell, stop)  # type: ignore[arg-type]
-    monkeypatch.setattr(watcher, "_register", fault)
+    monkeypatch.setattr("watcher.intake.Intake._register", fault)
     with watcher.running():
         house.drop("a.png")
         assert stop.wait(DEADLINE)
