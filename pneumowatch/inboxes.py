@@ -1,5 +1,7 @@
 """Which folders are watched, under which names."""
 
+import os
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -7,6 +9,7 @@ from pneumowatch.errors import SettingsError
 from pneumowatch.settings import Settings
 
 DEFAULT: Final = Path("inbox")
+ANSWER_SECONDS: Final = 5.0  # a folder that takes longer is one on a share that does not answer
 
 
 def named(settings: Settings, inbox: Path | None = None) -> dict[str, Path]:
@@ -17,9 +20,26 @@ def named(settings: Settings, inbox: Path | None = None) -> dict[str, Path]:
 
 
 def choose(settings: Settings, inbox: Path | None = None) -> dict[str, Path]:
-    """Those of `named`. Raises SettingsError where one is not there."""
+    """Those of `named`. One that is away is taken up when it comes, and keeps no other waiting.
+
+    Raises SettingsError where none is there, or where PNEUMOWATCH_WATCHING names another.
+    """
     inboxes = named(settings, inbox)
-    for name, folder in inboxes.items():
-        if not folder.is_dir():
-            raise SettingsError(f"The inbox '{name}' is not there: {folder} is no folder. Create it, or name another.")
+    unknown = settings.watching.keys() - inboxes.keys()
+    if unknown:
+        raise SettingsError(
+            f"PNEUMOWATCH_WATCHING says how to watch '{min(unknown)}', which is no inbox here: {', '.join(inboxes)}."
+        )
+    if not any(_is_folder(folder) for folder in inboxes.values()):
+        name, folder = next(iter(inboxes.items()))
+        raise SettingsError(f"The inbox '{name}' is not there: {folder} is no folder. Create it, or name another.")
     return inboxes
+
+
+def _is_folder(folder: Path) -> bool:
+    """Or may be one: a share that hangs cannot say, and must not keep a part from starting."""
+    found: list[bool] = []
+    asking = threading.Thread(target=lambda: found.append(os.path.isdir(folder)), name="look", daemon=True)  # noqa: PTH112 - no OSError
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    return not found or found[0]
