@@ -175,6 +175,19 @@ class Presence:
         log.warning("an inbox is away; its films wait", inbox=inbox, why=why)
 
 
+def require(database: Database, inbox: str, root: Path, machine: str | None = None) -> None:
+    """Raises ShareAway where this machine's watcher or worker has reported the inbox as away, and it still is."""
+    known = database.read(lambda c: _find(c, inbox, machine or socket.gethostname()))
+    if known is None or known.state == Standing.HERE:
+        return
+    try:
+        back = place.at(root).identity == known.identity
+    except OSError:
+        back = False
+    if not back:
+        raise ShareAway(f"The inbox '{inbox}' is away: {known.detail}.")
+
+
 def standings(connection: Connection) -> Sequence[dict[str, Any]]:
     """Every inbox as every machine sees it, for `status` and `doctor`: the columns of `db.models.InboxThere`."""
     found = connection.execute(select(INBOXES).order_by(InboxThere.inbox, InboxThere.machine))

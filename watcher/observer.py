@@ -61,15 +61,15 @@ class Observer:
     warning.
 
     Args:
-        overflowed: called, from a thread of watchdog's, where the kernel had more events than it keeps, and dropped
-            some: what they told must be looked for.
+        missed: called, from a thread of watchdog's, where the kernel had more events than it keeps, or more folders
+            than it watches: what they would have told must be looked for.
     """
 
-    def __init__(self, inbox: str, root: Path, overflowed: Callable[[], None]) -> None:
+    def __init__(self, inbox: str, root: Path, missed: Callable[[], None]) -> None:
         self.signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
         self._inbox = inbox
         self._root = root
-        self._overflowed = overflowed
+        self._missed = missed
         self._observer: _InotifyObserver | None = None
         self._watch: tuple[ObservedWatch, tuple[int, int]] | None = None  # with the folder's device and inode
         self._complaint = ""
@@ -108,7 +108,7 @@ class Observer:
             # path that it watches, and paths name patients. So does what it logs of an overflow.
             warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
             logging.getLogger("watchdog").setLevel(logging.CRITICAL)
-            observer = _InotifyObserver(self._overflowed)
+            observer = _InotifyObserver(self._missed)
             observer.start()
             self._observer = observer
         if self._watch is not None:
@@ -126,14 +126,17 @@ class Observer:
 class _InotifyObserver(InotifyObserver):
     """Watchdog's, with an inotify that says what it could not see."""
 
-    def __init__(self, overflowed: Callable[[], None]) -> None:
+    def __init__(self, missed: Callable[[], None]) -> None:
         self.short = False  # not every folder could be watched
-        self._inotify_fd = _Inotify(overflowed, self._run_short)
+        self._missed = missed
+        self._inotify_fd = _Inotify(missed, self._run_short)
         self._inotify_fd.start()
         BaseObserver.__init__(self, InotifyFullEmitter, inotify_fd=self._inotify_fd)
 
     def _run_short(self) -> None:
-        self.short = True
+        if not self.short:
+            self.short = True
+            self._missed()
 
 
 class _Inotify(InotifyFD):
