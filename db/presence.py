@@ -188,6 +188,13 @@ def require(database: Database, inbox: str, root: Path, machine: str | None = No
         raise ShareAway(f"The inbox '{inbox}' is away: {known.detail}.")
 
 
+def known_here(connection: Connection, machine: str | None = None) -> dict[str, Path]:
+    """{name: folder} of the inboxes that were once there on this machine."""
+    mine = InboxThere.machine == (machine or socket.gethostname()), InboxThere.identity.is_not(None)
+    found = connection.execute(select(InboxThere.inbox, InboxThere.root).where(*mine))
+    return {row.inbox: Path(row.root) for row in found}
+
+
 def standings(connection: Connection) -> Sequence[dict[str, Any]]:
     """Every inbox as every machine sees it, for `status` and `doctor`: the columns of `db.models.InboxThere`."""
     found = connection.execute(select(INBOXES).order_by(InboxThere.inbox, InboxThere.machine))

@@ -2,7 +2,9 @@
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from pneumowatch.errors import SettingsError
@@ -19,10 +21,15 @@ def named(settings: Settings, inbox: Path | None = None) -> dict[str, Path]:
     return settings.inboxes or {"inbox": DEFAULT.absolute()}
 
 
-def choose(settings: Settings, inbox: Path | None = None) -> dict[str, Path]:
+def choose(
+    settings: Settings, inbox: Path | None = None, known: Mapping[str, Path] = MappingProxyType({})
+) -> dict[str, Path]:
     """Those of `named`. One that is away is taken up when it comes, and keeps no other waiting.
 
-    Raises SettingsError where none is there, or where PNEUMOWATCH_WATCHING names another.
+    Args:
+        known: inboxes that were there before (`db.presence.known_here`): they will be again.
+
+    Raises SettingsError where none is there or was, or where PNEUMOWATCH_WATCHING names another.
     """
     inboxes = named(settings, inbox)
     unknown = settings.watching.keys() - inboxes.keys()
@@ -30,7 +37,7 @@ def choose(settings: Settings, inbox: Path | None = None) -> dict[str, Path]:
         raise SettingsError(
             f"PNEUMOWATCH_WATCHING says how to watch '{min(unknown)}', which is no inbox here: {', '.join(inboxes)}."
         )
-    if not any(_is_folder(folder) for folder in inboxes.values()):
+    if not any(known.get(name) == folder or _is_folder(folder) for name, folder in inboxes.items()):
         name, folder = next(iter(inboxes.items()))
         raise SettingsError(f"The inbox '{name}' is not there: {folder} is no folder. Create it, or name another.")
     return inboxes

@@ -66,12 +66,13 @@ def demo(
 
 def watch() -> None:
     """Watch the inboxes (PNEUMOWATCH_INBOXES) and announce films to the workers. Needs Redis; one a deployment."""
+    from db.presence import known_here
     from pneumowatch import inboxes
     from watcher.intake import Watcher
 
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
-    watcher = Watcher(given, inboxes.choose(given), database, doorbell, stop)
+    watcher = Watcher(given, inboxes.choose(given, known=database.read(known_here)), database, doorbell, stop)
     with watcher.running():
         _sweep_until(stop, given, database, doorbell, "watcher")
     raise typer.Exit(1 if watcher.broken else 0)
@@ -89,6 +90,7 @@ def work(
     it runs the nightly training when `schedule` says that it is time, as a process of its own behind the films.
     """
     from db import schema
+    from db.presence import known_here
     from db.session import Database
     from pneumowatch import inboxes, logs, settings
     from pneumowatch.queue import FILMS, TRAINING, make_app
@@ -108,7 +110,7 @@ def work(
         from pneumowatch.cli import apart
 
         raise typer.Exit(apart.work(app, given, stop))
-    room = open_room(given, inboxes.choose(given), database, device)
+    room = open_room(given, inboxes.choose(given, known=database.read(known_here)), database, device)
     register(app, room, given.batch_size)
     try:
         code = run_worker(app, given, stop)

@@ -21,6 +21,13 @@ def test_one_that_is_away_keeps_no_other_waiting(tmp_path: Path) -> None:
     assert inboxes.choose(Settings(inboxes=given)) == given
 
 
+def test_one_that_was_there_before_will_be_again(tmp_path: Path) -> None:
+    given = {"ward": tmp_path / "missing"}
+    assert inboxes.choose(Settings(inboxes=given), known=given) == given
+    with pytest.raises(SettingsError):
+        inboxes.choose(Settings(inboxes=given), known={"ward": tmp_path / "elsewhere"})
+
+
 def test_one_that_does_not_answer_keeps_none_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
     monkeypatch.setattr(inboxes, "ANSWER_SECONDS", 0.1)
