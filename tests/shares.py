@@ -2,8 +2,8 @@
 
     python tests/shares.py [--films 500] [--seconds 60] [--ways renamed,covered | unmounted]
 
-`renamed`: the tree is gone; `covered`: an empty folder stands in its place; `unmounted`: a mount is taken away, and what
-is beneath is empty (as root: unshare --mount --propagation private python tests/shares.py --ways unmounted).
+`renamed`: the tree is gone; `covered`: an empty folder stands in its place; `unmounted`: a mount is taken away, with
+nothing beneath (as root: unshare --mount --propagation private python tests/shares.py --ways unmounted).
 A watcher polls the share, a worker reads from it; once the first films are read, it goes. So for each of the ways, with
 as many films each. Prints what became of them, and ends with 1 where one has no result, has vanished, was registered
 twice or counts an attempt.
