@@ -37,16 +37,16 @@ def choose(
         raise SettingsError(
             f"PNEUMOWATCH_WATCHING says how to watch '{min(unknown)}', which is no inbox here: {', '.join(inboxes)}."
         )
-    if not any(known.get(name) == folder or _is_folder(folder) for name, folder in inboxes.items()):
+    if not any(known.get(name) == folder or is_folder(folder) is not False for name, folder in inboxes.items()):
         name, folder = next(iter(inboxes.items()))
         raise SettingsError(f"The inbox '{name}' is not there: {folder} is no folder. Create it, or name another.")
     return inboxes
 
 
-def _is_folder(folder: Path) -> bool:
-    """Or may be one: a share that hangs cannot say, and must not keep a part from starting."""
+def is_folder(folder: Path) -> bool | None:
+    """None where a share that hangs cannot say: nobody must wait for it."""
     found: list[bool] = []
     asking = threading.Thread(target=lambda: found.append(os.path.isdir(folder)), name="look", daemon=True)  # noqa: PTH112 - no OSError
     asking.start()
     asking.join(ANSWER_SECONDS)
-    return not found or found[0]
+    return found[0] if found else None

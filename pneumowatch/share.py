@@ -7,6 +7,7 @@ waited for, and a share that is away is told from a file that is gone.
 import errno
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ AWAY: Final = frozenset(
     }
 )  # fmt: skip
 CHUNK: Final = 2**20  # bytes read at a time of a file that has grown since it was opened
+PIECE: Final = 2**23  # bytes read at a time of any other: a share that is slow shows that it moves
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -47,8 +49,10 @@ class Vanished(FilmRejected):
         self.place = place
 
 
-def read(root: Path, path: bytes, max_bytes: int) -> FileBytes:
+def read(root: Path, path: bytes, max_bytes: int, moved: Callable[[], None] = lambda: None) -> FileBytes:
     """Read the file `path` (raw bytes, relative) beneath the inbox `root`, following no link on the way.
+
+    `moved` is called whenever a piece has come.
 
     Raises:
         ShareAway: the inbox does not answer.
@@ -60,7 +64,7 @@ def read(root: Path, path: bytes, max_bytes: int) -> FileBytes:
     except OSError as error:
         raise _translate(error) from None
     try:
-        return _read_whole(descriptor, max_bytes)
+        return _read_whole(descriptor, max_bytes, moved)
     except OSError as error:
         raise _translate(error) from None
     finally:
@@ -106,15 +110,16 @@ def _descend(inbox: int, folders: list[bytes], name: bytes) -> int:
         os.close(here)
 
 
-def _read_whole(descriptor: int, max_bytes: int) -> FileBytes:
+def _read_whole(descriptor: int, max_bytes: int, moved: Callable[[], None]) -> FileBytes:
     before = os.fstat(descriptor)
     if not stat.S_ISREG(before.st_mode):
         raise FilmRejected("not_a_file", "This is a folder, link, pipe or device, not a file.")
     if before.st_size > max_bytes:
         raise FilmRejected("too_large", f"The file has {before.st_size:,} bytes; at most {max_bytes:,} are read.")
     data = bytearray()
-    while chunk := os.read(descriptor, max(before.st_size - len(data), CHUNK if data else 0) + 1):
+    while chunk := os.read(descriptor, min(max(before.st_size - len(data), CHUNK if data else 0) + 1, PIECE)):
         data += chunk
+        moved()
         if len(data) > max_bytes:  # it grows while it is read
             raise FilmRejected("too_large", f"The file has more than {max_bytes:,} bytes.")
     after = os.fstat(descriptor)

@@ -46,15 +46,17 @@ def unscored(data: Data = None, limit: Limit = 50, json: Json = False) -> None:
 
 def status(data: Data = None, json: Json = False) -> None:
     """Show how many films are in which state, by source, and how long the oldest has waited."""
-    from db import ledger, registry, scans
+    from db import ledger, presence, registry, scans
     from pneumowatch.cli.output import console, print_json, print_table
 
     database = open_database(data)
     sources = database.read(scans.counts_by_source)
     oldest = database.read(scans.oldest_waiting)
     counts = database.read(scans.counts)
+    shares = database.read(presence.standings)
     report = {
         "counts": counts,
+        "inboxes": shares,
         "sources": sources,
         "flagged": database.read(lambda c: scans.size_of(c, "flagged_cases")),
         "flagged_unread": database.read(lambda c: scans.size_of(c, "flagged_cases", unread=True)),
@@ -64,6 +66,9 @@ def status(data: Data = None, json: Json = False) -> None:
     }
     if json:
         return print_json(report)
+    for one in shares:
+        if one["state"] == presence.Standing.AWAY:
+            console.print(f"inbox {one['inbox']} is away on {one['machine']}: {one['detail']}; its films wait")
     rows = [{"source": name, **of_source} for name, of_source in sources.items()]
     print_table(
         "Films by source and state",

@@ -13,8 +13,10 @@ from db.presence import Presence, Rescan, Standing, standings
 from db.session import Database
 from db.states import Reason
 from pneumowatch import place
+from pneumowatch.cli import checkup, query
 from pneumowatch.errors import ShareAway
 from pneumowatch.place import Place
+from pneumowatch.settings import Settings
 
 PATIENCE = 3600.0
 SHARE = Place("nfs4", "/mnt/films", "nfs4 server:/films / 7")
@@ -216,3 +218,23 @@ def test_a_vanished_film_that_comes_back_waits_again(book: Book) -> None:
     scan_id = book.reject(seen(), Reason.VANISHED)
     assert book.unknown(seen()) == [seen()]
     assert book.arrive(seen()).to_ring == [scan_id]
+
+
+def test_what_status_and_doctor_say_of_a_share_that_is_away(
+    database: Database,
+    presence: Presence,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(checkup, "Database", lambda _: database)
+    monkeypatch.setattr(query, "open_database", lambda _: database)
+    given = Settings(database_url="sqlite://", inboxes={"inbox": root})
+    assert presence.look("inbox", root)
+    assert list(checkup._shares(given)) == []
+    presence.miss("inbox", root, "it does not answer")
+    (found,) = checkup._shares(given)
+    assert (found.verdict, found.what) == ("bad", "inbox inbox")
+    assert found.finding.startswith("away on desk since ")
+    query.status()
+    assert "inbox inbox is away on desk: it does not answer" in capsys.readouterr().out
