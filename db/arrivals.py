@@ -6,8 +6,8 @@ from typing import Final
 
 from sqlalchemy import Connection, Row, and_, select
 
-from db import ledger, silence
-from db.dialect import plan_anew
+from db import ledger, silence, statements
+from db.dialect import name, plan_anew, rows
 from db.models import Scan
 from db.seen import SeenFile
 from db.states import FINAL, WAITING, Reason, State
@@ -26,9 +26,25 @@ class Arrivals:
 
 
 def unknown(connection: Connection, files: Sequence[SeenFile]) -> list[SeenFile]:
-    """Those of `files` that `arrive` would do something about. Reads only: the rescan asks it of every file."""
+    """Those of `files` that `arrive` would do something about. Reads only: the rescan asks it of every file.
+
+    Nearly all of them are known; that the database tells which are not, instead of all rows, takes a third of the time.
+    """
+    plan_anew(connection)
+    files = [file for inbox in {file.inbox: None for file in files} for file in _unmatched(connection, inbox, files)]
     rows = _latest_rows(connection, files)
     return [file for file in files if _differs(rows.get((file.inbox, file.path_sha256), []), file)]
+
+
+def _unmatched(connection: Connection, inbox: str, files: Sequence[SeenFile]) -> list[SeenFile]:
+    """Of an inbox' files, those that no row stands for at first sight."""
+    mine = [file for file in files if file.inbox == inbox]
+    numbered = [
+        {"n": n, "path_sha256": file.path_sha256.hex(), "size": file.size, "mtime_ns": file.mtime_ns}
+        for n, file in enumerate(mine)
+    ]
+    found = connection.scalars(statements.unmatched(name(connection)), rows(numbered) | {"inbox": inbox})
+    return [mine[n] for n in sorted(found)]
 
 
 def arrive(connection: Connection, files: Iterable[SeenFile], by: str, urgent: Collection[str] = ()) -> Arrivals:

@@ -82,6 +82,14 @@ def refresh(connection: Connection, scan_id: int, file: SeenFile) -> bool:
     return bool(moved.rowcount)
 
 
+def wake(connection: Connection, inbox: str) -> None:
+    """Waiting scans of an inbox that is there again are due now, whatever they were put off to."""
+    at = now()
+    connection.execute(
+        update(Scan).where(in_state(State.QUEUED), Scan.inbox == inbox, Scan.not_before > at).values(not_before=at)
+    )
+
+
 def unring(connection: Connection, ids: Sequence[int]) -> None:
     """These waiting scans could not be announced; the sweep does it."""
     connection.execute(update(Scan).where(Scan.id.in_(ids), in_state(State.QUEUED)).values(rung_at=None))

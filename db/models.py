@@ -329,6 +329,28 @@ class Training(Base):
     )
 
 
+class InboxThere(Base):
+    """An inbox as one machine sees it: where it lies there, and whether it is there now. See `db.presence`."""
+
+    __tablename__ = "inboxes"
+
+    inbox: Mapped[str] = mapped_column(String(63), primary_key=True)
+    machine: Mapped[str] = mapped_column(String(255), primary_key=True)
+    root: Mapped[str]  # the folder as it is named there
+    kind: Mapped[str | None] = mapped_column(String(64))  # file system type; none until it was there once
+    mount_point: Mapped[str | None]
+    identity: Mapped[str | None]  # as `pneumowatch.place.Place` has it
+    state: Mapped[str] = mapped_column(String(8))  # here or away
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    detail: Mapped[str | None]  # why it is away: a sentence
+    last_scan_id: Mapped[int | None] = mapped_column(BigInteger)  # the newest when it went away
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    watching: Mapped[str | None] = mapped_column(String(8))  # events, poll or both; none where nobody watches it
+    rescanned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the last rescan's end ...
+    rescan_seconds: Mapped[float | None]  # ... how long it took ...
+    files: Mapped[int | None] = mapped_column(BigInteger)  # ... and the files that it saw
+
+
 class Deployment(Base):
     """What holds for the whole deployment, each fact once: see `db.deployment`."""
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from db.dialect import given, insert_new, replacing, unhex
 from db.models import Content, Prediction, Scan, ScanEvent, UtcDateTime
 from db.outcomes import HEADER_COLUMNS
-from db.states import WAITING, State
+from db.states import WAITING, Reason, State
 
 SCANS: Final[Any] = Scan.__table__
 CONTENTS: Final[Any] = Content.__table__
@@ -121,6 +121,22 @@ def _rested() -> ColumnElement[bool]:
         and_(Scan.deaths_alone == 1, Scan.not_before <= once),
         Scan.not_before > latest,
     )
+
+
+@cache
+def unmatched(dialect: str) -> Any:
+    """Which (n) of the given files have no current row of this content that stands: inbox. Those whose row says that
+    they vanished are among them."""
+    rows = given(dialect, n=Integer, path_sha256=String, size=BigInteger, mtime_ns=BigInteger).c
+    match = select(literal(1)).where(
+        SCANS.c.path_sha256 == unhex(dialect, rows.path_sha256),
+        SCANS.c.inbox == bindparam("inbox", type_=String),
+        SCANS.c.size == rows.size,
+        SCANS.c.mtime_ns == rows.mtime_ns,
+        SCANS.c.superseded_by.is_(None),
+        func.coalesce(SCANS.c.reason, "") != Reason.VANISHED,
+    )
+    return select(rows.n).where(~match.exists())
 
 
 @cache

@@ -14,6 +14,7 @@ from pneumowatch.errors import SettingsError
 PREFIX: Final = "PNEUMOWATCH_"
 SECRETS: Final = ("DATABASE_URL", "BROKER_URL")  # may come from the file named by PNEUMOWATCH_<NAME>_FILE
 EMBEDDED_BROKER: Final = "memory://localhost/"
+WAYS: Final = ("events", "poll", "both")  # of watching an inbox
 INBOX_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -40,6 +41,16 @@ class Settings(BaseSettings):
 
     settle_seconds: float = Field(default=5.0, ge=0, description="a file unchanged for this long is complete")
     rescan_seconds: float = Field(default=60.0, gt=0, description="how often the folders are compared with the table")
+    poll_seconds: float = Field(default=5.0, gt=0, description="the same for folders whose file events tell too little")
+    watching: Annotated[dict[str, str], NoDecode] = Field(
+        default={},
+        description="name=events, poll or both,... where the file system under an inbox shall not decide that",
+    )
+    patience_seconds: float = Field(
+        default=3600.0,
+        ge=0,
+        description="another folder in an inbox's place is doubted for this long while films wait that are not in it",
+    )
     sweep_seconds: float = Field(default=1.0, gt=0, description="how often forgotten rows are looked for")
     lease_seconds: float = Field(default=120.0, gt=0, description="a claim without progress for this long is void")
     max_attempts: int = Field(default=3, ge=1, description="worker deaths over one film alone before it is failed")
@@ -95,6 +106,11 @@ class Settings(BaseSettings):
     def _parse_inboxes(cls, value: Any) -> Any:
         return parse_inboxes(value) if isinstance(value, str) else value
 
+    @field_validator("watching", mode="before")
+    @classmethod
+    def _parse_watching(cls, value: Any) -> Any:
+        return parse_watching(value) if isinstance(value, str) else value
+
     @field_validator("patient_pattern")
     @classmethod
     def _check_pattern(cls, value: str) -> str:
@@ -140,6 +156,17 @@ def parse_inboxes(text: str) -> dict[str, Path]:
             raise ValueError(f"the name '{name}' stands twice")
         inboxes[name] = Path(path).absolute()
     return inboxes
+
+
+def parse_watching(text: str) -> dict[str, str]:
+    """`a=poll,b=events` as {name: how}. Raises ValueError."""
+    ways: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, _, way = (side.strip() for side in item.partition("="))
+        if way not in WAYS:
+            raise ValueError(f"'{item}' is not an inbox's name = {', '.join(WAYS)}")
+        ways[name] = way
+    return ways
 
 
 def load(**overrides: Any) -> Settings:

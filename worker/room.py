@@ -11,6 +11,7 @@ from typing import Final
 
 from db import cache, deployment, ledger
 from db.outcomes import Claim, Classified, Deferred, Outcome, Rejected
+from db.presence import Presence
 from db.pulse import Part
 from db.session import Database
 from pneumowatch.errors import ShuttingDown
@@ -18,7 +19,8 @@ from pneumowatch.logs import get
 from pneumowatch.model import ModelFolder
 from pneumowatch.queue import part_name
 from pneumowatch.settings import Settings
-from worker.decode import Away, Bounds, Decoded, Decoders, Errand, Fetched
+from worker.absences import Absences
+from worker.decode import Bounds, Decoded, Decoders, Errand, Fetched
 from worker.door import Door
 from worker.findings import judge
 from worker.fitness import Fitness
@@ -67,6 +69,7 @@ class ReadingRoom:
         self._patience = PATIENCE * timedelta(minutes=settings.waiting_cap_minutes)
         self._by = by
         self._patient_key = patient_key
+        self._absences = Absences(Presence(database, settings.patience_seconds), inboxes)
         self._door = Door()
         self._fitness = Fitness(stop or threading.Event())
         self._keeper = Keeper(settings)
@@ -168,8 +171,7 @@ class ReadingRoom:
             if scan.inbox in self._inboxes
         ]
         answers = {fetched.scan_id: fetched for fetched in self._decoders.fetch(errands, side)}
-        # an inbox that this machine does not know is, from here, a share that is away
-        return [answers.get(scan.id, Away(scan.id)) for scan in claim.scans]
+        return self._absences.weigh(claim.scans, answers)
 
     def _conclude(self, claim: Claim, fetched: list[Fetched], serving: Serving) -> list[Outcome]:
         at, settle = ledger.now(), timedelta(seconds=self._settings.settle_seconds)

@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from db import deployment, heartbeats, ledger, registry, schema, silence
+from db import deployment, heartbeats, ledger, presence, registry, schema, silence
 from db.dialect import clock
 from db.session import Database
 from pneumowatch import inboxes, model, patients
@@ -33,6 +33,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     return [
         *_inboxes(settings),
+        *_shares(settings),
         *_data(settings),
         *_database(settings),
         _patient_key(settings),
@@ -45,7 +46,10 @@ def examine(settings: Settings) -> list[Finding]:
 def _inboxes(settings: Settings) -> Iterator[Finding]:
     for name, folder in inboxes.named(settings).items():
         what = f"inbox {name}"
-        if not folder.is_dir():
+        there = inboxes.is_folder(folder)
+        if there is None:
+            yield Finding("bad", what, f"{folder} does not answer; see to its share")
+        elif not there:
             yield Finding("bad", what, f"{folder} is no folder; create or mount it, or set PNEUMOWATCH_INBOXES")
         elif not os.access(folder, os.R_OK | os.X_OK):
             yield Finding("bad", what, f"{folder} may not be listed; give this user permission to read it")
@@ -58,6 +62,22 @@ def _inboxes(settings: Settings) -> Iterator[Finding]:
                 what,
                 f"{folder} is readable; no file events from other machines ({kind}), it is rescanned often",
             )
+
+
+def _shares(settings: Settings) -> Iterator[Finding]:
+    """Inboxes that a watcher or worker has reported as away, on whichever machine."""
+    if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
+        return
+    try:
+        database = Database(settings.database)
+        schema.require_current(database)
+        away = [one for one in database.read(presence.standings) if one["state"] == presence.Standing.AWAY]
+    except PneumowatchError:  # of which `_database` tells
+        return
+    for one in away:
+        since = f"{one['since']:%Y-%m-%d %H:%M} UTC"
+        told = f"away on {one['machine']} since {since}: {one['detail']}; mount it again, its films wait"
+        yield Finding("bad", f"inbox {one['inbox']}", told)
 
 
 def _data(settings: Settings) -> Iterator[Finding]:

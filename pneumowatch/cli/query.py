@@ -63,7 +63,7 @@ def status(data: Data = None, json: Json = False) -> None:
     no film came for longer than usual at this time of the week. [bold]pneumowatch doctor[/bold] ends with 1 where any
     of them is.
     """
-    from db import heartbeats, ledger, registry, scans, silence
+    from db import heartbeats, ledger, presence, registry, scans, silence
     from pneumowatch import settings
     from pneumowatch.cli.output import console, print_json, print_table
     from pneumowatch.durations import said
@@ -78,8 +78,10 @@ def status(data: Data = None, json: Json = False) -> None:
         lambda c: silence.silences(c, at, given.silence_factor, timedelta(minutes=given.silence_minutes))
     )
     parts = database.read(lambda c: heartbeats.readiness(c, given.lease_seconds))
+    shares = database.read(presence.standings)
     report = {
         "counts": counts,
+        "inboxes": shares,
         "sources": sources,
         "flagged": database.read(lambda c: scans.size_of(c, "flagged_cases")),
         "flagged_unread": database.read(lambda c: scans.size_of(c, "flagged_cases", unread=True)),
@@ -93,6 +95,9 @@ def status(data: Data = None, json: Json = False) -> None:
     }
     if json:
         return print_json(report)
+    for one in shares:
+        if one["state"] == presence.Standing.AWAY:
+            console.print(f"inbox {one['inbox']} is away on {one['machine']}: {one['detail']}; its films wait")
     rows = [{"source": name, **of_source} for name, of_source in sources.items()]
     print_table(
         "Films by source and state",

@@ -70,6 +70,7 @@ def demo(
 
 def watch() -> None:
     """Watch the inboxes (PNEUMOWATCH_INBOXES) and announce films to the workers. Needs Redis; one a deployment."""
+    from db.presence import known_here
     from db.pulse import beating
     from pneumowatch import inboxes
     from watcher.intake import Watcher
@@ -77,8 +78,8 @@ def watch() -> None:
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
     with beating(database) as pulse:
-        part = pulse.part("watcher")
-        watcher = Watcher(given, inboxes.choose(given), database, doorbell, stop, part)
+        part, watched = pulse.part("watcher"), inboxes.choose(given, known=database.read(known_here))
+        watcher = Watcher(given, watched, database, doorbell, stop, part)
         with watcher.running():
             _sweep_until(stop, given, database, doorbell, part)
         if watcher.broken:
@@ -97,6 +98,7 @@ def work(
     it runs the nightly training when `schedule` says that it is time, as a process of its own behind the films.
     """
     from db import schema
+    from db.presence import known_here
     from db.pulse import beating
     from db.session import Database
     from pneumowatch import inboxes, logs, settings
@@ -119,7 +121,8 @@ def work(
 
             code = apart.work(app, given, stop, pulse.part("training"))
         else:
-            room = open_room(given, inboxes.choose(given), database, device, stop, part=pulse.part("worker"))
+            read_from = inboxes.choose(given, known=database.read(known_here))
+            room = open_room(given, read_from, database, device, stop, part=pulse.part("worker"))
             register(app, room, given.batch_size)
             try:
                 code = run_worker(app, given, stop)

@@ -8,7 +8,7 @@ from alembic import op
 import db.models
 
 revision: Final = "0006"
-down_revision: Final = "0004"
+down_revision: str = "0005"
 branch_labels: Final = None
 depends_on: Final = None
 

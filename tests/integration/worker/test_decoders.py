@@ -273,3 +273,19 @@ def test_a_clock_that_is_set_while_a_film_is_read_costs_it_nothing(
     (found,) = disloyal.fetch(errands(inbox, "slow"), SIDE)
     assert isinstance(found, Undecoded)
     assert found.reason == "unsupported"  # it was read: it is no picture
+
+
+def test_a_share_that_hangs_over_a_film_is_away_and_its_films_wait(disloyal: Decoders, inbox: Path) -> None:
+    """No film of it is called slow, none is waited for twice, and those of other inboxes are read."""
+    share = inbox.with_name("share")
+    share.mkdir()
+    (share / "a.png").write_bytes(sabotage.UNANSWERED)
+    (share / "b.png").write_bytes(b"film")
+    good = errands(inbox)[:2]
+    films = [good[0], *(Errand(number, share, b"%c.png" % (96 + number)) for number in (1, 2)), good[1]]
+    fetched = disloyal.fetch(films, SIDE)
+    assert [one.scan_id for one in fetched] == [errand.scan_id for errand in films]
+    assert [type(one) for one in fetched].count(Away) >= 1
+    assert fetched[1] == Away(1)
+    assert isinstance(fetched[0], Decoded)
+    assert isinstance(fetched[3], Decoded)
