@@ -46,13 +46,15 @@ def unscored(data: Data = None, limit: Limit = 50, json: Json = False) -> None:
 
 def status(data: Data = None, json: Json = False) -> None:
     """Show how many films are in which state, by source, and how long the oldest has waited."""
-    from db import ledger, registry, scans
+    from db import ledger, outbox, registry, scans
+    from pneumowatch.cli import mailroom
     from pneumowatch.cli.output import console, print_json, print_table
 
     database = open_database(data)
     sources = database.read(scans.counts_by_source)
     oldest = database.read(scans.oldest_waiting)
     counts = database.read(scans.counts)
+    ways_out = database.read(outbox.counts)
     report = {
         "counts": counts,
         "sources": sources,
@@ -61,6 +63,7 @@ def status(data: Data = None, json: Json = False) -> None:
         "unscored": database.read(lambda c: scans.size_of(c, "unscored_cases")),
         "oldest_waiting_seconds": None if oldest is None else round((ledger.now() - oldest).total_seconds(), 1),
         "model": database.read(registry.champion),
+        "outbox": ways_out,
     }
     if json:
         return print_json(report)
@@ -73,6 +76,8 @@ def status(data: Data = None, json: Json = False) -> None:
     waited = report["oldest_waiting_seconds"]
     console.print(f"flagged: {report['flagged']} ({report['flagged_unread']} without a verdict)")
     console.print(f"unscored: {report['unscored']}" + ("  -> pneumowatch unscored" if report["unscored"] else ""))
+    for line in mailroom.lines(ways_out):
+        console.print(line)
     console.print("nothing waits" if waited is None else f"the oldest film waits for {waited:.0f} s")
     return console.print(f"model: {report['model'] or 'none has read a film yet'}")
 
