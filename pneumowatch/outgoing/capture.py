@@ -9,7 +9,7 @@ from pneumowatch.dicom import MAKER
 from pneumowatch.film import Pixels
 from pneumowatch.outgoing.notice import Notice
 from pneumowatch.outgoing.original import Original
-from pneumowatch.outgoing.report import dated
+from pneumowatch.outgoing.report import caution, dated
 
 SERIES_NUMBER: Final = 9802
 LONGER_EDGE: Final = 1024  # pixels of the film in the picture; the model sees fewer
@@ -64,6 +64,8 @@ def _refer(dataset: Any, original: Original) -> None:
 def _draw(dataset: Any, notice: Notice, original: Original, film: Pixels, heat: Pixels) -> None:
     said = f"flagged for pneumonia, probability {notice.probability:.2f}, threshold {notice.threshold:.2f}"
     lines = [said, f"pneumowatch, model {notice.model_version}", "research use only; not flagged is not cleared"]
+    if remark := caution(notice):
+        lines.append(remark)
     hot = heat.astype(np.float32) / np.float32(255)
     picture = overlay.picture(film, hot, size_of(original.columns, original.rows), lines)
     dataset.Columns, dataset.Rows = picture.size

@@ -24,7 +24,7 @@ def made(notice: Notice, original: Original) -> Any:
     """The data set of the report, the same at every repeat."""
     from highdicom.sr import ComprehensiveSR
 
-    dataset = ComprehensiveSR(
+    dataset: Any = ComprehensiveSR(
         evidence=[_evidence(original)],
         content=_content(notice, original),
         series_instance_uid=notice.uid("report series"),
@@ -42,12 +42,19 @@ def made(notice: Notice, original: Original) -> Any:
     return dataset
 
 
+def caution(notice: Notice) -> str | None:
+    """With which caution the result was given, as a sentence."""
+    return AGE if notice.caution == "age" else f"Caution: {notice.caution}." if notice.caution else None
+
+
 def dated(dataset: Any, notice: Notice) -> None:
     """With the time of the result, in this machine's zone as DICOM has it, in place of now: a repeat is the same."""
     at = notice.finished_at.astimezone()
     for what in ("InstanceCreation", "Content", "Series"):
         setattr(dataset, f"{what}Date", at.strftime("%Y%m%d"))
         setattr(dataset, f"{what}Time", at.strftime("%H%M%S"))
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):
+        equipment.ContributionDateTime = at.strftime("%Y%m%d%H%M%S")
 
 
 def _evidence(original: Original) -> Any:
@@ -96,10 +103,7 @@ def _finding(notice: Notice, original: Original) -> Any:
         ],
         source_images=[sr.SourceImageForMeasurementGroup(original.sop_class, original.sop_instance)],
     )
-    remarks = [
-        RESEARCH,
-        *([AGE] if notice.caution == "age" else [f"Caution: {notice.caution}."] * bool(notice.caution)),
-    ]
+    remarks = [RESEARCH, *filter(None, [caution(notice)])]
     for remark in remarks:
         group[0].ContentSequence.append(
             sr.TextContentItem(codes.DCM.Comment, remark, sr.RelationshipTypeValues.CONTAINS)
