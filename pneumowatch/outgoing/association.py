@@ -9,6 +9,9 @@ from urllib.parse import unquote
 from pneumowatch.errors import SettingsError, Undelivered
 from pneumowatch.settings import Settings
 
+EXPLICIT: Final = "1.2.840.10008.1.2.1"  # transfer syntaxes, both little-endian
+IMPLICIT: Final = "1.2.840.10008.1.2"
+
 SUCCESS: Final = 0x0000
 WARNINGS: Final = (0xB000, 0xB006, 0xB007)  # stored, with values changed or left out
 DUPLICATE: Final = 0x0111  # it is there: an earlier attempt of ours, whose answer was lost
@@ -50,7 +53,7 @@ class Association:
         entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = self._seconds
         entity.network_timeout = self._seconds
         for dataset in made:
-            entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+            entity.add_requested_context(dataset.SOPClassUID, [EXPLICIT, IMPLICIT])  # the latter everybody knows
         tls = (self._tls, self._host) if self._tls else None
         association = entity.associate(self._host, self._port, ae_title=self._called, tls_args=tls)
         if not association.is_established:
