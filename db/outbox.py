@@ -131,11 +131,18 @@ def release(connection: Connection) -> None:
     connection.execute(update(Outbox).where(*held).values(token=None, not_before=_now()))
 
 
+def hasten(connection: Connection, *kinds: str) -> None:
+    """What waits for its next attempt is due now, as its destination works again; `kinds`: these ways out alone."""
+    at = _now()
+    later = [_waiting(), Outbox.token.is_(None), Outbox.not_before > at]
+    chosen = [*later, Outbox.kind.in_(kinds)] if kinds else later
+    connection.execute(update(Outbox).where(*chosen).values(not_before=at))
+
+
 def again(connection: Connection) -> int:
     """given_up -> waiting, and all that waits for its next attempt is due now. Returns how many of the former."""
+    hasten(connection)
     at = _now()
-    free = (_waiting(), Outbox.token.is_(None))
-    connection.execute(update(Outbox).where(*free).values(not_before=at))
     anew = {"state": State.WAITING, "since": at, "not_before": at, "ended_at": None, "attempts": 0}
     return connection.execute(update(Outbox).where(Outbox.state == State.GIVEN_UP).values(anew)).rowcount
 

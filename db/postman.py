@@ -19,7 +19,7 @@ from pneumowatch.settings import Settings
 log = get("outbox")
 
 DOUBLINGS: Final = 30  # beyond which a pause is longer than any cap
-DIGEST: Final = 200  # scans of one e-mail at most
+DIGEST: Final = 500  # scans of one e-mail at most
 STEPS: Final = (
     6  # of one delivery, each with its own bound on time: two objects into a PACS, or a mail server's greetings
 )
@@ -82,6 +82,8 @@ class Postman:
             # its kind alone: what it says may quote the film's header
             return self._failed(parcel, Undelivered(type(fault).__name__[:64], away=False))
         self._database.write(lambda c: outbox.delivered(c, parcel.token))
+        if self._failures:
+            self._database.write(lambda c: outbox.hasten(c, self._courier.kind))
         self._failures = 0
         log.info("delivered", way=self._courier.kind, scans=_ids(parcel))
         return 0

@@ -56,9 +56,17 @@ def lines(counts: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
 
 def postmen(settings: "Settings", database: "Database", inboxes: Mapping[str, Path]) -> "list[Postman]":
     """One for each way out that is set; none by default. Raises SettingsError where one cannot work as it is set."""
+    from db import deployment
+    from db import outbox as box
+    from pneumowatch.logs import get
+
+    for kind, states in database.read(box.counts).items():
+        if states["waiting"] and kind not in settings.destinations:
+            get("outbox").warning(
+                "messages wait, but their way out is not set here", way=kind, waiting=states["waiting"]
+            )
     if not settings.destinations:
         return []
-    from db import deployment
     from db.postman import Postman
     from pneumowatch.outgoing import couriers
 

@@ -78,6 +78,14 @@ def test_a_destination_that_is_away_is_asked_ever_more_seldom(book: Book, postma
     assert counts(book) == {"waiting": 7, "sent": 1, "given_up": 0}
 
 
+def test_when_it_comes_back_all_that_failed_goes_out_at_once(book: Book, postman: Postman, courier: Told) -> None:
+    ids = flag(book, 5)
+    courier.answers = [Undelivered("http_500", wait=1000)] * 4
+    assert [postman.deliver(INTERVAL) for _ in range(4)] == [60] * 4
+    assert [postman.deliver(INTERVAL) for _ in range(6)] == [0] * 5 + [INTERVAL]
+    assert sorted(courier.given[4:]) == ids
+
+
 def test_as_long_as_the_destination_asks_for(book: Book, postman: Postman, courier: Told) -> None:
     flag(book, 2)
     courier.answers = [Undelivered("http_429", wait=33), Undelivered("http_503", wait=100_000)]
