@@ -3,15 +3,18 @@
 import email
 import email.policy
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from certificates import certificate
 from services import HOST, free_port
 
 from pneumowatch.errors import SettingsError, Undelivered
@@ -29,12 +32,16 @@ class Post(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that does not trust our certificate ends in the middle
+
     def __init__(self) -> None:
         super().__init__((HOST, 0), Talk)
         self.answers: dict[str, str] = {}
         self.offers = ["AUTH PLAIN"]
         self.letters: list[tuple[list[str], bytes]] = []
         self.said: list[str] = []
+        self.tls: ssl.SSLContext | None = None
 
 
 class Talk(socketserver.StreamRequestHandler):
@@ -42,25 +49,44 @@ class Talk(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         recipients: list[str] = []
+        if self.server.tls is not None and "STARTTLS" not in self.server.offers:
+            self._wrap()
         self._say("220 here")
-        for line in iter(self.rfile.readline, b""):
+        while line := self.rfile.readline():
             words = line.decode().strip()
             self.server.said.append(words)
             command, address = words.split(":")[0].split(" ")[0].upper(), words.partition("<")[2].rstrip(">")
-            usual = {"EHLO": "250-here", "QUIT": "221 bye", "DATA": "354 go on", "AUTH": "235 known"}.get(
-                command, "250 ok"
-            )
+            usual = {
+                "EHLO": "250-here",
+                "QUIT": "221 bye",
+                "STARTTLS": "220 go on",
+                "DATA": "354 go on",
+                "AUTH": "235 known",
+            }.get(command, "250 ok")
             answer = self.server.answers.get(address, self.server.answers.get(command, usual))
             if answer == "hang up":
                 return
             self._say(answer)
             if command == "EHLO":
-                self._say("250 " + " ".join(self.server.offers))
+                for offer in self.server.offers:
+                    self._say(f"250-{offer}")
+                self._say("250 8BITMIME")
             if command == "RCPT" and answer.startswith("250"):
                 recipients.append(address)
+            if command == "STARTTLS":
+                self._wrap()
             if answer.startswith("354"):
                 self.server.letters.append((recipients, b"".join(iter(self.rfile.readline, b".\r\n"))))
                 self._say(self.server.answers.get("letter", "250 taken"))
+
+    def finish(self) -> None:
+        super().finish()
+        self.request.close()
+
+    def _wrap(self) -> None:
+        assert self.server.tls is not None
+        self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+        self.setup()
 
     def _say(self, line: str) -> None:
         self.wfile.write(line.encode() + b"\r\n")
@@ -144,6 +170,20 @@ def test_nothing_is_sent_in_the_open_where_that_was_not_asked_for(post: Post) ->
     assert failure(mail(post, scheme="smtp", user="ada@", mail_password="s3cret")) == "smtp_not_supported"
     assert not [line for line in post.said if not line.startswith(("EHLO", "ehlo", "QUIT", "quit"))]
     assert post.letters == []
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+def test_in_tls(post: Post, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = certificate(tmp_path)
+    post.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    post.tls.load_cert_chain(pem)
+    post.offers += ["STARTTLS"] if scheme == "smtp" else []
+    courier = mail(post, scheme, "ada@", mail_password="s3cret")
+    assert failure(courier) == "tls_failed"  # nobody vouches for it
+    assert post.letters == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    courier.deliver([NOTICE])
+    assert len(post.letters) == 1
 
 
 def test_a_server_that_is_not_there(post: Post) -> None:

@@ -3,9 +3,7 @@
 import hashlib
 import io
 import json
-import shutil
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ import dicoms
 import numpy as np
 import pydicom
 import pytest
+from certificates import certificate
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
@@ -280,20 +279,6 @@ def test_in_tls_with_a_certificate_that_is_trusted(ward: Path, tmp_path: Path, m
         monkeypatch.setenv("SSL_CERT_FILE", str(pem))
         courier(ward, f"dicoms://{address}", pacs_cert_file=pem).deliver([notice()])
     assert len(stored) == 2
-
-
-def certificate(folder: Path) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl on PATH")
-    pem = folder / "both.pem"
-    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=pacs -addext"
-    subprocess.run(
-        ["openssl", *words.split(), f"subjectAltName=IP:{HOST}", "-keyout", folder / "key", "-out", folder / "cert"],
-        check=True,
-        capture_output=True,
-    )
-    pem.write_bytes((folder / "cert").read_bytes() + (folder / "key").read_bytes())
-    return pem
 
 
 # stored by HTTP
