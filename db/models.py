@@ -339,7 +339,7 @@ class Outbox(Base):
     kind: Mapped[str] = mapped_column(String(16))  # which way: webhook, mail or pacs
     model_version: Mapped[str] = mapped_column(String(128))  # whose prediction it is about
     state: Mapped[str] = mapped_column(String(16))
-    since: Mapped[datetime] = mapped_column(UtcDateTime)  # from when on it counts how long it could not be delivered
+    since: Mapped[datetime] = mapped_column(UtcDateTime)  # flagged, then first tried: from then on patience is counted
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     not_before: Mapped[datetime] = mapped_column(UtcDateTime)
     token: Mapped[str | None] = mapped_column(String(32))  # whose it is, until `not_before`

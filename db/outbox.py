@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, case, func, literal_column, select, update
 
 from db.dialect import insert_new, name, wait_in_turn
 from db.models import Outbox, Prediction, Scan
@@ -29,6 +29,7 @@ from pneumowatch.outgoing.notice import Notice
 
 OUTBOX: Final[Any] = Outbox.__table__
 TURN: Final = "pneumowatch outbox"
+FEWEST: Final = 10  # attempts before anything is given up, however long ago the first was: the sender may have been off
 
 
 class State(StrEnum):
@@ -91,7 +92,8 @@ def take(
     if not ids:
         return None
     token = secrets.token_hex(16)
-    held = {"token": token, "not_before": at + lease, "attempts": Outbox.attempts + 1}
+    tried_since = case((Outbox.attempts == 0, at), else_=Outbox.since)  # while no sender runs, nothing grows old
+    held = {"token": token, "not_before": at + lease, "attempts": Outbox.attempts + 1, "since": tried_since}
     connection.execute(update(Outbox).where(Outbox.id.in_(ids), _waiting()).values(held))
     rows = connection.execute(_told().where(Outbox.id.in_(ids)).order_by(Outbox.scan_id)).all()
     where = {row.scan_id: _places(connection, row.scan_id) for row in rows} if kind == PACS else {}
@@ -113,11 +115,11 @@ def put_off(
     connection: Connection, token: str, error: str, delay: Callable[[int], timedelta], patience: timedelta
 ) -> int:
     """An attempt failed: due again after a delay that grows with the attempts or, where it has been tried for as long
-    as `patience`, waiting -> given_up. Returns how many were given up."""
+    as `patience`, and often, waiting -> given_up. Returns how many were given up."""
     at, given_up = _now(), 0
     held = select(Outbox.id, Outbox.attempts, Outbox.since).where(Outbox.token == token, _waiting()).order_by(Outbox.id)
     for row in connection.execute(held.with_for_update()).all():
-        ends = at - row.since >= patience
+        ends = at - row.since >= patience and row.attempts >= FEWEST
         given_up += ends
         values: dict[str, Any] = {"last_error": error, "token": None}
         values |= _ended(State.GIVEN_UP, at) if ends else {"not_before": at + delay(row.attempts)}

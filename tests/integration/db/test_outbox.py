@@ -187,9 +187,19 @@ def test_what_fails_waits_longer_each_time_and_is_given_up_after_days(book: Book
         assert take(book) is None
         later(book, not_before=datetime.now(UTC))
     later(book, since=datetime.now(UTC) - 2 * DAY)
+    assert put_off(book, taken(book)) == 0  # too few attempts: nobody has sent anything in between
+    later(book, attempts=outbox.FEWEST, not_before=datetime.now(UTC))
     assert put_off(book, taken(book)) == 1
     assert state_of(book) == ["given_up"]
     assert take(book) is None
+
+
+def test_nothing_grows_old_while_nobody_sends(book: Book) -> None:
+    flag(book, "a.png")
+    later(book, since=datetime.now(UTC) - 30 * DAY)
+    taken(book)
+    (row,) = rows(book)
+    assert datetime.now(UTC) - row["since"] < DAY
 
 
 def test_given_up_at_once_where_it_is_not_wanted_and_tried_again_when_asked(book: Book) -> None:

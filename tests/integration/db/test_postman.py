@@ -14,6 +14,7 @@ from db import ledger, outbox
 from db.models import Outbox
 from db.outbox import State
 from db.postman import Patience, Postman
+from pneumowatch.cli import mailroom
 from pneumowatch.errors import Undelivered
 from pneumowatch.outgoing.notice import Notice
 from pneumowatch.settings import Settings
@@ -132,6 +133,27 @@ def test_it_stops_when_asked_to(book: Book, postman: Postman, courier: Told) -> 
     thread.join(30)
     assert not thread.is_alive()
     assert len(courier.given) == 2
+
+
+def test_a_receiver_that_hangs_holds_up_no_shutdown(
+    book: Book, postman: Postman, courier: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag(book, 1)
+    asked, release = threading.Event(), threading.Event()
+
+    def hang(_: Sequence[Notice]) -> None:
+        asked.set()
+        release.wait(60)
+
+    monkeypatch.setattr(courier, "deliver", hang)
+    monkeypatch.setattr(mailroom, "GRACE_SECONDS", 0.1)
+    with mailroom.delivering(SETTINGS, [postman], threading.Event()):
+        assert asked.wait(30)
+    assert counts(book) == {"waiting": 1, "sent": 0, "given_up": 0}
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "postman":
+            thread.join(30)
 
 
 def test_a_notice_of_a_scan_that_was_erased_is_given_up(book: Book, postman: Postman, courier: Told) -> None:
