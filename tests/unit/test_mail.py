@@ -105,7 +105,7 @@ def post() -> Iterator[Post]:
 def mail(post: Post, scheme: str = "smtp+plain", user: str = "", **more: Any) -> Mail:
     url = f"{scheme}://{user}{HOST}:{post.server_address[1]}"
     given = {"mail_url": url, "mail_from": "watch@clinic.example", "mail_to": "a@clinic.example, b@clinic.example"}
-    return Mail(Settings(**{**given, "desk_url": "https://desk.example", "send_seconds": 5, **more}))
+    return Mail(Settings(**{**given, "desk_url": "https://desk.example", "send_seconds": 30, **more}))
 
 
 def failure(courier: Mail) -> str:

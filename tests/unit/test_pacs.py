@@ -200,7 +200,7 @@ def courier(ward: Path, url: str, **more: Any) -> Pacs:
     data_dir = ward.parent / "data"
     if not kept.path(data_dir, notice().sha256).exists():
         kept.write(data_dir, notice().sha256, PIXELS, np.zeros((10, 10), np.float32))
-    return Pacs(Settings(**{"pacs_url": url, "data_dir": data_dir, "send_seconds": 5, **more}), {"ward": ward})
+    return Pacs(Settings(**{"pacs_url": url, "data_dir": data_dir, "send_seconds": 30, **more}), {"ward": ward})
 
 
 def failure(courier: Pacs) -> Undelivered:

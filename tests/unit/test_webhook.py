@@ -32,7 +32,7 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
         yield receiver
 
 
-def webhook(url: str, seconds: float = 5, **more: Any) -> Webhook:
+def webhook(url: str, seconds: float = 30, **more: Any) -> Webhook:
     given = {"webhook_url": url, "webhook_secret": "s3cret", "send_seconds": seconds, **more}
     return Webhook(Settings(**given))
 
