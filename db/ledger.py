@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
-from db import contents, statements, succession
+from db import contents, outbox, statements, succession
 from db.dialect import name, plan_by_index, rows
 from db.models import Scan
 from db.outcomes import (
@@ -170,14 +170,21 @@ def renew(connection: Connection, claim: Claim, lease: timedelta, alone: bool = 
     return bool(moved.rowcount)
 
 
-def finish(connection: Connection, token: str, outcomes: Sequence[Outcome], by: str) -> None:
-    """running -> classified, duplicate, rejected or queued, for each scan that still bears the claim's token."""
+def finish(
+    connection: Connection, token: str, outcomes: Sequence[Outcome], by: str, destinations: Sequence[str] = ()
+) -> None:
+    """running -> classified, duplicate, rejected or queued, for each scan that still bears the claim's token.
+
+    `destinations` are to be told of those that are flagged (`Settings.destinations`).
+    """
     plan_by_index(connection)
     at = now()
     parameters = _ids([outcome.scan_id for outcome in outcomes]) | {"token": token}
     held = set(connection.scalars(statements.hold(name(connection)), parameters))
     mine = sorted((outcome for outcome in outcomes if outcome.scan_id in held), key=lambda outcome: outcome.scan_id)
-    _classify(connection, [outcome for outcome in mine if isinstance(outcome, Classified)], by, at)
+    firsts = _classify(connection, [outcome for outcome in mine if isinstance(outcome, Classified)], by, at)
+    if destinations:
+        outbox.put(connection, firsts, destinations, at)
     for outcome in mine:
         if isinstance(outcome, Rejected):
             _reject(connection, outcome, by, at)
@@ -268,10 +275,13 @@ def _final(state: State, at: datetime, **values: Any) -> dict[str, Any]:
     return {"state": state, "finished_at": at, "claim_token": None, "leased_until": None, **values}
 
 
-def _classify(connection: Connection, outcomes: list[Classified], by: str, at: datetime) -> None:
-    """The first scan to bring some content owns it; a twin becomes its duplicate, whichever worker read it."""
+def _classify(connection: Connection, outcomes: list[Classified], by: str, at: datetime) -> list[Classified]:
+    """The first scan to bring some content owns it; a twin becomes its duplicate, whichever worker read it.
+
+    Returns the former.
+    """
     if not outcomes:
-        return
+        return []
     owners = contents.owners(connection, outcomes)
     twins = [outcome for outcome in outcomes if owners[outcome.sha256] != outcome.scan_id]
     _duplicate(connection, twins, owners, by, at)
@@ -284,6 +294,7 @@ def _classify(connection: Connection, outcomes: list[Classified], by: str, at: d
         connection.execute(statements.retire(name(connection)), parameters)
         connection.execute(statements.predict(name(connection)), parameters)
         _record(connection, [outcome.scan_id for outcome in firsts], State.RUNNING, State.CLASSIFIED, by, at)
+    return firsts
 
 
 def _duplicate(connection: Connection, twins: list[Classified], owners: dict[str, int], by: str, at: datetime) -> None:

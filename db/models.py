@@ -351,6 +351,48 @@ class InboxThere(Base):
     files: Mapped[int | None] = mapped_column(BigInteger)  # ... and the files that it saw
 
 
+class Outbox(Base):
+    """What is to be told of one newly flagged scan, and to whom: see `db.outbox`."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    scan_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("scans.id"))
+    kind: Mapped[str] = mapped_column(String(16))  # which way: webhook, mail or pacs
+    model_version: Mapped[str] = mapped_column(String(128))  # whose prediction it is about
+    state: Mapped[str] = mapped_column(String(16))
+    since: Mapped[datetime] = mapped_column(UtcDateTime)  # flagged, then first tried: from then on patience is counted
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    not_before: Mapped[datetime] = mapped_column(UtcDateTime)
+    token: Mapped[str | None] = mapped_column(String(32))  # whose it is, until `not_before`
+    last_error: Mapped[str | None] = mapped_column(String(64))
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # sent, or given up
+
+    __table_args__ = (
+        UniqueConstraint("scan_id", "kind"),
+        Index(
+            "ix_outbox_waiting",
+            "kind",
+            "not_before",
+            postgresql_where=text("state = 'waiting'"),
+            sqlite_where=text("state = 'waiting'"),
+        ),
+        Index(
+            "ix_outbox_token",
+            "token",
+            postgresql_where=text("token IS NOT NULL"),
+            sqlite_where=text("token IS NOT NULL"),
+        ),
+        Index(
+            "ix_outbox_sent",
+            "kind",
+            "ended_at",
+            postgresql_where=text("state = 'sent'"),
+            sqlite_where=text("state = 'sent'"),
+        ),
+    )
+
+
 class Deployment(Base):
     """What holds for the whole deployment, each fact once: see `db.deployment`."""
 

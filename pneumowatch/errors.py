@@ -51,6 +51,24 @@ class ReviewRefused(PneumowatchError):
     """A verdict cannot be recorded: there is no such scan or prediction, or nothing to judge yet."""
 
 
+class Undelivered(PneumowatchError):
+    """A destination has not taken what was sent to it.
+
+    Args:
+        kind: one word that says what happened, and nothing of what was sent.
+        away: the destination itself does not work at present, so others need not be tried at once.
+        final: it will never take this.
+        wait: seconds that it asked for before the next attempt.
+    """
+
+    def __init__(self, kind: str, away: bool = True, final: bool = False, wait: float = 0.0) -> None:
+        super().__init__(f"It was not delivered ({kind}).")
+        self.kind = kind
+        self.away = away
+        self.final = final
+        self.wait = wait
+
+
 class ShuttingDown(PneumowatchError):
     """Shutdown was asked for while a thread waited; what it held stays as it is in the database."""
 

@@ -137,7 +137,8 @@ class ReadingRoom:
         if time.monotonic() - started > self._settings.lease_seconds / 2:
             self._renew(claim)  # by progress, never by a timer: a worker that hangs must lose its films
         outcomes = self._conclude(claim, fetched, serving)
-        self._database.write(lambda connection: ledger.finish(connection, claim.token, outcomes, self._by))
+        told = self._settings.destinations
+        self._database.write(lambda connection: ledger.finish(connection, claim.token, outcomes, self._by, told))
         tally = _tally(outcomes)
         self._part.did(**tally)
         log.info("films read", **tally)

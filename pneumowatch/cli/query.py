@@ -63,8 +63,9 @@ def status(data: Data = None, json: Json = False) -> None:
     no film came for longer than usual at this time of the week. [bold]pneumowatch doctor[/bold] ends with 1 where any
     of them is.
     """
-    from db import heartbeats, ledger, presence, registry, scans, silence
+    from db import heartbeats, ledger, outbox, presence, registry, scans, silence
     from pneumowatch import settings
+    from pneumowatch.cli import mailroom
     from pneumowatch.cli.output import console, print_json, print_table
     from pneumowatch.durations import said
 
@@ -79,6 +80,7 @@ def status(data: Data = None, json: Json = False) -> None:
     )
     parts = database.read(lambda c: heartbeats.readiness(c, given.lease_seconds))
     shares = database.read(presence.standings)
+    ways_out = database.read(outbox.counts)
     report = {
         "counts": counts,
         "inboxes": shares,
@@ -92,6 +94,7 @@ def status(data: Data = None, json: Json = False) -> None:
         "ready": parts.ready,
         "parts": [asdict(part) for part in parts.parts],
         "silence": [asdict(one) for one in quiet],
+        "outbox": ways_out,
     }
     if json:
         return print_json(report)
@@ -110,6 +113,8 @@ def status(data: Data = None, json: Json = False) -> None:
         print_table("Sources", [asdict(one) for one in quiet], ["source", "verdict", "sentence"])
     console.print(f"flagged: {report['flagged']} ({report['flagged_unread']} without a verdict)")
     console.print(f"unscored: {report['unscored']}" + ("  -> pneumowatch unscored" if report["unscored"] else ""))
+    for line in mailroom.lines(ways_out):
+        console.print(line)
     for name, seconds in waits.items():
         console.print(f"the oldest film of {name} waits for {said(seconds)}")
     if not waits:

@@ -136,17 +136,21 @@ def work(
 def schedule() -> None:
     """Look after the queue: announce what it has forgotten, take back what dead workers held. Safe to run twice.
 
-    And every night at PNEUMOWATCH_RETRAIN_AT, tell the training queue that it is time.
+    And every night at PNEUMOWATCH_RETRAIN_AT, tell the training queue that it is time. And deliver what is to be told
+    of flagged films: to the webhook, by e-mail, to the PACS, as far as the settings name them.
     """
     from db.pulse import beating
-    from pneumowatch.cli import apart
+    from pneumowatch import inboxes
+    from pneumowatch.cli import apart, mailroom
 
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
+    men = mailroom.postmen(given, database, inboxes.named(given))
     with beating(database) as pulse:
         part = pulse.part("schedule")
         part.say("sweeping")
-        with apart.following(given, database, apart.ringing(doorbell), stop, part):
+        nights = apart.following(given, database, apart.ringing(doorbell), stop, part)
+        with nights, mailroom.delivering(given, men, stop):
             _sweep_until(stop, given, database, doorbell, part)
 
 
