@@ -52,7 +52,7 @@ def classifier(tiny_model: ModelFolder) -> Classifier:
 
 @pytest.fixture(scope="module")
 def decoders(classifier: Classifier) -> Iterator[Decoders]:
-    made = Decoders(2, Bounds(2_000_000, 4_000_000, 2.0))
+    made = Decoders(2, Bounds(2_000_000, 4_000_000, 30.0))
     made.warm()
     yield made
     made.close()
