@@ -1,0 +1,30 @@
+"""Verdicts that were taken back: `retractions`; and finding the other films of a study or a patient."""
+
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: Final = "0009"
+down_revision: Final = "0004"
+branch_labels: Final = None
+depends_on: Final = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "retractions",
+        sa.Column("review_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("retracted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["review_id"], ["reviews.id"], name=op.f("fk_retractions_review_id")),
+        sa.PrimaryKeyConstraint("review_id", name=op.f("pk_retractions")),
+    )
+    for column in ("study_uid", "patient_key"):
+        known = sa.text(f"{column} IS NOT NULL")
+        op.create_index(f"ix_scans_{column}", "scans", [column], postgresql_where=known, sqlite_where=known)
+
+
+def downgrade() -> None:
+    for column in ("study_uid", "patient_key"):
+        op.drop_index(f"ix_scans_{column}", "scans")
+    op.drop_table("retractions")
