@@ -176,12 +176,6 @@ class Scan(Base):
             sqlite_where=text("state IN ('rejected', 'failed') AND superseded_by IS NULL"),
         ),
         Index(
-            "ix_scans_study_uid",
-            "study_uid",
-            postgresql_where=text("study_uid IS NOT NULL"),
-            sqlite_where=text("study_uid IS NOT NULL"),
-        ),
-        Index(
             "ix_scans_patient_key",
             "patient_key",
             postgresql_where=text("patient_key IS NOT NULL"),

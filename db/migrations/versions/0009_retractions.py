@@ -1,4 +1,4 @@
-"""Verdicts that were taken back: `retractions`; and finding the other films of a study or a patient."""
+"""Verdicts that were taken back: `retractions`; and finding the other films of a patient."""
 
 from typing import Final
 
@@ -19,12 +19,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["review_id"], ["reviews.id"], name=op.f("fk_retractions_review_id")),
         sa.PrimaryKeyConstraint("review_id", name=op.f("pk_retractions")),
     )
-    for column in ("study_uid", "patient_key"):
-        known = sa.text(f"{column} IS NOT NULL")
-        op.create_index(f"ix_scans_{column}", "scans", [column], postgresql_where=known, sqlite_where=known)
+    known = sa.text("patient_key IS NOT NULL")
+    op.create_index("ix_scans_patient_key", "scans", ["patient_key"], postgresql_where=known, sqlite_where=known)
 
 
 def downgrade() -> None:
-    for column in ("study_uid", "patient_key"):
-        op.drop_index(f"ix_scans_{column}", "scans")
+    op.drop_index("ix_scans_patient_key", "scans")
     op.drop_table("retractions")
