@@ -47,6 +47,10 @@ class ReviewRefused(PneumowatchError):
     """A verdict cannot be recorded: there is no such scan or prediction, or nothing to judge yet."""
 
 
+class AccountRefused(PneumowatchError):
+    """An account, password or token cannot be made or changed as asked; the sentence says why."""
+
+
 class UploadRefused(PneumowatchError):
     """A film cannot be taken in at the desk; `status` is HTTP's word for why."""
 
