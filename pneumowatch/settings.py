@@ -74,6 +74,13 @@ class Settings(BaseSettings):
         description="whose reduced films are kept in DATA_DIR/films: judged, flagged (and judged), or all",
     )
 
+    sample_unflagged: float = Field(
+        default=0.05, ge=0, le=1, description="share of the unflagged films that readers judge too, without being told"
+    )
+    reading_cap_minutes: float = Field(
+        default=240.0, ge=0, description="what waits longer for a reader goes before all else; 0: nothing does"
+    )
+
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 
     @field_validator("inboxes", mode="before")
