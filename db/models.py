@@ -78,6 +78,7 @@ def _for_readers() -> list[Index]:
         "arrived_from": ("inbox, received_at, id", None),
         "judged": ("verdict, received_at, id", "verdict IS NOT NULL"),
         "cautioned": ("caution, received_at, id", "caution IS NOT NULL"),
+        "probable": ("probability, received_at, id", "probability IS NOT NULL"),
         "without_result": ("state, received_at, id", "state IN ('rejected', 'failed', 'duplicate')"),
         "sampled": ("received_at", "sampled_share IS NOT NULL"),
         # by what links films, and by what a reader knows of one

@@ -18,6 +18,7 @@ INDEXES: Final[dict[str, tuple[list[str], str | None]]] = {
     "arrived_from": (["inbox", "received_at", "id"], None),
     "judged": (["verdict", "received_at", "id"], "verdict IS NOT NULL"),
     "cautioned": (["caution", "received_at", "id"], "caution IS NOT NULL"),
+    "probable": (["probability", "received_at", "id"], "probability IS NOT NULL"),
     "without_result": (["state", "received_at", "id"], "state IN ('rejected', 'failed', 'duplicate')"),
     "sampled": (["received_at"], "sampled_share IS NOT NULL"),
     "study": (["study_uid", "id"], "study_uid IS NOT NULL"),
