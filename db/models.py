@@ -366,6 +366,67 @@ class Training(Base):
     )
 
 
+class User(Base):
+    """A local account of the desk: see `db.accounts`. Its name stands in reviews and in the audit as it is here."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    role: Mapped[str] = mapped_column(String(16))
+    password_hash: Mapped[str] = mapped_column(String(255))  # argon2id's own form, with salt and costs
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Session(Base):
+    """A browser that has signed in; what it holds is the token that this is the hash of."""
+
+    __tablename__ = "sessions"
+
+    token_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    # none: the local admin of `up`, who came by its one-time link
+    user_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("users.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ApiToken(Base):
+    """A script's key, which may do what its role and its user's both may."""
+
+    __tablename__ = "api_tokens"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    user_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id"), index=True)
+    label: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class SignInFailure(Base):
+    """How often passwords were wrong of late, for one account, device or address: see `db.throttle`."""
+
+    __tablename__ = "sign_in_failures"
+
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)
+    failures: Mapped[int]
+    last_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Audit(Base):
+    """Who did what at the desk. Written once; it outlives the account and the scan, hence no foreign keys."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    who: Mapped[str] = mapped_column(String(255))
+    what: Mapped[str] = mapped_column(String(32))
+    scan_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    detail: Mapped[str | None]
+
+
 class Deployment(Base):
     """What holds for the whole deployment, each fact once: see `db.deployment`."""
 

@@ -47,6 +47,10 @@ class ReviewRefused(PneumowatchError):
     """A verdict cannot be recorded: there is no such scan or prediction, or nothing to judge yet."""
 
 
+class AccountRefused(PneumowatchError):
+    """An account, password or token cannot be made or changed as asked; the sentence says why."""
+
+
 class ShuttingDown(PneumowatchError):
     """Shutdown was asked for while a thread waited; what it held stays as it is in the database."""
 

@@ -3,6 +3,7 @@
 import os
 import re
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,6 +15,7 @@ from pneumowatch.errors import SettingsError
 PREFIX: Final = "PNEUMOWATCH_"
 SECRETS: Final = ("DATABASE_URL", "BROKER_URL")  # may come from the file named by PNEUMOWATCH_<NAME>_FILE
 EMBEDDED_BROKER: Final = "memory://localhost/"
+Network = IPv4Network | IPv6Network
 INBOX_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -80,6 +82,20 @@ class Settings(BaseSettings):
     reading_cap_minutes: float = Field(
         default=240.0, ge=0, description="what waits longer for a reader goes before all else; 0: nothing does"
     )
+    desk_port: int = Field(default=8550, ge=1, le=65535, description="port of the desk; `up` takes a free one instead")
+    session_idle_minutes: float = Field(
+        default=60, gt=0, description="a reader who does nothing for so long signs in anew"
+    )
+    session_hours: float = Field(default=12, gt=0, description="how long one sign-in lasts at most")
+    trusted_proxies: Annotated[list[Network], NoDecode] = Field(
+        default=[], description="addresses or networks, comma-separated, whose sign-on headers the desk believes"
+    )
+    proxy_user_header: str = Field(default="X-Forwarded-User", description="header in which the proxy names the user")
+    proxy_groups_header: str = Field(
+        default="X-Forwarded-Groups", description="header with the user's groups, comma-separated"
+    )
+    proxy_reader_group: str = Field(default="", description="group whose users may read; empty: all of the proxy's")
+    proxy_admin_group: str = Field(default="", description="group whose users are admins; empty: no group is")
 
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 
@@ -87,6 +103,13 @@ class Settings(BaseSettings):
     @classmethod
     def _parse_inboxes(cls, value: Any) -> Any:
         return parse_inboxes(value) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _parse_networks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip()]
 
     @field_validator("patient_pattern")
     @classmethod
@@ -173,7 +196,7 @@ def document() -> str:
         "|---|---|---|",
     ]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, "", {}) else f"`{field.default}`"
+        default = "" if field.default in (None, "", {}, []) else f"`{field.default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     files = " and ".join(f"`{PREFIX}{secret}_FILE`" for secret in SECRETS)
     return "\n".join([*lines, "", f"{files} name a file to read the value from, for secrets.", ""])

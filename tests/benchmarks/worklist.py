@@ -74,8 +74,8 @@ def whole(filters: Filters, cap: timedelta, after: Cursor | None) -> Work:
 
 
 def walk(database: Database, filters: Filters, cap: timedelta, pages: int) -> tuple[Cursor | None, int]:
-    """Where the last of so many pages begins, by the cursor of each page before it, as readers and scripts come there; and
-    which page that is."""
+    """Where the last of so many pages begins, by the cursor of each page before it, as readers and scripts come there,
+    and which page that is."""
     after: Cursor | None = None
     for number in range(1, pages):
         following = database.read(lambda c, at=after: worklist.page(c, filters, cap, at, PAGE)).following
