@@ -212,6 +212,12 @@ class Scan(Base):
             sqlite_where=text("state IN ('rejected', 'failed') AND superseded_by IS NULL"),
         ),
         Index(
+            "ix_scans_patient_key",
+            "patient_key",
+            postgresql_where=text("patient_key IS NOT NULL"),
+            sqlite_where=text("patient_key IS NOT NULL"),
+        ),
+        Index(
             "ix_scans_duplicate_of",
             "duplicate_of",
             "id",
@@ -328,6 +334,15 @@ class Review(Base):
     reviewer: Mapped[str] = mapped_column(String(255))
     comment: Mapped[str | None]
     reviewed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Retraction(Base):
+    """A verdict that its reader took back, once; the review itself stays."""
+
+    __tablename__ = "retractions"
+
+    review_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("reviews.id"), primary_key=True, autoincrement=False)
+    retracted_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Training(Base):
