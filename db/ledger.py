@@ -227,7 +227,7 @@ def _classify(connection: Connection, outcomes: list[Classified], by: str, at: d
     firsts = [outcome for outcome in outcomes if owners[outcome.sha256] == outcome.scan_id]
     if firsts:
         headers = any(outcome.header for outcome in firsts)
-        given = [{**vars(outcome), **header_columns(outcome.header), "header": None} for outcome in firsts]
+        given = [{**vars(one), **one.entry._asdict(), **header_columns(one.header), "header": None} for one in firsts]
         parameters = rows(given) | {"at": at}
         connection.execute(statements.classify(name(connection), headers), parameters)
         connection.execute(statements.predict(name(connection)), parameters)

@@ -76,6 +76,12 @@ class Settings(BaseSettings):
         description="whose reduced films are kept in DATA_DIR/films: judged, flagged (and judged), or all",
     )
 
+    sample_unflagged: float = Field(
+        default=0.05, ge=0, le=1, description="share of the unflagged films that readers judge too, without being told"
+    )
+    reading_cap_minutes: float = Field(
+        default=240.0, ge=0, description="what waits longer for a reader goes before all else; 0: nothing does"
+    )
     desk_port: int = Field(default=8550, ge=1, le=65535, description="port of the desk; `up` takes a free one instead")
     session_idle_minutes: float = Field(
         default=60, gt=0, description="a reader who does nothing for so long signs in anew"
