@@ -119,9 +119,7 @@ def _kept(place: Any, data_dir: File, sha256: str | None) -> bytes | None:
 
 
 def _audit(request: Request, who: str, scan_id: int, detail: str) -> None:
-    request.app.state.database.write(
-        lambda connection: audit.record(connection, who, Act.FILM_OPENED, scan_id, detail)
-    )
+    request.app.state.database.write(lambda connection: audit.record(connection, who, Act.FILM_OPENED, scan_id, detail))
 
 
 def _png(picture: bytes, headers: dict[str, str] | None = None) -> Response:

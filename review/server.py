@@ -48,7 +48,7 @@ class Server:
             access_log=False,  # ours knows what may be said
             proxy_headers=False,  # ours knows whom to believe
             server_header=False,
-            lifespan="off",
+            lifespan="on",
             ws="none",
             timeout_graceful_shutdown=GRACE_SECONDS,
             h11_max_incomplete_event_size=HEADER_BYTES,
