@@ -139,8 +139,12 @@ async def bears_csrf(request: Request, expected: str) -> bool:
     """Whether a request bears it: in the header X-CSRF-Token, or in a form's field `csrf`."""
     given = request.headers.get("x-csrf-token")
     if given is None:
-        field = (await request.form()).get("csrf")
+        form = await request.form()
+        field = form.get("csrf")
         given = field if isinstance(field, str) else ""
+        if not hmac.compare_digest(given.encode(), expected.encode()):
+            await form.close()  # nobody else will: it may hold files
+            return False
     return hmac.compare_digest(given.encode(), expected.encode())
 
 

@@ -6,7 +6,6 @@ import re
 
 import httpx
 import numpy as np
-import pytest
 from books import Book, seen
 from desk import Desk
 from PIL import Image
@@ -108,10 +107,11 @@ def test_nobody_sees_a_film_without_signing_in(desk: Desk, book: Book, settings:
     assert said(book, scan_id) == []
 
 
-@pytest.mark.parametrize("scan_id", ["99", "0", "-1", str(2**63), "9" * 40, "1e3", "%2e%2e", "a"])
-@pytest.mark.parametrize("path", ["/films/{}.png", "/films/{}/map.png", "/scans/{}"])
-def test_what_is_no_scan_is_not_found(desk: Desk, scan_id: str, path: str) -> None:
-    assert desk.reader().get(path.format(scan_id)).status_code in (404, 422)
+def test_what_is_no_scan_is_not_found(desk: Desk) -> None:
+    reader = desk.reader()
+    for scan_id in ("99", "0", "-1", str(2**63), "9" * 40, "1e3", "%2e%2e", "..%2f1", "a"):
+        for path in ("/films/{}.png", "/films/{}/map.png", "/scans/{}"):
+            assert reader.get(path.format(scan_id)).status_code in (404, 422), (path, scan_id)
 
 
 def test_a_map_is_shown_where_one_was_kept(desk: Desk, book: Book, settings: Settings) -> None:
