@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ class Server:
     Args:
         host: an address of this machine.
         port: 0, or one that is taken where `elsewhere`, means any free one.
-        certificate, key: PEM files, for TLS.
+        tls: PEM files of certificate and key.
 
     Raises:
         SettingsError: it cannot listen there.
@@ -35,12 +36,11 @@ class Server:
         port: int = 0,
         *,
         elsewhere: bool = False,
-        certificate: str | None = None,
-        key: str | None = None,
+        tls: tuple[Path, Path] | None = None,
     ) -> None:
         self._socket = _listen(host, port, elsewhere)
         self.port = int(self._socket.getsockname()[1])
-        scheme = "https" if certificate else "http"
+        scheme = "https" if tls else "http"
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
         config = uvicorn.Config(
             app,
@@ -52,8 +52,8 @@ class Server:
             ws="none",
             timeout_graceful_shutdown=GRACE_SECONDS,
             h11_max_incomplete_event_size=HEADER_BYTES,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
+            ssl_certfile=tls[0] if tls else None,
+            ssl_keyfile=tls[1] if tls else None,
         )
         try:
             config.load()
