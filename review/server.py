@@ -1,5 +1,6 @@
 """Serving the desk: uvicorn, in a thread of its own, with our logs in place of its own."""
 
+import logging
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ START_SECONDS: Final = 30.0
 GRACE_SECONDS: Final = 5  # for what is being answered when the desk is stopped
 BACKLOG: Final = 128
 HEADER_BYTES: Final = 64 * 1024
+MOST_AT_ONCE: Final = 256  # connections; beyond them others are told to come again, and the worker beside it goes on
 
 
 class Server:
@@ -50,11 +52,13 @@ class Server:
             server_header=False,
             lifespan="off",
             ws="none",
+            limit_concurrency=MOST_AT_ONCE,
             timeout_graceful_shutdown=GRACE_SECONDS,
             h11_max_incomplete_event_size=HEADER_BYTES,
             ssl_certfile=tls[0] if tls else None,
             ssl_keyfile=tls[1] if tls else None,
         )
+        logging.getLogger("uvicorn.access").disabled = True  # whoever listens to all loggers would hear it yet
         try:
             config.load()
         except OSError as error:
