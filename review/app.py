@@ -18,7 +18,7 @@ from pneumowatch import inboxes as configured
 from pneumowatch.queue import Doorbell
 from pneumowatch.settings import Settings
 from review import accounts as account_pages
-from review import films, health, problems, scan, signing, templating, upload
+from review import films, health, models, problems, scan, signing, templating, upload
 from review.darkroom import Darkroom
 from review.once import OneTimeLink
 from review.security import Guard
@@ -32,6 +32,7 @@ ROOMS: Final = (
     films.router,
     scan.router,
     upload.router,
+    models.router,
 )
 
 COUNT_SECONDS: Final = 2.0  # how old the number of unscored films may be that a page shows

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pneumowatch.logs import get
@@ -71,6 +71,8 @@ class Guard:
             await self._pass_on(scope, _bounded(receive, bound), answer, bound)
         except TooLarge:
             await self._refuse(scope, receive, answer, 413)
+        except ClientDisconnect:
+            pass  # nobody is left to be answered
         except Exception:
             # whatever it was, the others go on being served; without the request, which may name a patient
             log.exception("a request failed", route=_route(scope))
