@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, false, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, exists, false, func, literal, or_, select, true, tuple_
 from sqlalchemy.orm import aliased
 
 from db.dialect import plan_anew
@@ -184,6 +184,17 @@ def rows_of(connection: Connection, scan_ids: Sequence[int], reader: str | None)
     for row in rows:
         row["films"] = films.get(row["study_uid"], 1)
     return rows
+
+
+def sources(connection: Connection) -> list[str]:
+    """The inboxes that films ever came from, in their order; each found by a step along an index."""
+    found: list[str] = []
+    while True:
+        beyond = Scan.inbox > found[-1] if found else true()
+        following = connection.scalar(select(Scan.inbox).where(beyond).order_by(Scan.inbox).limit(1))
+        if following is None:
+            return found
+        found.append(following)
 
 
 def _cutoff(cap: timedelta) -> datetime:

@@ -16,7 +16,7 @@ from pneumowatch import inboxes as configured
 from pneumowatch.queue import Doorbell
 from pneumowatch.settings import Settings
 from review import accounts as account_pages
-from review import health, problems, signing, templating
+from review import health, problems, signing, templating, worklist
 from review.once import OneTimeLink
 from review.security import Guard
 
@@ -26,6 +26,7 @@ ROOMS: Final = (
     health.router,
     signing.router,
     account_pages.router,
+    worklist.router,
 )
 
 COUNT_SECONDS: Final = 2.0  # how old the number of unscored films may be that a page shows
