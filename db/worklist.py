@@ -39,16 +39,24 @@ class BadCursor(PneumowatchError):
     """This page's address is not one of this list; begin at its first page."""
 
 
+class Listing(StrEnum):
+    TO_READ = "to_read"  # the worklist, in its order
+    FLAGGED = (
+        "flagged"  # what is flagged, judged or not, the most probable first; and what may be, for all a reader knows
+    )
+    ALL = "all"  # every scan, the newest first
+
+
 @dataclass(frozen=True)
 class Filters:
     """Which scans are listed, all that is given holding at once.
 
-    `to_read`: the worklist, in its order; else every scan, the newest first. `since` (included) and `until` are of its
+    `since` (included) and `until` are of its
     arrival. `verdict`: one of `db.states.Verdict`, or `none`. `caution`: a caution, `any` or `none`. `at_least` and
     `at_most` are of the probability; while they are given, films whose result is hidden from the reader are left out.
     """
 
-    to_read: bool = True
+    listing: Listing = Listing.TO_READ
     source: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -57,11 +65,10 @@ class Filters:
     caution: str | None = None
     at_least: float | None = None
     at_most: float | None = None
-    flagged: bool | None = None
 
     @property
     def narrowed(self) -> bool:
-        return replace(self, to_read=True) != Filters()
+        return replace(self, listing=Listing.TO_READ) != Filters()
 
 
 class Part(StrEnum):
@@ -69,7 +76,15 @@ class Part(StrEnum):
 
     LATE = "l"  # of the worklist: what has waited beyond the cap
     RANKED = "r"  # of the worklist: the others
-    NEWEST = "n"  # every scan
+    FLAGGED = "f"  # the whole of this list
+    NEWEST = "n"  # the whole of all scans'
+
+
+PARTS: Final = {
+    Listing.TO_READ: (Part.LATE, Part.RANKED),
+    Listing.FLAGGED: (Part.FLAGGED,),
+    Listing.ALL: (Part.NEWEST,),
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,7 @@ class Cursor:
     @classmethod
     def parse(cls, written: str) -> "Cursor":
         """Raises BadCursor."""
-        found = re.fullmatch(r"([lrn])([0-9]{1,18})-([0-9]{1,11})", written)
+        found = re.fullmatch(r"([lrfn])([0-9]{1,18})-([0-9]{1,11})", written)
         if found is None:
             raise BadCursor(str(BadCursor.__doc__))
         return cls(Part(found[1]), int(found[2]), datetime.fromtimestamp(int(found[3]), UTC))
@@ -130,13 +145,14 @@ def page(
     plan_anew(connection)
     cutoff = after.cutoff if after else _cutoff(cap)
     ends = _ends(connection, after)
-    if filters.to_read:
-        found = _to_read(connection, filters, cutoff, after, ends, limit + 1, reader)
-    elif after and after.part is not Part.NEWEST:
+    if after and after.part not in PARTS[filters.listing]:
         raise BadCursor(str(BadCursor.__doc__))
+    if filters.listing is Listing.TO_READ:
+        found = _to_read(connection, filters, cutoff, after, ends, limit + 1, reader)
     else:
-        newest = _newest(filters, ends, limit + 1, reader)
-        found = [(Part.NEWEST, scan_id) for scan_id in connection.scalars(newest)]
+        (part,) = PARTS[filters.listing]
+        one = (_flagged if part is Part.FLAGGED else _newest)(filters, ends, limit + 1, reader)
+        found = [(part, scan_id) for scan_id in connection.scalars(one)]
     shown = found[:limit]
     following = Cursor(*shown[-1], cutoff) if len(found) > limit else None
     rows = rows_of(connection, [scan_id for _, scan_id in shown], reader)
@@ -146,10 +162,14 @@ def page(
 
 
 def first(
-    connection: Connection, filters: Filters, cap: timedelta, reader: str | None, passed: Sequence[int] = ()
+    connection: Connection,
+    filters: Filters,
+    cap: timedelta,
+    passed: Sequence[int] = (),
+    reader: str | None = None,
 ) -> int | None:
     """The scan to read next, in the worklist's order; not one of those that were `passed`. None: all is read."""
-    rows = page(connection, replace(filters, to_read=True), cap, reader, limit=len(passed) + 1).rows
+    rows = page(connection, replace(filters, listing=Listing.TO_READ), cap, reader, limit=len(passed) + 1).rows
     return next((int(row["scan_id"]) for row in rows if row["scan_id"] not in passed), None)
 
 
@@ -216,7 +236,7 @@ def _ends(connection: Connection, after: Cursor | None) -> Ends | None:
     row = connection.execute(
         select(Scan.id, Scan.received_at, Scan.worklist_rank).where(Scan.id == after.scan_id)
     ).one_or_none()
-    if row is None or (after.part is Part.RANKED and row.worklist_rank is None):
+    if row is None or (after.part in (Part.RANKED, Part.FLAGGED) and row.worklist_rank is None):
         raise BadCursor(str(BadCursor.__doc__))
     return Ends(*row)
 
@@ -230,8 +250,6 @@ def _to_read(
     limit: int,
     reader: str | None,
 ) -> list[tuple[Part, int]]:
-    if after and after.part is Part.NEWEST:
-        raise BadCursor(str(BadCursor.__doc__))
     found: list[tuple[Part, int]] = []
     if cutoff > EPOCH and (after is None or after.part is Part.LATE):
         chosen = _late(filters, cutoff, ends, limit, reader)
@@ -259,9 +277,17 @@ def _ranked(filters: Filters, cutoff: datetime, ends: Ends | None, limit: int, r
     statement = select(S.id).where(*_conditions(S, filters, reader), _leads(filters, before, reader))
     if cutoff > EPOCH:
         statement = statement.where(S.received_at > cutoff)
+    return _by_rank(statement, ends).limit(limit)
+
+
+def _flagged(filters: Filters, ends: Ends | None, limit: int, reader: str | None) -> Any:
+    return _by_rank(select(S.id).where(*_conditions(S, filters, reader)), ends).limit(limit)
+
+
+def _by_rank(statement: Any, ends: Ends | None) -> Any:
     if ends:
         statement = statement.where(_rank(S) < tuple_(literal(ends.worklist_rank), literal(ends.scan_id)))
-    return statement.order_by(S.worklist_rank.desc(), S.id.desc()).limit(limit)
+    return statement.order_by(S.worklist_rank.desc(), S.id.desc())
 
 
 def _newest(filters: Filters, ends: Ends | None, limit: int, reader: str | None) -> Any:
@@ -289,14 +315,24 @@ def _rank(scan: Any) -> Any:
     return tuple_(scan.worklist_rank, scan.id)
 
 
+def _entered(scan: Any) -> tuple[Condition, ...]:
+    """As `db.models.ENTERED` has it: else the partial indexes are not used."""
+    return scan.worklist_rank.is_not(None), or_(scan.superseded_by.is_(None), scan.carried_by.is_not(None))
+
+
 def _unread(scan: Any) -> tuple[Condition, ...]:
-    """As `db.models.TO_READ` has it: else the partial indexes are not used."""
-    stands = or_(scan.superseded_by.is_(None), scan.carried_by.is_not(None))
-    return scan.worklist_rank.is_not(None), stands, scan.verdict.is_(None)
+    """As `db.models.TO_READ` has it."""
+    return *_entered(scan), scan.verdict.is_(None)
 
 
 def _conditions(scan: Any, filters: Filters, reader: str | None) -> list[Condition]:
-    conditions = list(_unread(scan)) if filters.to_read else []
+    conditions: list[Condition] = []
+    if filters.listing is Listing.TO_READ:
+        conditions += _unread(scan)
+    if filters.listing is Listing.FLAGGED:
+        # what was drawn leaves this list when its reader learns that it is not flagged
+        may_be = scan.flagged.is_(True) if reader is None else or_(scan.flagged.is_(True), ~_said(scan, reader))
+        conditions += [*_entered(scan), may_be]
     if filters.source is not None:
         conditions.append(scan.inbox == filters.source)
     if filters.since is not None:
@@ -323,12 +359,13 @@ def _by_result(scan: Any, filters: Filters, reader: str | None) -> list[Conditio
         conditions.append(scan.probability >= filters.at_least)
     if filters.at_most is not None:
         conditions.append(scan.probability <= filters.at_most)
-    if filters.flagged is not None:
-        conditions.append(scan.flagged == filters.flagged)
     if conditions and reader is not None:
-        said = exists().where(Review.scan_id == scan.id, Review.reviewer == reader)
-        conditions.append(or_(scan.blind == false(), said))
+        conditions.append(or_(scan.blind == false(), _said(scan, reader)))
     return conditions
+
+
+def _said(scan: Any, reader: str) -> Condition:
+    return exists().where(Review.scan_id == scan.id, Review.reviewer == reader)
 
 
 def _veil(connection: Connection, rows: list[Row], reader: str | None) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from db.states import State, Verdict
-from db.worklist import Cursor, Filters
+from db.worklist import Cursor, Filters, Listing
 
 YEARS: Final = range(1970, 2200)  # of times that are asked for; databases know no others for sure
 LONGEST_PAGE: Final = 500  # lines
@@ -47,9 +47,9 @@ class Asked(BaseModel):
     at_least: Share = Field(None, description="of the probability; leaves out films whose result is hidden")
     at_most: Share = Field(None, description="of the probability; leaves out films whose result is hidden")
 
-    def filters(self, to_read: bool) -> Filters:
+    def filters(self, listing: Listing) -> Filters:
         return Filters(
-            to_read=to_read,
+            listing=listing,
             source=self.source,
             since=_beginning(self.since),
             until=_end(self.until),
@@ -82,11 +82,11 @@ class Paged(Asked):
 class Listed(Paged):
     """... and which list."""
 
-    list: Literal["to_read", "all"] = Field("to_read", description="what waits for a reader, or every scan")
+    list: Listing = Field(Listing.TO_READ, description="what waits for a reader, what is flagged, or every scan")
 
     @property
     def chosen(self) -> Filters:
-        return self.filters(self.list == "to_read")
+        return self.filters(self.list)
 
 
 def _beginning(given: date | datetime | None) -> datetime | None:

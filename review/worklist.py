@@ -11,6 +11,7 @@ from starlette.responses import Response
 from db import news, search, unscored, worklist
 from db.session import Database
 from db.states import Reason, State, Verdict
+from db.worklist import Listing
 from pneumowatch.settings import Settings
 from review.auth import Reader
 from review.filters import Listed
@@ -19,6 +20,7 @@ from review.templating import environment, page
 router = APIRouter(include_in_schema=False)
 BiggestKey: Final = 2**63 - 1
 LONGEST_SEARCH: Final = 200  # letters
+NAMES: Final = {Listing.TO_READ: "To read", Listing.FLAGGED: "Flagged", Listing.ALL: "All films"}
 
 # what can be done about a film that got no result; why it got none is said by its row
 ADVICE: Final[dict[str, str]] = {
@@ -52,7 +54,7 @@ def listing(request: Request, user: Reader, asked: Annotated[Listed, Query()]) -
             "moment": news.now(connection),  # first: what comes while the rest is asked is news
             "found": worklist.page(connection, filters, cap, user.name, asked.cursor, asked.limit),
             "count": worklist.count(connection, filters, user.name),
-            "late": worklist.late(connection, cap) if filters.to_read else 0,
+            "late": worklist.late(connection, cap) if asked.list is Listing.TO_READ else 0,
             "sources": worklist.sources(connection),
         }
 
@@ -63,6 +65,7 @@ def listing(request: Request, user: Reader, asked: Annotated[Listed, Query()]) -
         "worklist.html",
         **context,
         asked=asked,
+        names=NAMES,
         narrowed=filters.narrowed,
         here=f"/{asked.query(after=None)}",
         next_page=f"/{asked.query(after=following)}" if following else "",

@@ -13,12 +13,13 @@ from sqlalchemy import Connection, text
 from db import figures, ledger, news, registry, rescoring, reviews, search, worklist
 from db.outcomes import Classified
 from db.states import State, Verdict
-from db.worklist import BadCursor, Count, Cursor, Filters
+from db.worklist import BadCursor, Count, Cursor, Filters, Listing
 from pneumowatch.header import Header
 
 CAP = timedelta(hours=4)
-ALL = Filters(to_read=False)
+ALL = Filters(listing=Listing.ALL)
 TO_READ = Filters()
+FLAGGED = Filters(listing=Listing.FLAGGED)
 READER = "rita"
 
 
@@ -149,7 +150,7 @@ def test_filters(book: Book) -> None:
         replace(ALL, until=yesterday): [low],
         replace(ALL, at_least=0.5): [high],
         replace(ALL, at_most=0.5): [low],
-        replace(ALL, flagged=True): [high],
+        replace(ALL, listing=Listing.FLAGGED): [high],
         replace(ALL, source="elsewhere"): [],
         Filters(caution="age", at_least=0.9, source="ward"): [high],
         Filters(until=yesterday): [],
@@ -193,14 +194,16 @@ def test_what_is_read_blind_shows_no_result_before_its_verdict_whatever_it_is(bo
     assert all((one["probability"], one["flagged"], one["hidden"]) == (None, None, True) for one in shown)
     assert [row(book, scan_id, None)["flagged"] for scan_id in (flagged, sampled)] == [True, False]
     assert sorted(listed(book)) == [flagged, sampled]
-    by_result = [Filters(at_least=0.0), replace(ALL, at_most=1.0), replace(ALL, flagged=True)]
+    by_result = [Filters(at_least=0.0), replace(ALL, at_most=1.0), replace(FLAGGED, at_most=1.0)]
     assert [listed(book, filters) for filters in by_result] == [[], [], []]
+    assert sorted(listed(book, FLAGGED)) == [flagged, sampled]
     book.database.write(lambda c: reviews.record(c, sampled, Verdict.PNEUMONIA, "ada"))
     assert row(book, sampled)["hidden"]  # what another reader said makes nobody less blind
     review = book.database.write(lambda c: reviews.record(c, sampled, Verdict.NO_PNEUMONIA, READER))
     judged = row(book, sampled)
     assert (judged["probability"], judged["flagged"], judged["hidden"]) == (0.1, False, False)
     assert listed(book, replace(ALL, at_most=1.0)) == [sampled]
+    assert listed(book, FLAGGED) == [flagged]
     book.database.write(lambda c: reviews.retract(c, review, READER))
     assert not row(book, sampled)["hidden"]  # it has been seen
 
@@ -236,14 +239,14 @@ def test_a_film_read_again_moves_to_where_its_new_result_belongs(book: Book) -> 
     book.database.write(lambda c: rescoring.make_current(c, "model-2", 9, BY, lambda _: None, 0.0))
     assert listed(book) == [other]
     assert (book.row(scan_id)["worklist_rank"], book.row(other)["worklist_rank"]) == (None, 0.7)
-    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP, READER)) == other
+    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP)) == other
 
 
 def test_the_next_case_is_not_one_that_was_passed(book: Book) -> None:
     low, high = read(book, "1", 0.7), read(book, "2", 0.9)
-    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP, READER)) == high
-    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP, READER, [high])) == low
-    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP, READER, [high, low])) is None
+    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP)) == high
+    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP, [high])) == low
+    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP, [high, low])) is None
 
 
 @pytest.mark.parametrize("written", ["", "r", "r1", "x1-1", "r1-1 OR 1=1", "n-1-1", "r9999-0", "r" + "9" * 19 + "-1"])
@@ -256,7 +259,7 @@ def test_a_cursor_that_is_none_is_refused(book: Book, written: str) -> None:
 def test_a_cursor_of_another_list_is_refused(book: Book) -> None:
     scan_id = read(book, "1", 0.1)
     at = datetime.now(UTC)
-    for filters, part in ((TO_READ, "n"), (TO_READ, "r"), (ALL, "r"), (ALL, "l")):
+    for filters, part in ((TO_READ, "n"), (TO_READ, "f"), (TO_READ, "r"), (FLAGGED, "f"), (ALL, "r"), (ALL, "l")):
         cursor = Cursor(worklist.Part(part), scan_id, at)
         with pytest.raises(BadCursor):
             book.database.read(lambda c, f=filters, a=cursor: worklist.page(c, f, CAP, READER, a))
@@ -334,6 +337,7 @@ def test_lists_are_walked_by_their_indexes_in_postgresql(postgres_book: Book) ->
         (TO_READ, late, "ix_scans_unread_since"),
         (TO_READ, ranked, "ix_scans_"),
         (Filters(source="rare"), None, "ix_scans_"),
+        (FLAGGED, None, "ix_scans_entered"),
         (ALL, None, "ix_scans_arrived"),
         (ALL, newest, "ix_scans_arrived"),
         (replace(ALL, source="rare"), None, "ix_scans_arrived_from"),
