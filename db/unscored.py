@@ -20,7 +20,7 @@ class Group(NamedTuple):
 def groups(connection: Connection) -> Sequence[Group]:
     """The largest first; of more than COUNTED scans, so many of them are told apart."""
     some = f"SELECT {_WHY} AS why FROM unscored_cases LIMIT {COUNTED}"  # noqa: S608
-    grouped = f"SELECT why, count(*) FROM ({some}) AS some GROUP BY why ORDER BY count(*) DESC, why"  # noqa: S608
+    grouped = f"SELECT why, count(*) FROM ({some}) AS counted GROUP BY why ORDER BY count(*) DESC, why"  # noqa: S608
     return [Group(*row) for row in connection.execute(text(grouped))]
 
 

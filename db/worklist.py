@@ -202,7 +202,7 @@ def rows_of(connection: Connection, scan_ids: Sequence[int], reader: str | None)
     _veil(connection, rows, reader)
     films = _films(connection, {row["study_uid"] for row in rows if row["study_uid"]})
     for row in rows:
-        row["films"] = films.get(row["study_uid"], 1)
+        row |= {"films": films.get(row["study_uid"], 1), "late": False}
     return rows
 
 

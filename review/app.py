@@ -16,7 +16,7 @@ from pneumowatch import inboxes as configured
 from pneumowatch.queue import Doorbell
 from pneumowatch.settings import Settings
 from review import accounts as account_pages
-from review import health, problems, signing, templating, worklist
+from review import api, description, health, problems, signing, templating, worklist
 from review.once import OneTimeLink
 from review.security import Guard
 
@@ -27,6 +27,8 @@ ROOMS: Final = (
     signing.router,
     account_pages.router,
     worklist.router,
+    api.router,
+    description.router,
 )
 
 COUNT_SECONDS: Final = 2.0  # how old the number of unscored films may be that a page shows

@@ -29,10 +29,13 @@ def _sensible(given: date | datetime | None) -> date | datetime | None:
 
 
 Empty = BeforeValidator(_none_where_empty)
-Share = Annotated[float | None, Empty, Field(ge=0, le=1, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Share = Annotated[_Share | None, Empty]
+_Word = Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$")]
+Word = Annotated[_Word | None, Empty]
 # a date first: else each would be taken for its midnight
-Moment = Annotated[date | datetime | None, Empty, AfterValidator(_sensible), Field(union_mode="left_to_right")]
-Word = Annotated[str | None, Empty, Field(pattern="^[a-z0-9_-]{1,64}$")]
+_Moment = Annotated[date | datetime, Field(union_mode="left_to_right")]
+Moment = Annotated[_Moment | None, Empty, AfterValidator(_sensible)]
 
 
 class Asked(BaseModel):

@@ -8,39 +8,19 @@ from typing import Any
 import pytest
 from books import BY, MODEL, Book, model_folder, seen
 from plans import explain
+from readings import read
 from sqlalchemy import Connection, text
 
 from db import figures, ledger, news, registry, rescoring, reviews, search, worklist
 from db.outcomes import Classified
 from db.states import State, Verdict
 from db.worklist import BadCursor, Count, Cursor, Filters, Listing
-from pneumowatch.header import Header
 
 CAP = timedelta(hours=4)
 ALL = Filters(listing=Listing.ALL)
 TO_READ = Filters()
 FLAGGED = Filters(listing=Listing.FLAGGED)
 READER = "rita"
-
-
-def read(
-    book: Book,
-    name: str,
-    probability: float,
-    study: str | None = None,
-    hours_ago: float = 0,
-    share: float = 0.0,
-    inbox: str = "inbox",
-    **others: Any,
-) -> int:
-    """A film that came and was classified."""
-    (scan_id,) = book.add(seen(name, inbox=inbox))
-    header = Header(study_uid=study, **others) if study or others else None
-    outcome = Classified(scan_id, f"{scan_id:064x}", probability, probability >= 0.5, 0.5, MODEL, None, header, share)
-    book.finish(book.claimed(), outcome)
-    if hours_ago:
-        book.set(scan_id, received_at=datetime.now(UTC) - timedelta(hours=hours_ago))
-    return scan_id
 
 
 def pages(book: Book, filters: Filters = TO_READ, limit: int = 2, cap: timedelta = CAP) -> Iterator[list[int]]:
