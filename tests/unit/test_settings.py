@@ -188,3 +188,17 @@ def test_the_document_tells_of_every_setting() -> None:
     page = settings.document()
     assert all(f"`PNEUMOWATCH_{name.upper()}`" in page for name in Settings.model_fields)
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize("link", ["https://viewer/?study={study_uid}", "weasis:{study_uid}"])
+def test_a_link_to_a_viewer(link: str) -> None:
+    assert Settings(viewer_url=link).viewer_url == link
+
+
+@pytest.mark.parametrize(
+    "link", ["https://viewer/", "javascript:alert('{study_uid}')", "data:,{study_uid}", "{study_uid}"]
+)
+def test_what_is_no_link_to_a_viewer(monkeypatch: pytest.MonkeyPatch, link: str) -> None:
+    monkeypatch.setenv("PNEUMOWATCH_VIEWER_URL", link)
+    with pytest.raises(SettingsError, match="PNEUMOWATCH_VIEWER_URL"):
+        load()
