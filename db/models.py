@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -52,6 +53,7 @@ BigKey = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KE
 
 # Where a scan's content stands now, at its own path or as a duplicate; as the partial indexes and the views say it
 STANDS: Final = "(superseded_by IS NULL OR carried_by IS NOT NULL)"
+TO_READ: Final = f"worklist_rank IS NOT NULL AND {STANDS} AND verdict IS NULL"  # what waits for a reader
 
 
 class Base(DeclarativeBase):
@@ -63,6 +65,35 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+
+def _for_readers() -> list[Index]:
+    """By which `db.worklist` and `db.figures` find their way: {name: columns, and the condition}."""
+    indexes = {
+        # the worklist: by its rank, and by how long a film has waited; the rest is for filters
+        "worklist": ("worklist_rank, id, received_at, inbox", TO_READ),
+        "unread_since": ("received_at, id, worklist_rank, inbox", TO_READ),
+        # all scans, the newest first, by what there may be little of
+        "arrived": ("received_at, id", None),
+        "arrived_from": ("inbox, received_at, id", None),
+        "judged": ("verdict, received_at, id", "verdict IS NOT NULL"),
+        "cautioned": ("caution, received_at, id", "caution IS NOT NULL"),
+        "probable": ("probability, received_at, id", "probability IS NOT NULL"),
+        "without_result": ("state, received_at, id", "state IN ('rejected', 'failed', 'duplicate')"),
+        "sampled": ("received_at", "sampled_share IS NOT NULL"),
+        # by what links films, and by what a reader knows of one
+        "study": ("study_uid, id", "study_uid IS NOT NULL"),
+        "accession": ("accession_number, id", "accession_number IS NOT NULL"),
+    }
+    return [
+        Index(
+            f"ix_scans_{name}",
+            *columns.split(", "),
+            postgresql_where=None if where is None else text(where),
+            sqlite_where=None if where is None else text(where),
+        )
+        for name, (columns, where) in indexes.items()
+    ]
 
 
 class Scan(Base):
@@ -110,6 +141,11 @@ class Scan(Base):
     superseded_by: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
     # of a superseded original: its oldest duplicate that is not, where its content stands now
     carried_by: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
+
+    # place in the readers' worklist, as `db.sampling` has it
+    worklist_rank: Mapped[float | None]
+    blind: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    sampled_share: Mapped[float | None]
 
     # current verdict
     verdict: Mapped[str | None] = mapped_column(String(16))
@@ -176,12 +212,19 @@ class Scan(Base):
             sqlite_where=text("state IN ('rejected', 'failed') AND superseded_by IS NULL"),
         ),
         Index(
+            "ix_scans_patient_key",
+            "patient_key",
+            postgresql_where=text("patient_key IS NOT NULL"),
+            sqlite_where=text("patient_key IS NOT NULL"),
+        ),
+        Index(
             "ix_scans_duplicate_of",
             "duplicate_of",
             "id",
             postgresql_where=text("duplicate_of IS NOT NULL"),
             sqlite_where=text("duplicate_of IS NOT NULL"),
         ),
+        *_for_readers(),
     )
 
 
@@ -291,6 +334,15 @@ class Review(Base):
     reviewer: Mapped[str] = mapped_column(String(255))
     comment: Mapped[str | None]
     reviewed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Retraction(Base):
+    """A verdict that its reader took back, once; the review itself stays."""
+
+    __tablename__ = "retractions"
+
+    review_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("reviews.id"), primary_key=True, autoincrement=False)
+    retracted_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Training(Base):

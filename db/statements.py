@@ -120,7 +120,7 @@ def classify(dialect: str, headers: bool) -> Any:
 
     `headers`: whether any has one; films that have none do not pay for nine columns more.
     """
-    described: dict[str, type[Any]] = HEADERS if headers else {}
+    described: dict[str, type[Any]] = ENTRY | (HEADERS if headers else {})
     rows = _outcomes(dialect, **described).c
     result = ("sha256", "probability", "flagged", "threshold", "model_version", "caution", *described)
     values: dict[str, Any] = {
@@ -159,6 +159,7 @@ def _ids(dialect: str) -> Any:
     return select(given(dialect, id=BigInteger).c.id)
 
 
+ENTRY: Final[dict[str, type[Any]]] = {"worklist_rank": Double, "blind": Boolean, "sampled_share": Double}
 HEADERS: Final = dict.fromkeys(HEADER_COLUMNS, String) | {"age_years": Double}
 
 

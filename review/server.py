@@ -50,7 +50,7 @@ class Server:
             access_log=False,  # ours knows what may be said
             proxy_headers=False,  # ours knows whom to believe
             server_header=False,
-            lifespan="off",
+            lifespan="on",
             ws="none",
             limit_concurrency=MOST_AT_ONCE,
             timeout_graceful_shutdown=GRACE_SECONDS,

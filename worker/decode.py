@@ -1,13 +1,10 @@
 """Decoding in child processes: a file that is bad, hangs or brings its decoder down costs itself and nothing else.
 
-The children are spawned, never forked (TensorFlow's threads do not survive a fork), and import neither TensorFlow nor
-the database.
+What holds for every such child stands in `pneumowatch.child`.
 """
 
 import hashlib
 import multiprocessing
-import os
-import resource
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -19,7 +16,7 @@ from typing import Final
 
 from pebble import ProcessExpired, ProcessPool
 
-from pneumowatch import film, share
+from pneumowatch import child, film, share
 from pneumowatch.errors import TOO_MUCH_MEMORY, FilmRejected, ShareAway
 from pneumowatch.header import Header
 
@@ -27,12 +24,6 @@ CHUNK: Final = 16  # films of one errand; a message to a child costs as much as 
 POOLS: Final = 3  # that are lost over a chunk before that is held against its films
 ALARM_SECONDS: Final = 5.0  # within which a child that was due for its alarm has ended
 LOOK_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
-GROWTH: Final = 2**28  # bytes that a child may keep from earlier films; the parsers of all kinds take a tenth of that
-OVERGROWN: Final = 75  # exit code of a child that has kept more
-STOPPER: Final = "The image is damaged in a way that stops its decoder."
-
-
-_begun_with = 0  # bytes that this process held, if it is a child, before its first film
 
 
 @dataclass(frozen=True)
@@ -164,7 +155,7 @@ class Decoders:
     def _new_pool(self) -> ProcessPool:
         context = multiprocessing.get_context("spawn")
         memory = (self._bounds.memory,)
-        return ProcessPool(self._count, context=context, initializer=_prepare_child, initargs=memory)
+        return ProcessPool(self._count, context=context, initializer=child.prepare, initargs=memory)
 
     def _schedule(self, errands: Sequence[Errand], side: int) -> _Task:
         with self._renewal:
@@ -184,16 +175,16 @@ class Decoders:
         except TimeoutError:
             reason, sentence = "too_slow", self._slow
         except ProcessExpired as end:
-            if end.exitcode == OVERGROWN:  # it ended before it looked at these films
+            if end.exitcode == child.OVERGROWN:  # it ended before it looked at these films
                 return self._collect(errands, side, self._schedule(errands, side), tries)
             alarmed = end.exitcode == -signal.SIGALRM
-            reason, sentence = ("too_slow", self._slow) if alarmed else ("unreadable", STOPPER)
+            reason, sentence = ("too_slow", self._slow) if alarmed else ("unreadable", child.STOPPER)
         except MemoryError:
             reason, sentence = "too_large", TOO_MUCH_MEMORY
         except BrokenProcessPool:
             if tries > 1:
                 return self._collect(errands, side, self._schedule(errands, side), tries - 1)
-            reason, sentence = "unreadable", STOPPER
+            reason, sentence = "unreadable", child.STOPPER
         if len(errands) == 1:
             return [Undecoded(errands[0].scan_id, reason, sentence)]
         alone = [[errand] for errand in errands]
@@ -208,8 +199,7 @@ def _fetch_under_alarm(
 ) -> list[Fetched]:
     """Fetch one after another; a film that takes too long ends this process, by the kernel's monotonic clock and
     whatever C code it hangs in. `fetch` is handed over, so that a test's reaches the child."""
-    if _data_bytes() > _begun_with + GROWTH:  # a decoder leaks; the next film would pay for it
-        os._exit(OVERGROWN)
+    child.end_if_overgrown()
     fetched = []
     try:
         for errand in errands:
@@ -218,34 +208,6 @@ def _fetch_under_alarm(
     finally:  # or it would ring for the next films, or while there are none
         signal.setitimer(signal.ITIMER_REAL, 0)
     return fetched
-
-
-def _prepare_child(memory: int) -> None:
-    global _begun_with
-    # Ctrl-C reaches the whole terminal group; the parent decides when its children end
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    # C libraries complain there of what they find in a file; nobody but the parent speaks of films
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold a patient's film
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    bound = memory if most == resource.RLIM_INFINITY else min(memory, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (bound, most))  # a child that asks for more is refused: MemoryError
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    _begun_with = _data_bytes()
-
-
-def _data_bytes() -> int:
-    """Of this process' private memory, as RLIMIT_DATA counts it; see proc_pid_statm(5)."""
-    return int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end a child that hangs over a film."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _nothing() -> None:

@@ -22,7 +22,8 @@ def keep(settings: Settings, films: Sequence[Decoded], outcomes: Sequence[Outcom
     A disk that is full costs the films, never their outcomes.
     """
     for number, (film, outcome) in enumerate(zip(films, outcomes, strict=True)):
-        if not isinstance(outcome, Classified) or not wanted(settings, outcome.flagged):
+        # what readers are to see without its being flagged is kept as if it were
+        if not isinstance(outcome, Classified) or not wanted(settings, outcome.entry.worklist_rank is not None):
             continue
         try:
             kept.write(settings.data_dir, film.sha256, film.pixels, None if maps is None else maps[number])

@@ -38,7 +38,7 @@ def up(
     from pneumowatch.cli.embedded import run_embedded
 
     given = settings.load(data_dir=data)
-    raise typer.Exit(run_embedded(given, inboxes.choose(given, inbox), once, desk))
+    raise typer.Exit(run_embedded(given, inboxes.watched(given, inbox), once, desk))
 
 
 def demo(
@@ -73,7 +73,7 @@ def watch() -> None:
 
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
-    watcher = Watcher(given, inboxes.choose(given), database, doorbell, stop)
+    watcher = Watcher(given, inboxes.watched(given), database, doorbell, stop)
     with watcher.running():
         _sweep_until(stop, given, database, doorbell, "watcher")
     raise typer.Exit(1 if watcher.broken else 0)
