@@ -18,6 +18,7 @@ from db.outcomes import Classified
 from db.sampling import Entry, entry
 from db.statements import in_state
 from db.states import State
+from pneumowatch.inboxes import UPLOADS
 
 SCANS: Final[Any] = Scan.__table__
 PREDICTIONS: Final[Any] = Prediction.__table__
@@ -88,6 +89,7 @@ def make_current(
             Prediction.flagged,
             Scan.age_years,
             Scan.sha256,
+            Scan.inbox,
         )
         .join(Scan, Scan.id == Prediction.scan_id)
         .where(Prediction.model_version == version, Prediction.current.is_(False), in_state(State.CLASSIFIED))
@@ -118,7 +120,11 @@ def make_current(
                 **{
                     f"new_{column}": value
                     for column, value in entry(
-                        row.sha256 or "", row.probability, row.flagged, row.threshold, sample_unflagged
+                        row.sha256 or "",
+                        row.probability,
+                        row.flagged,
+                        row.threshold,
+                        0.0 if row.inbox == UPLOADS else sample_unflagged,  # as in `db.statements.classify`
                     )
                     ._asdict()
                     .items()

@@ -82,6 +82,18 @@ def standing(connection: Connection, review_id: int, reviewer: str) -> RowMappin
     return connection.execute(one).mappings().one_or_none()
 
 
+def hold(connection: Connection, scan_id: int) -> tuple[int, int] | None:
+    """(the scan whose film this is, the newest of its reviews that stands or 0); none comes in between until the
+    transaction ends. None where there is no such scan."""
+    row = connection.execute(select(Scan.id, Scan.duplicate_of).where(Scan.id == scan_id)).one_or_none()
+    if row is None:
+        return None
+    original = int(row.duplicate_of or row.id)
+    _hold(connection, original)
+    latest = _latest(connection, original)
+    return original, int(latest["id"]) if latest else 0
+
+
 def history(connection: Connection, scan_id: int) -> Sequence[RowMapping]:
     """All that was said of a scan, the oldest first: its reviews' columns, and `retracted_at`. Of a duplicate: what was
     said of its original."""

@@ -12,12 +12,15 @@ from sqlalchemy import (
     Integer,
     SmallInteger,
     String,
+    and_,
     bindparam,
+    case,
     false,
     func,
     insert,
     literal,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -29,6 +32,7 @@ from db.dialect import given, insert_new, unhex
 from db.models import Content, Prediction, Scan, ScanEvent, UtcDateTime
 from db.outcomes import HEADER_COLUMNS
 from db.states import State
+from pneumowatch.inboxes import UPLOADS
 
 SCANS: Final[Any] = Scan.__table__
 CONTENTS: Final[Any] = Content.__table__
@@ -129,7 +133,13 @@ def classify(dialect: str, headers: bool) -> Any:
         "claim_token": null(),
         "leased_until": null(),
     }
-    return update(Scan).where(Scan.id == rows.scan_id).values({**values, **{name: rows[name] for name in result}})
+    values |= {name: rows[name] for name in result}
+    # what was handed in at the desk was handed in for its result: it is neither hidden nor a draw from all that came
+    handed_in = Scan.inbox == UPLOADS
+    values["blind"] = case((handed_in, false()), else_=rows.blind)
+    values["sampled_share"] = case((handed_in, null()), else_=rows.sampled_share)
+    values["worklist_rank"] = case((and_(handed_in, not_(rows.flagged)), null()), else_=rows.worklist_rank)
+    return update(Scan).where(Scan.id == rows.scan_id).values(values)
 
 
 @cache

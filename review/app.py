@@ -18,7 +18,19 @@ from pneumowatch import inboxes as configured
 from pneumowatch.queue import Doorbell
 from pneumowatch.settings import Settings
 from review import accounts as account_pages
-from review import films, health, models, problems, scan, signing, templating, upload
+from review import (
+    api,
+    description,
+    films,
+    health,
+    models,
+    problems,
+    scan,
+    signing,
+    templating,
+    upload,
+    worklist,
+)
 from review.darkroom import Darkroom
 from review.once import OneTimeLink
 from review.security import Guard
@@ -33,6 +45,9 @@ ROOMS: Final = (
     scan.router,
     upload.router,
     models.router,
+    worklist.router,
+    api.router,
+    description.router,
 )
 
 COUNT_SECONDS: Final = 2.0  # how old the number of unscored films may be that a page shows

@@ -11,12 +11,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from db.worklist import BadCursor
 from pneumowatch.errors import AccountRefused, DatabaseAway, ModelError, PneumowatchError, ReviewRefused, ShuttingDown
 from review import templating
 
 MEDIA_TYPE: Final = "application/problem+json"
 # what a person can do about it is said by the sentence of the error itself
 STATUS: Final[dict[type[PneumowatchError], int]] = {
+    BadCursor: 400,
     ReviewRefused: 409,
     AccountRefused: 409,
     ModelError: 409,
