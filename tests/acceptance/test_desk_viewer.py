@@ -3,8 +3,6 @@
 import base64
 import hashlib
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 from books import Book, seen
 from desk import Desk
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from db import reviews, schema
 from db.outcomes import Rejected
@@ -24,24 +22,8 @@ from pneumowatch import kept
 from pneumowatch.phantom import phantom
 from pneumowatch.settings import Settings
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run"]  # fmt: skip
 PATIENCE = 90_000  # milliseconds
 FILMS = 3
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium; under CI it must be there")
-        pytest.skip("no Chromium here")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
