@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, RowMapping, or_, select
 
-from db import reviews, worklist
+from db import reviews
 from db.models import Prediction, Scan, ScanEvent
 from db.states import WAITING, State
 from pneumowatch.inboxes import UPLOADS
@@ -73,11 +73,11 @@ class Case:
         return next((one for one in self.standing if one["reviewer"] == reviewer), None)
 
     def open_to(self, reviewer: str) -> bool:
-        """Whether this reader may see the result. Of a film that is read blind: once there is a verdict, or was one of
-        theirs. What was handed in at the desk was handed in for its result."""
+        """Whether this reader may see the result. Of a film that is read blind: once there was a verdict of theirs. What
+        was handed in at the desk was handed in for its result."""
         handed_in = self.result["inbox"] == UPLOADS
         had_theirs = any(one["reviewer"] == reviewer for one in self.reviews)
-        return handed_in or had_theirs or not worklist.hidden(self.result["blind"], self.result["verdict"])
+        return handed_in or had_theirs or not self.result["blind"]
 
 
 def case(connection: Connection, scan_id: int) -> Case | None:

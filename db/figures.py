@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Integer, case, cast, func, sel
 
 from db.dialect import name, plan_anew
 from db.models import Review, Scan
+from db.reviews import STANDING
 from db.statements import in_state
 from db.states import State, Verdict
 
@@ -162,7 +163,7 @@ def disagreement(connection: Connection, days: int, listed: int = 20) -> Disagre
     since = _midnight(datetime.now(UTC).date() - timedelta(days=days - 1))
     rows = connection.execute(
         select(Review.scan_id, Review.reviewer, Review.verdict)
-        .where(Review.id >= _first_review(since))
+        .where(Review.id > _last_review(since), STANDING)
         .order_by(Review.id)
     )
     words: dict[int, dict[str, str]] = {}
@@ -173,7 +174,7 @@ def disagreement(connection: Connection, days: int, listed: int = 20) -> Disagre
     return Disagreement(len(several), len(differ), differ[::-1][:listed])
 
 
-def _first_review(since: datetime) -> Any:
+def _last_review(since: datetime) -> Any:
     """Reviews are never changed, and come in the order of their times: their key finds what no index does."""
     newest_before = select(Review.id).where(Review.reviewed_at < since).order_by(Review.id.desc()).limit(1)
     return func.coalesce(newest_before.scalar_subquery(), 0)

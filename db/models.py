@@ -53,7 +53,8 @@ BigKey = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KE
 
 # Where a scan's content stands now, at its own path or as a duplicate; as the partial indexes and the views say it
 STANDS: Final = "(superseded_by IS NULL OR carried_by IS NOT NULL)"
-TO_READ: Final = f"worklist_rank IS NOT NULL AND {STANDS} AND verdict IS NULL"  # what waits for a reader
+ENTERED: Final = f"worklist_rank IS NOT NULL AND {STANDS}"  # the readers' worklist, and ...
+TO_READ: Final = f"{ENTERED} AND verdict IS NULL"  # ... waits there
 
 
 class Base(DeclarativeBase):
@@ -73,6 +74,7 @@ def _for_readers() -> list[Index]:
         # the worklist: by its rank, and by how long a film has waited; the rest is for filters
         "worklist": ("worklist_rank, id, received_at, inbox", TO_READ),
         "unread_since": ("received_at, id, worklist_rank, inbox", TO_READ),
+        "entered": ("worklist_rank, id", ENTERED),
         # all scans, the newest first, by what there may be little of
         "arrived": ("received_at, id", None),
         "arrived_from": ("inbox, received_at, id", None),

@@ -18,7 +18,7 @@ from pneumowatch import inboxes as configured
 from pneumowatch.queue import Doorbell
 from pneumowatch.settings import Settings
 from review import accounts as account_pages
-from review import films, health, models, problems, scan, signing, templating, upload
+from review import films, health, models, problems, scan, signing, templating, upload, worklist
 from review.darkroom import Darkroom
 from review.once import OneTimeLink
 from review.security import Guard
@@ -29,6 +29,7 @@ ROOMS: Final = (
     health.router,
     signing.router,
     account_pages.router,
+    worklist.router,
     films.router,
     scan.router,
     upload.router,

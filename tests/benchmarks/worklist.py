@@ -18,18 +18,19 @@ from sqlalchemy import Connection
 from db import figures, news, search, worklist
 from db.session import Database
 from db.states import State, Verdict
-from db.worklist import Cursor, Filters
+from db.worklist import Cursor, Filters, Listing
 
 SCANS, QUICK_SCANS = 1_000_000, 50_000
 UNREAD_DAYS = 500
 CAP = timedelta(hours=4)
 PAGE = 50
+READER = "reader"
 FAR, QUICK_FAR = 1000, 20  # pages
 TIMES, QUICK_TIMES = 40, 5
 BAR_MS = 100
 
 Work = Callable[[Connection], Any]
-TO_READ, ALL = Filters(), Filters(to_read=False)
+TO_READ, FLAGGED, ALL = (Filters(listing) for listing in Listing)
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -37,7 +38,7 @@ def measure(quick: bool) -> list[Figure]:
     with servers() as own:
         database = Database(own.database_url)
         generate(database, total, UNREAD_DAYS)
-        unread = database.read(lambda c: worklist.count(c, TO_READ, at_most=total)).number
+        unread = database.read(lambda c: worklist.count(c, TO_READ, READER, at_most=total)).number
         found = [*pages(database, times, far), *others(database, times)]
         database.close()
     return [Figure("scans in PostgreSQL", total), Figure("of them waiting for a reader", unread), *found]
@@ -52,6 +53,7 @@ def pages(database: Database, times: int, far: int) -> list[Figure]:
         "worklist of one source": Filters(source="ward"),
         "worklist of a month": Filters(since=recent),
         "worklist, probability 0.8 to 0.82": Filters(at_least=0.8, at_most=0.82),
+        "flagged": FLAGGED,
         "all scans": ALL,
         "rejected": replace(ALL, state=State.REJECTED),
         "judged no_pneumonia": replace(ALL, verdict=Verdict.NO_PNEUMONIA),
@@ -62,7 +64,7 @@ def pages(database: Database, times: int, far: int) -> list[Figure]:
     for name, filters in lists.items():
         cap = timedelta(0) if "without" in name else CAP
         found.append(timed(database, f"{name}, first page", whole(filters, cap, None), times))
-    for name in ("worklist", "worklist, without a cap", "worklist of one source", "all scans"):
+    for name in ("worklist", "worklist, without a cap", "worklist of one source", "flagged", "all scans"):
         cap = timedelta(0) if "without" in name else CAP
         after, walked = walk(database, lists[name], cap, far)
         found.append(timed(database, f"{name}, page {walked:,}", whole(lists[name], cap, after), times))
@@ -70,7 +72,7 @@ def pages(database: Database, times: int, far: int) -> list[Figure]:
 
 
 def whole(filters: Filters, cap: timedelta, after: Cursor | None) -> Work:
-    return lambda c: (worklist.page(c, filters, cap, after, PAGE), worklist.count(c, filters))
+    return lambda c: (worklist.page(c, filters, cap, READER, after, PAGE), worklist.count(c, filters, READER))
 
 
 def walk(database: Database, filters: Filters, cap: timedelta, pages: int) -> tuple[Cursor | None, int]:
@@ -78,7 +80,7 @@ def walk(database: Database, filters: Filters, cap: timedelta, pages: int) -> tu
     and which page that is."""
     after: Cursor | None = None
     for number in range(1, pages):
-        following = database.read(lambda c, at=after: worklist.page(c, filters, cap, at, PAGE)).following
+        following = database.read(lambda c, at=after: worklist.page(c, filters, cap, READER, at, PAGE)).following
         if following is None:
             return after, number
         after = following
@@ -88,7 +90,7 @@ def walk(database: Database, filters: Filters, cap: timedelta, pages: int) -> tu
 def others(database: Database, times: int) -> list[Figure]:
     moment = database.read(news.now)
     works: dict[str, Work] = {
-        "the next case": lambda c: worklist.first(c, TO_READ, CAP, [1]),
+        "the next case": lambda c: worklist.first(c, TO_READ, CAP, [1], READER),
         "what waits beyond the cap, counted": lambda c: worklist.late(c, CAP),
         "news since a moment ago": lambda c: (news.now(c), news.since(c, replace(moment, event=moment.event - 100))),
         "search by file name, newest 250,000 scans": lambda c: search.search(c, "person4711_"),

@@ -10,10 +10,12 @@ down_revision: Final = "0007"
 branch_labels: Final = None
 depends_on: Final = None
 
-TO_READ: Final = "worklist_rank IS NOT NULL AND (superseded_by IS NULL OR carried_by IS NOT NULL) AND verdict IS NULL"
+ENTERED: Final = "worklist_rank IS NOT NULL AND (superseded_by IS NULL OR carried_by IS NOT NULL)"
+TO_READ: Final = f"{ENTERED} AND verdict IS NULL"
 INDEXES: Final[dict[str, tuple[list[str], str | None]]] = {
     "worklist": (["worklist_rank", "id", "received_at", "inbox"], TO_READ),
     "unread_since": (["received_at", "id", "worklist_rank", "inbox"], TO_READ),
+    "entered": (["worklist_rank", "id"], ENTERED),
     "arrived": (["received_at", "id"], None),
     "arrived_from": (["inbox", "received_at", "id"], None),
     "judged": (["verdict", "received_at", "id"], "verdict IS NOT NULL"),

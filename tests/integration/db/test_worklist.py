@@ -13,12 +13,14 @@ from sqlalchemy import Connection, text
 from db import figures, ledger, news, registry, rescoring, reviews, search, worklist
 from db.outcomes import Classified
 from db.states import State, Verdict
-from db.worklist import BadCursor, Count, Cursor, Filters
+from db.worklist import BadCursor, Count, Cursor, Filters, Listing
 from pneumowatch.header import Header
 
 CAP = timedelta(hours=4)
-ALL = Filters(to_read=False)
+ALL = Filters(listing=Listing.ALL)
 TO_READ = Filters()
+FLAGGED = Filters(listing=Listing.FLAGGED)
+READER = "rita"
 
 
 def read(
@@ -44,7 +46,7 @@ def read(
 def pages(book: Book, filters: Filters = TO_READ, limit: int = 2, cap: timedelta = CAP) -> Iterator[list[int]]:
     after: Cursor | None = None
     while True:
-        found = book.database.read(lambda c, at=after: worklist.page(c, filters, cap, at, limit))
+        found = book.database.read(lambda c, at=after: worklist.page(c, filters, cap, READER, at, limit))
         yield [row["scan_id"] for row in found.rows]
         if found.following is None:
             return
@@ -55,8 +57,8 @@ def listed(book: Book, filters: Filters = TO_READ, limit: int = 2, cap: timedelt
     return [scan_id for page in pages(book, filters, limit, cap) for scan_id in page]
 
 
-def row(book: Book, scan_id: int, reveal: bool = False) -> dict[str, Any]:
-    (found,) = book.database.read(lambda c: worklist.rows_of(c, [scan_id], reveal))
+def row(book: Book, scan_id: int, reader: str | None = READER) -> dict[str, Any]:
+    (found,) = book.database.read(lambda c: worklist.rows_of(c, [scan_id], reader))
     return found
 
 
@@ -76,7 +78,7 @@ def test_what_waits_beyond_the_cap_comes_first_the_oldest_of_it_leading(book: Bo
     late, latest = read(book, "3", 0.6, hours_ago=5), read(book, "4", 0.51, hours_ago=50)
     assert listed(book, limit=1) == listed(book, limit=3) == [latest, late, newest, fresh]
     assert listed(book, cap=timedelta(0)) == [newest, fresh, late, latest]
-    shown = book.database.read(lambda c: worklist.page(c, TO_READ, CAP)).rows
+    shown = book.database.read(lambda c: worklist.page(c, TO_READ, CAP, READER)).rows
     assert [one["late"] for one in shown] == [True, True, False, False]
     assert book.database.read(lambda c: worklist.late(c, CAP)) == 2
     assert book.database.read(lambda c: worklist.late(c, timedelta(0))) == 0
@@ -85,11 +87,11 @@ def test_what_waits_beyond_the_cap_comes_first_the_oldest_of_it_leading(book: Bo
 def test_a_walk_keeps_the_cap_of_its_first_page(book: Book) -> None:
     """Else a film that becomes late while a reader walks on would be shown twice, or never."""
     one, other = read(book, "1", 0.9), read(book, "2", 0.8)
-    first = book.database.read(lambda c: worklist.page(c, TO_READ, CAP, limit=1))
+    first = book.database.read(lambda c: worklist.page(c, TO_READ, CAP, READER, limit=1))
     book.set(other, received_at=datetime.now(UTC) - timedelta(hours=5))
     assert first.following is not None
     book.set(other, received_at=first.following.cutoff + timedelta(seconds=1))
-    second = book.database.read(lambda c: worklist.page(c, TO_READ, timedelta(seconds=0), first.following, 1))
+    second = book.database.read(lambda c: worklist.page(c, TO_READ, timedelta(0), READER, first.following, 1))
     assert [r["scan_id"] for r in first.rows + second.rows] == [one, other]
 
 
@@ -148,13 +150,13 @@ def test_filters(book: Book) -> None:
         replace(ALL, until=yesterday): [low],
         replace(ALL, at_least=0.5): [high],
         replace(ALL, at_most=0.5): [low],
-        replace(ALL, flagged=True): [high],
+        replace(ALL, listing=Listing.FLAGGED): [high],
         replace(ALL, source="elsewhere"): [],
         Filters(caution="age", at_least=0.9, source="ward"): [high],
         Filters(until=yesterday): [],
     }
     assert {filters: listed(book, filters) for filters in expected} == expected
-    counts = {filters: book.database.read(lambda c, f=filters: worklist.count(c, f)) for filters in expected}
+    counts = {filters: book.database.read(lambda c, f=filters: worklist.count(c, f, READER)) for filters in expected}
     assert counts == {filters: Count(len(ids), False) for filters, ids in expected.items()}
     assert not TO_READ.narrowed
     assert not ALL.narrowed
@@ -164,9 +166,9 @@ def test_filters(book: Book) -> None:
 def test_counting_ends(book: Book) -> None:
     for number in range(4):
         read(book, str(number), 0.9)
-    assert book.database.read(lambda c: worklist.count(c, TO_READ, at_most=3)) == Count(3, True)
+    assert book.database.read(lambda c: worklist.count(c, TO_READ, READER, at_most=3)) == Count(3, True)
     assert str(Count(3, True)) == "more than 3"
-    assert book.database.read(lambda c: worklist.count(c, TO_READ, at_most=4)) == Count(4, False)
+    assert book.database.read(lambda c: worklist.count(c, TO_READ, READER, at_most=4)) == Count(4, False)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
@@ -190,14 +192,20 @@ def test_what_is_read_blind_shows_no_result_before_its_verdict_whatever_it_is(bo
         key: value for key, value in shown[1].items() if key not in told_apart
     }
     assert all((one["probability"], one["flagged"], one["hidden"]) == (None, None, True) for one in shown)
-    assert [row(book, scan_id, reveal=True)["flagged"] for scan_id in (flagged, sampled)] == [True, False]
+    assert [row(book, scan_id, None)["flagged"] for scan_id in (flagged, sampled)] == [True, False]
     assert sorted(listed(book)) == [flagged, sampled]
-    by_result = [Filters(at_least=0.0), replace(ALL, at_most=1.0), replace(ALL, flagged=True)]
+    by_result = [Filters(at_least=0.0), replace(ALL, at_most=1.0), replace(FLAGGED, at_most=1.0)]
     assert [listed(book, filters) for filters in by_result] == [[], [], []]
-    book.database.write(lambda c: reviews.record(c, sampled, Verdict.NO_PNEUMONIA, "ada"))
+    assert sorted(listed(book, FLAGGED)) == [flagged, sampled]
+    book.database.write(lambda c: reviews.record(c, sampled, Verdict.PNEUMONIA, "ada"))
+    assert row(book, sampled)["hidden"]  # what another reader said makes nobody less blind
+    review = book.database.write(lambda c: reviews.record(c, sampled, Verdict.NO_PNEUMONIA, READER))
     judged = row(book, sampled)
     assert (judged["probability"], judged["flagged"], judged["hidden"]) == (0.1, False, False)
     assert listed(book, replace(ALL, at_most=1.0)) == [sampled]
+    assert listed(book, FLAGGED) == [flagged]
+    book.database.write(lambda c: reviews.retract(c, review, READER))
+    assert not row(book, sampled)["hidden"]  # it has been seen
 
 
 def test_a_copy_of_a_blind_film_hides_its_result_too(book: Book) -> None:
@@ -209,8 +217,8 @@ def test_a_copy_of_a_blind_film_hides_its_result_too(book: Book) -> None:
         None,
         True,
     )
-    book.database.write(lambda c: reviews.record(c, original, Verdict.UNSURE, "ada"))
-    assert row(book, twin)["probability"] == 0.1
+    book.database.write(lambda c: reviews.record(c, twin, Verdict.UNSURE, READER))
+    assert row(book, twin)["probability"] == row(book, original)["probability"] == 0.1
 
 
 def test_the_share_of_flagged_films_that_are_read_blind(book: Book) -> None:
@@ -245,16 +253,16 @@ def test_the_next_case_is_not_one_that_was_passed(book: Book) -> None:
 def test_a_cursor_that_is_none_is_refused(book: Book, written: str) -> None:
     read(book, "1", 0.9)
     with pytest.raises(BadCursor):
-        book.database.read(lambda c: worklist.page(c, TO_READ, CAP, Cursor.parse(written)))
+        book.database.read(lambda c: worklist.page(c, TO_READ, CAP, READER, Cursor.parse(written)))
 
 
 def test_a_cursor_of_another_list_is_refused(book: Book) -> None:
     scan_id = read(book, "1", 0.1)
     at = datetime.now(UTC)
-    for filters, part in ((TO_READ, "n"), (TO_READ, "r"), (ALL, "r"), (ALL, "l")):
+    for filters, part in ((TO_READ, "n"), (TO_READ, "f"), (TO_READ, "r"), (FLAGGED, "f"), (ALL, "r"), (ALL, "l")):
         cursor = Cursor(worklist.Part(part), scan_id, at)
         with pytest.raises(BadCursor):
-            book.database.read(lambda c, f=filters, a=cursor: worklist.page(c, f, CAP, a))
+            book.database.read(lambda c, f=filters, a=cursor: worklist.page(c, f, CAP, READER, a))
 
 
 def test_search(book: Book) -> None:
@@ -329,6 +337,7 @@ def test_lists_are_walked_by_their_indexes_in_postgresql(postgres_book: Book) ->
         (TO_READ, late, "ix_scans_unread_since"),
         (TO_READ, ranked, "ix_scans_"),
         (Filters(source="rare"), None, "ix_scans_"),
+        (FLAGGED, None, "ix_scans_entered"),
         (ALL, None, "ix_scans_arrived"),
         (ALL, newest, "ix_scans_arrived"),
         (replace(ALL, source="rare"), None, "ix_scans_arrived_from"),
@@ -337,7 +346,7 @@ def test_lists_are_walked_by_their_indexes_in_postgresql(postgres_book: Book) ->
         (replace(ALL, since=ledger.now() - CAP), None, "ix_scans_arrived"),
     ]
     for filters, after, index in lists:
-        plans = explain(database, lambda c, f=filters, a=after: worklist.page(c, f, CAP, a))
+        plans = explain(database, lambda c, f=filters, a=after: worklist.page(c, f, CAP, READER, a))
         assert index in "\n".join(plans), (filters, plans)
         assert not [plan for plan in plans if "Seq Scan on scans" in plan]
     others = {
@@ -346,7 +355,7 @@ def test_lists_are_walked_by_their_indexes_in_postgresql(postgres_book: Book) ->
         "agreement": lambda c: figures.agreement(c, 2),
         "by_hour": lambda c: figures.by_hour(c),
         "news": lambda c: news.since(c, news.now(c)),
-        "count": lambda c: worklist.count(c, TO_READ),
+        "count": lambda c: worklist.count(c, TO_READ, READER),
         "late": lambda c: worklist.late(c, CAP),
     }
     for name, work in others.items():
