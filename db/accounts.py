@@ -25,6 +25,7 @@ TOKENS: Final[Any] = ApiToken.__table__
 
 LOCAL: Final = "local"  # the admin who came by the one-time link of `up`
 DESK_KEY: Final = "desk_key"  # the deployment's, by which the desk signs what it hands out
+LONGEST_NAME: Final = 255
 TOKEN_BYTES: Final = 32
 NOTED: Final = timedelta(minutes=1)  # how exactly it is known when a session or token was last used
 
@@ -57,10 +58,19 @@ class Ends:
     absolute: timedelta
 
 
+def clean(given: str) -> str:
+    """A user's name as it stands everywhere: lower case; empty where it cannot be one."""
+    name = given.strip().lower()
+    return name if name.isprintable() and len(name) <= LONGEST_NAME and name != LOCAL else ""
+
+
 def add(connection: Connection, name: str, role: Role, password_hash: str) -> int:
     """Make an account; returns its id. Raises AccountRefused where the name is taken or cannot be one."""
-    if name == LOCAL:
-        raise AccountRefused(f"'{LOCAL}' is the name of whoever uses the link of `pneumowatch up`; take another.")
+    if not name or name != clean(name):
+        raise AccountRefused(
+            f"No user can have that name: at most {LONGEST_NAME} characters, no capitals, and not '{LOCAL}', which is "
+            "whoever uses the link of `pneumowatch up`."
+        )
     row = {"name": name, "role": role, "password_hash": password_hash, "created_at": _now()}
     connection.execute(insert_new(dialect_of(connection), USERS).values(row))
     made = by_name(connection, name)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, RowMapping, or_, select
 from db import reviews
 from db.models import Prediction, Scan, ScanEvent
 from db.states import WAITING, State
+from pneumowatch.inboxes import UPLOADS
 
 SCANS: Final[Any] = Scan.__table__
 PREDICTIONS: Final[Any] = Prediction.__table__
@@ -71,9 +72,12 @@ class Case:
         """A reader's last word, where it stands."""
         return next((one for one in self.standing if one["reviewer"] == reviewer), None)
 
-    def judged_by(self, reviewer: str) -> bool:
-        """Whether this reader ever gave a verdict, and so has seen what comes after it."""
-        return any(one["reviewer"] == reviewer for one in self.reviews)
+    def open_to(self, reviewer: str) -> bool:
+        """Whether this reader may see the result. Of a film that is read blind: once there was a verdict of theirs. What
+        was handed in at the desk was handed in for its result."""
+        handed_in = self.result["inbox"] == UPLOADS
+        had_theirs = any(one["reviewer"] == reviewer for one in self.reviews)
+        return handed_in or had_theirs or not self.result["blind"]
 
 
 def case(connection: Connection, scan_id: int) -> Case | None:

@@ -88,6 +88,12 @@ def hold(connection: Connection, scan_id: int) -> tuple[int, int] | None:
     return original, int(latest["id"]) if latest else 0
 
 
+def standing(connection: Connection, review_id: int, reviewer: str) -> RowMapping | None:
+    """A review of this reader's that was not taken back."""
+    one = select(*REVIEWS.c).where(Review.id == review_id, Review.reviewer == reviewer, STANDING)
+    return connection.execute(one).mappings().one_or_none()
+
+
 def history(connection: Connection, scan_id: int) -> Sequence[RowMapping]:
     """All that was said of a scan, the oldest first: its reviews' columns, and `retracted_at`. Of a duplicate: what was
     said of its original."""

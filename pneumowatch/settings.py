@@ -16,6 +16,8 @@ PREFIX: Final = "PNEUMOWATCH_"
 SECRETS: Final = ("DATABASE_URL", "BROKER_URL")  # may come from the file named by PNEUMOWATCH_<NAME>_FILE
 EMBEDDED_BROKER: Final = "memory://localhost/"
 Network = IPv4Network | IPv6Network
+SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
+SCRIPTS: Final = ("javascript", "data", "vbscript")  # schemes that would run in a page of ours
 INBOX_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -82,6 +84,9 @@ class Settings(BaseSettings):
     reading_cap_minutes: float = Field(
         default=240.0, ge=0, description="what waits longer for a reader goes before all else; 0: nothing does"
     )
+    viewer_url: str = Field(
+        default="", description="link to the department's own viewer, with {study_uid} where the study's UID goes"
+    )
     desk_port: int = Field(default=8550, ge=1, le=65535, description="port of the desk; `up` takes a free one instead")
     session_idle_minutes: float = Field(
         default=60, gt=0, description="a reader who does nothing for so long signs in anew"
@@ -110,6 +115,14 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return [ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip()]
+
+    @field_validator("viewer_url")
+    @classmethod
+    def _check_viewer(cls, value: str) -> str:
+        scheme = value.partition(":")[0].strip().lower()
+        if value and ("{study_uid}" not in value or not SCHEME.fullmatch(scheme) or scheme in SCRIPTS):
+            raise ValueError("it is no link with {study_uid} in it (https://viewer/?study={study_uid})")
+        return value
 
     @field_validator("patient_pattern")
     @classmethod

@@ -1,13 +1,15 @@
 """The desk's application: every room of it, behind one guard."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
 from fastapi import FastAPI
 from sqlalchemy import Connection, text
+from starlette.concurrency import run_in_threadpool
 
 from db import accounts
 from db.session import Database
@@ -16,7 +18,21 @@ from pneumowatch import inboxes as configured
 from pneumowatch.queue import Doorbell
 from pneumowatch.settings import Settings
 from review import accounts as account_pages
-from review import api, description, health, problems, signing, templating, worklist
+from review import (
+    api,
+    description,
+    films,
+    health,
+    models,
+    overview,
+    problems,
+    scan,
+    signing,
+    templating,
+    upload,
+    worklist,
+)
+from review.darkroom import Darkroom
 from review.once import OneTimeLink
 from review.security import Guard
 
@@ -27,6 +43,11 @@ ROOMS: Final = (
     signing.router,
     account_pages.router,
     worklist.router,
+    films.router,
+    scan.router,
+    upload.router,
+    models.router,
+    overview.router,
     api.router,
     description.router,
 )
@@ -55,16 +76,23 @@ def make_app(
         one_time: the link by which whoever started `up` signs in.
     """
     app = FastAPI(
-        title="pneumowatch", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
+        title="pneumowatch",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        lifespan=_open,
     )
     app.state.settings = settings
     app.state.database = database
-    app.state.inboxes = inboxes if inboxes is not None else configured.named(settings)
+    given = inboxes if inboxes is not None else configured.named(settings)
+    app.state.inboxes = {**given, configured.UPLOADS: configured.uploads(settings)}  # made with the first film
     app.state.doorbell = doorbell
     app.state.secure = tls or behind_proxy
     app.state.one_time = one_time
     app.state.desk_key = database.write(accounts.desk_key)
     app.state.unscored = _Unscored(database)
+    app.state.darkroom = Darkroom(settings)
     for router in ROOMS:
         app.include_router(router)
     problems.register(app)
@@ -72,9 +100,16 @@ def make_app(
     return app
 
 
+@asynccontextmanager
+async def _open(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await run_in_threadpool(app.state.darkroom.close)
+
+
 def _larger(settings: Settings) -> dict[str, int]:
     """{path: most bytes of a request} where it is more than a form."""
-    return {}
+    films = settings.max_bytes + upload.OVERHEAD
+    return {"/upload": films, "/api/scans": films}
 
 
 class _Unscored:

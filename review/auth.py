@@ -25,7 +25,6 @@ from review.problems import NotSignedIn, Refused
 from review.security import SAFE, bears_csrf, csrf
 
 BEARER: Final = "bearer "
-LONGEST_NAME: Final = 255
 
 
 @dataclass(frozen=True)
@@ -129,17 +128,11 @@ def _by_proxy(request: Request) -> User | None:
     names = request.headers.getlist(settings.proxy_user_header)
     if len(names) != 1:  # two: one of them was not the proxy's
         return None
-    name = clean_name(names[0])
+    name = accounts.clean(names[0])
     role = _role_of(request, name) if name else None
     if role is None:
         return None
     return User(name, role, "proxy", csrf(request.app.state.desk_key, f"proxy:{name}"))
-
-
-def clean_name(given: str) -> str:
-    """A user's name as it stands everywhere: lower case; empty where it cannot be one."""
-    name = given.strip().lower()
-    return name if name.isprintable() and len(name) <= LONGEST_NAME and name != accounts.LOCAL else ""
 
 
 def _role_of(request: Request, name: str) -> Role | None:

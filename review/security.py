@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pneumowatch.logs import get
@@ -71,6 +71,8 @@ class Guard:
             await self._pass_on(scope, _bounded(receive, bound), answer, bound)
         except TooLarge:
             await self._refuse(scope, receive, answer, 413)
+        except ClientDisconnect:
+            pass  # nobody is left to be answered
         except Exception:
             # whatever it was, the others go on being served; without the request, which may name a patient
             log.exception("a request failed", route=_route(scope))
@@ -139,8 +141,12 @@ async def bears_csrf(request: Request, expected: str) -> bool:
     """Whether a request bears it: in the header X-CSRF-Token, or in a form's field `csrf`."""
     given = request.headers.get("x-csrf-token")
     if given is None:
-        field = (await request.form()).get("csrf")
+        form = await request.form()
+        field = form.get("csrf")
         given = field if isinstance(field, str) else ""
+        if not hmac.compare_digest(given.encode(), expected.encode()):
+            await form.close()  # nobody else will: it may hold files
+            return False
     return hmac.compare_digest(given.encode(), expected.encode())
 
 

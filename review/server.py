@@ -1,8 +1,10 @@
 """Serving the desk: uvicorn, in a thread of its own, with our logs in place of its own."""
 
+import logging
 import socket
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ START_SECONDS: Final = 30.0
 GRACE_SECONDS: Final = 5  # for what is being answered when the desk is stopped
 BACKLOG: Final = 128
 HEADER_BYTES: Final = 64 * 1024
+MOST_AT_ONCE: Final = 256  # connections; beyond them others are told to come again, and the worker beside it goes on
 
 
 class Server:
@@ -22,7 +25,7 @@ class Server:
     Args:
         host: an address of this machine.
         port: 0, or one that is taken where `elsewhere`, means any free one.
-        certificate, key: PEM files, for TLS.
+        tls: PEM files of certificate and key.
 
     Raises:
         SettingsError: it cannot listen there.
@@ -35,12 +38,11 @@ class Server:
         port: int = 0,
         *,
         elsewhere: bool = False,
-        certificate: str | None = None,
-        key: str | None = None,
+        tls: tuple[Path, Path] | None = None,
     ) -> None:
         self._socket = _listen(host, port, elsewhere)
         self.port = int(self._socket.getsockname()[1])
-        scheme = "https" if certificate else "http"
+        scheme = "https" if tls else "http"
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
         config = uvicorn.Config(
             app,
@@ -48,13 +50,15 @@ class Server:
             access_log=False,  # ours knows what may be said
             proxy_headers=False,  # ours knows whom to believe
             server_header=False,
-            lifespan="off",
+            lifespan="on",
             ws="none",
+            limit_concurrency=MOST_AT_ONCE,
             timeout_graceful_shutdown=GRACE_SECONDS,
             h11_max_incomplete_event_size=HEADER_BYTES,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
+            ssl_certfile=tls[0] if tls else None,
+            ssl_keyfile=tls[1] if tls else None,
         )
+        logging.getLogger("uvicorn.access").disabled = True  # whoever listens to all loggers would hear it yet
         try:
             config.load()
         except OSError as error:

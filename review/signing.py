@@ -19,7 +19,7 @@ from db.session import Database
 from db.throttle import Counted
 from pneumowatch.logs import get
 from review import address, passwords
-from review.auth import Known, Reader, clean_name, cookie_name, drop_session, ends, set_session
+from review.auth import Known, Reader, cookie_name, drop_session, ends, set_session
 from review.problems import Refused
 from review.templating import page
 
@@ -47,7 +47,7 @@ def sign_in(
     password: Annotated[str, Form(max_length=LONGEST)],
     next: Annotated[str, Form(max_length=LONGEST)] = "/",
 ) -> Response:
-    wanted, user = address.safe_next(next), clean_name(name)
+    wanted, user = address.safe_next(next), accounts.clean(name)
     counted = _counted(request, user)
     database: Database = request.app.state.database
     wait = database.write(lambda connection: throttle.admit(connection, counted))

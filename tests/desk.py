@@ -39,7 +39,9 @@ class Desk:
 
     def visitor(self, **headers: str) -> httpx.Client:
         """A browser that has not signed in. It does not follow redirects."""
-        return self._stack.enter_context(httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False))
+        return self._stack.enter_context(
+            httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, verify=False)
+        )
 
     def reader(self, name: str = "rita") -> httpx.Client:
         """A browser in which a reader has signed in; it sends X-CSRF-Token with all it does."""

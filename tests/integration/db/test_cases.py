@@ -60,8 +60,24 @@ def test_a_verdict_taken_back_is_said_no_more_but_was_said(book: Book) -> None:
     (scan_id,) = book.classify(seen())
     review = say(book, scan_id, Verdict.PNEUMONIA, "ada")
     book.database.write(lambda c: reviews.retract(c, review, "ada"))
-    found = case(book, scan_id)
-    assert (found.said_by("ada"), found.judged_by("ada"), found.judged_by("bob")) == (None, True, False)
+    assert case(book, scan_id).said_by("ada") is None
+
+
+def test_a_film_that_is_read_blind_opens_with_the_verdict(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    assert case(book, scan_id).open_to("ada")
+    book.set(scan_id, blind=True)
+    assert not case(book, scan_id).open_to("ada")
+    review = say(book, scan_id, Verdict.PNEUMONIA, "ada")
+    assert case(book, scan_id).open_to("bob")
+    book.database.write(lambda c: reviews.retract(c, review, "ada"))
+    assert (case(book, scan_id).open_to("ada"), case(book, scan_id).open_to("bob")) == (True, False)
+
+
+def test_what_was_handed_in_is_not_read_blind(book: Book) -> None:
+    (scan_id,) = book.classify(seen(inbox="uploads"))
+    book.set(scan_id, blind=True)
+    assert case(book, scan_id).open_to("ada")
 
 
 def test_other_films_of_the_study_stand_before_those_of_the_patient(book: Book) -> None:
