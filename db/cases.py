@@ -73,8 +73,8 @@ class Case:
         return next((one for one in self.standing if one["reviewer"] == reviewer), None)
 
     def open_to(self, reviewer: str) -> bool:
-        """Whether this reader may see the result. Of a film that is read blind: once there was a verdict of theirs. What
-        was handed in at the desk was handed in for its result."""
+        """Whether this reader may see the result. Of a film that is read blind: once there was a verdict of theirs.
+        What was handed in at the desk was handed in for its result."""
         handed_in = self.result["inbox"] == UPLOADS
         had_theirs = any(one["reviewer"] == reviewer for one in self.reviews)
         return handed_in or had_theirs or not self.result["blind"]

@@ -230,7 +230,7 @@ def _hours_back(connection: Connection, now: datetime) -> Any:
     at = round(now.timestamp())
     if name(connection) == "postgresql":
         return cast(func.floor((at - func.extract("epoch", Scan.finished_at)) / HOUR), Integer)
-    return (at - cast(func.strftime("%s", Scan.finished_at), Integer)).op("/")(HOUR)  # of integers: the whole part
+    return (at - cast(func.strftime("%s", Scan.finished_at), Integer)) // HOUR
 
 
 def _midnight(day: date) -> datetime:

@@ -18,6 +18,7 @@ from db.outcomes import Classified
 from db.sampling import Entry, entry
 from db.statements import in_state
 from db.states import State
+from pneumowatch.inboxes import UPLOADS
 
 SCANS: Final[Any] = Scan.__table__
 PREDICTIONS: Final[Any] = Prediction.__table__
@@ -88,6 +89,7 @@ def make_current(
             Prediction.flagged,
             Scan.age_years,
             Scan.sha256,
+            Scan.inbox,
         )
         .join(Scan, Scan.id == Prediction.scan_id)
         .where(Prediction.model_version == version, Prediction.current.is_(False), in_state(State.CLASSIFIED))
@@ -115,14 +117,7 @@ def make_current(
                 "new_threshold": row.threshold,
                 "new_flagged": row.flagged,
                 "new_caution": caution(row.age_years),
-                **{
-                    f"new_{column}": value
-                    for column, value in entry(
-                        row.sha256 or "", row.probability, row.flagged, row.threshold, sample_unflagged
-                    )
-                    ._asdict()
-                    .items()
-                },
+                **{f"new_{column}": value for column, value in _entry(row, sample_unflagged)._asdict().items()},
             }
             for row in rows
         ],
@@ -131,6 +126,12 @@ def make_current(
     event["detail"] = f"shows what the model {version} says"
     connection.execute(insert(ScanEvent), [{"scan_id": scan_id, **event} for scan_id in ids])
     return len(ids)
+
+
+def _entry(row: Any, share: float) -> Entry:
+    """As `db.statements.classify` has it: what was handed in at the desk is not drawn."""
+    share = 0.0 if row.inbox == UPLOADS else share
+    return entry(row.sha256 or "", row.probability, row.flagged, row.threshold, share)
 
 
 def _unread(version: str) -> tuple[ColumnElement[bool], ...]:

@@ -12,7 +12,9 @@ from sqlalchemy import (
     Integer,
     SmallInteger,
     String,
+    and_,
     bindparam,
+    case,
     false,
     func,
     insert,
@@ -29,6 +31,7 @@ from db.dialect import given, insert_new, unhex
 from db.models import Content, Prediction, Scan, ScanEvent, UtcDateTime
 from db.outcomes import HEADER_COLUMNS
 from db.states import State
+from pneumowatch.inboxes import UPLOADS
 
 SCANS: Final[Any] = Scan.__table__
 CONTENTS: Final[Any] = Content.__table__
@@ -129,7 +132,12 @@ def classify(dialect: str, headers: bool) -> Any:
         "claim_token": null(),
         "leased_until": null(),
     }
-    return update(Scan).where(Scan.id == rows.scan_id).values({**values, **{name: rows[name] for name in result}})
+    values |= {name: rows[name] for name in result}
+    # what was handed in at the desk was handed in for its result: it is neither drawn nor read blind
+    drawn = or_(Scan.inbox != UPLOADS, rows.flagged)
+    values |= {name: case((drawn, rows[name])) for name in ("worklist_rank", "sampled_share")}
+    values["blind"] = and_(rows.blind, Scan.inbox != UPLOADS)
+    return update(Scan).where(Scan.id == rows.scan_id).values(values)
 
 
 @cache

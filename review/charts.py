@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-WIDTH, HEIGHT: Final = 640, 150  # of the plane, in SVG units; the page scales it
+WIDTH: Final = 640  # of the plane, in SVG units; the page scales it
+HEIGHT: Final = 150
 GAP: Final = 0.2  # between bars, as a share of their distance
 LABELS: Final = 8  # beneath the plane, at most
 STEPS: Final = (1, 2, 2.5, 5, 10)
@@ -71,10 +72,7 @@ def _summary(values: Sequence[tuple[str, float | None]], tell: Callable[[float],
         return "No values."
     (low, low_name), (high, high_name) = min(known), max(known)
     last, last_name = known[-1]
-    return (
-        f"From {tell(low)} ({low_name}) to {tell(high)} ({high_name}); "
-        f"most recently {tell(last)} ({last_name})."
-    )
+    return f"From {tell(low)} ({low_name}) to {tell(high)} ({high_name}); most recently {tell(last)} ({last_name})."
 
 
 def _round_above(value: float) -> float:

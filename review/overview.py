@@ -65,6 +65,8 @@ def overview(request: Request, user: Reader, days: Annotated[Days, Query()] = Da
         states=list(State),
         cap=reading_cap(settings),
         share=settings.sample_unflagged,
+        parts=[],  # of `db.heartbeats.readiness`, and ...
+        silences=[],  # ... of `db.silence.silences`
     )
 
 
@@ -97,4 +99,12 @@ def interval(of: Interval | None) -> str:
     return f"{100 * of.value:.1f} % ({100 * of.low:.1f} to {100 * of.high:.1f} %)"
 
 
-environment().filters["interval"] = interval
+def seconds(length: float) -> str:
+    """`50 s`, `12 min`, `5 h`, `3 d`."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if length >= size:
+            return f"{length // size:.0f} {unit}"
+    return f"{max(length, 0):.0f} s"
+
+
+environment().filters.update({"interval": interval, "seconds": seconds})
