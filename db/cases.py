@@ -13,7 +13,6 @@ from sqlalchemy import Connection, RowMapping, or_, select
 from db import reviews
 from db.models import Prediction, Scan, ScanEvent
 from db.states import WAITING, State
-from pneumowatch.inboxes import UPLOADS
 
 SCANS: Final[Any] = Scan.__table__
 PREDICTIONS: Final[Any] = Prediction.__table__
@@ -73,11 +72,9 @@ class Case:
         return next((one for one in self.standing if one["reviewer"] == reviewer), None)
 
     def open_to(self, reviewer: str) -> bool:
-        """Whether this reader may see the result. Of a film that is read blind: once there was a verdict of theirs.
-        What was handed in at the desk was handed in for its result."""
-        handed_in = self.result["inbox"] == UPLOADS
-        had_theirs = any(one["reviewer"] == reviewer for one in self.reviews)
-        return handed_in or had_theirs or not self.result["blind"]
+        """Whether this reader may see the result: of a film that is read blind, once they have given a verdict, even
+        one that they took back."""
+        return not self.result["blind"] or any(one["reviewer"] == reviewer for one in self.reviews)
 
 
 def case(connection: Connection, scan_id: int) -> Case | None:

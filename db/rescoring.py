@@ -117,7 +117,18 @@ def make_current(
                 "new_threshold": row.threshold,
                 "new_flagged": row.flagged,
                 "new_caution": caution(row.age_years),
-                **{f"new_{column}": value for column, value in _entry(row, sample_unflagged)._asdict().items()},
+                **{
+                    f"new_{column}": value
+                    for column, value in entry(
+                        row.sha256 or "",
+                        row.probability,
+                        row.flagged,
+                        row.threshold,
+                        0.0 if row.inbox == UPLOADS else sample_unflagged,  # as in `db.statements.classify`
+                    )
+                    ._asdict()
+                    .items()
+                },
             }
             for row in rows
         ],
@@ -126,12 +137,6 @@ def make_current(
     event["detail"] = f"shows what the model {version} says"
     connection.execute(insert(ScanEvent), [{"scan_id": scan_id, **event} for scan_id in ids])
     return len(ids)
-
-
-def _entry(row: Any, share: float) -> Entry:
-    """As `db.statements.classify` has it: what was handed in at the desk is not drawn."""
-    share = 0.0 if row.inbox == UPLOADS else share
-    return entry(row.sha256 or "", row.probability, row.flagged, row.threshold, share)
 
 
 def _unread(version: str) -> tuple[ColumnElement[bool], ...]:

@@ -76,6 +76,12 @@ def retract(connection: Connection, review_id: int, reviewer: str) -> int:
     return int(scan_id)
 
 
+def standing(connection: Connection, review_id: int, reviewer: str) -> RowMapping | None:
+    """A review of this reader's that was not taken back."""
+    one = select(*REVIEWS.c).where(Review.id == review_id, Review.reviewer == reviewer, STANDING)
+    return connection.execute(one).mappings().one_or_none()
+
+
 def hold(connection: Connection, scan_id: int) -> tuple[int, int] | None:
     """(the scan whose film this is, the newest of its reviews that stands or 0); none comes in between until the
     transaction ends. None where there is no such scan."""
@@ -86,12 +92,6 @@ def hold(connection: Connection, scan_id: int) -> tuple[int, int] | None:
     _hold(connection, original)
     latest = _latest(connection, original)
     return original, int(latest["id"]) if latest else 0
-
-
-def standing(connection: Connection, review_id: int, reviewer: str) -> RowMapping | None:
-    """A review of this reader's that was not taken back."""
-    one = select(*REVIEWS.c).where(Review.id == review_id, Review.reviewer == reviewer, STANDING)
-    return connection.execute(one).mappings().one_or_none()
 
 
 def history(connection: Connection, scan_id: int) -> Sequence[RowMapping]:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     insert,
     literal,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -133,10 +134,11 @@ def classify(dialect: str, headers: bool) -> Any:
         "leased_until": null(),
     }
     values |= {name: rows[name] for name in result}
-    # what was handed in at the desk was handed in for its result: it is neither drawn nor read blind
-    drawn = or_(Scan.inbox != UPLOADS, rows.flagged)
-    values |= {name: case((drawn, rows[name])) for name in ("worklist_rank", "sampled_share")}
-    values["blind"] = and_(rows.blind, Scan.inbox != UPLOADS)
+    # what was handed in at the desk was handed in for its result: it is neither hidden nor a draw from all that came
+    handed_in = Scan.inbox == UPLOADS
+    values["blind"] = case((handed_in, false()), else_=rows.blind)
+    values["sampled_share"] = case((handed_in, null()), else_=rows.sampled_share)
+    values["worklist_rank"] = case((and_(handed_in, not_(rows.flagged)), null()), else_=rows.worklist_rank)
     return update(Scan).where(Scan.id == rows.scan_id).values(values)
 
 

@@ -57,8 +57,8 @@ def scan(
     state = request.app.state
 
     def look(connection: Connection) -> tuple[Case, int | None, Case | None]:
-        case = _case(connection, scan_id)
-        return case, _next(request, connection, [*_numbers(passed), scan_id]), _saved(connection, saved, user.name)
+        case, away = _case(connection, scan_id), [*_numbers(passed), scan_id]
+        return case, _next(request, connection, user.name, away), _saved(connection, saved, user.name)
 
     case, following, before = state.database.read(look)
     state.database.write(lambda connection: audit.record(connection, user.name, Act.FILM_OPENED, scan_id, "page"))
@@ -100,7 +100,7 @@ def judge(
     def record(connection: Connection) -> tuple[int, int | None]:
         review = reviews.record(connection, scan_id, verdict, user.name, said, prediction)
         audit.record(connection, user.name, Act.VERDICT, scan_id, verdict)
-        return review, _next(request, connection, [*_numbers(passed), scan_id])
+        return review, _next(request, connection, user.name, [*_numbers(passed), scan_id])
 
     review, following = state.database.write(record)  # committed, and on the disk, before anybody is told
     later.add_task(films.keep, state, scan_id)
@@ -138,9 +138,9 @@ def _saved(connection: Connection, review_id: int | None, reviewer: str) -> Case
     return cases.case(connection, review["scan_id"]) if review else None
 
 
-def _next(request: Request, connection: Connection, passed: list[int]) -> int | None:
+def _next(request: Request, connection: Connection, reader: str, away: list[int]) -> int | None:
     cap = timedelta(minutes=request.app.state.settings.reading_cap_minutes)
-    return worklist.first(connection, Filters(), cap, passed)
+    return worklist.first(connection, Filters(), cap, away, reader)
 
 
 def _numbers(passed: str) -> list[int]:

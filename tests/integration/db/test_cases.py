@@ -1,8 +1,10 @@
 """A film as its reader sees it: its result, all that was said and done, and the other films of study and patient."""
 
+from dataclasses import replace
 from typing import Any
 
-from books import Book, seen
+import pytest
+from books import Book, classified, seen
 
 from db import cases, reviews
 from db.cases import Case
@@ -69,15 +71,21 @@ def test_a_film_that_is_read_blind_opens_with_the_verdict(book: Book) -> None:
     book.set(scan_id, blind=True)
     assert not case(book, scan_id).open_to("ada")
     review = say(book, scan_id, Verdict.PNEUMONIA, "ada")
-    assert case(book, scan_id).open_to("bob")
-    book.database.write(lambda c: reviews.retract(c, review, "ada"))
     assert (case(book, scan_id).open_to("ada"), case(book, scan_id).open_to("bob")) == (True, False)
-
-
-def test_what_was_handed_in_is_not_read_blind(book: Book) -> None:
-    (scan_id,) = book.classify(seen(inbox="uploads"))
-    book.set(scan_id, blind=True)
+    book.database.write(lambda c: reviews.retract(c, review, "ada"))
     assert case(book, scan_id).open_to("ada")
+
+
+@pytest.mark.parametrize("flagged", [True, False])
+def test_what_was_handed_in_is_not_read_blind_and_no_draw_of_the_sample(book: Book, flagged: bool) -> None:
+    ids = book.add(seen(), seen(inbox="uploads"))
+    outcomes = [replace(classified(scan_id, flagged=flagged), sample_unflagged=1.0) for scan_id in ids]
+    book.finish(book.claimed(), *outcomes)
+    columns = ("blind", "sampled_share", "worklist_rank")
+    came, handed_in = ([book.row(scan_id)[column] for column in columns] for scan_id in ids)
+    assert handed_in == [False, None, 0.9 if flagged else None]
+    assert came[0] is True
+    assert came[2] is not None
 
 
 def test_other_films_of_the_study_stand_before_those_of_the_patient(book: Book) -> None:
