@@ -101,6 +101,21 @@ def by_day(connection: Connection, days: int) -> list[Day]:
     return [Day(one, *found.get(one.isoformat(), (0, 0))) for one in all_days]
 
 
+def by_source(connection: Connection, days: int) -> dict[str, dict[State, int]]:
+    """{source: {state: films}} of those that arrived within the last `days` days; every state is there."""
+    plan_anew(connection)
+    first = datetime.now(UTC).date() - timedelta(days=days - 1)
+    rows = connection.execute(
+        select(Scan.inbox, Scan.state, func.count())
+        .where(Scan.received_at >= _midnight(first))
+        .group_by(Scan.inbox, Scan.state)
+    )
+    found: dict[str, dict[State, int]] = {}
+    for inbox, state, number in rows:
+        found.setdefault(inbox, dict.fromkeys(State, 0))[State(state)] = number
+    return dict(sorted(found.items()))
+
+
 def by_hour(connection: Connection, hours: int = 24) -> list[tuple[datetime, int]]:
     """(beginning, films that came to an end then), for each hour back from now, the oldest first."""
     plan_anew(connection)
@@ -215,7 +230,7 @@ def _hours_back(connection: Connection, now: datetime) -> Any:
     at = round(now.timestamp())
     if name(connection) == "postgresql":
         return cast(func.floor((at - func.extract("epoch", Scan.finished_at)) / HOUR), Integer)
-    return (at - cast(func.strftime("%s", Scan.finished_at), Integer)).op("/")(HOUR)  # of integers: the whole part
+    return (at - cast(func.strftime("%s", Scan.finished_at), Integer)) // HOUR
 
 
 def _midnight(day: date) -> datetime:

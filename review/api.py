@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Path, Query, Request, Security
+from fastapi import APIRouter, BackgroundTasks, Header, Path, Query, Request, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection
@@ -21,7 +21,7 @@ from db.audit import Act
 from db.session import Database
 from db.worklist import Cursor, Filters, Listing
 from pneumowatch.settings import Settings
-from review import export, wire
+from review import export, films, wire
 from review.auth import Reader, User
 from review.filters import LONGEST_PAGE, PAGE, Listed, Paged, Word
 from review.problems import Refused
@@ -146,7 +146,14 @@ def scan(request: Request, user: Reader, scan_id: ScanId, if_none_match: IfNoneM
     ),
     summary="Record a verdict",
 )
-def review(request: Request, user: Reader, scan_id: ScanId, said: wire.Said, if_match: IfMatch = None) -> wire.Recorded:
+def review(
+    request: Request,
+    user: Reader,
+    scan_id: ScanId,
+    said: wire.Said,
+    later: BackgroundTasks,
+    if_match: IfMatch = None,
+) -> wire.Recorded:
     """It is durable when the answer comes. With `expected_latest`, or `If-Match` and the scan's ETag, it is recorded
     only where the reader saw what stands there now. Said again with nobody in between, it is the same verdict."""
     comment = (said.comment or "").replace("\0", "").strip() or None
@@ -164,7 +171,9 @@ def review(request: Request, user: Reader, scan_id: ScanId, said: wire.Said, if_
         audit.record(connection, user.name, Act.VERDICT, scan_id, said.verdict)
         return wire.Recorded(review_id=number, scan_id=original, verdict=said.verdict)
 
-    return _database(request).write(record)
+    recorded = _database(request).write(record)
+    later.add_task(films.keep, request.app.state, scan_id)
+    return recorded
 
 
 @router.get("/news", response_model=wire.News, responses=UNCHANGED, summary="What has changed since a list was shown")

@@ -350,3 +350,11 @@ def _unread(database: Any) -> int:
             )
         )
     )
+
+
+def test_what_was_handed_in_at_the_desk_is_not_drawn(book: Book) -> None:
+    flagged, other = (read(book, name, p, share=1.0, inbox="uploads") for name, p in (("1", 0.9), ("2", 0.1)))
+    assert listed(book) == [flagged]
+    assert (row(book, flagged)["hidden"], row(book, flagged)["probability"]) == (False, 0.9)
+    stored = book.row(other)
+    assert (stored["worklist_rank"], stored["sampled_share"], stored["blind"]) == (None, None, False)
