@@ -4,7 +4,7 @@ PYTHON ?= python3.11 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run demo test check bench settings formats picture lock clean
+.PHONY: help run demo test check bench settings formats picture screens lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ formats: $(VENV)/test ## read every kind of film and write docs/formats.md anew
 
 picture: $(VENV)/runtime ## draw the README's picture anew
 	@$(BIN)/python docs/picture.py
+
+screens: $(VENV)/test ## take pictures of the desk's pages anew, with phantom films (docs/screens)
+	@$(BIN)/python tests/screens.py docs/screens
 
 lock: build/lock/bin/pip-compile ## pin what pyproject.toml asks for (UPGRADE=1: the newest of everything)
 	@$(COMPILE) --output-file requirements.lock pyproject.toml -

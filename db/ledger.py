@@ -90,6 +90,12 @@ def wake(connection: Connection, inbox: str) -> None:
     )
 
 
+def settled(connection: Connection, scan_id: int) -> None:
+    """The file of a waiting scan is known to be complete: if it cannot be read, nobody waits for the rest of it."""
+    long_ago = now() - timedelta(days=1)
+    connection.execute(update(Scan).where(Scan.id == scan_id, in_state(State.QUEUED)).values(changed_at=long_ago))
+
+
 def unring(connection: Connection, ids: Sequence[int]) -> None:
     """These waiting scans could not be announced; the sweep does it."""
     connection.execute(update(Scan).where(Scan.id.in_(ids), in_state(State.QUEUED)).values(rung_at=None))
@@ -288,7 +294,7 @@ def _classify(connection: Connection, outcomes: list[Classified], by: str, at: d
     firsts = [outcome for outcome in outcomes if owners[outcome.sha256] == outcome.scan_id]
     if firsts:
         headers = any(outcome.header for outcome in firsts)
-        given = [{**vars(outcome), **header_columns(outcome.header), "header": None} for outcome in firsts]
+        given = [{**vars(one), **one.entry._asdict(), **header_columns(one.header), "header": None} for one in firsts]
         parameters = rows(given) | {"at": at}
         connection.execute(statements.classify(name(connection), headers), parameters)
         connection.execute(statements.retire(name(connection)), parameters)

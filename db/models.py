@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -52,6 +53,8 @@ BigKey = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KE
 
 # Where a scan's content stands now, at its own path or as a duplicate; as the partial indexes and the views say it
 STANDS: Final = "(superseded_by IS NULL OR carried_by IS NOT NULL)"
+ENTERED: Final = f"worklist_rank IS NOT NULL AND {STANDS}"  # the readers' worklist, and ...
+TO_READ: Final = f"{ENTERED} AND verdict IS NULL"  # ... waits there
 
 
 class Base(DeclarativeBase):
@@ -63,6 +66,36 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+
+def _for_readers() -> list[Index]:
+    """By which `db.worklist` and `db.figures` find their way: {name: columns, and the condition}."""
+    indexes = {
+        # the worklist: by its rank, and by how long a film has waited; the rest is for filters
+        "worklist": ("worklist_rank, id, received_at, inbox", TO_READ),
+        "unread_since": ("received_at, id, worklist_rank, inbox", TO_READ),
+        "entered": ("worklist_rank, id", ENTERED),
+        # all scans, the newest first, by what there may be little of
+        "arrived": ("received_at, id", None),
+        "arrived_from": ("inbox, received_at, id", None),
+        "judged": ("verdict, received_at, id", "verdict IS NOT NULL"),
+        "cautioned": ("caution, received_at, id", "caution IS NOT NULL"),
+        "probable": ("probability, received_at, id", "probability IS NOT NULL"),
+        "without_result": ("state, received_at, id", "state IN ('rejected', 'failed', 'duplicate')"),
+        "sampled": ("received_at", "sampled_share IS NOT NULL"),
+        # by what links films, and by what a reader knows of one
+        "study": ("study_uid, id", "study_uid IS NOT NULL"),
+        "accession": ("accession_number, id", "accession_number IS NOT NULL"),
+    }
+    return [
+        Index(
+            f"ix_scans_{name}",
+            *columns.split(", "),
+            postgresql_where=None if where is None else text(where),
+            sqlite_where=None if where is None else text(where),
+        )
+        for name, (columns, where) in indexes.items()
+    ]
 
 
 class Scan(Base):
@@ -110,6 +143,11 @@ class Scan(Base):
     superseded_by: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
     # of a superseded original: its oldest duplicate that is not, where its content stands now
     carried_by: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
+
+    # place in the readers' worklist, as `db.sampling` has it
+    worklist_rank: Mapped[float | None]
+    blind: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    sampled_share: Mapped[float | None]
 
     # current verdict
     verdict: Mapped[str | None] = mapped_column(String(16))
@@ -176,12 +214,19 @@ class Scan(Base):
             sqlite_where=text("state IN ('rejected', 'failed') AND superseded_by IS NULL"),
         ),
         Index(
+            "ix_scans_patient_key",
+            "patient_key",
+            postgresql_where=text("patient_key IS NOT NULL"),
+            sqlite_where=text("patient_key IS NOT NULL"),
+        ),
+        Index(
             "ix_scans_duplicate_of",
             "duplicate_of",
             "id",
             postgresql_where=text("duplicate_of IS NOT NULL"),
             sqlite_where=text("duplicate_of IS NOT NULL"),
         ),
+        *_for_readers(),
     )
 
 
@@ -293,6 +338,15 @@ class Review(Base):
     reviewed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Retraction(Base):
+    """A verdict that its reader took back, once; the review itself stays."""
+
+    __tablename__ = "retractions"
+
+    review_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("reviews.id"), primary_key=True, autoincrement=False)
+    retracted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Training(Base):
     """One attempt at a better model, from its start to its decision: see `db.training`.
 
@@ -391,6 +445,67 @@ class Outbox(Base):
             sqlite_where=text("state = 'sent'"),
         ),
     )
+
+
+class User(Base):
+    """A local account of the desk: see `db.accounts`. Its name stands in reviews and in the audit as it is here."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    role: Mapped[str] = mapped_column(String(16))
+    password_hash: Mapped[str] = mapped_column(String(255))  # argon2id's own form, with salt and costs
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Session(Base):
+    """A browser that has signed in; what it holds is the token that this is the hash of."""
+
+    __tablename__ = "sessions"
+
+    token_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    # none: the local admin of `up`, who came by its one-time link
+    user_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("users.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ApiToken(Base):
+    """A script's key, which may do what its role and its user's both may."""
+
+    __tablename__ = "api_tokens"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    user_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id"), index=True)
+    label: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class SignInFailure(Base):
+    """How often passwords were wrong of late, for one account, device or address: see `db.throttle`."""
+
+    __tablename__ = "sign_in_failures"
+
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)
+    failures: Mapped[int]
+    last_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Audit(Base):
+    """Who did what at the desk. Written once; it outlives the account and the scan, hence no foreign keys."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    who: Mapped[str] = mapped_column(String(255))
+    what: Mapped[str] = mapped_column(String(32))
+    scan_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    detail: Mapped[str | None]
 
 
 class Deployment(Base):

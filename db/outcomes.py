@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from db.sampling import Entry, entry
 from db.states import Reason
 from pneumowatch.header import Header
 
@@ -57,6 +58,12 @@ class Classified:
     model_version: str
     caution: str | None = None
     header: Header | None = None
+    sample_unflagged: float = 0.0  # the share of unflagged films that readers are to see
+
+    @property
+    def entry(self) -> Entry:
+        """Into the readers' worklist."""
+        return entry(self.sha256, self.probability, self.flagged, self.threshold, self.sample_unflagged)
 
     @property
     def instance_key(self) -> str | None:

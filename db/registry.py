@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from db.dialect import wait_in_turn
-from db.models import Model, Promotion
+from db.models import Model, Prediction, Promotion
 from pneumowatch.errors import ModelError
 from pneumowatch.model import ModelFolder
 
@@ -145,6 +145,18 @@ def promotions(connection: Connection) -> Sequence[RowMapping]:
     """Every change of the champion, the newest first: version, previous, back, at, by, reason."""
     columns = [column for column in PROMOTIONS.c if column.name != "id"]
     return connection.execute(select(*columns).order_by(PROMOTIONS.c.id.desc())).mappings().all()
+
+
+def at_work(connection: Connection, newest: int = 200) -> Sequence[RowMapping]:
+    """Which models read the newest films: version, films, last_at; the one that read the very last film first."""
+    last = select(Prediction.model_version, Prediction.made_at).order_by(Prediction.id.desc()).limit(newest).subquery()
+    columns = (
+        last.c.model_version.label("version"),
+        func.count().label("films"),
+        func.max(last.c.made_at).label("last_at"),
+    )
+    counted = select(*columns).group_by(last.c.model_version).order_by(func.max(last.c.made_at).desc())
+    return connection.execute(counted).mappings().all()
 
 
 def _line(connection: Connection) -> list[str]:

@@ -15,8 +15,10 @@ from sqlalchemy.sql.elements import ColumnElement
 from db.dialect import insert_new, name
 from db.models import Prediction, Scan, ScanEvent
 from db.outcomes import Classified
+from db.sampling import Entry, entry
 from db.statements import in_state
 from db.states import State
+from pneumowatch.inboxes import UPLOADS
 
 SCANS: Final[Any] = Scan.__table__
 PREDICTIONS: Final[Any] = Prediction.__table__
@@ -66,14 +68,29 @@ def add(connection: Connection, outcomes: Sequence[Classified]) -> int:
 
 
 def make_current(
-    connection: Connection, version: str, limit: int, by: str, caution: Callable[[float | None], str | None]
+    connection: Connection,
+    version: str,
+    limit: int,
+    by: str,
+    caution: Callable[[float | None], str | None],
+    sample_unflagged: float = 0.0,
 ) -> int:
     """Let up to `limit` scans that this model has read show what it said, each with an event. Returns how many.
 
-    `caution`: what the model's results bear for a patient of this age in years.
+    Args:
+        caution: what the model's results bear for a patient of this age in years.
+        sample_unflagged: the share of unflagged films that readers are to see.
     """
     rows = connection.execute(
-        select(Prediction.scan_id, Prediction.probability, Prediction.threshold, Prediction.flagged, Scan.age_years)
+        select(
+            Prediction.scan_id,
+            Prediction.probability,
+            Prediction.threshold,
+            Prediction.flagged,
+            Scan.age_years,
+            Scan.sha256,
+            Scan.inbox,
+        )
         .join(Scan, Scan.id == Prediction.scan_id)
         .where(Prediction.model_version == version, Prediction.current.is_(False), in_state(State.CLASSIFIED))
         .order_by(Prediction.scan_id)
@@ -88,7 +105,7 @@ def make_current(
     connection.execute(
         update(Prediction).where(Prediction.scan_id.in_(ids), Prediction.model_version == version).values(current=True)
     )
-    shown = ("probability", "threshold", "flagged", "caution")
+    shown = ("probability", "threshold", "flagged", "caution", *Entry._fields)
     connection.execute(
         update(SCANS)
         .where(SCANS.c.id == bindparam("scan"))
@@ -100,6 +117,18 @@ def make_current(
                 "new_threshold": row.threshold,
                 "new_flagged": row.flagged,
                 "new_caution": caution(row.age_years),
+                **{
+                    f"new_{column}": value
+                    for column, value in entry(
+                        row.sha256 or "",
+                        row.probability,
+                        row.flagged,
+                        row.threshold,
+                        0.0 if row.inbox == UPLOADS else sample_unflagged,  # as in `db.statements.classify`
+                    )
+                    ._asdict()
+                    .items()
+                },
             }
             for row in rows
         ],

@@ -1,18 +1,23 @@
 """Verdicts of readers: each one kept with the prediction that its reader saw, the newest one copied to the scan.
 
-A review is never changed nor removed: the table is its own record of who said what, and when.
+A review is never changed nor removed: the table is its own record of who said what, and when. One that its reader took
+back stands no more, and `retractions` says since when.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from db.models import Prediction, Review, Scan
+from db.dialect import insert_new, name
+from db.models import Prediction, Retraction, Review, Scan
 from db.states import WAITING, Verdict
 from pneumowatch.errors import ReviewRefused
 
 REVIEWS: Final[Any] = Review.__table__
+RETRACTIONS: Final[Any] = Retraction.__table__
+STANDING: Final = Review.id.not_in(select(Retraction.review_id))
 
 
 class Judged(NamedTuple):
@@ -44,18 +49,57 @@ def record(
     """
     original = _original(connection, scan_id)
     seen = _prediction(connection, original, prediction_id)
-    latest = connection.execute(
-        select(*REVIEWS.c).where(Review.scan_id == original).order_by(Review.id.desc()).limit(1)
-    ).one_or_none()
+    latest = _latest(connection, original)
     said = (verdict, reviewer, comment, seen)
-    if latest and (latest.verdict, latest.reviewer, latest.comment, latest.prediction_id) == said:
-        return int(latest.id)
+    if latest and (latest["verdict"], latest["reviewer"], latest["comment"], latest["prediction_id"]) == said:
+        return int(latest["id"])
     at = datetime.now(UTC)
     row = {"scan_id": original, "prediction_id": seen, "verdict": verdict, "reviewer": reviewer, "comment": comment}
     review_id = connection.execute(insert(REVIEWS).values(**row, reviewed_at=at).returning(REVIEWS.c.id)).scalar_one()
-    current = {"verdict": verdict, "reviewer": reviewer, "reviewed_at": at}
-    connection.execute(update(Scan).where(Scan.id == original).values(current))
+    _show_latest(connection, original)
     return int(review_id)
+
+
+def retract(connection: Connection, review_id: int, reviewer: str) -> int:
+    """A reader takes a verdict back; what was said before it stands again. Returns the scan that it judged.
+
+    Raises:
+        ReviewRefused: there is no such review of this reader.
+    """
+    scan_id = connection.scalar(select(Review.scan_id).where(Review.id == review_id, Review.reviewer == reviewer))
+    if scan_id is None:
+        raise ReviewRefused("Only the reader who gave a verdict can take it back.")
+    _hold(connection, scan_id)
+    row = {"review_id": review_id, "retracted_at": datetime.now(UTC)}
+    connection.execute(insert_new(name(connection), RETRACTIONS).values(row))
+    _show_latest(connection, scan_id)
+    return int(scan_id)
+
+
+def standing(connection: Connection, review_id: int, reviewer: str) -> RowMapping | None:
+    """A review of this reader's that was not taken back."""
+    one = select(*REVIEWS.c).where(Review.id == review_id, Review.reviewer == reviewer, STANDING)
+    return connection.execute(one).mappings().one_or_none()
+
+
+def hold(connection: Connection, scan_id: int) -> tuple[int, int] | None:
+    """(the scan whose film this is, the newest of its reviews that stands or 0); none comes in between until the
+    transaction ends. None where there is no such scan."""
+    row = connection.execute(select(Scan.id, Scan.duplicate_of).where(Scan.id == scan_id)).one_or_none()
+    if row is None:
+        return None
+    original = int(row.duplicate_of or row.id)
+    _hold(connection, original)
+    latest = _latest(connection, original)
+    return original, int(latest["id"]) if latest else 0
+
+
+def history(connection: Connection, scan_id: int) -> Sequence[RowMapping]:
+    """All that was said of a scan, the oldest first: its reviews' columns, and `retracted_at`. Of a duplicate: what was
+    said of its original."""
+    original = connection.scalar(select(Scan.duplicate_of).where(Scan.id == scan_id)) or scan_id
+    rows = select(*REVIEWS.c, Retraction.retracted_at).outerjoin(Retraction, Retraction.review_id == Review.id)
+    return connection.execute(rows.where(Review.scan_id == original).order_by(Review.id)).mappings().all()
 
 
 def places(connection: Connection, scan_id: int) -> list[Judged]:
@@ -77,8 +121,24 @@ def _original(connection: Connection, scan_id: int) -> int:
     if row.state in WAITING:
         raise ReviewRefused(f"Scan {scan_id} has not been read yet; judge it when it has.")
     original = int(row.duplicate_of or row.id)
-    connection.execute(select(Scan.id).where(Scan.id == original).with_for_update(key_share=True)).all()
+    _hold(connection, original)
     return original
+
+
+def _hold(connection: Connection, scan_id: int) -> None:
+    connection.execute(select(Scan.id).where(Scan.id == scan_id).with_for_update(key_share=True)).all()
+
+
+def _latest(connection: Connection, scan_id: int) -> RowMapping | None:
+    """The newest of a scan's reviews that stand."""
+    reviews = select(*REVIEWS.c).where(Review.scan_id == scan_id, STANDING).order_by(Review.id.desc())
+    return connection.execute(reviews.limit(1)).mappings().one_or_none()
+
+
+def _show_latest(connection: Connection, scan_id: int) -> None:
+    latest = _latest(connection, scan_id)
+    shown = {column: latest and latest[column] for column in ("verdict", "reviewer", "reviewed_at")}
+    connection.execute(update(Scan).where(Scan.id == scan_id).values(shown))
 
 
 def _prediction(connection: Connection, scan_id: int, prediction_id: int | None) -> int | None:

@@ -15,11 +15,13 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    case,
     false,
     func,
     insert,
     literal,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -31,6 +33,7 @@ from db.dialect import given, insert_new, replacing, unhex
 from db.models import Content, Prediction, Scan, ScanEvent, UtcDateTime
 from db.outcomes import HEADER_COLUMNS
 from db.states import WAITING, Reason, State
+from pneumowatch.inboxes import UPLOADS
 
 SCANS: Final[Any] = Scan.__table__
 CONTENTS: Final[Any] = Content.__table__
@@ -179,7 +182,7 @@ def classify(dialect: str, headers: bool) -> Any:
 
     `headers`: whether any has one; films that have none do not pay for nine columns more.
     """
-    described: dict[str, type[Any]] = HEADERS if headers else {}
+    described: dict[str, type[Any]] = ENTRY | (HEADERS if headers else {})
     rows = _outcomes(dialect, **described).c
     result = ("sha256", "probability", "flagged", "threshold", "model_version", "caution", *described)
     values: dict[str, Any] = {
@@ -188,7 +191,13 @@ def classify(dialect: str, headers: bool) -> Any:
         "claim_token": null(),
         "leased_until": null(),
     }
-    return update(Scan).where(Scan.id == rows.scan_id).values({**values, **{name: rows[name] for name in result}})
+    values |= {name: rows[name] for name in result}
+    # what was handed in at the desk was handed in for its result: it is neither hidden nor a draw from all that came
+    handed_in = Scan.inbox == UPLOADS
+    values["blind"] = case((handed_in, false()), else_=rows.blind)
+    values["sampled_share"] = case((handed_in, null()), else_=rows.sampled_share)
+    values["worklist_rank"] = case((and_(handed_in, not_(rows.flagged)), null()), else_=rows.worklist_rank)
+    return update(Scan).where(Scan.id == rows.scan_id).values(values)
 
 
 @cache
@@ -226,6 +235,7 @@ def _ids(dialect: str) -> Any:
     return select(given(dialect, id=BigInteger).c.id)
 
 
+ENTRY: Final[dict[str, type[Any]]] = {"worklist_rank": Double, "blind": Boolean, "sampled_share": Double}
 HEADERS: Final = dict.fromkeys(HEADER_COLUMNS, String) | {"age_years": Double}
 
 

@@ -69,6 +69,18 @@ class Undelivered(PneumowatchError):
         self.wait = wait
 
 
+class AccountRefused(PneumowatchError):
+    """An account, password or token cannot be made or changed as asked; the sentence says why."""
+
+
+class UploadRefused(PneumowatchError):
+    """A film cannot be taken in at the desk; `status` is HTTP's word for why."""
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
 class ShuttingDown(PneumowatchError):
     """Shutdown was asked for while a thread waited; what it held stays as it is in the database."""
 

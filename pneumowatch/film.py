@@ -44,17 +44,33 @@ def read(data: bytes, side: int, max_pixels: int = MAX_PIXELS, patient_key: byte
     Raises:
         FilmRejected: with a code of `db.states.Reason`.
     """
-    if not data:
-        raise FilmRejected("empty", "The file is empty; send the film again.")
-    if dicom.is_dicom(data):
-        gray, header = dicom.read(data, max_pixels, patient_key)
-        return _film(Image.fromarray(gray), side, header)
-    return _film(images.read(data, side, max_pixels), side)
+    gray, header = _gray(data, side, max_pixels, patient_key)
+    return _film(gray, side, header)
 
 
 def decode(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
     """The pixels alone, as `read` gives them."""
     return read(data, side, max_pixels).pixels
+
+
+def picture(data: bytes, longest: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The film as people look at it: 8-bit gray in its own proportions, no side longer than `longest` pixels.
+
+    Raises FilmRejected, as `read` does.
+    """
+    gray, _ = _gray(data, longest, max_pixels, None)
+    gray.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return gray
+
+
+def _gray(data: bytes, side: int, max_pixels: int, patient_key: bytes | None) -> tuple[Image.Image, Header | None]:
+    """The film as 8-bit gray, at least `side` pixels wide and high where it is."""
+    if not data:
+        raise FilmRejected("empty", "The file is empty; send the film again.")
+    if dicom.is_dicom(data):
+        gray, header = dicom.read(data, max_pixels, patient_key)
+        return Image.fromarray(gray), header
+    return images.read(data, side, max_pixels), None
 
 
 def _film(gray: Image.Image, side: int, header: Header | None = None) -> Film:

@@ -1,4 +1,8 @@
-"""Which folders are watched, under which names."""
+"""Which folders are watched, under which names.
+
+`uploads` is built in: what is handed in at the desk is written there, and comes the same way as everything else. It
+lies in the data folder, or where PNEUMOWATCH_INBOXES says so, as it must where workers run on other machines.
+"""
 
 import os
 import threading
@@ -12,34 +16,52 @@ from pneumowatch.settings import Settings
 
 DEFAULT: Final = Path("inbox")
 ANSWER_SECONDS: Final = 5.0  # a folder that takes longer is one on a share that does not answer
+UPLOADS: Final = "uploads"  # the only inbox that is ever written to
+MODE: Final = 0o750  # patients' films: nobody else's to list
+NONE_KNOWN: Final[Mapping[str, Path]] = MappingProxyType({})
+
+
+def uploads(settings: Settings) -> Path:
+    """Where the desk writes; it need not be there."""
+    return settings.inboxes.get(UPLOADS) or (settings.data_dir / UPLOADS).absolute()
 
 
 def named(settings: Settings, inbox: Path | None = None) -> dict[str, Path]:
-    """{name: folder}: the one named on the command line, else the configured ones, else ./inbox."""
-    if inbox is not None:
-        return {"inbox": inbox.absolute()}
-    return settings.inboxes or {"inbox": DEFAULT.absolute()}
+    """{name: folder}: the one named on the command line, else the configured ones, else ./inbox; and `uploads`, where
+    that is there."""
+    own = uploads(settings)
+    return _given(settings, inbox) | ({UPLOADS: own} if own.is_dir() else {})
 
 
-def choose(
-    settings: Settings, inbox: Path | None = None, known: Mapping[str, Path] = MappingProxyType({})
-) -> dict[str, Path]:
-    """Those of `named`. One that is away is taken up when it comes, and keeps no other waiting.
+def choose(settings: Settings, inbox: Path | None = None, known: Mapping[str, Path] = NONE_KNOWN) -> dict[str, Path]:
+    """Those of `named`, for a worker: and `uploads`, which may be made at any time. One that is away is taken up when
+    it comes, and keeps no other waiting.
 
     Args:
         known: inboxes that were there before (`db.presence.known_here`): they will be again.
 
     Raises SettingsError where none is there or was, or where PNEUMOWATCH_WATCHING names another.
     """
-    inboxes = named(settings, inbox)
-    unknown = settings.watching.keys() - inboxes.keys()
+    inboxes = _given(settings, inbox)
+    unknown = settings.watching.keys() - inboxes.keys() - {UPLOADS}
     if unknown:
         raise SettingsError(
             f"PNEUMOWATCH_WATCHING says how to watch '{min(unknown)}', which is no inbox here: {', '.join(inboxes)}."
         )
-    if not any(known.get(name) == folder or is_folder(folder) is not False for name, folder in inboxes.items()):
-        name, folder = next(iter(inboxes.items()))
+    others = {name: folder for name, folder in inboxes.items() if name != UPLOADS}
+    if others and not any(known.get(name) == at or is_folder(at) is not False for name, at in others.items()):
+        name, folder = next(iter(others.items()))
         raise SettingsError(f"The inbox '{name}' is not there: {folder} is no folder. Create it, or name another.")
+    return inboxes | {UPLOADS: uploads(settings)}
+
+
+def watched(settings: Settings, inbox: Path | None = None, known: Mapping[str, Path] = NONE_KNOWN) -> dict[str, Path]:
+    """Those of `choose`, for whoever lists them: `uploads` is made, or left out where it cannot be."""
+    inboxes = choose(settings, inbox, known)
+    try:
+        inboxes[UPLOADS].mkdir(MODE, parents=True, exist_ok=True)
+    except OSError:
+        del inboxes[UPLOADS]
     return inboxes
 
 
@@ -50,3 +72,9 @@ def is_folder(folder: Path) -> bool | None:
     asking.start()
     asking.join(ANSWER_SECONDS)
     return found[0] if found else None
+
+
+def _given(settings: Settings, inbox: Path | None) -> dict[str, Path]:
+    if inbox is not None:
+        return {"inbox": inbox.absolute()}
+    return settings.inboxes or {"inbox": DEFAULT.absolute()}

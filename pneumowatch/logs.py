@@ -13,7 +13,7 @@ import structlog.tracebacks
 # Libraries that tell too much at INFO, or tell message contents.
 QUIET: Final = (
     "celery", "kombu", "amqp", "alembic", "sqlalchemy", "watchdog", "PIL", "tensorflow", "absl", "h5py", "httpx",
-    "httpcore", "highdicom",
+    "httpcore", "highdicom", "uvicorn",
 )  # fmt: skip
 
 

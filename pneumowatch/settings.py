@@ -3,6 +3,7 @@
 import os
 import re
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,6 +17,9 @@ PREFIX: Final = "PNEUMOWATCH_"
 SECRETS: Final = ("DATABASE_URL", "BROKER_URL", "WEBHOOK_SECRET", "MAIL_PASSWORD", "PACS_TOKEN")
 EMBEDDED_BROKER: Final = "memory://localhost/"
 WAYS: Final = ("events", "poll", "both")  # of watching an inbox
+Network = IPv4Network | IPv6Network
+SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
+SCRIPTS: Final = ("javascript", "data", "vbscript")  # schemes that would run in a page of ours
 INBOX_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -128,6 +132,30 @@ class Settings(BaseSettings):
     resend_cap_seconds: float = Field(default=900.0, gt=0, description="... up to this")
     give_up_days: float = Field(default=3.0, gt=0, description="what could not be delivered for this long is given up")
 
+    sample_unflagged: float = Field(
+        default=0.05, ge=0, le=1, description="share of the unflagged films that readers judge too, without being told"
+    )
+    reading_cap_minutes: float = Field(
+        default=240.0, ge=0, description="what waits longer for a reader goes before all else; 0: nothing does"
+    )
+    viewer_url: str = Field(
+        default="", description="link to the department's own viewer, with {study_uid} where the study's UID goes"
+    )
+    desk_port: int = Field(default=8550, ge=1, le=65535, description="port of the desk; `up` takes a free one instead")
+    session_idle_minutes: float = Field(
+        default=60, gt=0, description="a reader who does nothing for so long signs in anew"
+    )
+    session_hours: float = Field(default=12, gt=0, description="how long one sign-in lasts at most")
+    trusted_proxies: Annotated[list[Network], NoDecode] = Field(
+        default=[], description="addresses or networks, comma-separated, whose sign-on headers the desk believes"
+    )
+    proxy_user_header: str = Field(default="X-Forwarded-User", description="header in which the proxy names the user")
+    proxy_groups_header: str = Field(
+        default="X-Forwarded-Groups", description="header with the user's groups, comma-separated"
+    )
+    proxy_reader_group: str = Field(default="", description="group whose users may read; empty: all of the proxy's")
+    proxy_admin_group: str = Field(default="", description="group whose users are admins; empty: no group is")
+
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 
     @field_validator("inboxes", mode="before")
@@ -139,6 +167,21 @@ class Settings(BaseSettings):
     @classmethod
     def _parse_watching(cls, value: Any) -> Any:
         return parse_watching(value) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _parse_networks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip()]
+
+    @field_validator("viewer_url")
+    @classmethod
+    def _check_viewer(cls, value: str) -> str:
+        scheme = value.partition(":")[0].strip().lower()
+        if value and ("{study_uid}" not in value or not SCHEME.fullmatch(scheme) or scheme in SCRIPTS):
+            raise ValueError("it is no link with {study_uid} in it (https://viewer/?study={study_uid})")
+        return value
 
     @field_validator("patient_pattern")
     @classmethod
@@ -242,7 +285,7 @@ def document() -> str:
         "|---|---|---|",
     ]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, "", {}) else f"`{field.default}`"
+        default = "" if field.default in (None, "", {}, []) else f"`{field.default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     *most, last = (f"`{PREFIX}{secret}_FILE`" for secret in SECRETS)
     files = f"{', '.join(most)} and {last}"

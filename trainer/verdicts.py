@@ -12,6 +12,7 @@ from PIL import Image
 from sqlalchemy import Connection, select
 
 from db.models import Review, Scan
+from db.reviews import STANDING
 from db.states import Verdict
 from pneumowatch import kept
 from pneumowatch.film import Pixels
@@ -60,12 +61,13 @@ class Lessons:
 
 
 def said(connection: Connection) -> list[Said]:
-    """All reviews of scans that are no duplicates, the oldest first; reviews of duplicates are recorded with their
-    originals."""
+    """All reviews that stand, of scans that are no duplicates, the oldest first; reviews of duplicates are recorded
+    with their originals."""
     columns = (
         Review.id, Review.scan_id, Review.reviewer, Review.verdict, Scan.inbox, Scan.sha256, Scan.patient_key, Scan.path
     )  # fmt: skip
-    rows = connection.execute(select(*columns).join(Scan, Scan.id == Review.scan_id).order_by(Review.id))
+    standing = select(*columns).join(Scan, Scan.id == Review.scan_id).where(STANDING)
+    rows = connection.execute(standing.order_by(Review.id))
     return [Said(*row) for row in rows]
 
 

@@ -1,13 +1,11 @@
 """Decoding in child processes: a file that is bad, hangs or brings its decoder down costs itself and nothing else.
 
-The children are spawned, never forked (TensorFlow's threads do not survive a fork), and import neither TensorFlow nor
-the database.
+What holds for every such child stands in `pneumowatch.child`.
 """
 
 import hashlib
 import multiprocessing
 import os
-import resource
 import signal
 import threading
 import time
@@ -21,7 +19,7 @@ from typing import Final
 
 from pebble import ProcessExpired, ProcessPool
 
-from pneumowatch import film, share
+from pneumowatch import child, film, share
 from pneumowatch.errors import TOO_MUCH_MEMORY, FilmRejected, ShareAway
 from pneumowatch.header import Header
 from pneumowatch.place import Place
@@ -30,14 +28,10 @@ CHUNK: Final = 16  # films of one errand; a message to a child costs as much as 
 POOLS: Final = 3  # that are lost over a chunk before that is held against its films
 ALARM_SECONDS: Final = 5.0  # within which a child that was due for its alarm has ended
 LOOK_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
-GROWTH: Final = 2**28  # bytes that a child may keep from earlier films; the parsers of all kinds take a tenth of that
-OVERGROWN: Final = 75  # exit code of a child that has kept more
 UNANSWERED: Final = 100  # exit code, plus the film's number in its errands, of a child whose share does not answer
 UNANSWERED_SHARE: Final = 0.5  # of the time that a film may take: a share that gives nothing for so long is away
-STOPPER: Final = "The image is damaged in a way that stops its decoder."
 
 
-_begun_with = 0  # bytes that this process held, if it is a child, before its first film
 _in_hand = 0  # number of the film in its errands
 _asked: float | None = None  # since when the share has not answered (monotonic seconds)
 
@@ -221,18 +215,18 @@ class Decoders:
                 return self._collect(errands, side, self._schedule(errands, side), tries)
             reason, sentence = "too_slow", self._slow
         except ProcessExpired as end:
-            if end.exitcode == OVERGROWN:  # it ended before it looked at these films
+            if end.exitcode == child.OVERGROWN:  # it ended before it looked at these films
                 return self._collect(errands, side, self._schedule(errands, side), tries)
             if 0 <= (number := end.exitcode - UNANSWERED) < len(errands):
                 return self._without(errands[number].root, errands, side)
             alarmed = end.exitcode == -signal.SIGALRM
-            reason, sentence = ("too_slow", self._slow) if alarmed else ("unreadable", STOPPER)
+            reason, sentence = ("too_slow", self._slow) if alarmed else ("unreadable", child.STOPPER)
         except MemoryError:
             reason, sentence = "too_large", TOO_MUCH_MEMORY
         except BrokenProcessPool:
             if tries > 1:
                 return self._collect(errands, side, self._schedule(errands, side), tries - 1)
-            reason, sentence = "unreadable", STOPPER
+            reason, sentence = "unreadable", child.STOPPER
         if len(errands) == 1:
             return [Undecoded(errands[0].scan_id, reason, sentence)]
         alone = [[errand] for errand in errands]
@@ -255,8 +249,7 @@ def _fetch_under_alarm(
     """Fetch one after another; a film that takes too long ends this process, by the kernel's monotonic clock and
     whatever C code it hangs in. `fetch` is handed over, so that a test's reaches the child."""
     global _in_hand
-    if _data_bytes() > _begun_with + GROWTH:  # a decoder leaks; the next film would pay for it
-        os._exit(OVERGROWN)
+    child.end_if_overgrown()
     fetched = []
     try:
         for _in_hand, errand in enumerate(errands):
@@ -268,32 +261,8 @@ def _fetch_under_alarm(
 
 
 def _prepare_child(memory: int, unanswered: float) -> None:
-    global _begun_with
-    # Ctrl-C reaches the whole terminal group; the parent decides when its children end
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    # C libraries complain there of what they find in a file; nobody but the parent speaks of films
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold a patient's film
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    bound = memory if most == resource.RLIM_INFINITY else min(memory, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (bound, most))  # a child that asks for more is refused: MemoryError
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     threading.Thread(target=_end_unanswered, args=(unanswered,), name="share", daemon=True).start()
-    _begun_with = _data_bytes()
-
-
-def _data_bytes() -> int:
-    """Of this process' private memory, as RLIMIT_DATA counts it; see proc_pid_statm(5)."""
-    return int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end a child that hangs over a film."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    child.prepare(memory)
 
 
 def _end_unanswered(seconds: float) -> None:

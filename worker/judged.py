@@ -1,13 +1,11 @@
 """Films that were judged are kept, for the trainer: where one is not yet, it is read once more, if it still can be."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from db.reviews import Judged
-from pneumowatch import film, kept, share
-from pneumowatch.errors import FilmRejected, ShareAway
-from pneumowatch.film import Pixels
+from pneumowatch import film, kept, originals
+from pneumowatch.errors import FilmRejected
 from pneumowatch.settings import Settings
 
 
@@ -26,21 +24,17 @@ def keep(settings: Settings, inboxes: Mapping[str, Path], places: Sequence[Judge
         return False
     if kept.read(settings.data_dir, sha256) is not None:
         return True
-    for place in places:
-        if place.sha256 == sha256 and place.inbox in inboxes:
-            pixels = _read_again(settings, inboxes[place.inbox], place.path_bytes, sha256, side)
-            if pixels is not None:
-                kept.write(settings.data_dir, sha256, pixels)
-                return True
-    return False
-
-
-def _read_again(settings: Settings, root: Path, path: bytes, sha256: str, side: int) -> Pixels | None:
-    """Decoded in this process: these very bytes have passed a decoding child before. None where others stand there."""
+    copies = [
+        (inboxes[place.inbox], place.path_bytes)
+        for place in places
+        if place.sha256 == sha256 and place.inbox in inboxes
+    ]
+    data = originals.read(sha256, copies, settings.max_bytes)
+    if data is None:
+        return False
     try:
-        data = share.read(root, path, settings.max_bytes).data
-        if hashlib.sha256(data).hexdigest() != sha256:
-            return None
-        return film.decode(data, side, settings.max_pixels)
-    except (ShareAway, FilmRejected):
-        return None
+        # in this process: these very bytes have passed a decoding child before
+        kept.write(settings.data_dir, sha256, film.decode(data, side, settings.max_pixels))
+    except FilmRejected:
+        return False
+    return True

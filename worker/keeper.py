@@ -40,11 +40,12 @@ class Keeper:
         self._lost = 0  # beyond the bound
 
     def keep(self, films: Sequence[Decoded], outcomes: Sequence[Outcome], maps: Floats | None = None) -> None:
-        """Keep the classified films that are to be kept, each with its map, logits (n, h, w), where there are maps."""
+        """Keep the classified films that are to be kept, each with its map, logits (n, h, w), where there are maps.
+        What readers are to see without its being flagged is kept as if it were."""
         wanted_ones = [
             Picture(film.sha256, film.pixels, None if maps is None else maps[number].copy())
             for number, (film, outcome) in enumerate(zip(films, outcomes, strict=True))
-            if isinstance(outcome, Classified) and wanted(self._settings, outcome.flagged)
+            if isinstance(outcome, Classified) and wanted(self._settings, outcome.entry.worklist_rank is not None)
         ]
         if not wanted_ones:
             return

@@ -96,10 +96,11 @@ class Rescoring:
 
     def _show(self) -> int:
         version, rule = self._serving.version, self._serving.age_rule
+        share = self._settings.sample_unflagged
         total = 0
         while moved := self._database.write(
             lambda c: rescoring.make_current(
-                c, version, AT_A_TIME, self._by, lambda age: rule.caution(Header(age_years=age))
+                c, version, AT_A_TIME, self._by, lambda age: rule.caution(Header(age_years=age)), share
             )
         ):
             total += moved

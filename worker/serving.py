@@ -34,12 +34,16 @@ class Serving:
     """One model at work. A claim is decoded, judged, predicted and recorded by one of these, as another model may take
     films of another size, know other ages and flag from another threshold.
 
-    `age_rule`: what becomes of films whose patient is of an age that the model does not know.
+    `age_rule`: what becomes of films whose patient is of an age that the model does not know. `sample_unflagged`: the
+    share of unflagged films that readers are to see.
     """
 
-    def __init__(self, model: LoadedModel, batch_size: int, age_rule: AgeRule = ANY_AGE) -> None:
+    def __init__(
+        self, model: LoadedModel, batch_size: int, age_rule: AgeRule = ANY_AGE, sample_unflagged: float = 0.0
+    ) -> None:
         self.model = model
         self.age_rule = age_rule
+        self._sample_unflagged = sample_unflagged
         self._batcher = Batcher(model, batch_size)
 
     @property
@@ -72,6 +76,7 @@ class Serving:
             self.model.version,
             self.age_rule.caution(film.header),
             film.header,
+            self._sample_unflagged,
         )
 
     def close(self) -> None:
@@ -82,7 +87,8 @@ class Serving:
 def open_serving(folder: ModelFolder, settings: Settings, device: str | None = None) -> Serving:
     """A model loaded, checked and warm. Raises as `worker.classifier.Classifier`."""
     rule = AgeRule(folder.ages, settings.outside_age == "reject")
-    return Serving(Classifier(folder, settings.batch_size, device), settings.batch_size, rule)
+    model = Classifier(folder, settings.batch_size, device)
+    return Serving(model, settings.batch_size, rule, settings.sample_unflagged)
 
 
 class Post:

@@ -6,7 +6,21 @@ import sys
 import typer
 
 from pneumowatch import __version__
-from pneumowatch.cli import admin, bench, evaluate, mailroom, models, query, rescore, retrain, run, school, verdicts
+from pneumowatch.cli import (
+    admin,
+    bench,
+    desk,
+    evaluate,
+    mailroom,
+    models,
+    query,
+    rescore,
+    retrain,
+    run,
+    school,
+    users,
+    verdicts,
+)  # fmt: skip
 from pneumowatch.errors import PneumowatchError
 
 app = typer.Typer(
@@ -24,7 +38,7 @@ app = typer.Typer(
 )
 
 for panel, commands in {
-    "Run": (run.up, run.watch, run.work, run.schedule, run.demo),
+    "Run": (run.up, run.watch, run.work, run.schedule, desk.review, run.demo),
     "Look and mend": (
         query.flagged,
         query.unscored,
@@ -42,6 +56,7 @@ for panel, commands in {
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(models.store, name="models", rich_help_panel="School")
+app.add_typer(users.users, name="users", rich_help_panel="Care")
 app.add_typer(admin.database, name="db", rich_help_panel="Care")
 
 

@@ -4,7 +4,7 @@ import fcntl
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -30,8 +30,12 @@ from watcher.reconcile import reconcile
 LOOK_SECONDS: Final = 0.2  # how often `--once` looks whether it is done
 
 
-def run_embedded(settings: Settings, inboxes: dict[str, Path], once: bool) -> int:
-    """Run everything until it is stopped or, with `once`, until the folders are worked off. Returns the exit code."""
+def run_embedded(settings: Settings, inboxes: dict[str, Path], once: bool, desk: bool = False) -> int:
+    """Run everything until it is stopped or, with `once`, until the folders are worked off. Returns the exit code.
+
+    Args:
+        desk: serve it too; not with `once`.
+    """
     if settings.database_url or not settings.embedded_queue:
         raise SettingsError(
             "`up` runs on its own SQLite and queue; PNEUMOWATCH_DATABASE_URL and PNEUMOWATCH_BROKER_URL are for "
@@ -39,12 +43,13 @@ def run_embedded(settings: Settings, inboxes: dict[str, Path], once: bool) -> in
         )
     logs.configure(settings.log_format, logging.WARNING if once else logging.INFO)
     with _own(settings.data_dir):
-        return _Embedded(settings, inboxes).run(once)
+        return _Embedded(settings, inboxes, desk and not once).run(once)
 
 
 class _Embedded:
-    def __init__(self, settings: Settings, inboxes: dict[str, Path]) -> None:
+    def __init__(self, settings: Settings, inboxes: dict[str, Path], desk: bool) -> None:
         self._settings = settings
+        self._with_desk = desk
         self._inboxes = inboxes
         self._stop = threading.Event()
         self._database = Database(settings.database, self._stop)
@@ -56,8 +61,6 @@ class _Embedded:
         deployment.patient_key(self._database, self._settings)  # here for its complaints, before anything is begun
         self._database.write(lambda connection: _take_over(connection, self._settings.max_attempts))
         self._postmen = mailroom.postmen(self._settings, self._database, self._inboxes)
-        if not once:
-            self._greet()
         with beating(self._database) as pulse:
             code = self._live(once, pulse)
             pulse.broken = code != 0 and not once
@@ -70,7 +73,15 @@ class _Embedded:
             self._settings, self._inboxes, self._database, self._doorbell, self._stop, pulse.part("watcher")
         )
         sweep = threading.Thread(target=self._sweep, name="sweep")
-        with self._watcher.running(), nullcontext() if once else self._school(), self._mailroom(once):
+        with ExitStack() as parts:
+            if self._with_desk:
+                parts.enter_context(self._desk())  # left last: readers see what is drained
+            if not once:
+                self._greet()
+            parts.enter_context(self._watcher.running())
+            if not once:
+                parts.enter_context(self._school())
+                parts.enter_context(mailroom.delivering(self._settings, self._postmen, self._stop))
             sweep.start()
             try:
                 code = self._read_once() if once else self._read()
@@ -143,14 +154,27 @@ class _Embedded:
         with suppress(ShuttingDown):
             sweeper.run(self._stop, given.sweep_seconds, self._schedule)
 
-    def _school(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _school(self) -> Iterator[None]:
         """The nightly training, in a process of its own: as a thread it would make films wait."""
         begin = partial(apart.run, self._settings, self._stop)
-        return apart.following(self._settings, self._database, begin, self._stop, self._schedule)
+        with apart.following(self._settings, self._database, begin, self._stop, self._schedule):
+            yield
 
-    def _mailroom(self, once: bool) -> AbstractContextManager[None]:
-        """With `once`, what is to be told is told at the end."""
-        return nullcontext() if once else mailroom.delivering(self._settings, self._postmen, self._stop)
+    @contextmanager
+    def _desk(self) -> Iterator[None]:
+        """On loopback alone, with a link for whoever sees this terminal."""
+        from review.app import make_app as make_desk
+        from review.once import OneTimeLink
+        from review.server import Server
+
+        given, link = self._settings, OneTimeLink()
+        own = Database(given.database)  # a reader is told of an outage; the parts that read films wait it out
+        app = make_desk(given, own, inboxes=self._inboxes, doorbell=self._doorbell, one_time=link)
+        with closing(own), Server(app, port=given.desk_port, elsewhere=True) as server:
+            console.print(f"Desk: {server.url}{link.path()}", markup=False, highlight=False, soft_wrap=True)
+            console.print("The link signs you in, once and within ten minutes; `pneumowatch users add` makes accounts.")
+            yield
 
     def _greet(self) -> None:
         data = self._settings.data_dir

@@ -139,7 +139,7 @@ def reconcile(
     from watcher.reconcile import reconcile as hold
 
     given = settings.load(data_dir=data)
-    report = hold(open_database(data), inboxes.choose(given, inbox))
+    report = hold(open_database(data), inboxes.watched(given, inbox))
     rows = [
         {"source": one.source, "path": one.path.decode("utf-8", "backslashreplace"), "rule": one.rule}
         for one in report.unlisted

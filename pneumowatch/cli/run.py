@@ -29,10 +29,12 @@ def up(
     inbox: Inbox = None,
     data: Data = None,
     once: Annotated[bool, typer.Option("--once", help="Read what the folder holds now, then end.")] = False,
+    desk: Annotated[bool, typer.Option("--desk/--no-desk", help="Serve the desk on this machine.")] = True,
 ) -> None:
-    """Run everything on this machine: watcher, worker and schedule, with SQLite and a queue of its own.
+    """Run everything on this machine: watcher, worker, schedule and desk, with SQLite and a queue of its own.
 
-    Drop films into the inbox; look with [bold]pneumowatch flagged[/bold]. Ctrl-C finishes what is being read and ends;
+    Drop films into the inbox; look at the desk, by the link that is printed, or with
+    [bold]pneumowatch flagged[/bold]. Ctrl-C finishes what is being read and ends;
     the next start goes on where this one stopped. With [bold]--once[/bold] it ends with 0 if every file has its result
     or reason and nothing failed, else with 1.
     """
@@ -40,7 +42,7 @@ def up(
     from pneumowatch.cli.embedded import run_embedded
 
     given = settings.load(data_dir=data)
-    _leave(run_embedded(given, inboxes.choose(given, inbox), once))
+    _leave(run_embedded(given, inboxes.watched(given, inbox), once, desk))
 
 
 def demo(
@@ -78,7 +80,7 @@ def watch() -> None:
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
     with beating(database) as pulse:
-        part, watched = pulse.part("watcher"), inboxes.choose(given, known=database.read(known_here))
+        part, watched = pulse.part("watcher"), inboxes.watched(given, known=database.read(known_here))
         watcher = Watcher(given, watched, database, doorbell, stop, part)
         with watcher.running():
             _sweep_until(stop, given, database, doorbell, part)

@@ -1,9 +1,13 @@
-"""Films for whole runs."""
+"""Films for whole runs, and a browser."""
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import BrowserMissing, chromium
+from playwright.sync_api import Browser
 from programs import Drop
 
 
@@ -36,3 +40,14 @@ def drop(sample: list[Path]) -> Drop:
         return paths
 
     return copy
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        with chromium() as browser:
+            yield browser
+    except BrowserMissing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"{missing}; under CI there must be one")
+        pytest.skip(str(missing))

@@ -23,6 +23,7 @@ BENCHMARKS = {
     "queue_and_database": "Queue and database alone",
     "watching": "The watcher",
     "database_at_size": "PostgreSQL with five million scans",
+    "worklist": "The desk's lists with one million scans in PostgreSQL",
     "worker_start": "A worker's start and its memory",
     "network": "The network alone: batch size against latency",
     "cost": "The shipped network against the notebook's",

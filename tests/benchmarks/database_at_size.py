@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from figures import Figure, at_most, run, tell
 from many_scans import MODEL, generate
-from servers import servers
-from sqlalchemy import Connection, event, text
+from servers import explain, servers
+from sqlalchemy import Connection, text
 
 from db import ledger, scans
 from db.outcomes import Claim, Classified
@@ -118,30 +118,6 @@ def all_judged(database: Database, times: int) -> list[Figure]:
         )
     )
     return [at_most("worklist, when every film has a verdict, p95", p95(database.read, unread, times), "ms", P95_MS)]
-
-
-def explain(database: Database, work: Work) -> list[str]:
-    """The plans of every statement that this work runs, in the transaction in which it runs them; then rolled back."""
-    ran: list[tuple[str, Any]] = []
-
-    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
-        if statement.lstrip().split()[0] in ("SELECT", "UPDATE", "INSERT", "WITH"):
-            ran.append((statement, parameters[0] if many else parameters))
-
-    with database.engine.connect() as connection:
-        event.listen(connection, "before_cursor_execute", note)
-        work(connection)
-        event.remove(connection, "before_cursor_execute", note)
-        plans = [_plan(connection, statement, parameters) for statement, parameters in ran]
-        connection.rollback()
-    return plans
-
-
-def _plan(connection: Connection, statement: str, parameters: Any) -> str:
-    with connection.begin_nested() as savepoint:
-        rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()
-        savepoint.rollback()
-    return "\n".join(rows)
 
 
 def p95(execute: Callable[[Work], Any], work: Work, times: int) -> float:

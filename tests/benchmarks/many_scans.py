@@ -15,8 +15,8 @@ MODEL = "bench-model"
 SCANS = f"""
 INSERT INTO scans (id, inbox, path_sha256, path_bytes, path, size, mtime_ns, state, reason, detail, priority,
     received_at, changed_at, not_before, rung_at, finished_at, claim_token, claimed_by, leased_until, deaths,
-    deaths_alone, alone, sha256, probability, flagged, model_version, threshold, duplicate_of, verdict, reviewer,
-    reviewed_at)
+    deaths_alone, alone, sha256, probability, flagged, model_version, threshold, worklist_rank, blind, sampled_share,
+    study_uid, duplicate_of, verdict, reviewer, reviewed_at)
 SELECT i, CASE WHEN h % 2 = 0 THEN 'ward' ELSE 'clinic' END, sha256(int8send(i)), path::bytea, path, 200000 + h, i,
     state, CASE state WHEN 'rejected' THEN 'unreadable' END,
     CASE WHEN state IN ('rejected', 'failed') THEN 'The image is damaged or incomplete; send the film again.' END,
@@ -25,10 +25,15 @@ SELECT i, CASE WHEN h % 2 = 0 THEN 'ward' ELSE 'clinic' END, sha256(int8send(i))
     CASE WHEN done AND state <> 'failed' THEN encode(sha256(int8send(i)), 'hex') END,
     CASE state WHEN 'classified' THEN p END, CASE state WHEN 'classified' THEN p >= 0.5 END,
     CASE state WHEN 'classified' THEN '{MODEL}' END, CASE state WHEN 'classified' THEN 0.5 END,
+    CASE WHEN state = 'classified' AND (p >= 0.5 OR sampled) THEN greatest(p, 1 - u / 2) END,
+    state = 'classified' AND sampled, CASE WHEN state = 'classified' AND p < 0.5 AND sampled THEN 0.05 END,
+    CASE WHEN i % 4 < 2 THEN '1.2.826.' || i / 4 END,
     CASE state WHEN 'duplicate' THEN i - 1 END,
-    CASE WHEN judged THEN 'pneumonia' END, CASE WHEN judged THEN 'reader' END, CASE WHEN judged THEN at END
+    CASE WHEN judged THEN CASE WHEN p >= 0.3 THEN 'pneumonia' ELSE 'no_pneumonia' END END,
+    CASE WHEN judged THEN 'reader' END, CASE WHEN judged THEN at END
 FROM (SELECT *, state NOT IN ('queued', 'running') AS done, u * u * u AS p,
-    state = 'classified' AND u * u * u >= 0.5 AND at < now() - interval '7 days' AS judged
+    state = 'classified' AND (u * u * u >= 0.5 OR h < 500) AND at < now() - :unread_days * interval '1 day' AS judged,
+    h < 500 AS sampled
   FROM (SELECT *, CASE WHEN i > :total - {QUEUED} THEN 'queued' WHEN i > :total - {QUEUED + RUNNING} THEN 'running'
       WHEN h < 9700 THEN 'classified' WHEN h < 9850 THEN 'rejected' WHEN h < 9999 THEN 'duplicate' ELSE 'failed' END
       AS state
@@ -53,8 +58,11 @@ WHERE {chunk} AND step.number <= CASE state WHEN 'queued' THEN 1 WHEN 'running' 
 """
 
 
-def generate(database: Database, total: int) -> None:
-    """Fill an empty, migrated database, and bring its statistics up to date."""
+def generate(database: Database, total: int, unread_days: int = 7) -> None:
+    """Fill an empty, migrated database, and bring its statistics up to date.
+
+    `unread_days`: how far readers have fallen behind.
+    """
     database.write(
         lambda connection: connection.execute(
             text("INSERT INTO models VALUES (:model, '', '{}', now(), true)"), {"model": MODEL}
@@ -62,15 +70,17 @@ def generate(database: Database, total: int) -> None:
     )
     for first in range(1, total + 1, CHUNK):
         last = min(first + CHUNK - 1, total)
-        database.write(lambda connection, first=first, last=last: _generate(connection, first, last, total))
+        given = {"first": first, "last": last, "total": total, "unread_days": unread_days}
+        database.write(lambda connection, given=given: _generate(connection, given))
         tell(f"{last:,} of {total:,} scans")
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"SELECT setval(pg_get_serial_sequence('scans', 'id'), {total})"))
         connection.execute(text("VACUUM ANALYZE"))
 
 
-def _generate(connection: Connection, first: int, last: int, total: int) -> None:
+def _generate(connection: Connection, given: dict[str, int]) -> None:
     connection.execute(text("SET LOCAL session_replication_role = replica"))  # the references are known to hold
-    connection.execute(text(SCANS), {"first": first, "last": last, "total": total})
+    connection.execute(text(SCANS), given)
+    chunk = f"id BETWEEN {given['first']} AND {given['last']}"
     for statement in (CONTENTS, PREDICTIONS, EVENTS):
-        connection.execute(text(statement.format(chunk=f"id BETWEEN {first} AND {last}")))
+        connection.execute(text(statement.format(chunk=chunk)))

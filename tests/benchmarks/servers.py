@@ -11,6 +11,7 @@ from db.session import Database
 from pneumowatch.cli.bench.processes import Cost, cost
 
 sys.path.append(str(Path(__file__).parents[1]))
+from plans import explain as explain
 from services import Server, fresh_database, postgres_server, redis_server
 
 

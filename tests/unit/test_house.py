@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "watcher": {"pneumowatch", "db", "watcher"},
     "worker": {"pneumowatch", "db", "worker"},
     "trainer": {"pneumowatch", "db", "trainer"},
+    "review": {"pneumowatch", "db", "review"},
 }
 MODULES = [
     path.relative_to(ROOT)

@@ -1,4 +1,4 @@
-"""Which folders are watched: a share that is away keeps no other inbox waiting."""
+"""Which folders are watched, and the one that is built in; a share that is away keeps no other inbox waiting."""
 
 import os
 import threading
@@ -9,6 +9,45 @@ import pytest
 from pneumowatch import inboxes
 from pneumowatch.errors import SettingsError
 from pneumowatch.settings import Settings
+
+
+def settings(tmp_path: Path, **named: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", inboxes=named)
+
+
+def test_uploads_is_made_for_those_who_list_folders(tmp_path: Path) -> None:
+    ward = tmp_path / "ward"
+    ward.mkdir()
+    given = settings(tmp_path, ward=ward)
+    own = tmp_path / "data" / "uploads"
+    assert inboxes.named(given) == {"ward": ward}
+    assert inboxes.choose(given) == {"ward": ward, "uploads": own}  # a worker reads there once there is something
+    assert not own.exists()
+    assert inboxes.watched(given) == {"ward": ward, "uploads": own}
+    assert own.stat().st_mode & 0o007 == 0
+    assert inboxes.named(given) == {"ward": ward, "uploads": own}
+    assert inboxes.named(given, tmp_path / "other") == {"inbox": tmp_path / "other", "uploads": own}
+
+
+def test_where_it_cannot_be_made_it_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()  # no folder: as unwritable for root as for anybody
+    given = settings(tmp_path, ward=tmp_path)
+    assert inboxes.watched(given) == {"ward": tmp_path}
+
+
+def test_it_may_lie_on_a_share(tmp_path: Path) -> None:
+    given = settings(tmp_path, uploads=tmp_path / "share")
+    assert inboxes.uploads(given) == tmp_path / "share"
+    assert inboxes.watched(given) == {"uploads": tmp_path / "share"}
+    assert (tmp_path / "share").is_dir()
+    assert not (tmp_path / "data").exists()
+
+
+def test_any_other_inbox_must_be_there(tmp_path: Path) -> None:
+    for choose in (inboxes.choose, inboxes.watched):
+        with pytest.raises(SettingsError, match="'ward' is not there"):
+            choose(settings(tmp_path, ward=tmp_path / "ward"))
+    assert not (tmp_path / "data").exists()
 
 
 def test_an_inbox_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -202,3 +202,17 @@ def test_a_way_of_watching_that_there_is_not(monkeypatch: pytest.MonkeyPatch, va
     said = complaint(monkeypatch, "WATCHING", value)
     assert "PNEUMOWATCH_WATCHING" in said
     assert "events, poll, both" in said
+
+
+@pytest.mark.parametrize("link", ["https://viewer/?study={study_uid}", "weasis:{study_uid}"])
+def test_a_link_to_a_viewer(link: str) -> None:
+    assert Settings(viewer_url=link).viewer_url == link
+
+
+@pytest.mark.parametrize(
+    "link", ["https://viewer/", "javascript:alert('{study_uid}')", "data:,{study_uid}", "{study_uid}"]
+)
+def test_what_is_no_link_to_a_viewer(monkeypatch: pytest.MonkeyPatch, link: str) -> None:
+    monkeypatch.setenv("PNEUMOWATCH_VIEWER_URL", link)
+    with pytest.raises(SettingsError, match="PNEUMOWATCH_VIEWER_URL"):
+        load()

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: Final = "0010"
-down_revision: Final = "0006"
+down_revision: Final = "0009"
 branch_labels: Final = None
 depends_on: Final = None
 

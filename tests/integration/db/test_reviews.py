@@ -10,6 +10,7 @@ from db import reviews
 from db.models import Review
 from db.states import Verdict
 from pneumowatch.errors import ReviewRefused
+from trainer import verdicts
 
 ILL, WELL = Verdict.PNEUMONIA, Verdict.NO_PNEUMONIA
 
@@ -84,3 +85,64 @@ def test_of_two_readers_at_once_the_later_review_stands(book: Book) -> None:
     (scan_id,) = book.classify(seen())
     at_once(lambda: say(book, scan_id, ILL, "ada"), lambda: say(book, scan_id, WELL, "bob"))
     assert book.row(scan_id)["reviewer"] == kept(book)[-1][2]
+
+
+def take_back(book: Book, review: int, reviewer: str = "ada") -> int:
+    return book.database.write(lambda c: reviews.retract(c, review, reviewer))
+
+
+def shown(book: Book, scan_id: int) -> tuple[Any, ...]:
+    row = book.row(scan_id)
+    return row["verdict"], row["reviewer"]
+
+
+def test_a_verdict_taken_back_stays_and_stands_no_more(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    first, second = say(book, scan_id, ILL, "bob"), say(book, scan_id, WELL)
+    for _ in range(2):  # a key that bounces
+        assert take_back(book, second) == scan_id
+    assert shown(book, scan_id) == ("pneumonia", "bob")
+    history = book.database.read(lambda c: reviews.history(c, scan_id))
+    assert [(one["id"], one["retracted_at"] is None) for one in history] == [(first, True), (second, False)]
+    take_back(book, first, "bob")
+    assert (*shown(book, scan_id), book.row(scan_id)["reviewed_at"]) == (None, None, None)
+
+
+def test_said_again_after_it_was_taken_back_it_is_another_review(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    first = say(book, scan_id, ILL)
+    take_back(book, first)
+    assert say(book, scan_id, ILL) > first
+    assert shown(book, scan_id) == ("pneumonia", "ada")
+
+
+def test_what_was_said_before_another_reader_stays_as_it_is(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    mine = say(book, scan_id, ILL)
+    say(book, scan_id, WELL, "bob")
+    take_back(book, mine)
+    assert shown(book, scan_id) == ("no_pneumonia", "bob")
+
+
+def test_nobody_takes_back_what_another_said(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    review = say(book, scan_id, ILL)
+    for number, reader in ((review, "bob"), (review + 1, "ada")):
+        with pytest.raises(ReviewRefused, match="Only the reader"):
+            take_back(book, number, reader)
+    assert shown(book, scan_id) == ("pneumonia", "ada")
+
+
+def test_what_was_taken_back_teaches_nothing(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    review = say(book, scan_id, ILL)
+    assert [said.review_id for said in book.database.read(verdicts.said)] == [review]
+    take_back(book, review)
+    assert book.database.read(verdicts.said) == []
+
+
+def test_taken_back_and_said_at_once(book: Book) -> None:
+    (scan_id,) = book.classify(seen())
+    mine = say(book, scan_id, ILL)
+    at_once(lambda: take_back(book, mine), lambda: say(book, scan_id, WELL, "bob"))
+    assert shown(book, scan_id) == ("no_pneumonia", "bob")

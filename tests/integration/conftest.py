@@ -71,3 +71,13 @@ def book(database: Database) -> Book:
     book = Book(database)
     book.register_model()
     return book
+
+
+@pytest.fixture
+def postgres_book(postgres_database: str) -> Iterator[Book]:
+    """A ledger in a PostgreSQL of its own, for what only that can tell."""
+    with closing(Database(postgres_database)) as database:
+        schema.upgrade(database)
+        book = Book(database)
+        book.register_model()
+        yield book

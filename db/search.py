@@ -1,0 +1,52 @@
+"""Scans by what people know of them: an accession number, or a part of a file's name."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, select
+
+from db.dialect import plan_anew
+from db.models import Scan
+
+FOUND: Final = 100  # scans of one answer
+WINDOW: Final = 250_000  # scans whose names are looked through at once; there is no index of parts of names
+SHORTEST: Final = 3  # letters of a name
+
+
+@dataclass(frozen=True)
+class Found:
+    """`scan_ids`: the newest first. `looked_down_to`: names of older scans than this one have not been looked at;
+    None: all have."""
+
+    scan_ids: list[int]
+    looked_down_to: int | None
+
+
+def search(connection: Connection, text: str, before: int | None = None) -> Found:
+    """Scans of this accession number, then those in whose path the text stands, whatever its case.
+
+    Args:
+        before: look only through names of older scans than this one.
+    """
+    plan_anew(connection)
+    text = text.strip()
+    exact = [] if before or not text else list(connection.scalars(_of_accession(text)))
+    if len(text) < SHORTEST:
+        return Found(exact, None)
+    top = before or (connection.scalar(select(func.max(Scan.id))) or 0) + 1
+    bottom = max(top - WINDOW, 1)
+    named = list(connection.scalars(_named(text, bottom, top)))
+    if len(named) == FOUND:
+        bottom = named[-1]
+    found = list(dict.fromkeys([*exact, *named]))
+    return Found(found, bottom if bottom > 1 else None)
+
+
+def _of_accession(text: str) -> Any:
+    return select(Scan.id).where(Scan.accession_number == text).order_by(Scan.id.desc()).limit(FOUND)
+
+
+def _named(text: str, bottom: int, top: int) -> Any:
+    within = (Scan.id >= bottom, Scan.id < top)
+    has = func.lower(Scan.path).contains(text.lower(), autoescape=True)
+    return select(Scan.id).where(*within, has).order_by(Scan.id.desc()).limit(FOUND)

@@ -1,0 +1,55 @@
+"""Child processes that read strangers' files: what each is told before its first film, and when it has had enough.
+
+They are spawned, never forked (TensorFlow's threads do not survive a fork), and import neither TensorFlow nor the
+database.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from pathlib import Path
+from typing import Final
+
+GROWTH: Final = 2**28  # bytes that a child may keep from earlier films; the parsers of all kinds take a tenth of that
+OVERGROWN: Final = 75  # exit code of a child that has kept more
+STOPPER: Final = "The image is damaged in a way that stops its decoder."
+
+
+_begun_with = 0  # bytes that this process held, if it is a child, before its first film
+
+
+def prepare(memory: int) -> None:
+    """To be the first that a child does. `memory`: bytes that it may take."""
+    global _begun_with
+    # Ctrl-C reaches the whole terminal group; the parent decides when its children end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # C libraries complain there of what they find in a file; nobody but the parent speaks of films
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold a patient's film
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = memory if most == resource.RLIM_INFINITY else min(memory, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, most))  # a child that asks for more is refused: MemoryError
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    _begun_with = _data_bytes()
+
+
+def end_if_overgrown() -> None:
+    """A decoder leaks; the next film would pay for it. Ends this process where it has kept too much."""
+    if _data_bytes() > _begun_with + GROWTH:
+        os._exit(OVERGROWN)
+
+
+def _data_bytes() -> int:
+    """Of this process' private memory, as RLIMIT_DATA counts it; see proc_pid_statm(5)."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end a child that hangs over a film."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,135 @@
+"""The desk's application: every room of it, behind one guard."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+from fastapi import FastAPI
+from sqlalchemy import Connection, text
+from starlette.concurrency import run_in_threadpool
+
+from db import accounts
+from db.session import Database
+from pneumowatch import __version__
+from pneumowatch import inboxes as configured
+from pneumowatch.queue import Doorbell
+from pneumowatch.settings import Settings
+from review import accounts as account_pages
+from review import (
+    api,
+    description,
+    films,
+    health,
+    models,
+    overview,
+    problems,
+    scan,
+    signing,
+    templating,
+    upload,
+    worklist,
+)
+from review.darkroom import Darkroom
+from review.once import OneTimeLink
+from review.security import Guard
+
+# each room brings its routes; one line a room
+ROOMS: Final = (
+    templating.router,
+    health.router,
+    signing.router,
+    account_pages.router,
+    worklist.router,
+    films.router,
+    scan.router,
+    upload.router,
+    models.router,
+    overview.router,
+    api.router,
+    description.router,
+)
+
+COUNT_SECONDS: Final = 2.0  # how old the number of unscored films may be that a page shows
+MOST_COUNTED: Final = 10_000
+
+
+def make_app(
+    settings: Settings,
+    database: Database,
+    *,
+    inboxes: Mapping[str, Path] | None = None,
+    doorbell: Doorbell | None = None,
+    behind_proxy: bool = False,
+    tls: bool = False,
+    one_time: OneTimeLink | None = None,
+) -> FastAPI:
+    """The desk on a database that is at this version's revision.
+
+    Args:
+        database: one that raises DatabaseAway during an outage: a reader is told, and tries again.
+        inboxes: {name: folder} where films are found again (default: as configured).
+        doorbell: announces uploaded films at once; without it the sweep does.
+        behind_proxy, tls: browsers reach it by TLS, so cookies are for TLS alone.
+        one_time: the link by which whoever started `up` signs in.
+    """
+    app = FastAPI(
+        title="pneumowatch",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        lifespan=_open,
+    )
+    app.state.settings = settings
+    app.state.database = database
+    given = inboxes if inboxes is not None else configured.named(settings)
+    app.state.inboxes = {**given, configured.UPLOADS: configured.uploads(settings)}  # made with the first film
+    app.state.doorbell = doorbell
+    app.state.secure = tls or behind_proxy
+    app.state.one_time = one_time
+    app.state.desk_key = database.write(accounts.desk_key)
+    app.state.unscored = _Unscored(database)
+    app.state.darkroom = Darkroom(settings)
+    for router in ROOMS:
+        app.include_router(router)
+    problems.register(app)
+    app.add_middleware(Guard, larger=_larger(settings), secure=app.state.secure)
+    return app
+
+
+@asynccontextmanager
+async def _open(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await run_in_threadpool(app.state.darkroom.close)
+
+
+def _larger(settings: Settings) -> dict[str, int]:
+    """{path: most bytes of a request} where it is more than a form."""
+    films = settings.max_bytes + upload.OVERHEAD
+    return {"/upload": films, "/api/scans": films}
+
+
+class _Unscored:
+    """How many films nobody has read, as every page shows it; counted now and then, and not beyond MOST_COUNTED."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = Lock()
+        self._count, self._at = 0, float("-inf")
+
+    def __call__(self) -> int:
+        with self._lock:
+            if time.monotonic() - self._at > COUNT_SECONDS:
+                self._count = self._database.read(_count_unscored)
+                self._at = time.monotonic()
+            return self._count
+
+
+def _count_unscored(connection: Connection) -> int:
+    """MOST_COUNTED + 1 where there are more."""
+    some = f"SELECT count(*) FROM (SELECT 1 FROM unscored_cases LIMIT {MOST_COUNTED + 1}) AS counted"  # noqa: S608
+    count: Any = connection.scalar(text(some))
+    return int(count)

@@ -1,0 +1,39 @@
+"""/docs: what a script may ask, as a page made from the OpenAPI description; nothing of it comes from elsewhere."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from review.auth import Reader
+from review.templating import page
+
+router = APIRouter(include_in_schema=False)
+METHODS: Final = ("get", "post", "put", "patch", "delete")
+
+
+@router.get("/docs")
+def docs(request: Request, user: Reader) -> Response:
+    described: dict[str, Any] = request.app.openapi()
+    routes = [
+        {"method": method.upper(), "path": path, **operations[method]}
+        for path, operations in described["paths"].items()
+        for method in METHODS
+        if method in operations
+    ]
+    return page(request, "docs.html", routes=routes, schemas=described["components"]["schemas"], kind=kind)
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """A schema in a word or two, as people read it."""
+    if reference := schema.get("$ref"):
+        return str(reference).rpartition("/")[2]
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(kind(one) for one in choices)
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if schema.get("type") == "array":
+        return f"list of {kind(schema.get('items', {}))}"
+    return str(schema.get("format") or schema.get("type") or "anything")

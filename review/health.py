@@ -1,0 +1,57 @@
+"""Whether the desk lives, and whether it can do its work: for those who watch over it, without signing in."""
+
+from typing import Final
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from db import deployment, schema
+from db.session import Database
+from pneumowatch.errors import DatabaseAway, SchemaMismatch, SettingsError
+from pneumowatch.settings import Settings
+from review import problems
+
+router = APIRouter(tags=["health"])
+NOT_READY: Final = 503
+
+
+class Health(BaseModel):
+    status: str
+
+
+@router.get("/healthz", summary="The process lives")
+def healthz() -> Health:
+    return Health(status="ok")
+
+
+@router.get(
+    "/readyz",
+    summary="The database answers and is this version's",
+    responses={NOT_READY: {"description": "Not ready"}},
+    response_model=Health,
+)
+def readyz(request: Request) -> Health | Response:
+    faults = [fault for fault in (_database(request), *_parts(request)) if fault]
+    if faults:
+        return problems.answer(request, NOT_READY, " ".join(faults))
+    return Health(status="ready")
+
+
+def _database(request: Request) -> str:
+    """What is wrong with the database, or with its patient key here; empty where nothing is."""
+    database: Database = request.app.state.database
+    settings: Settings = request.app.state.settings
+    try:
+        schema.require_current(database)
+        deployment.check_patient_key(database, settings)
+    except (DatabaseAway, SchemaMismatch) as error:
+        return str(error)
+    except SettingsError:  # whose sentence names a file
+        return "The patient key of this machine cannot be read, or is not the database's; see `pneumowatch doctor`."
+    return ""
+
+
+def _parts(request: Request) -> list[str]:
+    """What is wrong with the other parts of the deployment: `db.heartbeats.readiness` comes here."""
+    return []

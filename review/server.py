@@ -1,0 +1,104 @@
+"""Serving the desk: uvicorn, in a thread of its own, with our logs in place of its own."""
+
+import logging
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import uvicorn
+
+from pneumowatch.errors import SettingsError
+
+START_SECONDS: Final = 30.0
+GRACE_SECONDS: Final = 5  # for what is being answered when the desk is stopped
+BACKLOG: Final = 128
+HEADER_BYTES: Final = 64 * 1024
+MOST_AT_ONCE: Final = 256  # connections; beyond them others are told to come again, and the worker beside it goes on
+
+
+class Server:
+    """The desk, served from entry to exit, so that whoever runs it keeps its own thread: a worker, or one that waits.
+
+    Args:
+        host: an address of this machine.
+        port: 0, or one that is taken where `elsewhere`, means any free one.
+        tls: PEM files of certificate and key.
+
+    Raises:
+        SettingsError: it cannot listen there.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        elsewhere: bool = False,
+        tls: tuple[Path, Path] | None = None,
+    ) -> None:
+        self._socket = _listen(host, port, elsewhere)
+        self.port = int(self._socket.getsockname()[1])
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # ours knows what may be said
+            proxy_headers=False,  # ours knows whom to believe
+            server_header=False,
+            lifespan="on",
+            ws="none",
+            limit_concurrency=MOST_AT_ONCE,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            ssl_certfile=tls[0] if tls else None,
+            ssl_keyfile=tls[1] if tls else None,
+        )
+        logging.getLogger("uvicorn.access").disabled = True  # whoever listens to all loggers would hear it yet
+        try:
+            config.load()
+        except OSError as error:
+            self._socket.close()
+            raise SettingsError(f"The certificate or its key cannot be used: {error.strerror or error}.") from None
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="desk", daemon=True)
+
+    def __enter__(self) -> "Server":
+        self._thread.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise SettingsError("The desk could not be started; the log says why.")
+            time.sleep(0.01)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+
+def _listen(host: str, port: int, elsewhere: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for wanted in (port, 0) if elsewhere else (port,):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, wanted))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            fault = error
+        else:
+            return listener
+    raise SettingsError(f"The desk cannot listen on {host}, port {port}: {fault.strerror}. Name another --port.")

@@ -1,0 +1,150 @@
+"""What the API sends and takes, as JSON: the OpenAPI description is made of these."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from db.states import State, Verdict
+
+LARGEST_ID: Final = 2**63 - 1  # what the database's keys hold
+LONGEST_COMMENT: Final = 2000  # letters
+HIDDEN: Final = "of a film that is read blind: null until the reader's verdict"
+Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class ScanLine(BaseModel):
+    """One scan, as the view `scan_ledger` has it."""
+
+    model_config = ConfigDict(from_attributes=True, extra="ignore")
+
+    scan_id: int
+    source: str
+    path: str = Field(description="relative to its inbox")
+    state: State
+    reason: str | None
+    detail: str | None
+    priority: int
+    received_at: datetime
+    finished_at: datetime | None
+    sha256: str | None
+    probability: float | None = Field(description=HIDDEN)
+    flagged: bool | None = Field(description=HIDDEN)
+    hidden: bool = Field(description="whether probability and flag are hidden until the reader's verdict")
+    caution: str | None
+    model_version: str | None
+    threshold: float | None
+    verdict: Verdict | None
+    reviewer: str | None
+    reviewed_at: datetime | None
+    duplicate_of: int | None
+    superseded_by: int | None
+    study_uid: str | None
+    series_uid: str | None
+    sop_uid: str | None
+    accession_number: str | None
+    modality: str | None
+    view_position: str | None
+    age_years: float | None
+    films: int = Field(description="of its study, copies left out")
+
+
+class Scans(BaseModel):
+    """A page of a list."""
+
+    scans: list[ScanLine]
+    next: str | None = Field(description="`after` of the next page; null: this is the last")
+    count: int = Field(description="scans of the list; where `more` is true, there are more than it says")
+    more: bool
+
+
+class Group(BaseModel):
+    why: str = Field(description="a reason of rejection, or the state")
+    number: int
+
+
+class Unscored(BaseModel):
+    """A page of what nobody has read."""
+
+    scans: list[ScanLine]
+    next: int | None = Field(description="`before` of the next page; null: this is the last")
+    groups: list[Group]
+
+
+class Prediction(BaseModel):
+    prediction_id: int
+    model_version: str
+    probability: float
+    threshold: float
+    flagged: bool
+    current: bool
+    made_at: datetime
+
+
+class Review(BaseModel):
+    review_id: int
+    verdict: Verdict
+    reviewer: str
+    comment: str | None
+    prediction_id: int | None
+    reviewed_at: datetime
+    retracted_at: datetime | None
+
+
+class Event(BaseModel):
+    from_state: State | None
+    to_state: State
+    at: datetime
+    by: str
+    detail: str | None
+
+
+class Scan(ScanLine):
+    """A scan with all that is known of it. The predictions of a film that is read blind are left out until then."""
+
+    predictions: list[Prediction]
+    reviews: list[Review] = Field(description="the oldest first; what was taken back is there, too")
+    events: list[Event] = Field(description="the newest first")
+    latest_review: int = Field(description="the newest review that stands: `expected_latest` of the next; 0: none")
+
+
+class Said(BaseModel):
+    """A verdict."""
+
+    verdict: Verdict
+    comment: str | None = Field(None, max_length=LONGEST_COMMENT)
+    prediction_id: Id | None = Field(None, description="that its reader saw; null: the current one")
+    expected_latest: Annotated[int, Field(ge=0, le=LARGEST_ID)] | None = Field(
+        None, description="`latest_review` that the reader saw; another one now: 409, and nothing is recorded"
+    )
+
+
+class Recorded(BaseModel):
+    review_id: int
+    scan_id: int = Field(description="what was judged: of a duplicate, its original")
+    verdict: Verdict
+
+
+class News(BaseModel):
+    """Since the moment that was named."""
+
+    entered: int = Field(description="films that wait for a reader now")
+    judged: int = Field(description="films with a new verdict")
+    now: str = Field(description="this moment, for the next question")
+
+
+def problems(**sentences: str) -> dict[int | str, dict[str, Any]]:
+    """Responses of a route, for its description: {status: what it means}, given as `s404="..."`."""
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    return {int(status[1:]): {"description": text, "content": content} for status, text in sentences.items()}

@@ -1,0 +1,137 @@
+"""The pages of lists: the worklist and all scans, what a search finds, and what got no result."""
+
+from datetime import timedelta
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Form, Query, Request
+from sqlalchemy import Connection
+from starlette.responses import Response
+
+from db import news, search, unscored, worklist
+from db.session import Database
+from db.states import Reason, State, Verdict
+from db.worklist import Listing
+from pneumowatch.settings import Settings
+from review.auth import Reader
+from review.filters import Listed
+from review.templating import environment, page
+
+router = APIRouter(include_in_schema=False)
+BiggestKey: Final = 2**63 - 1
+LONGEST_SEARCH: Final = 200  # letters
+NAMES: Final = {Listing.TO_READ: "To read", Listing.FLAGGED: "Flagged", Listing.ALL: "All films"}
+
+# what can be done about a film that got no result; why it got none is said by its row
+ADVICE: Final[dict[str, str]] = {
+    Reason.EMPTY: "Send the film again: the file has no content.",
+    Reason.UNSUPPORTED: "Send it as DICOM, JPEG, PNG or TIFF; anything else needs a reader without pneumowatch.",
+    Reason.UNREADABLE: "Send the film again; where it fails again, read it without pneumowatch.",
+    Reason.TOO_LARGE: "Read it without pneumowatch, or have the bounds raised (PNEUMOWATCH_MAX_BYTES, _MAX_PIXELS).",
+    Reason.TOO_SLOW: "Read it without pneumowatch, or have PNEUMOWATCH_DECODE_SECONDS raised.",
+    Reason.NO_PIXELS: "There is no picture in the file: send the film itself.",
+    Reason.NOT_CHEST_XRAY: "Read it yourself: the model takes it for no frontal chest film, and may be wrong.",
+    Reason.NOT_FRONTAL: "Read it yourself: the model knows frontal views alone.",
+    Reason.OUTSIDE_AGE: "Read it yourself: the model does not know patients of this age.",
+    Reason.NO_PERMISSION: "Have read permission given to pneumowatch's user, then `pneumowatch requeue`.",
+    Reason.NOT_A_FILE: "A link or a folder stands there: send the film itself.",
+    Reason.VANISHED: "The file was gone before it was read: send it again.",
+    Reason.SUPERSEDED: "Nothing: newer content of the same file has a scan of its own.",
+    State.FAILED: "Read it yourself: it ended its workers. `pneumowatch requeue --failed` tries it again.",
+    State.QUEUED: "It has waited too long. See the overview: are there workers?",
+    State.RUNNING: "It is being read, and has been for too long. See the overview: do the workers live?",
+}
+
+
+@router.get("/")
+def listing(request: Request, user: Reader, asked: Annotated[Listed, Query()]) -> Response:
+    settings: Settings = request.app.state.settings
+    database: Database = request.app.state.database
+    filters, cap = asked.chosen, reading_cap(settings)
+
+    def read(connection: Connection) -> dict[str, Any]:
+        return {
+            "moment": news.now(connection),  # first: what comes while the rest is asked is news
+            "found": worklist.page(connection, filters, cap, user.name, asked.cursor, asked.limit),
+            "count": worklist.count(connection, filters, user.name),
+            "late": worklist.late(connection, cap) if asked.list is Listing.TO_READ else 0,
+            "sources": worklist.sources(connection),
+        }
+
+    context = database.read(read)
+    following = context["found"].following
+    return page(
+        request,
+        "worklist.html",
+        **context,
+        asked=asked,
+        names=NAMES,
+        narrowed=filters.narrowed,
+        here=f"/{asked.query(after=None)}",
+        next_page=f"/{asked.query(after=following)}" if following else "",
+        export=f"/api/scans.csv{asked.query(after=None, limit=None, list=asked.list)}",
+        # kept by the scan's page, so that the next case is one of this list
+        within=asked.query(after=None, limit=None),
+        cap=cap,
+        verdicts=list(Verdict),
+        states=list(State),
+    )
+
+
+@router.post("/search")
+def find(
+    request: Request,
+    user: Reader,
+    q: Annotated[str, Form(max_length=LONGEST_SEARCH)] = "",
+    before: Annotated[int | None, Form(ge=1, le=BiggestKey)] = None,
+) -> Response:
+    """Rendered at once: neither a name nor a number is ever part of an address."""
+    text = q.replace("\0", "").strip()
+
+    def read(connection: Connection) -> tuple[search.Found, list[worklist.Row]]:
+        found = search.search(connection, text, before)
+        return found, worklist.rows_of(connection, found.scan_ids, user.name)
+
+    found, rows = request.app.state.database.read(read)
+    return page(request, "search.html", q=text, found=found, rows=rows, shortest=search.SHORTEST, before=before)
+
+
+@router.get("/unscored")
+def without_result(
+    request: Request,
+    user: Reader,
+    why: Annotated[str | None, Query(pattern="^[a-z_]{1,32}$")] = None,
+    before: Annotated[int | None, Query(ge=1, le=BiggestKey)] = None,
+) -> Response:
+    def read(connection: Connection) -> dict[str, Any]:
+        ids = unscored.listed(connection, why, before)
+        return {
+            "groups": unscored.groups(connection),
+            "rows": worklist.rows_of(connection, ids, user.name),
+            "older": ids[-1] if len(ids) == unscored.PAGE else None,
+        }
+
+    return page(request, "unscored.html", **request.app.state.database.read(read), why=why, advice=ADVICE)
+
+
+def reading_cap(settings: Settings) -> timedelta:
+    return timedelta(minutes=settings.reading_cap_minutes)
+
+
+def file_name(path: str) -> str:
+    """The last part of a path, as people know a film; templates show it."""
+    return PurePosixPath(path).name or path
+
+
+def words(code: str) -> str:
+    """A code of ours, as people read it."""
+    return code.replace("_", " ")
+
+
+def span(of: timedelta) -> str:
+    """`4 h`, or `90 min`."""
+    minutes = round(of.total_seconds() / 60)
+    return f"{minutes} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+environment().filters.update({"file_name": file_name, "words": words, "span": span})

@@ -1,0 +1,97 @@
+"""What the desk said was saved is there, whatever happens next; and readers never overwrite each other."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from books import Book, seen
+from programs import Part, environment
+from sqlalchemy import select
+
+from db import accounts, schema
+from db.accounts import Role
+from db.models import Audit, Review
+from db.session import Database
+from review.passwords import hashed
+
+PASSWORD = "a sentence of some words"
+READERS = ("rita", "sam", "tom")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def env(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "data").mkdir()
+    if request.param == "sqlite":
+        return environment(data_dir=tmp_path / "data")
+    return environment(data_dir=tmp_path / "data", database_url=request.getfixturevalue("postgres_database"))
+
+
+@pytest.fixture
+def book(env: dict[str, str], tmp_path: Path) -> Iterator[Book]:
+    """A ledger of twenty flagged films, and its readers."""
+    url = env.get("PNEUMOWATCH_DATABASE_URL", f"sqlite:///{tmp_path / 'data' / 'pneumowatch.db'}")
+    with closing(Database(url)) as database:
+        schema.upgrade(database)
+        book = Book(database)
+        book.register_model()
+        book.classify(*(seen(f"{number}.png") for number in range(20)))
+        for name in READERS:
+            database.write(lambda c, name=name: accounts.add(c, name, Role.READER, hashed(PASSWORD)))
+        yield book
+
+
+def desk(tmp_path: Path, env: dict[str, str], log: str = "log") -> Part:
+    return Part(("review", "--port", "0"), tmp_path, tmp_path / log, env)
+
+
+def url_of(part: Part) -> str:
+    return str(part.wait_until(lambda: re.search(r"Desk: (http://\S+)", part.said()))[1])
+
+
+def signed_in(url: str, name: str) -> httpx.Client:
+    """A browser of a reader."""
+    client = httpx.Client(base_url=url, timeout=60, trust_env=False, verify=False)
+    assert client.post("/sign-in", data={"name": name, "password": PASSWORD}).status_code == 303
+    token = re.search(r'name="csrf" content="(\w+)"', client.get("/account").text)
+    assert token
+    client.headers["X-CSRF-Token"] = token[1]
+    return client
+
+
+def say(client: httpx.Client, scan_id: int, verdict: str) -> int:
+    return client.post(f"/scans/{scan_id}/verdict", data={"verdict": verdict}).status_code
+
+
+def test_what_was_said_to_be_saved_outlives_a_kill(tmp_path: Path, env: dict[str, str], book: Book) -> None:
+    """The process is gone in the moment of the answer."""
+    for scan_id in (1, 2):
+        with desk(tmp_path, env, f"log-{scan_id}") as part, closing(signed_in(url_of(part), "rita")) as rita:
+            assert say(rita, scan_id, "pneumonia") == 303
+            part.kill()
+        row = book.row(scan_id)
+        assert (row["verdict"], row["reviewer"]) == ("pneumonia", "rita")
+        acts = select(Audit.who).where(Audit.what == "verdict", Audit.scan_id == scan_id)
+        assert book.database.read(lambda c, acts=acts: c.scalars(acts).all()) == ["rita"]
+
+
+def test_readers_at_once(tmp_path: Path, env: dict[str, str], book: Book) -> None:
+    """Each of them says something of each film, all at the same time: all of it stands, and the newest shows."""
+    said = {"rita": "pneumonia", "sam": "no_pneumonia", "tom": "unsure"}
+    with desk(tmp_path, env) as part, ThreadPoolExecutor(len(READERS)) as pool:
+        url = url_of(part)
+
+        def evening(name: str) -> set[int]:
+            with closing(signed_in(url, name)) as reader:
+                return {say(reader, scan_id, said[name]) for scan_id in range(1, 21)}
+
+        assert list(pool.map(evening, READERS)) == [{303}] * 3
+        assert part.terminate() == 0
+    columns = select(Review.scan_id, Review.reviewer, Review.verdict).order_by(Review.id)
+    rows = [tuple(row) for row in book.database.read(lambda c: c.execute(columns).all())]
+    assert sorted(rows) == sorted((scan_id, *pair) for scan_id in range(1, 21) for pair in said.items())
+    newest = {scan_id: (reviewer, verdict) for scan_id, reviewer, verdict in rows}
+    assert {scan_id: (book.row(scan_id)["reviewer"], book.row(scan_id)["verdict"]) for scan_id in newest} == newest

@@ -1,0 +1,70 @@
+"""A desk to test with: the real application, served on loopback, and browsers without a window."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from db import accounts
+from db.accounts import Role
+from db.session import Database
+from pneumowatch.settings import Settings, load
+from review import security
+from review.app import make_app
+from review.auth import ends
+from review.passwords import hashed
+from review.server import Server
+
+PASSWORD: Final = "a sentence of some words"
+
+
+@dataclass
+class Desk:
+    """The desk on a database, at `url`, until it is left."""
+
+    database: Database
+    settings: Settings = field(default_factory=load)
+    made: dict[str, Any] = field(default_factory=dict)  # arguments of `make_app`
+
+    def __enter__(self) -> "Desk":
+        self._stack = ExitStack()
+        self.app = make_app(self.settings, self.database, **self.made)
+        self.server = self._stack.enter_context(Server(self.app, port=0))
+        self.url = self.server.url
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def visitor(self, **headers: str) -> httpx.Client:
+        """A browser that has not signed in. It does not follow redirects."""
+        return self._stack.enter_context(
+            httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, verify=False)
+        )
+
+    def reader(self, name: str = "rita") -> httpx.Client:
+        """A browser in which a reader has signed in; it sends X-CSRF-Token with all it does."""
+        return self._signed_in(name, Role.READER)
+
+    def admin(self, name: str = "adam") -> httpx.Client:
+        """... an admin."""
+        return self._signed_in(name, Role.ADMIN)
+
+    def script(self, name: str = "rita", role: Role = Role.READER) -> httpx.Client:
+        """A script that bears an API token."""
+        self.account(name, role)
+        token = self.database.write(lambda c: accounts.make_token(c, name, role, "a script"))
+        return self.visitor(Authorization=f"Bearer {token}")
+
+    def account(self, name: str, role: Role = Role.READER, password: str = PASSWORD) -> int:
+        """The id of an account, made where there is none."""
+        known = self.database.read(lambda c: accounts.by_name(c, name))
+        return known.id if known else self.database.write(lambda c: accounts.add(c, name, role, hashed(password)))
+
+    def _signed_in(self, name: str, role: Role) -> httpx.Client:
+        user_id = self.account(name, role)
+        token = self.database.write(lambda c: accounts.open_session(c, user_id, ends(self.settings)))
+        client = self.visitor(**{"X-CSRF-Token": security.csrf(self.app.state.desk_key, accounts.hashed(token))})
+        client.cookies.set("pneumowatch", token)
+        return client

@@ -1,0 +1,360 @@
+"""The worklist's order, its pages, and what it hides."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from books import BY, MODEL, Book, model_folder, seen
+from plans import explain
+from readings import read
+from sqlalchemy import Connection, text
+
+from db import figures, ledger, news, registry, rescoring, reviews, search, worklist
+from db.outcomes import Classified
+from db.states import State, Verdict
+from db.worklist import BadCursor, Count, Cursor, Filters, Listing
+
+CAP = timedelta(hours=4)
+ALL = Filters(listing=Listing.ALL)
+TO_READ = Filters()
+FLAGGED = Filters(listing=Listing.FLAGGED)
+READER = "rita"
+
+
+def pages(book: Book, filters: Filters = TO_READ, limit: int = 2, cap: timedelta = CAP) -> Iterator[list[int]]:
+    after: Cursor | None = None
+    while True:
+        found = book.database.read(lambda c, at=after: worklist.page(c, filters, cap, READER, at, limit))
+        yield [row["scan_id"] for row in found.rows]
+        if found.following is None:
+            return
+        after = Cursor.parse(str(found.following))
+
+
+def listed(book: Book, filters: Filters = TO_READ, limit: int = 2, cap: timedelta = CAP) -> list[int]:
+    return [scan_id for page in pages(book, filters, limit, cap) for scan_id in page]
+
+
+def row(book: Book, scan_id: int, reader: str | None = READER) -> dict[str, Any]:
+    (found,) = book.database.read(lambda c: worklist.rows_of(c, [scan_id], reader))
+    return found
+
+
+def test_the_most_probable_first_and_what_is_judged_or_not_flagged_not_at_all(book: Book) -> None:
+    low, high, middle = (read(book, name, p) for name, p in (("1", 0.6), ("2", 0.99), ("3", 0.8)))
+    read(book, "4", 0.1)
+    judged = read(book, "5", 0.95)
+    book.database.write(lambda c: reviews.record(c, judged, Verdict.UNSURE, "ada"))
+    book.reject(seen("6"))
+    book.add(seen("7"))
+    assert listed(book) == [high, middle, low]
+    assert [len(page) for page in pages(book)] == [2, 1]
+
+
+def test_what_waits_beyond_the_cap_comes_first_the_oldest_of_it_leading(book: Book) -> None:
+    fresh, newest = read(book, "1", 0.9, hours_ago=3), read(book, "2", 0.95)
+    late, latest = read(book, "3", 0.6, hours_ago=5), read(book, "4", 0.51, hours_ago=50)
+    assert listed(book, limit=1) == listed(book, limit=3) == [latest, late, newest, fresh]
+    assert listed(book, cap=timedelta(0)) == [newest, fresh, late, latest]
+    shown = book.database.read(lambda c: worklist.page(c, TO_READ, CAP, READER)).rows
+    assert [one["late"] for one in shown] == [True, True, False, False]
+    assert book.database.read(lambda c: worklist.late(c, CAP)) == 2
+    assert book.database.read(lambda c: worklist.late(c, timedelta(0))) == 0
+
+
+def test_a_walk_keeps_the_cap_of_its_first_page(book: Book) -> None:
+    """Else a film that becomes late while a reader walks on would be shown twice, or never."""
+    one, other = read(book, "1", 0.9), read(book, "2", 0.8)
+    first = book.database.read(lambda c: worklist.page(c, TO_READ, CAP, READER, limit=1))
+    book.set(other, received_at=datetime.now(UTC) - timedelta(hours=5))
+    assert first.following is not None
+    book.set(other, received_at=first.following.cutoff + timedelta(seconds=1))
+    second = book.database.read(lambda c: worklist.page(c, TO_READ, timedelta(0), READER, first.following, 1))
+    assert [r["scan_id"] for r in first.rows + second.rows] == [one, other]
+
+
+def test_films_of_one_rank_are_each_listed_once(book: Book) -> None:
+    ids = [read(book, str(number), 0.75) for number in range(7)]
+    assert listed(book) == ids[::-1]
+    for scan_id in ids:
+        book.set(scan_id, received_at=datetime(2020, 1, 1, tzinfo=UTC))
+    assert listed(book) == ids
+    assert listed(book, ALL) == ids[::-1]
+
+
+def test_a_study_is_one_line_with_its_first_film(book: Book) -> None:
+    read(book, "1", 0.7, study="1.2")
+    top = read(book, "2", 0.9, study="1.2")
+    read(book, "3", 0.1, study="1.2")
+    alone = read(book, "4", 0.8)
+    assert listed(book) == [top, alone]
+    assert [row(book, scan_id)["films"] for scan_id in (top, alone)] == [3, 1]
+    book.database.write(lambda c: reviews.record(c, top, Verdict.PNEUMONIA, "ada"))
+    assert listed(book) == [alone, top - 1]  # its other film still waits
+
+
+def test_a_study_stands_where_its_late_film_does(book: Book) -> None:
+    late = read(book, "1", 0.6, study="1.2", hours_ago=9)
+    read(book, "2", 0.99, study="1.2")
+    other = read(book, "3", 0.7)
+    assert listed(book) == [late, other]
+    assert listed(book, cap=timedelta(0)) == [late + 1, other]
+
+
+def test_a_study_is_led_by_a_film_that_is_in_the_list(book: Book) -> None:
+    ward = read(book, "1", 0.6, study="1.2", inbox="ward")
+    clinic = read(book, "2", 0.9, study="1.2", inbox="clinic")
+    assert listed(book, Filters(source="ward")) == [ward]
+    assert listed(book, Filters(source="clinic")) == listed(book) == [clinic]
+
+
+def test_filters(book: Book) -> None:
+    high = read(book, "1", 0.9, inbox="ward", age_years=30.0)
+    low = read(book, "2", 0.2, hours_ago=100)
+    out = book.reject(seen("3"))
+    book.set(high, caution="age")
+    book.database.write(lambda c: reviews.record(c, low, Verdict.NO_PNEUMONIA, "ada"))
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    expected = {
+        ALL: [out, high, low],
+        replace(ALL, source="ward"): [high],
+        replace(ALL, state=State.REJECTED): [out],
+        replace(ALL, verdict=Verdict.NO_PNEUMONIA): [low],
+        replace(ALL, verdict="none"): [out, high],
+        replace(ALL, caution="age"): [high],
+        replace(ALL, caution="any"): [high],
+        replace(ALL, caution="none"): [out, low],
+        replace(ALL, since=yesterday): [out, high],
+        replace(ALL, until=yesterday): [low],
+        replace(ALL, at_least=0.5): [high],
+        replace(ALL, at_most=0.5): [low],
+        replace(ALL, listing=Listing.FLAGGED): [high],
+        replace(ALL, source="elsewhere"): [],
+        Filters(caution="age", at_least=0.9, source="ward"): [high],
+        Filters(until=yesterday): [],
+    }
+    assert {filters: listed(book, filters) for filters in expected} == expected
+    counts = {filters: book.database.read(lambda c, f=filters: worklist.count(c, f, READER)) for filters in expected}
+    assert counts == {filters: Count(len(ids), False) for filters, ids in expected.items()}
+    assert not TO_READ.narrowed
+    assert not ALL.narrowed
+    assert Filters(source="ward").narrowed
+
+
+def test_counting_ends(book: Book) -> None:
+    for number in range(4):
+        read(book, str(number), 0.9)
+    assert book.database.read(lambda c: worklist.count(c, TO_READ, READER, at_most=3)) == Count(3, True)
+    assert str(Count(3, True)) == "more than 3"
+    assert book.database.read(lambda c: worklist.count(c, TO_READ, READER, at_most=4)) == Count(4, False)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
+def test_a_sample_of_the_unflagged_films_waits_among_the_flagged(book: Book, share: float) -> None:
+    ids = [read(book, str(number), 0.1, share=share) for number in range(40)]
+    sampled = listed(book, limit=100)
+    assert set(sampled) <= set(ids)
+    assert len(sampled) == {0.0: 0, 0.05: len(sampled), 1.0: 40}[share]
+    assert len(sampled) < 15 or share == 1.0
+    for scan_id in sampled:
+        stored = book.row(scan_id)
+        assert 0.5 < stored["worklist_rank"] <= 1.0
+        assert (stored["sampled_share"], stored["blind"], stored["probability"]) == (share, True, 0.1)
+
+
+def test_what_is_read_blind_shows_no_result_before_its_verdict_whatever_it_is(book: Book) -> None:
+    flagged, sampled = (read(book, name, p, share=1.0) for name, p in (("1", 0.9), ("2", 0.1)))
+    shown = [row(book, scan_id) for scan_id in (flagged, sampled)]
+    told_apart = {"scan_id", "path", "sha256", "received_at", "finished_at"}  # of any two films
+    assert {key: value for key, value in shown[0].items() if key not in told_apart} == {
+        key: value for key, value in shown[1].items() if key not in told_apart
+    }
+    assert all((one["probability"], one["flagged"], one["hidden"]) == (None, None, True) for one in shown)
+    assert [row(book, scan_id, None)["flagged"] for scan_id in (flagged, sampled)] == [True, False]
+    assert sorted(listed(book)) == [flagged, sampled]
+    by_result = [Filters(at_least=0.0), replace(ALL, at_most=1.0), replace(FLAGGED, at_most=1.0)]
+    assert [listed(book, filters) for filters in by_result] == [[], [], []]
+    assert sorted(listed(book, FLAGGED)) == [flagged, sampled]
+    book.database.write(lambda c: reviews.record(c, sampled, Verdict.PNEUMONIA, "ada"))
+    assert row(book, sampled)["hidden"]  # what another reader said makes nobody less blind
+    review = book.database.write(lambda c: reviews.record(c, sampled, Verdict.NO_PNEUMONIA, READER))
+    judged = row(book, sampled)
+    assert (judged["probability"], judged["flagged"], judged["hidden"]) == (0.1, False, False)
+    assert listed(book, replace(ALL, at_most=1.0)) == [sampled]
+    assert listed(book, FLAGGED) == [flagged]
+    book.database.write(lambda c: reviews.retract(c, review, READER))
+    assert not row(book, sampled)["hidden"]  # it has been seen
+
+
+def test_a_copy_of_a_blind_film_hides_its_result_too(book: Book) -> None:
+    original = read(book, "1", 0.1, share=1.0)
+    (twin,) = book.add(seen("2"))
+    book.finish(book.claimed(), Classified(twin, f"{original:064x}", 0.1, False, 0.5, MODEL))
+    assert (row(book, twin)["state"], row(book, twin)["probability"], row(book, twin)["hidden"]) == (
+        "duplicate",
+        None,
+        True,
+    )
+    book.database.write(lambda c: reviews.record(c, twin, Verdict.UNSURE, READER))
+    assert row(book, twin)["probability"] == row(book, original)["probability"] == 0.1
+
+
+def test_the_share_of_flagged_films_that_are_read_blind(book: Book) -> None:
+    ids = [read(book, str(number), 0.9, share=0.05) for number in range(60)]
+    blind = [scan_id for scan_id in ids if row(book, scan_id)["hidden"]]
+    assert 0 < len(blind) < 40
+    assert sorted(listed(book)) == ids
+
+
+def test_a_film_read_again_moves_to_where_its_new_result_belongs(book: Book) -> None:
+    scan_id, other = read(book, "1", 0.9), read(book, "2", 0.1)
+    book.database.write(lambda c: registry.register(c, model_folder("model-2", "1" * 64), b"", BY))
+    outcomes = [
+        Classified(scan_id, book.row(scan_id)["sha256"], 0.2, False, 0.4, "model-2"),
+        Classified(other, book.row(other)["sha256"], 0.7, True, 0.4, "model-2"),
+    ]
+    book.database.write(lambda c: rescoring.add(c, outcomes))
+    book.database.write(lambda c: rescoring.make_current(c, "model-2", 9, BY, lambda _: None, 0.0))
+    assert listed(book) == [other]
+    assert (book.row(scan_id)["worklist_rank"], book.row(other)["worklist_rank"]) == (None, 0.7)
+    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP)) == other
+
+
+def test_the_next_case_is_not_one_that_was_passed(book: Book) -> None:
+    low, high = read(book, "1", 0.7), read(book, "2", 0.9)
+    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP)) == high
+    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP, [high])) == low
+    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP, [high, low])) is None
+
+
+@pytest.mark.parametrize("written", ["", "r", "r1", "x1-1", "r1-1 OR 1=1", "n-1-1", "r9999-0", "r" + "9" * 19 + "-1"])
+def test_a_cursor_that_is_none_is_refused(book: Book, written: str) -> None:
+    read(book, "1", 0.9)
+    with pytest.raises(BadCursor):
+        book.database.read(lambda c: worklist.page(c, TO_READ, CAP, READER, Cursor.parse(written)))
+
+
+def test_a_cursor_of_another_list_is_refused(book: Book) -> None:
+    scan_id = read(book, "1", 0.1)
+    at = datetime.now(UTC)
+    for filters, part in ((TO_READ, "n"), (TO_READ, "f"), (TO_READ, "r"), (FLAGGED, "f"), (ALL, "r"), (ALL, "l")):
+        cursor = Cursor(worklist.Part(part), scan_id, at)
+        with pytest.raises(BadCursor):
+            book.database.read(lambda c, f=filters, a=cursor: worklist.page(c, f, CAP, READER, a))
+
+
+def test_search(book: Book) -> None:
+    one = read(book, "ward/DOE_JOHN 100%.png", 0.9, accession_number="A-17")
+    two = read(book, "ward/roe.png", 0.1)
+
+    def found(text: str) -> list[int]:
+        return book.database.read(lambda c: search.search(c, text)).scan_ids
+
+    assert found("A-17") == [one]
+    assert found(" doe_john ") == [one]
+    assert found("ward/") == [two, one]
+    assert found("100%") == [one]
+    assert found("%") == found("___") == found("") == found("no such film") == []
+
+
+def test_a_search_goes_back_window_by_window(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [read(book, f"film {number}.png", 0.9) for number in range(7)]
+    monkeypatch.setattr(search, "WINDOW", 3)
+    found, before, steps = [], None, 0
+    while steps == 0 or before:
+        answer = book.database.read(lambda c, b=before: search.search(c, "film", b))
+        found, before, steps = found + answer.scan_ids, answer.looked_down_to, steps + 1
+    assert found == ids[::-1]
+    assert steps == 3
+
+
+def test_news(book: Book) -> None:
+    first = read(book, "1", 0.9)
+    moment = book.database.read(news.now)
+    assert news.Moment.parse(str(moment)) == moment
+    assert book.database.read(lambda c: news.since(c, moment)) == news.News(0, 0)
+    read(book, "2", 0.8)
+    read(book, "3", 0.2)
+    book.reject(seen("4"))
+    book.database.write(lambda c: reviews.record(c, first, Verdict.PNEUMONIA, "ada"))
+    assert book.database.read(news.now) != moment
+    assert book.database.read(lambda c: news.since(c, moment)) == news.News(1, 1)
+    assert [news.Moment.parse(bad) for bad in ("", "1", "a-b", "1-", "9" * 50 + "-1", "²-1")] == [None] * 6
+
+
+def fill(connection: Connection) -> None:
+    """Enough rows for PostgreSQL to think of an index by itself."""
+    connection.execute(
+        text(
+            """
+            INSERT INTO scans (inbox, path_sha256, path_bytes, path, size, mtime_ns, state, priority, received_at,
+                changed_at, not_before, deaths, deaths_alone, alone, probability, flagged, worklist_rank, study_uid,
+                accession_number, verdict)
+            SELECT CASE WHEN i % 500 = 0 THEN 'rare' ELSE 'ward' END, sha256(int8send(i)), '', 'film ' || i, 1, i,
+                CASE WHEN i % 400 = 0 THEN 'rejected' ELSE 'classified' END, 5, at, at, at, 0, 0, false,
+                p, p >= 0.5, CASE WHEN p >= 0.5 AND i % 400 <> 0 THEN p END,
+                CASE WHEN i % 3 = 0 THEN '1.2.' || i / 6 END, 'A' || i, CASE WHEN i < 10000 THEN 'unsure' END
+            FROM (SELECT i, (i * 7919 % 20000) / 20000.0 AS p, now() - (20000 - i) * interval '1 minute' AS at
+                FROM generate_series(1, 20000) AS i) AS numbers
+            """
+        )
+    )
+
+
+def test_lists_are_walked_by_their_indexes_in_postgresql(postgres_book: Book) -> None:
+
+    database = postgres_book.database
+    database.write(fill)
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE scans"))
+    late, ranked, newest = (
+        Cursor(worklist.Part(part), 15_000 if part == "n" else _unread(database), ledger.now() - CAP) for part in "lrn"
+    )
+    lists = [
+        (TO_READ, None, "ix_scans_unread_since"),
+        (TO_READ, late, "ix_scans_unread_since"),
+        (TO_READ, ranked, "ix_scans_"),
+        (Filters(source="rare"), None, "ix_scans_"),
+        (FLAGGED, None, "ix_scans_entered"),
+        (ALL, None, "ix_scans_arrived"),
+        (ALL, newest, "ix_scans_arrived"),
+        (replace(ALL, source="rare"), None, "ix_scans_arrived_from"),
+        (replace(ALL, state=State.REJECTED), None, "ix_scans_without_result"),
+        (replace(ALL, verdict=Verdict.UNSURE), None, "ix_scans_judged"),
+        (replace(ALL, since=ledger.now() - CAP), None, "ix_scans_arrived"),
+    ]
+    for filters, after, index in lists:
+        plans = explain(database, lambda c, f=filters, a=after: worklist.page(c, f, CAP, READER, a))
+        assert index in "\n".join(plans), (filters, plans)
+        assert not [plan for plan in plans if "Seq Scan on scans" in plan]
+    others = {
+        "accession": lambda c: search.search(c, "A15000"),
+        "by_day": lambda c: figures.by_day(c, 2),
+        "agreement": lambda c: figures.agreement(c, 2),
+        "by_hour": lambda c: figures.by_hour(c),
+        "news": lambda c: news.since(c, news.now(c)),
+        "count": lambda c: worklist.count(c, TO_READ, READER),
+        "late": lambda c: worklist.late(c, CAP),
+    }
+    for name, work in others.items():
+        assert not [plan for plan in explain(database, work) if "Seq Scan on scans" in plan], name
+
+
+def _unread(database: Any) -> int:
+    return int(
+        database.read(
+            lambda c: c.scalar(
+                text("SELECT max(id) FROM scans WHERE worklist_rank IS NOT NULL AND verdict IS NULL AND id < 15000")
+            )
+        )
+    )
+
+
+def test_what_was_handed_in_at_the_desk_is_not_drawn(book: Book) -> None:
+    flagged, other = (read(book, name, p, share=1.0, inbox="uploads") for name, p in (("1", 0.9), ("2", 0.1)))
+    assert listed(book) == [flagged]
+    assert (row(book, flagged)["hidden"], row(book, flagged)["probability"]) == (False, 0.9)
+    stored = book.row(other)
+    assert (stored["worklist_rank"], stored["sampled_share"], stored["blind"]) == (None, None, False)

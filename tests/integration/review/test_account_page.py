@@ -1,0 +1,54 @@
+"""One's own account: tokens for scripts."""
+
+import re
+
+from desk import Desk
+
+from db import accounts, audit
+from db.accounts import Role
+
+
+def token_of(page: str) -> str:
+    found = re.search(r"pnw_[\w-]{43}", page)
+    assert found, page
+    return found[0]
+
+
+def test_a_token_is_shown_once_works_and_is_revoked(desk: Desk) -> None:
+    reader = desk.reader("rita")
+    token = token_of(reader.post("/account/tokens", data={"label": "nightly <export>"}).text)
+    page = reader.get("/account").text
+    assert token not in page
+    assert "nightly &lt;export&gt;" in page
+
+    script = desk.visitor(Authorization=f"Bearer {token}")
+    assert "rita" in script.get("/account").text
+    assert script.post("/account/tokens", data={"label": "another"}).status_code == 200, "a token needs no csrf"
+    first = desk.database.read(lambda c: accounts.tokens(c, "rita"))[0]
+    assert first["used_at"] is not None
+
+    assert reader.post(f"/account/tokens/{first['id']}/revoke").status_code == 303
+    assert script.get("/account").status_code == 401
+    rows = desk.database.read(lambda c: audit.listed(c, 10))
+    assert [row["what"] for row in rows] == ["token_revoked", "token_made", "token_made"]
+
+
+def test_a_token_stands_nowhere(desk: Desk) -> None:
+    token = token_of(desk.reader("rita").post("/account/tokens", data={"label": "a script"}).text)
+    rows = desk.database.read(lambda c: c.exec_driver_sql("SELECT * FROM api_tokens").all())
+    assert token not in str(rows)
+    assert token.removeprefix("pnw_") not in str(rows)
+
+
+def test_others_tokens_are_not_ones_own(desk: Desk) -> None:
+    desk.script("rita")
+    (token,) = desk.database.read(lambda c: accounts.tokens(c, "rita"))
+    assert desk.admin("adam").post(f"/account/tokens/{token['id']}/revoke").status_code == 409
+    assert len(desk.database.read(lambda c: accounts.tokens(c, "rita"))) == 1
+
+
+def test_a_reader_makes_no_admins_token(desk: Desk) -> None:
+    reader = desk.reader("rita")
+    answer = reader.post("/account/tokens", data={"label": "a script", "role": Role.ADMIN})
+    assert answer.status_code == 409
+    assert desk.database.read(lambda c: accounts.tokens(c, "rita")) == []

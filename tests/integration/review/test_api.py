@@ -1,0 +1,221 @@
+"""The API: what a script gets, what it may not see, and who of two readers comes first."""
+
+import csv
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from books import Book, at_once, seen
+from desk import Desk
+from readings import read
+
+from db import audit
+from db.accounts import Role
+from db.states import Reason
+from review.export import cell
+
+
+@pytest.fixture
+def book(desk: Desk) -> Book:
+    book = Book(desk.database)
+    book.register_model()
+    return book
+
+
+def ids(answer: httpx.Response) -> list[int]:
+    assert answer.status_code == 200, answer.text
+    return [one["scan_id"] for one in answer.json()["scans"]]
+
+
+def walked(client: httpx.Client, path: str, **asked: str) -> list[int]:
+    found: list[int] = []
+    after: dict[str, Any] = {}
+    while True:
+        answer = client.get(path, params={"limit": 2, **asked, **after})
+        found += ids(answer)
+        if answer.json()["next"] is None:
+            return found
+        after = {"before" if "unscored" in path else "after": answer.json()["next"]}
+
+
+def test_lists(desk: Desk, book: Book) -> None:
+    scans = [read(book, str(number), number / 10) for number in range(1, 10)]
+    out = [book.reject(seen("a")), book.reject(seen("b"), Reason.NOT_CHEST_XRAY)]
+    script = desk.script()
+    assert walked(script, "/api/scans") == [*out[::-1], *scans[::-1]]
+    assert walked(script, "/api/scans", list="to_read") == walked(script, "/api/flagged") == scans[:3:-1]
+    assert walked(script, "/api/unscored") == out[::-1]
+    page = script.get("/api/scans", params={"limit": 2}).json()
+    assert (page["count"], page["more"]) == (11, False)
+    line = script.get("/api/flagged").json()["scans"][0]
+    assert (line["probability"], line["flagged"], line["state"], line["path"]) == (0.9, True, "classified", "9")
+    assert datetime.fromisoformat(line["received_at"]).tzinfo is not None
+    groups = script.get("/api/unscored").json()["groups"]
+    assert {group["why"]: group["number"] for group in groups} == {"unreadable": 1, "not_chest_xray": 1}
+
+
+def test_a_scan_with_all_that_is_known_of_it(desk: Desk, book: Book) -> None:
+    scan_id = read(book, "1", 0.9)
+    script = desk.script()
+    scan = script.get(f"/api/scans/{scan_id}").json()
+    assert [one["probability"] for one in scan["predictions"]] == [0.9]
+    assert {event["to_state"] for event in scan["events"]} == {"queued", "running", "classified"}
+    assert (scan["reviews"], scan["latest_review"]) == ([], 0)
+    missing = script.get("/api/scans/4711")
+    assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
+    assert missing.json()["detail"] == "There is no scan 4711."
+
+
+@pytest.mark.parametrize("path", ["/api/scans", "/api/flagged", "/api/unscored", "/api/scans/1", "/api/news?since=0-0"])
+def test_an_etag_saves_the_answer_while_nothing_changes(desk: Desk, book: Book, path: str) -> None:
+    read(book, "1", 0.9)
+    script = desk.script()
+    tag = script.get(path).headers["etag"]
+    same = script.get(path, headers={"If-None-Match": tag})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    assert script.get(path, headers={"If-None-Match": f'"x", W/{tag}'}).status_code == 304
+    script.post("/api/scans/1/review", json={"verdict": "unsure"})
+    book.reject(seen("2"))
+    assert script.get(path, headers={"If-None-Match": tag}).status_code == 200
+
+
+def test_a_verdict(desk: Desk, book: Book) -> None:
+    scan_id = read(book, "1", 0.9)
+    script = desk.script("ada")
+    answer = script.post(f"/api/scans/{scan_id}/review", json={"verdict": "pneumonia", "comment": " left\0 base "})
+    assert (answer.status_code, answer.json()["scan_id"]) == (201, scan_id)
+    scan = script.get(f"/api/scans/{scan_id}").json()
+    (review,) = scan["reviews"]
+    assert (scan["verdict"], scan["reviewer"], scan["latest_review"]) == ("pneumonia", "ada", review["review_id"])
+    assert review["comment"] == "left base"
+    assert review["prediction_id"] == scan["predictions"][0]["prediction_id"]
+    again = script.post(f"/api/scans/{scan_id}/review", json={"verdict": "pneumonia", "comment": "left base"})
+    assert again.json()["review_id"] == review["review_id"]
+    (row,) = {(one["who"], one["what"], one["scan_id"]) for one in desk.database.read(lambda c: audit.listed(c, 9))}
+    assert row == ("ada", "verdict", scan_id)
+
+
+def test_of_two_readers_who_saw_the_same_one_comes_first(desk: Desk, book: Book) -> None:
+    scan_id = read(book, "1", 0.9)
+    readers = [desk.script(name) for name in ("ada", "bert", "cleo")]
+
+    def say(reader: httpx.Client) -> httpx.Response:
+        return reader.post(f"/api/scans/{scan_id}/review", json={"verdict": "unsure", "expected_latest": 0})
+
+    answers = at_once(*(lambda reader=reader: say(reader) for reader in readers))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409]
+    refused = next(answer for answer in answers if answer.status_code == 409)
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert "came first" in refused.json()["detail"]
+    seen_now = readers[0].get(f"/api/scans/{scan_id}").json()
+    assert len(seen_now["reviews"]) == 1
+    for reader in readers:  # each with a row of their own, once they have looked
+        latest = readers[0].get(f"/api/scans/{scan_id}").json()["latest_review"]
+        said = {"verdict": "pneumonia", "expected_latest": latest}
+        assert reader.post(f"/api/scans/{scan_id}/review", json=said).status_code == 201
+    assert len(readers[0].get(f"/api/scans/{scan_id}").json()["reviews"]) == 4
+
+
+def test_a_verdict_by_the_scans_etag(desk: Desk, book: Book) -> None:
+    scan_id = read(book, "1", 0.9)
+    script = desk.script()
+    tag = script.get(f"/api/scans/{scan_id}").headers["etag"]
+    url, said = f"/api/scans/{scan_id}/review", {"verdict": "unsure"}
+    assert script.post(url, json=said, headers={"If-Match": '"other"'}).status_code == 412
+    assert script.post(url, json=said, headers={"If-Match": tag}).status_code == 201
+    assert script.post(url, json={"verdict": "unusable"}, headers={"If-Match": tag}).status_code == 412
+    assert script.post(url, json={"verdict": "unusable"}, headers={"If-Match": "*"}).status_code == 201
+
+
+def test_what_cannot_be_judged(desk: Desk, book: Book) -> None:
+    (waits,) = book.add(seen("1"))
+    script = desk.script()
+    cases = [(waits, {"verdict": "unsure"}, 409), (99, {"verdict": "unsure"}, 404), (waits, {"verdict": "ill"}, 422)]
+    cases += [
+        (waits, {"verdict": "unsure", "prediction_id": 2**70}, 422),
+        (waits, {}, 422),
+        (0, {"verdict": "unsure"}, 422),
+    ]
+    for scan_id, said, status in cases:
+        answer = script.post(f"/api/scans/{scan_id}/review", json=said)
+        assert (answer.status_code, answer.json()["status"]) == (status, status)
+
+
+def test_readers_cannot_tell_the_hidden_sample_and_scripts_of_admins_see_all(desk: Desk, book: Book) -> None:
+    flagged, sampled = (read(book, name, p, share=1.0) for name, p in (("1", 0.9), ("2", 0.1)))
+    reader, by_hand, admin = desk.script("rita"), desk.admin("adam"), desk.script("root", Role.ADMIN)
+    for client in (reader, by_hand):  # an admin at the desk reads as others do
+        assert sorted(ids(client.get("/api/flagged"))) == [flagged, sampled]
+        for scan_id in (flagged, sampled):
+            scan = client.get(f"/api/scans/{scan_id}").json()
+            assert (scan["probability"], scan["flagged"], scan["hidden"], scan["predictions"]) == (None, None, True, [])
+        assert ids(client.get("/api/scans", params={"at_most": 0.5})) == []
+        exported = client.get("/api/scans.csv").text
+        assert "0.9" not in exported
+        assert "0.1" not in exported
+    assert ids(admin.get("/api/flagged")) == [flagged]
+    assert admin.get(f"/api/scans/{sampled}").json()["probability"] == 0.1
+    assert ids(admin.get("/api/scans", params={"at_most": 0.5})) == [sampled]
+    reader.post(f"/api/scans/{sampled}/review", json={"verdict": "no_pneumonia"})
+    judged = reader.get(f"/api/scans/{sampled}").json()
+    assert (judged["probability"], judged["hidden"], len(judged["predictions"])) == (0.1, False, 1)
+    assert ids(reader.get("/api/flagged")) == [flagged]
+
+
+def test_export_of_a_list(desk: Desk, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("review.api.LONGEST_PAGE", 2)
+    names = ["=cmd|' /C calc'!A0.png", "+1.png", "-1.png", "@SUM(1).png", "\t=1.png", 'a,"b".png', "é.png"]
+    scans = [read(book, name, 0.9 - number / 100) for number, name in enumerate(names)]
+    out = book.reject(seen("x"))
+    script = desk.script()
+    answer = script.get("/api/scans.csv", params={"list": "to_read"})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"] == 'attachment; filename="pneumowatch-to_read.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
+    assert [int(row["scan_id"]) for row in rows] == scans
+    assert [row["path"].removeprefix("'") for row in rows] == names
+    assert [row["path"][0] == "'" for row in rows] == [True] * 5 + [False] * 2
+    assert (rows[0]["probability"], rows[0]["flagged"], rows[0]["verdict"]) == ("0.9", "true", "")
+    (row,) = csv.DictReader(io.StringIO(script.get("/api/unscored.csv").text))
+    assert (row["scan_id"], row["reason"]) == (str(out), "unreadable")
+    assert [one["detail"] for one in desk.database.read(lambda c: audit.listed(c, 9))] == ["unscored", "to_read"]
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "  =1"])
+def test_no_cell_is_a_formula(text: str) -> None:
+    assert cell(text) == f"'{text}"
+
+
+def test_numbers_stay_numbers() -> None:
+    assert [cell(value) for value in (-1, 0.1, True, None, "a-b")] == ["-1", "0.1", "true", "", "a-b"]
+    assert cell(datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2024-01-02T03:04:05+00:00"
+
+
+def test_news(desk: Desk, book: Book) -> None:
+    script = desk.script()
+    now = script.get("/api/news", params={"since": "0-0"}).json()["now"]
+    scan_id = read(book, "1", 0.9)
+    answer = script.get("/api/news", params={"since": now}).json()
+    assert (answer["entered"], answer["judged"]) == (1, 0)
+    script.post(f"/api/scans/{scan_id}/review", json={"verdict": "unsure"})
+    assert script.get("/api/news", params={"since": answer["now"]}).json()["judged"] == 1
+    assert script.get("/api/news", params={"since": "yesterday"}).status_code == 400
+
+
+def test_nobody_asks_without_a_token(desk: Desk, book: Book) -> None:
+    read(book, "1", 0.9)
+    visitor = desk.visitor()
+    for path in (
+        "/api/scans",
+        "/api/flagged",
+        "/api/unscored",
+        "/api/scans/1",
+        "/api/news?since=0-0",
+        "/api/scans.csv",
+    ):
+        answer = visitor.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+    assert visitor.post("/api/scans/1/review", json={"verdict": "unsure"}).status_code == 401
+    assert book.row(1)["verdict"] is None

@@ -1,0 +1,63 @@
+"""What those who watch over the desk may ask."""
+
+from pathlib import Path
+
+from desk import Desk
+from sqlalchemy import text
+
+from db.session import Database
+from pneumowatch import patients
+from pneumowatch.settings import Settings
+
+
+def test_ready(desk: Desk) -> None:
+    visitor = desk.visitor()
+    assert visitor.get("/healthz").json() == {"status": "ok"}
+    assert visitor.get("/readyz").json() == {"status": "ready"}
+
+
+def test_not_ready_where_the_schema_is_another(desk: Desk) -> None:
+    was = desk.database.read(lambda c: c.scalar(text("SELECT version_num FROM alembic_version")))
+    desk.database.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '0001'")))
+    try:
+        answer = desk.visitor().get("/readyz")
+    finally:
+        again = text("UPDATE alembic_version SET version_num = :was")
+        desk.database.write(lambda c: c.execute(again, {"was": was}))
+    assert answer.status_code == 503
+    assert "pneumowatch db upgrade" in answer.json()["detail"]
+
+
+def test_not_ready_where_the_patient_key_is_another(desk: Desk, settings: Settings) -> None:
+    from db import deployment
+
+    deployment.patient_key(desk.database, settings)
+    assert desk.visitor().get("/readyz").status_code == 200
+    settings.patient_key_path.unlink()
+    patients.read_or_make(settings.patient_key_path)
+    answer = desk.visitor().get("/readyz")
+    assert answer.status_code == 503
+    assert str(settings.data_dir) not in answer.text
+
+
+def test_an_outage_is_said_and_over_when_it_is(tmp_path: Path, migrated_sqlite: Path, settings: Settings) -> None:
+    """The file of an SQLite ledger is gone, and comes back."""
+    file = tmp_path / "ledger.db"
+    file.write_bytes(migrated_sqlite.read_bytes())
+    database = Database(f"sqlite:///{file}")
+    with Desk(database, settings) as desk:
+        reader = desk.reader()
+        database.close()
+        away = file.rename(tmp_path / "away.db")
+        file.mkdir()
+        try:
+            assert reader.get("/readyz").status_code == 503
+            answer = reader.get("/models", headers={"Accept": "text/html"})
+            assert answer.status_code == 503
+            assert "does not answer" in answer.text
+            assert reader.get("/healthz").status_code == 200
+        finally:
+            file.rmdir()
+            away.rename(file)
+        assert reader.get("/models").status_code == 200
+    database.close()

@@ -1,0 +1,62 @@
+"""The overview, as a browser gets it."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from books import Book, seen
+from desk import Desk
+from readings import read
+
+from db import reviews
+from db.states import Verdict
+from review.templating import environment
+
+
+@pytest.fixture
+def book(desk: Desk) -> Book:
+    book = Book(desk.database)
+    book.register_model()
+    return book
+
+
+def text(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def test_the_overview(desk: Desk, book: Book) -> None:
+    flagged = [read(book, f"f{number}", 0.9, inbox="ward") for number in range(3)]
+    drawn = [read(book, f"u{number}", 0.1, share=1.0, inbox="ward") for number in range(2)]
+    book.add(seen("waits"))
+    for scan_id in (*flagged, *drawn):
+        verdict = Verdict.PNEUMONIA if scan_id in flagged else Verdict.NO_PNEUMONIA
+        desk.database.write(lambda c, i=scan_id, v=verdict: reviews.record(c, i, v, "ada"))
+    desk.database.write(lambda c: reviews.record(c, flagged[0], Verdict.UNSURE, "bert"))
+    page = desk.reader().get("/overview").text
+    told = text(page)
+    assert re.search(r"wait for a worker 1\b", told)
+    assert re.search(r"Sensitivity 100\.0 % \(\d", told)
+    assert re.search(r"Specificity 100\.0 % \(\d", told)
+    assert "on 1 of them their last words differ" in told
+    assert f'href="/scans/{flagged[0]}"' in page
+    names = re.findall(r'role="img" aria-label="([^"]+)"', page)
+    assert len(names) == 3
+    assert any(name.startswith("Share of them that is flagged") and "60 %" in name for name in names)
+
+
+def test_what_is_not_measurable_is_said_to_be(desk: Desk, book: Book) -> None:
+    read(book, "1", 0.9)
+    for days in (7, 30, 90):
+        told = text(desk.reader().get(f"/overview?days={days}").text)
+        assert "Sensitivity not measurable" in told
+        assert "No flagged film of this time has a verdict" in told
+    assert desk.reader().get("/overview?days=8").status_code == 422
+
+
+def test_parts_and_silent_sources() -> None:
+    part = SimpleNamespace(kind="worker", machine="reading-1", verdict="stalled", sentence="lives, but reads nothing")
+    silence = SimpleNamespace(source="ward", verdict="silent", sentence="no film for 3 h")
+    told = text(environment().get_template("parts.html").render(parts=[part], silences=[silence]))
+    assert "worker on reading-1 stalled: lives, but reads nothing" in told
+    assert "source ward silent: no film for 3 h" in told
+    assert environment().get_template("parts.html").render(parts=[], silences=[]).strip() == ""

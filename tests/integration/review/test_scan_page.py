@@ -1,0 +1,272 @@
+"""One film at the desk: its picture, its page, verdicts by plain forms, and taking them back."""
+
+import hashlib
+import io
+import re
+
+import httpx
+import numpy as np
+from books import Book, seen
+from desk import Desk
+from PIL import Image
+
+from db import audit, reviews
+from pneumowatch import kept
+from pneumowatch.phantom import phantom
+from pneumowatch.settings import Settings
+
+FILM = phantom(1, pneumonia=True, width=300, height=240)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def lay(settings: Settings, book: Book, name: str = "DOE_JANE.png", probability: float = 0.9, seed: int = 1) -> int:
+    """A classified scan whose file stands in its inbox."""
+    data = png(phantom(seed, pneumonia=True, width=300, height=240))
+    folder = settings.inboxes["inbox"]
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(data)
+    ids = book.classify(seen(name, len(data)), sha256=hashlib.sha256(data).hexdigest(), probability=probability)
+    return ids[0]
+
+
+def judge(client: httpx.Client, scan_id: int, verdict: str = "pneumonia", **more: object) -> str:
+    answer = client.post(f"/scans/{scan_id}/verdict", data={"verdict": verdict, **more})
+    assert answer.status_code == 303, answer.text
+    return answer.headers["location"]
+
+
+def said(book: Book, scan_id: int) -> list[tuple[str, str, bool]]:
+    history = book.database.read(lambda c: reviews.history(c, scan_id))
+    return [(one["reviewer"], one["verdict"], one["retracted_at"] is None) for one in history]
+
+
+def acts(book: Book, scan_id: int) -> list[tuple[str, str, str | None]]:
+    rows = book.database.read(lambda c: audit.listed(c, 50, scan_id))
+    return [(row["who"], row["what"], row["detail"]) for row in rows]
+
+
+def test_the_film_is_shown_from_its_file(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book)
+    answer = desk.reader().get(f"/films/{scan_id}.png")
+    assert (answer.status_code, answer.headers["x-film-source"]) == (200, "file")
+    assert "no-store" in answer.headers["cache-control"]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), FILM)
+    assert acts(book, scan_id) == [("rita", "film_opened", "picture")]
+
+
+def test_where_the_file_is_gone_the_kept_film_is_shown_and_said_to_be(
+    desk: Desk, book: Book, settings: Settings
+) -> None:
+    scan_id = lay(settings, book)
+    (settings.inboxes["inbox"] / "DOE_JANE.png").unlink()
+    reader = desk.reader()
+    gone = reader.get(f"/films/{scan_id}.png", headers={"Accept": "image/png, application/json"})
+    assert gone.status_code == 404
+    assert "no longer where it was" in gone.json()["detail"]
+    small = FILM[:224, :224]
+    kept.write(settings.data_dir, book.row(scan_id)["sha256"], small)
+    answer = reader.get(f"/films/{scan_id}.png")
+    assert (answer.status_code, answer.headers["x-film-source"]) == (200, "kept")
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), small)
+
+
+def test_a_picture_made_ahead_is_nobodys_film_opened(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book)
+    answer = desk.reader().head(f"/films/{scan_id}.png")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert acts(book, scan_id) == []
+    (settings.inboxes["inbox"] / "DOE_JANE.png").unlink()
+    assert desk.reader().get(f"/films/{scan_id}.png").headers["x-film-source"] == "file"
+    assert desk.reader().head("/films/99.png").status_code == 204  # nobody looks yet: it is said when somebody does
+
+
+def test_a_film_that_cannot_be_shown_is_a_sentence(desk: Desk, book: Book, settings: Settings) -> None:
+    folder = settings.inboxes["inbox"]
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no film at all")
+    scan_id = book.reject(seen("a.png"))
+    book.set(scan_id, sha256=hashlib.sha256(b"no film at all").hexdigest())
+    reader = desk.reader()
+    answer = reader.get(f"/films/{scan_id}.png", headers={"Accept": "application/json"})
+    assert answer.status_code == 422
+    assert "no film of a kind" in answer.json()["detail"]
+    assert reader.get(f"/scans/{scan_id}").status_code == 200
+
+
+def test_nobody_sees_a_film_without_signing_in(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book)
+    visitor = desk.visitor()
+    for path in (f"/films/{scan_id}.png", f"/films/{scan_id}/map.png", f"/scans/{scan_id}"):
+        assert visitor.get(path, headers={"Accept": "text/html"}).status_code in (303, 401)
+    assert visitor.post(f"/scans/{scan_id}/verdict", data={"verdict": "unsure"}).status_code in (303, 401)
+    assert acts(book, scan_id) == []
+    assert said(book, scan_id) == []
+
+
+def test_what_is_no_scan_is_not_found(desk: Desk) -> None:
+    reader = desk.reader()
+    for scan_id in ("99", "0", "-1", str(2**63), "9" * 40, "1e3", "%2e%2e", "..%2f1", "a"):
+        for path in ("/films/{}.png", "/films/{}/map.png", "/scans/{}"):
+            assert reader.get(path.format(scan_id)).status_code in (404, 422), (path, scan_id)
+
+
+def test_a_map_is_shown_where_one_was_kept(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book)
+    reader = desk.reader()
+    assert reader.get(f"/films/{scan_id}/map.png").status_code == 404
+    assert "No map was kept" in reader.get(f"/scans/{scan_id}").text
+    kept.write(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
+    answer = reader.get(f"/films/{scan_id}/map.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), np.full((7, 7), 128))
+    assert acts(book, scan_id)[0] == ("rita", "film_opened", "map")
+    assert f'data-map="/films/{scan_id}/map.png"' in reader.get(f"/scans/{scan_id}").text
+
+
+def test_a_film_that_is_read_blind_tells_nothing_until_the_verdict(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book, probability=0.7654)
+    book.set(scan_id, blind=True)
+    kept.write(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
+    reader = desk.reader()
+    page = reader.get(f"/scans/{scan_id}").text
+    assert "76.5" not in page
+    assert "mark flagged" not in page
+    assert "data-map" not in page
+    assert reader.get(f"/films/{scan_id}/map.png").status_code == 403
+    judge(reader, scan_id)
+    page = reader.get(f"/scans/{scan_id}").text
+    assert "76.5" in page
+    assert reader.get(f"/films/{scan_id}/map.png").status_code == 200
+
+
+def test_the_page_tells_what_is_known(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id, other = lay(settings, book), lay(settings, book, "other.png", seed=2)
+    for one in (scan_id, other):
+        book.set(one, study_uid="1.2.3", accession_number="A-1", age_years=4.5, caution="age")
+    page = desk.reader().get(f"/scans/{scan_id}").text
+    for words in ("90.0 %", "threshold 50.0 %", "flagged", "model-1", "DOE_JANE.png", "A-1", "4.5 years", "Caution",
+                  f'href="/scans/{other}"', "no medical device", "classified"):  # fmt: skip
+        assert words in page
+    assert "cleared." in page  # only in the notice: what is not flagged is not cleared
+    assert page.count("cleared") == 1
+    assert acts(book, scan_id) == [("rita", "film_opened", "page")]
+
+
+def test_a_link_leads_to_the_departments_viewer(book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book)
+    book.set(scan_id, study_uid="1.2.3")
+    linked = settings.model_copy(update={"viewer_url": "https://viewer.example/?study={study_uid}"})
+    with Desk(book.database, linked) as desk:
+        assert 'href="https://viewer.example/?study=1.2.3"' in desk.reader().get(f"/scans/{scan_id}").text
+
+
+def test_a_verdict_is_recorded_with_the_prediction_on_the_page_and_leads_to_the_next(
+    desk: Desk, book: Book, settings: Settings
+) -> None:
+    first, second = lay(settings, book, "1.png", 0.9, 1), lay(settings, book, "2.png", 0.8, 2)
+    reader = desk.reader()
+    page = reader.get(f"/scans/{first}").text
+    prediction = re.search(r'name="prediction" value="(\d+)"', page)
+    assert prediction
+    review = re.fullmatch(
+        rf"/scans/{second}\?saved=(\d+)",
+        judge(reader, first, "no_pneumonia", comment=" left\r\nbase\x00 ", prediction=prediction[1]),
+    )
+    assert review
+    (row,) = book.database.read(lambda c: reviews.history(c, first))
+    assert (row["verdict"], row["reviewer"], row["comment"]) == ("no_pneumonia", "rita", "left\nbase")
+    assert (row["id"], row["prediction_id"]) == (int(review[1]), int(prediction[1]))
+    assert acts(book, first)[0] == ("rita", "verdict", "no_pneumonia")
+    assert "Saved: <b>No pneumonia</b>" in reader.get(f"/scans/{second}?saved={review[1]}").text
+    last = judge(reader, second)
+    assert last.startswith(f"/scans/{second}?saved=")
+    assert "last case" in reader.get(last).text
+
+
+def test_a_film_left_for_later_is_not_offered_at_once(desk: Desk, book: Book, settings: Settings) -> None:
+    first, second, third = (lay(settings, book, f"{n}.png", 0.9 - n / 10, n) for n in (1, 2, 3))
+    reader = desk.reader()
+    skip = re.search(r'id="skip" href="([^"]+)"', reader.get(f"/scans/{first}").text)
+    assert skip
+    assert skip[1] == f"/scans/{second}?passed={first}"
+    assert judge(reader, second, passed=str(first)).startswith(f"/scans/{third}?")
+
+
+def test_a_verdict_is_taken_back(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book)
+    reader = desk.reader()
+    review = judge(reader, scan_id).rpartition("=")[2]
+    assert 'id="undo"' in reader.get(f"/scans/{scan_id}?saved={review}").text
+    answer = reader.post(f"/scans/{scan_id}/undo", data={"review": review})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/scans/{scan_id}?undone={review}")
+    assert said(book, scan_id) == [("rita", "pneumonia", False)]
+    assert book.row(scan_id)["verdict"] is None
+    page = reader.get(answer.headers["location"]).text
+    assert "is taken back" in page
+    assert 'id="undo"' not in page
+    assert acts(book, scan_id)[1] == ("rita", "verdict_retracted", None)
+
+
+def test_readers_do_not_overwrite_each_other_and_see_that_they_disagree(
+    desk: Desk, book: Book, settings: Settings
+) -> None:
+    scan_id = lay(settings, book)
+    rita, bob = desk.reader(), desk.reader("bob")
+    for reader in (rita, bob):
+        reader.get(f"/scans/{scan_id}")
+    judge(rita, scan_id, "pneumonia")
+    after = judge(bob, scan_id, "no_pneumonia")
+    assert said(book, scan_id) == [("rita", "pneumonia", True), ("bob", "no_pneumonia", True)]
+    assert "rita says: Pneumonia" in bob.get(after).text
+    assert "Readers disagree" in rita.get(f"/scans/{scan_id}").text
+    (review, _) = book.database.read(lambda c: reviews.history(c, scan_id))
+    assert bob.post(f"/scans/{scan_id}/undo", data={"review": review["id"]}).status_code == 409
+    assert said(book, scan_id)[0] == ("rita", "pneumonia", True)
+
+
+def test_what_is_no_verdict_is_refused(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book)
+    (waiting,) = book.add(seen("waits.png"))
+    reader = desk.reader()
+    for target, status, form in (
+        (scan_id, 422, {"verdict": "ill"}),
+        (scan_id, 422, {}),
+        (scan_id, 422, {"verdict": "unsure", "comment": "x" * 2001}),
+        (scan_id, 409, {"verdict": "unsure", "prediction": "99"}),
+        (waiting, 409, {"verdict": "unsure"}),
+        (99, 409, {"verdict": "unsure"}),
+    ):
+        assert reader.post(f"/scans/{target}/verdict", data=form).status_code == status
+    assert said(book, scan_id) == []
+
+
+def test_a_verdict_without_the_pages_token_is_refused(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book)
+    reader = desk.reader()
+    del reader.headers["X-CSRF-Token"]
+    for form in ({"verdict": "unsure"}, {"verdict": "unsure", "csrf": "0" * 64}):
+        assert reader.post(f"/scans/{scan_id}/verdict", data=form).status_code == 403
+    token = re.search(r'name="csrf" value="([^"]+)"', reader.get(f"/scans/{scan_id}").text)
+    assert token
+    judge(reader, scan_id, csrf=token[1])
+    assert len(said(book, scan_id)) == 1
+
+
+def test_a_judged_film_is_kept(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book)
+    judge(desk.reader(), scan_id)
+    desk.__exit__()  # what comes after an answer is done by then
+    assert kept.read(settings.data_dir, book.row(scan_id)["sha256"]) is not None
+
+
+def test_a_comment_is_text(desk: Desk, book: Book, settings: Settings) -> None:
+    scan_id = lay(settings, book, "<img src=x>.png")
+    reader = desk.reader()
+    page = reader.get(judge(reader, scan_id, "unsure", comment="<script>alert(1)</script>")).text
+    assert "<script>alert" not in page
+    assert "<img src=x>" not in page
+    assert "&lt;script&gt;" in page

@@ -1,0 +1,106 @@
+"""Pictures of each page of the desk, made with phantom films: nobody's patients.
+
+    python tests/screens.py docs/screens
+
+Runs an `up` of its own in a temporary folder, lets a reader judge a few films, and takes each page at both widths.
+"""
+
+import argparse
+import io
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from browser import NARROW, WIDE, Visitor, chromium
+from PIL import Image
+from programs import COMMAND, Part, environment
+
+from pneumowatch.phantom import write_phantoms
+
+FILMS: Final = 60
+NAME, PASSWORD = "rita", "a sentence of some words"
+COLOURS: Final = 160  # a picture of a page needs no more, and is a third of the size
+PAGES: Final = ("worklist", "scan", "unscored", "upload", "overview", "models", "model", "account")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="pneumowatch-screens-") as name:
+        folder = Path(name)
+        inbox = folder / "inbox"
+        inbox.mkdir()
+        write_phantoms(inbox, FILMS)
+        (inbox / "report.txt").write_text("No film.", "utf-8")
+        env = environment(settle_seconds=0.2, retrain_at="never", keep_films="all")
+        with Part(("up",), folder, folder / "log", env) as part, chromium() as browser:
+            url = part.wait_until(lambda: re.search(r"Desk: (http://[^/]+)/", part.said()))[1]
+            command = [*COMMAND, "users", "add", NAME, "--role", "admin"]
+            subprocess.run(command, cwd=folder, env=env, input=PASSWORD, text=True, check=True, capture_output=True)
+            with Visitor(browser, url) as visitor:
+                _sign_in(visitor, out)
+                _wait_for_films(visitor)
+                _judge_some(visitor)
+                for page in PAGES:
+                    _take(visitor, out, page)
+            part.terminate()
+
+
+def _sign_in(visitor: Visitor, out: Path) -> None:
+    visitor.go("/sign-in")
+    visitor.page.get_by_label("Name").fill(NAME)
+    visitor.page.get_by_label("Password").fill(PASSWORD)
+    _picture(visitor, out / "sign-in.png")
+    visitor.press_and_wait("Enter")
+
+
+def _wait_for_films(visitor: Visitor) -> None:
+    script = f"""async () => {{
+        const answer = await fetch("/api/scans?state=queued&limit=1");
+        const running = await fetch("/api/scans?state=running&limit=1");
+        const all = await fetch("/api/scans?limit={FILMS + 1}");
+        const lines = async (of) => JSON.stringify(await of.json());
+        return !(await lines(answer)).includes('"queued"') && !(await lines(running)).includes('"running"')
+            && (await lines(all)).includes("scan");
+    }}"""
+    visitor.page.wait_for_function(f"({script})()", timeout=300_000, polling=1000)
+
+
+def _judge_some(visitor: Visitor) -> None:
+    visitor.go("/")
+    visitor.press("j")
+    visitor.press_and_wait("Enter")
+    for key in "pnpup":
+        visitor.page.locator("canvas").wait_for()
+        visitor.press_and_wait(key)
+
+
+def _take(visitor: Visitor, out: Path, page: str) -> None:
+    visitor.go({"worklist": "/", "scan": "/", "model": "/models"}.get(page, f"/{page}"))
+    if page == "scan":
+        visitor.press("j")
+        visitor.press_and_wait("Enter")
+        visitor.page.wait_for_load_state("networkidle")
+        visitor.press("m")
+    if page == "model":
+        visitor.page.locator("table a").first.click()
+        visitor.page.wait_for_url("**/models/*")
+    _picture(visitor, out / f"{page}.png")
+    visitor.page.set_viewport_size(NARROW)  # type: ignore[arg-type]
+    _picture(visitor, out / f"{page}-narrow.png")
+    visitor.page.set_viewport_size(WIDE)  # type: ignore[arg-type]
+
+
+def _picture(visitor: Visitor, file: Path) -> None:
+    visitor.page.wait_for_load_state("networkidle")
+    visitor.page.evaluate("new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(then)))")
+    taken = Image.open(io.BytesIO(visitor.page.screenshot()))
+    taken.convert("RGB").quantize(COLOURS).save(file, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

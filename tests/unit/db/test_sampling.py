@@ -1,0 +1,47 @@
+"""Which films are drawn, and which are read blind."""
+
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db.sampling import BLIND_FLAGGED, entry
+
+FILMS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(4000)]
+shares = st.floats(0, 1)
+
+
+@given(st.sampled_from(FILMS), shares, shares, shares)
+def test_a_film_enters_where_it_belongs(sha256: str, probability: float, threshold: float, share: float) -> None:
+    flagged = probability >= threshold
+    found = entry(sha256, probability, flagged, threshold, share)
+    assert found == entry(sha256, probability, flagged, threshold, share)
+    if flagged:
+        assert (found.worklist_rank, found.sampled_share) == (probability, None)
+    elif found.worklist_rank is None:
+        assert (found.blind, found.sampled_share) == (False, None)
+    else:
+        assert threshold <= found.worklist_rank <= 1
+        assert (found.blind, found.sampled_share) == (True, share)
+
+
+def test_as_many_are_drawn_as_the_share_says() -> None:
+    drawn = [entry(film, 0.1, False, 0.5, 0.05).worklist_rank for film in FILMS]
+    assert 130 < sum(rank is not None for rank in drawn) < 270  # of 4,000; five standard deviations
+    assert not any(entry(film, 0.1, False, 0.5, 0.0).worklist_rank for film in FILMS)
+    assert all(entry(film, 0.1, False, 0.5, 1.0).worklist_rank for film in FILMS)
+
+
+def test_who_is_drawn_by_a_small_share_is_drawn_by_a_larger_one() -> None:
+    small, large = ({film for film in FILMS if entry(film, 0.1, False, 0.5, share).blind} for share in (0.05, 0.2))
+    assert small < large
+
+
+def test_some_flagged_films_are_read_blind_while_there_is_a_sample() -> None:
+    def blind(share: float) -> float:
+        return sum(entry(film, 0.9, True, 0.5, share).blind for film in FILMS) / len(FILMS)
+
+    assert blind(0.0) == 0
+    assert abs(blind(0.05) - BLIND_FLAGGED) < 0.04
+    assert abs(blind(0.6) - 0.6) < 0.04
+    assert blind(1.0) == 1
