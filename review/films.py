@@ -1,6 +1,7 @@
 """Pictures of films, and of what moved the model: to whoever is signed in, and with a row in the audit for each."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path as File
 from typing import Annotated, Any, Final
 
@@ -9,6 +10,7 @@ from starlette.responses import Response
 
 from db import audit, cases, registry, reviews
 from db.audit import Act
+from db.cases import Case
 from db.reviews import Judged
 from pneumowatch import kept
 from pneumowatch.errors import FilmRejected, PneumowatchError
@@ -38,11 +40,11 @@ def film(request: Request, scan_id: ScanId, user: Reader) -> Response:
     return _png(picture, {SOURCE: source})
 
 
-@router.head("/films/{scan_id:int}.png")
-def film_ahead(request: Request, scan_id: ScanId, user: Reader) -> Response:
-    """Makes the picture of a film that is about to be opened. Nobody has seen it yet."""
-    _, source = _picture(request, scan_id)
-    return Response(media_type="image/png", headers={SOURCE: source})
+@router.head("/films/{scan_id:int}.png", status_code=204)
+def film_ahead(request: Request, scan_id: ScanId, user: Reader) -> None:
+    """Makes the picture of a film that is about to be opened. Nobody has seen it yet, nor what is wrong with it."""
+    with suppress(Refused):
+        _picture(request, scan_id)
 
 
 @router.get("/films/{scan_id:int}/map.png")
@@ -59,6 +61,11 @@ def activation_map(request: Request, scan_id: ScanId, user: Reader) -> Response:
         raise Refused(404, NO_MAP)
     _audit(request, user.name, scan_id, "map")
     return _png(found)
+
+
+def has_map(state: Any, case: Case) -> bool:
+    sha256 = case.result["sha256"]
+    return sha256 is not None and kept.map_path(state.settings.data_dir, sha256).exists()
 
 
 def keep(state: Any, scan_id: int) -> None:

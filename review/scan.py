@@ -68,6 +68,7 @@ def scan(
         "scan.html",
         case=case,
         open=case.open_to(user.name),
+        mapped=case.open_to(user.name) and case.scored and films.has_map(state, case),
         mine=case.said_by(user.name),
         words={str(verdict): word for verdict, (word, _) in WORDS.items()},
         keys={str(verdict): key for verdict, (_, key) in WORDS.items()},

@@ -121,15 +121,18 @@ function judging() {
   });
   // gone back to from another page, the form is to be used again
   window.addEventListener("pageshow", () => (sent = false));
-  const keys = { c: () => comment?.focus(), j: () => document.getElementById("skip")?.click() };
-  for (const button of form?.querySelectorAll("[data-key]") ?? []) {
-    keys[button.dataset.key] = (event) => {
-      if (!event.repeat) form.requestSubmit(button);
-    };
-  }
-  keys.z = (event) => {
-    if (!event.repeat) document.getElementById("undo")?.requestSubmit();
+  // once a verdict is on its way, keys are for the next page: `z` would take back the one before
+  const unsent = (act) => (event) => {
+    if (!sent && !event.repeat) act();
   };
+  const keys = {
+    c: () => comment?.focus(),
+    j: unsent(() => document.getElementById("skip")?.click()),
+    z: unsent(() => document.getElementById("undo")?.requestSubmit()),
+  };
+  for (const button of form?.querySelectorAll("[data-key]") ?? []) {
+    keys[button.dataset.key] = unsent(() => form.requestSubmit(button));
+  }
   onKeys(keys);
   comment?.addEventListener("keydown", (event) => {
     if (event.key === "Escape") comment.blur();

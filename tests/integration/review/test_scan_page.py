@@ -78,10 +78,11 @@ def test_where_the_file_is_gone_the_kept_film_is_shown_and_said_to_be(
 def test_a_picture_made_ahead_is_nobodys_film_opened(desk: Desk, book: Book, settings: Settings) -> None:
     scan_id = lay(settings, book)
     answer = desk.reader().head(f"/films/{scan_id}.png")
-    assert (answer.status_code, answer.content) == (200, b"")
+    assert (answer.status_code, answer.content) == (204, b"")
     assert acts(book, scan_id) == []
     (settings.inboxes["inbox"] / "DOE_JANE.png").unlink()
     assert desk.reader().get(f"/films/{scan_id}.png").headers["x-film-source"] == "file"
+    assert desk.reader().head("/films/99.png").status_code == 204  # nobody looks yet: it is said when somebody does
 
 
 def test_a_film_that_cannot_be_shown_is_a_sentence(desk: Desk, book: Book, settings: Settings) -> None:
@@ -118,10 +119,12 @@ def test_a_map_is_shown_where_one_was_kept(desk: Desk, book: Book, settings: Set
     scan_id = lay(settings, book)
     reader = desk.reader()
     assert reader.get(f"/films/{scan_id}/map.png").status_code == 404
+    assert "No map was kept" in reader.get(f"/scans/{scan_id}").text
     kept.write(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
     answer = reader.get(f"/films/{scan_id}/map.png")
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), np.full((7, 7), 128))
     assert acts(book, scan_id)[0] == ("rita", "film_opened", "map")
+    assert f'data-map="/films/{scan_id}/map.png"' in reader.get(f"/scans/{scan_id}").text
 
 
 def test_a_film_that_is_read_blind_tells_nothing_until_the_verdict(desk: Desk, book: Book, settings: Settings) -> None:
