@@ -23,7 +23,7 @@ from pneumowatch.phantom import write_phantoms
 
 FILMS: Final = 60
 NAME, PASSWORD = "rita", "a sentence of some words"
-COLOURS: Final = 128  # a picture of a page needs no more, and is a third of the size
+COLOURS: Final = 96  # a picture of a page needs no more, and is a third of the size
 PAGES: Final = ("worklist", "scan", "unscored", "upload", "overview", "models", "model", "account")
 
 
