@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Response, sync_playwright
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
 
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
 QUIET: Final = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
@@ -24,6 +24,7 @@ class BrowserMissing(Exception):
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Raises BrowserMissing."""
+    expect.set_options(timeout=PATIENCE)
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         raise BrowserMissing("no chromium, chromium-browser or google-chrome on PATH")

@@ -8,8 +8,10 @@ Runs an `up` of its own in a temporary folder, lets a reader judge a few films, 
 import argparse
 import io
 import re
+import sqlite3
 import subprocess
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +23,7 @@ from pneumowatch.phantom import write_phantoms
 
 FILMS: Final = 60
 NAME, PASSWORD = "rita", "a sentence of some words"
-COLOURS: Final = 160  # a picture of a page needs no more, and is a third of the size
+COLOURS: Final = 96  # a picture of a page needs no more, and is a third of the size
 PAGES: Final = ("worklist", "scan", "unscored", "upload", "overview", "models", "model", "account")
 
 
@@ -43,7 +45,7 @@ def main() -> None:
             subprocess.run(command, cwd=folder, env=env, input=PASSWORD, text=True, check=True, capture_output=True)
             with Visitor(browser, url) as visitor:
                 _sign_in(visitor, out)
-                _wait_for_films(visitor)
+                part.wait_until(lambda: _read(folder), 300)
                 _judge_some(visitor)
                 for page in PAGES:
                     _take(visitor, out, page)
@@ -58,16 +60,10 @@ def _sign_in(visitor: Visitor, out: Path) -> None:
     visitor.press_and_wait("Enter")
 
 
-def _wait_for_films(visitor: Visitor) -> None:
-    script = f"""async () => {{
-        const answer = await fetch("/api/scans?state=queued&limit=1");
-        const running = await fetch("/api/scans?state=running&limit=1");
-        const all = await fetch("/api/scans?limit={FILMS + 1}");
-        const lines = async (of) => JSON.stringify(await of.json());
-        return !(await lines(answer)).includes('"queued"') && !(await lines(running)).includes('"running"')
-            && (await lines(all)).includes("scan");
-    }}"""
-    visitor.page.wait_for_function(f"({script})()", timeout=300_000, polling=1000)
+def _read(folder: Path) -> bool:
+    with closing(sqlite3.connect(f"file:{folder}/data/pneumowatch.db?mode=ro", uri=True)) as ledger:
+        statement = "SELECT count(*) FROM scans WHERE finished_at IS NOT NULL"
+        return bool(ledger.execute(statement).fetchone()[0] == FILMS + 1)
 
 
 def _judge_some(visitor: Visitor) -> None:
@@ -85,7 +81,7 @@ def _take(visitor: Visitor, out: Path, page: str) -> None:
         visitor.press("j")
         visitor.press_and_wait("Enter")
         visitor.page.wait_for_load_state("networkidle")
-        visitor.press("m")
+        visitor.press("m", *"<<<")  # phantoms are no lungs: the map is all over them
     if page == "model":
         visitor.page.locator("table a").first.click()
         visitor.page.wait_for_url("**/models/*")
