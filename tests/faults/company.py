@@ -1,0 +1,140 @@
+"""The watcher and the schedule: killed, overrun, doubled, with a wrong clock; and a database of last night."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from services import connect
+from sqlalchemy import make_url
+
+from faults.rig import DATABASE, WORKERS, Deployed
+from faults.stage import Stage
+
+EVENTS: Final = 17_000  # more than a queue of events holds (fs.inotify.max_queued_events is 16,384 where nobody set it)
+HOURS: Final = ("-3h", "+5h", "-1h")  # the clock of some parts is set to these, one after another
+FAKETIME: Final = "*/faketime/libfaketimeMT.so.1"
+
+
+def watcher_killed(stage: Stage[Deployed]) -> None:
+    """In the middle of a burst, some of which it has seen, registered, or rung."""
+    stage.flow(stage.pace.flow / 4)
+    stage.wait_for(0.1)
+    stage.rig.parts["watch"].kill()
+    stage.sleep(1)
+    stage.rig.restart("watch")
+    stage.over()
+
+
+def events_overflow(stage: Stage[Deployed]) -> None:
+    """More happens in the folder than the kernel keeps while the watcher is held up; films come after that."""
+    import signal
+
+    watcher = stage.rig.parts["watch"].process
+    stage.surge(0.2)
+    stage.wait_for(0.2)
+    watcher.send_signal(signal.SIGSTOP)
+    noise = [stage.folder / f".noise-{number}.part" for number in range(2)]
+    for number in range(EVENTS):
+        noise[number % 2].touch()  # by turns: two equal events in a row are one
+        with noise[number % 2].open("ab"):
+            pass
+    stage.surge(0.4)
+    watcher.send_signal(signal.SIGCONT)
+    stage.over()
+    stage.flow()
+    for path in noise:
+        path.unlink()
+
+
+def two_watchers(stage: Stage[Deployed]) -> None:
+    """On one inbox, in a burst: each file has one row."""
+    stage.rig.start("watch-2")
+    stage.rig.wait_until(lambda: _looked(stage, "watch-2"))
+    stage.surge(0.4)
+    stage.flow(stage.pace.flow / 2)
+    stage.wait_for_all()
+    stage.over()
+    _end(stage, "watch-2")
+
+
+def two_schedulers(stage: Stage[Deployed]) -> None:
+    """Three that sweep, with the watcher, while a worker's films are to be taken back and a queue to be rung anew."""
+    stage.rig.start("schedule-2")
+    stage.surge(0.5)
+    stage.flow()
+    stage.rig.kill_while_reading(WORKERS[1])
+    stage.over()
+    stage.rig.restart(WORKERS[1])
+    stage.rig.ready(WORKERS[1])
+    stage.wait_for_all()
+    _end(stage, "schedule-2")
+
+
+def clock_set(stage: Stage[Deployed]) -> None:
+    """The clock of one machine, with the watcher, the schedule and a worker, is set by hours while films are read."""
+    rig, clock = stage.rig, stage.rig.folder / "clock"
+    clock.write_text("+0", "ascii")
+    fake = {
+        "LD_PRELOAD": str(faketime()),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # no machine's monotonic clock is ever set
+    }
+    machine = ("watch", "schedule", WORKERS[0])
+    for name in machine:
+        rig.parts[name].terminate()
+        rig.restart(name, variables=fake)
+    rig.ready(WORKERS[0])
+    stage.surge(0.2)
+    stage.flow(1.5 * stage.pace.flow)
+    for hours, share in zip(HOURS, (0.2, 0.4, 0.6), strict=True):
+        stage.wait_for(share)
+        clock.write_text(hours, "ascii")
+        rig.kill_while_reading(WORKERS[1])  # so that leases run out, too, under the wrong clock
+        rig.restart(WORKERS[1])
+        rig.ready(WORKERS[1])
+    stage.over()
+    stage.note = f"to {', '.join(HOURS)}, and a worker killed each time"
+    stage.wait_for_all()
+    for name in machine:
+        assert rig.parts[name].terminate() == 0, rig.parts[name].said()
+        rig.restart(name)
+    rig.ready(WORKERS[0])
+
+
+def database_restored(stage: Stage[Deployed]) -> None:
+    """To last night's backup, with all parts running: what came since is found in the folders and read again."""
+    rig, backup = stage.rig, stage.rig.folder / "backup"
+    stage.surge(0.3)
+    stage.flow()
+    stage.wait_for(0.1)
+    _postgres(rig, "pg_dump", "-Fc", "-f", backup, "-d", DATABASE)
+    stage.wait_for(0.6)
+    with connect(rig.postgres.url) as server:
+        server.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+        server.execute(f"CREATE DATABASE {DATABASE}")
+    _postgres(rig, "pg_restore", "--single-transaction", "-d", DATABASE, backup)
+    stage.over()
+
+
+def faketime() -> Path | None:
+    """libfaketime, where it is installed."""
+    return next(Path("/usr/lib").glob(FAKETIME), None)
+
+
+def _postgres(rig: Deployed, program: str, *arguments: object) -> None:
+    url = make_url(rig.postgres.url)
+    who = ("-h", url.host, "-p", url.port, "-U", url.username)
+    words = [str(word) for word in (rig.program(program), *who, *arguments)]
+    subprocess.run(words, check=True, env=os.environ | {"PGPASSWORD": str(url.password)})
+
+
+def _looked(stage: Stage[Deployed], name: str) -> bool:
+    """It watches: a file that is no film makes it say nothing, so its own threads are asked for."""
+    return len(list(Path(f"/proc/{stage.rig.parts[name].process.pid}/task").iterdir())) > 4
+
+
+def _end(stage: Stage[Deployed], name: str) -> None:
+    part = stage.rig.parts.pop(name)
+    assert part.terminate() == 0, part.said()

@@ -1,0 +1,170 @@
+"""Where a fault happens: a flow of films into a folder of its own, a clock, and the count at the end."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from faults.account import Account, count, finished
+from faults.rig import Rig
+
+R = TypeVar("R", bound=Rig)
+
+LONE_SECONDS: Final = 5.0  # within which a film that comes alone has its row
+LEFT_SECONDS: Final = 600.0  # for films that came after the fault; reached only by a failure
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much of it: films dropped, seconds of their flow and of an outage, kills, and the lease in seconds."""
+
+    films: int
+    flow: float
+    outage: float
+    kills: int
+    lease: float
+
+
+FULL: Final = Pace(films=1000, flow=40, outage=65, kills=20, lease=20)
+QUICK: Final = Pace(films=150, flow=5, outage=5, kills=3, lease=5)
+
+
+class Stage(Generic[R]):
+    """One fault on a rig. Films go one by one into a folder that is named after it."""
+
+    def __init__(self, rig: R, pace: Pace, name: str) -> None:
+        self.rig = rig
+        self.pace = pace
+        self.name = name
+        self.note = ""
+        self.expected_failed = 0
+        self.folder = rig.inbox / name
+        self.folder.mkdir()
+        self._films = rig.stock.make(pace.films)
+        self._spare = iter(rig.stock.make(100))
+        self._place = threading.Lock()
+        self._dropped = 0
+        self._flow: threading.Thread | None = None
+        self._over: float | None = None
+        self._before_end = 0  # films dropped before the fault ended
+        self._cpu: dict[str, float] = {}
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped
+
+    def surge(self, share: float) -> None:
+        """Drop this share of all films at once."""
+        for _ in range(round(share * self.pace.films)):
+            self._drop_next()
+
+    def flow(self, seconds: float | None = None) -> None:
+        """From now on drop what is left, evenly over so many seconds."""
+        pause = (seconds or self.pace.flow) / max(len(self._films), 1)
+        self._flow = threading.Thread(target=self._run, args=(pause,), name="flow")
+        self._flow.start()
+
+    def drop(self, content: bytes | None = None) -> None:
+        """Drop one film more, by itself; with this content instead of its own."""
+        path = next(self._spare)
+        if content is not None:
+            path.write_bytes(content)
+        self._place_film(path)
+
+    def lone_film(self) -> float:
+        """Once all is quiet, drop one film alone. Returns the seconds until its row stood; the fault's note has them.
+
+        Raises TimeoutError where that takes too long.
+        """
+        self.wait_for_all()
+        started = time.monotonic()
+        self.drop()
+        self.rig.wait_until(lambda: finished(self.rig, self.name) == self._dropped, LONE_SECONDS)
+        took = time.monotonic() - started
+        self.note = f"then one film alone: {took:.1f} s"
+        return took
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Parts that live through this block have nothing to do but to wait: what they cost is kept."""
+        before, started = self.rig.cpu_seconds(), time.monotonic()
+        yield
+        passed = time.monotonic() - started
+        for pid, (name, seconds) in self.rig.cpu_seconds().items():
+            if pid in before:
+                self._cpu[name] = (seconds - before[pid][1]) / passed
+
+    def over(self) -> None:
+        """The fault has ended: recovery is counted from here."""
+        self._over, self._before_end = time.monotonic(), self._dropped
+
+    def wait_for(self, share: float) -> None:
+        """Until this share of all films is finished."""
+        self.rig.wait_until(lambda: finished(self.rig, self.name) >= share * self.pace.films, LEFT_SECONDS)
+
+    def wait_for_all(self) -> None:
+        """Until the flow has ended and everything dropped is finished."""
+        if self._flow is not None:
+            self._flow.join()
+        self.rig.wait_until(lambda: finished(self.rig, self.name) >= self._dropped, LEFT_SECONDS)
+
+    def close(self) -> Account:
+        """Let the flow end, wait for the films, and count."""
+        recovery = self._recover()
+        with suppress(TimeoutError):  # what is missing is counted as lost
+            self.wait_for_all()
+        self._wait_for_the_quiet()
+        found = count(self.rig, self.name)
+        return Account(
+            name=self.name,
+            home=self.rig.home,
+            dropped=self._dropped,
+            states=found.states,
+            predictions=found.predictions,
+            lost=self._dropped - found.ended,
+            doubled=found.doubled,
+            recovery=recovery,
+            lease=self.rig.lease,
+            expected_failed=self.expected_failed,
+            cpu=self._cpu,
+            fallen=self.rig.fallen(),
+            note=self.note,
+        )
+
+    def _recover(self) -> float:
+        assert self._over is not None, "the scenario has not said when its fault was over"
+        early = f"{self._before_end:06}"  # the name of the first film that came later
+        with suppress(TimeoutError):
+            self.rig.wait_until(lambda: finished(self.rig, self.name, early) >= self._before_end, LEFT_SECONDS)
+        return time.monotonic() - self._over
+
+    def _wait_for_the_quiet(self) -> None:
+        """Whoever still holds a film may be about to write its second result."""
+        with suppress(TimeoutError):
+            self.rig.wait_until(lambda: not self.rig.held_by_anyone(), 2 * self.pace.lease)
+
+    def _run(self, pause: float) -> None:
+        due = time.monotonic()
+        while self._drop_next():
+            due += pause
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    def _drop_next(self) -> bool:
+        with self._place:
+            if not self._films:
+                return False
+            path = self._films.pop(0)
+        self._place_film(path)
+        return True
+
+    def _place_film(self, path: Path) -> None:
+        """By rename, complete; its name tells how many came before it."""
+        with self._place:
+            path.rename(self.folder / f"{self._dropped:06}{path.suffix}")
+            self._dropped += 1

@@ -1,0 +1,93 @@
+"""What `up` writes to: a disk that is full, a ledger that is locked, or is last night's copy."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from programs import COMMAND, Part
+
+from faults.rig import Embedded
+from faults.stage import Stage
+
+ROOM: Final = "24m"  # of the data folder: the model, a ledger, and some films
+ON_TMPFS: Final = 'mount -t tmpfs -o size="$1" tmpfs "$0" && shift && exec "$@"'
+ASK: Final = (
+    "import json, sqlite3, sys; connection = sqlite3.connect(sys.argv[1], timeout=60); "
+    "print(json.dumps(connection.execute(sys.argv[2], json.loads(sys.argv[3])).fetchall()))"
+)
+
+
+class Cramped(Embedded):
+    """`up` with its data folder on a small file system, which exists only for the processes of this rig."""
+
+    @staticmethod
+    def permitted() -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            command = ["unshare", "-m", "sh", "-c", ON_TMPFS, folder, ROOM, "true"]
+            return subprocess.run(command, capture_output=True).returncode == 0
+
+    def up(self, *_: object, **settings: object) -> Part:
+        self.data.mkdir(exist_ok=True)
+        return super().up(("unshare", "-m", "sh", "-c", ON_TMPFS, str(self.data), ROOM, *COMMAND), **settings)
+
+    def inside(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command that sees that file system."""
+        command = ["nsenter", "-m", "-t", str(self.parts["up"].process.pid), *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    def ask(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        given = (str(self.ledger), sql.replace("%s", "?"), json.dumps(parameters))
+        asked = self.inside(sys.executable, "-c", ASK, *given)
+        assert asked.returncode == 0, asked.stderr
+        return [tuple(row) for row in json.loads(asked.stdout)]
+
+
+def disk_full(stage: Stage[Cramped]) -> None:
+    """No room for films kept, nor for the ledger: it waits, and goes on when there is room."""
+    rig, filler = stage.rig, stage.rig.data / "filler"
+    stage.surge(0.2)
+    stage.flow(1.2 * stage.pace.outage)
+    stage.wait_for(0.1)
+    rig.inside("sh", "-c", f"cat /dev/zero > {filler}")
+    stage.sleep(1)
+    with stage.waiting():
+        stage.sleep(stage.pace.outage)
+    rig.inside("rm", str(filler))
+    stage.over()
+
+
+def ledger_locked(stage: Stage[Embedded]) -> None:
+    """By another process, for longer than SQLite waits before it says so."""
+    stage.surge(0.2)
+    stage.flow(1.2 * stage.pace.outage)
+    stage.wait_for(0.1)
+    with closing(sqlite3.connect(stage.rig.ledger, timeout=60, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with stage.waiting():
+            stage.sleep(stage.pace.outage)
+        other.execute("COMMIT")
+    stage.over()
+
+
+def ledger_copied_back(stage: Stage[Embedded]) -> None:
+    """Stopped, its file replaced by last night's copy, and started again: what came since is read again."""
+    rig, backup = stage.rig, stage.rig.folder / "backup.db"
+    stage.surge(0.3)
+    stage.flow()
+    stage.wait_for(0.1)
+    with closing(sqlite3.connect(rig.ledger)) as source, closing(sqlite3.connect(backup)) as copy:
+        source.backup(copy)
+    stage.wait_for(0.6)
+    part = rig.parts["up"]
+    assert part.terminate() == 0, part.said()
+    for leftover in rig.data.glob("pneumowatch.db-*"):
+        leftover.unlink()
+    Path(backup).replace(rig.ledger)
+    rig.restart("up")
+    stage.over()
+    rig.ready("up")
