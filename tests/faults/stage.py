@@ -106,13 +106,17 @@ class Stage(Generic[R]):
 
     def wait_for(self, share: float) -> None:
         """Until this share of all films is finished."""
-        self.rig.wait_until(lambda: finished(self.rig, self.name) >= share * self.pace.films, LEFT_SECONDS)
+        self._until_finished(share * self.pace.films)
 
     def wait_for_all(self) -> None:
         """Until the flow has ended and everything dropped is finished."""
         if self._flow is not None:
             self._flow.join()
-        self.rig.wait_until(lambda: finished(self.rig, self.name) >= self._dropped, LEFT_SECONDS)
+        self._until_finished(self._dropped)
+
+    def _until_finished(self, many: float, before: str = "~") -> None:
+        """In vain where a part has ended by itself: that is in the account."""
+        self.rig.wait_until(lambda: finished(self.rig, self.name, before) >= many or self.rig.fallen(), LEFT_SECONDS)
 
     def close(self) -> Account:
         """Let the flow end, wait for the films, and count."""
@@ -141,7 +145,7 @@ class Stage(Generic[R]):
         assert self._over is not None, "the scenario has not said when its fault was over"
         early = f"{self._before_end:06}"  # the name of the first film that came later
         with suppress(TimeoutError):
-            self.rig.wait_until(lambda: finished(self.rig, self.name, early) >= self._before_end, LEFT_SECONDS)
+            self._until_finished(self._before_end, early)
         return time.monotonic() - self._over
 
     def _wait_for_the_quiet(self) -> None:
