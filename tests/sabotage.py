@@ -1,12 +1,15 @@
 """A reader of films that obeys what stands in a file: takes the place of `worker.decode.fetch`, in children too.
 
-One order is for the worker itself. And a SQLite that is locked is waited for as long as SABOTAGE_BUSY_SECONDS says.
+One order is for the worker itself. And two variables change the process: a SQLite that is locked is waited for as long
+as SABOTAGE_BUSY_SECONDS says, and the machine's clock is off by the seconds that stand in the file SABOTAGE_CLOCK.
 """
 
 import os
 import signal
 import time
 from collections.abc import Sequence
+from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import Final
 
 from db import session
@@ -79,10 +82,31 @@ def _hold(count: int) -> None:
         held.append(bytearray(2**30))
 
 
+def _set_clock(file: Path) -> None:
+    """Before Celery and its like are imported, which take `time.time` with them."""
+    from db import ledger, registry, training
+
+    real = time.time
+
+    def skewed() -> float:
+        return real() + float(file.read_text("ascii"))
+
+    class SkewedDatetime:
+        @staticmethod
+        def now(zone: tzinfo | None = None) -> datetime:
+            return datetime.fromtimestamp(skewed(), zone)
+
+    time.time = skewed
+    for module in (ledger, registry, training):
+        module.datetime = SkewedDatetime  # type: ignore[attr-defined]
+
+
 def main() -> None:
     """`pneumowatch` with this reader in the place of its own: python tests/sabotage.py up --once ..."""
     import sabotage  # under its own name, which the children can import
 
+    if clock := os.environ.get("SABOTAGE_CLOCK"):
+        _set_clock(Path(clock))
     from pneumowatch.cli import main as command_line
 
     decode.fetch = sabotage.fetch

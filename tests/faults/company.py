@@ -1,6 +1,7 @@
 """The watcher and the schedule: killed, overrun, doubled, with a wrong clock; and a database of last night."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -8,12 +9,11 @@ from typing import Final
 from services import connect
 from sqlalchemy import make_url
 
-from faults.rig import DATABASE, WORKERS, Deployed
+from faults.rig import DATABASE, SABOTAGED, WORKERS, Deployed
 from faults.stage import Stage
 
 EVENTS: Final = 17_000  # more than a queue of events holds (fs.inotify.max_queued_events is 16,384 where nobody set it)
-HOURS: Final = ("-3h", "+5h", "-1h")  # the clock of some parts is set to these, one after another
-FAKETIME: Final = "*/faketime/libfaketimeMT.so.1"
+HOURS: Final = (-3, 5, -1)  # the clock of some parts is set to these, one after another
 
 
 def watcher_killed(stage: Stage[Deployed]) -> None:
@@ -28,8 +28,6 @@ def watcher_killed(stage: Stage[Deployed]) -> None:
 
 def events_overflow(stage: Stage[Deployed]) -> None:
     """More happens in the folder than the kernel keeps while the watcher is held up; films come after that."""
-    import signal
-
     watcher = stage.rig.parts["watch"].process
     stage.surge(0.2)
     stage.wait_for(0.2)
@@ -63,7 +61,7 @@ def two_schedulers(stage: Stage[Deployed]) -> None:
     stage.rig.start("schedule-2")
     stage.surge(0.5)
     stage.flow()
-    stage.rig.kill_while_reading(WORKERS[1])
+    stage.kill_one(WORKERS[1])
     stage.over()
     stage.rig.restart(WORKERS[1])
     stage.rig.ready(WORKERS[1])
@@ -74,28 +72,22 @@ def two_schedulers(stage: Stage[Deployed]) -> None:
 def clock_set(stage: Stage[Deployed]) -> None:
     """The clock of one machine, with the watcher, the schedule and a worker, is set by hours while films are read."""
     rig, clock = stage.rig, stage.rig.folder / "clock"
-    clock.write_text("+0", "ascii")
-    fake = {
-        "LD_PRELOAD": str(faketime()),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # no machine's monotonic clock is ever set
-    }
+    clock.write_text("0", "ascii")
+    skewed = {"SABOTAGE_CLOCK": str(clock)}
     machine = ("watch", "schedule", WORKERS[0])
     for name in machine:
         rig.parts[name].terminate()
-        rig.restart(name, variables=fake)
+        rig.restart(name, command=SABOTAGED, variables=skewed)
     rig.ready(WORKERS[0])
     stage.surge(0.2)
     stage.flow(1.5 * stage.pace.flow)
-    for hours, share in zip(HOURS, (0.2, 0.4, 0.6), strict=True):
-        stage.wait_for(share)
-        clock.write_text(hours, "ascii")
-        rig.kill_while_reading(WORKERS[1])  # so that leases run out, too, under the wrong clock
+    for hours in HOURS:
+        _set(clock, hours)
+        stage.kill_one(WORKERS[1])  # so that leases run out, too, under the wrong clock
         rig.restart(WORKERS[1])
         rig.ready(WORKERS[1])
     stage.over()
-    stage.note = f"to {', '.join(HOURS)}, and a worker killed each time"
+    stage.note = f"{', '.join(f'{hours:+} h' for hours in HOURS)}; a worker of another machine killed each time"
     stage.wait_for_all()
     for name in machine:
         assert rig.parts[name].terminate() == 0, rig.parts[name].said()
@@ -118,9 +110,11 @@ def database_restored(stage: Stage[Deployed]) -> None:
     stage.over()
 
 
-def faketime() -> Path | None:
-    """libfaketime, where it is installed."""
-    return next(Path("/usr/lib").glob(FAKETIME), None)
+def _set(clock: Path, hours: float) -> None:
+    """At once: it is read all the time."""
+    new = clock.with_suffix(".new")
+    new.write_text(str(3600 * hours), "ascii")
+    new.replace(clock)
 
 
 def _postgres(rig: Deployed, program: str, *arguments: object) -> None:

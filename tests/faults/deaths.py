@@ -1,6 +1,5 @@
 """Processes that die or are asked to end, with films in their hands."""
 
-import itertools
 import signal
 
 import sabotage
@@ -13,11 +12,11 @@ def worker_killed(stage: Stage[Deployed]) -> None:
     """SIGKILL while it reads; what it held and what it had merely fetched is read by the other after a lease."""
     stage.surge(0.5)
     stage.flow()
-    held = stage.rig.kill_while_reading(WORKERS[0])
+    victim, held = stage.kill_one(*WORKERS)
     stage.over()
     stage.note = f"{held} films in its hands"
-    stage.rig.restart(WORKERS[0])
-    stage.rig.ready(WORKERS[0])
+    stage.rig.restart(victim)
+    stage.rig.ready(victim)
 
 
 def workers_killed_again_and_again(stage: Stage[Deployed]) -> None:
@@ -25,24 +24,13 @@ def workers_killed_again_and_again(stage: Stage[Deployed]) -> None:
     held = []
     for _ in range(stage.pace.kills):
         stage.surge(1 / stage.pace.kills)
-        victim, films = stage.rig.wait_until(lambda: _kill_one(stage.rig))
+        victim, films = stage.kill_one(*WORKERS)
         held.append(films)
         stage.rig.restart(victim)
         stage.rig.ready(victim)
     stage.over()
     stage.flow(1)
     stage.note = f"{len(held)} kills, {min(held)} to {max(held)} films in its hands each time"
-
-
-def _kill_one(rig: Deployed) -> tuple[str, int] | None:
-    for name in WORKERS:
-        process = rig.parts[name].process
-        process.send_signal(signal.SIGSTOP)  # what it holds now is what it holds when it dies
-        if held := rig.held_by(process.pid):
-            rig.parts[name].kill()
-            return name, held
-        process.send_signal(signal.SIGCONT)
-    return None
 
 
 def worker_drained(stage: Stage[Deployed]) -> None:
@@ -109,14 +97,9 @@ def up_killed(stage: Stage[Embedded]) -> None:
     """Everything at once, again and again, as by a power switch."""
     stage.surge(0.3)
     stage.flow()
-    rig = stage.rig
-    for number in itertools.count(1):
-        rig.wait_until(lambda: rig.held_by_anyone())
-        rig.parts["up"].kill()
-        if number == 3:
-            stage.over()
-        rig.restart("up")
-        rig.ready("up")
-        if number == 3:
-            break
+    for _ in range(3):
+        stage.kill_one("up")
+        stage.over()  # of the last one
+        stage.rig.restart("up")
+        stage.rig.ready("up")
     stage.note = "three times"

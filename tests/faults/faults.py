@@ -1,11 +1,16 @@
 """The list of faults, in the order in which they run: what each is called, and on which installation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from services import postgres_server, redis_server
+
 from faults import company, deaths, outages, storage
-from faults.stage import Stage
+from faults.rig import SABOTAGED, Deployed, Embedded, Rig
+from faults.stage import FULL, Pace, Stage
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,29 @@ class Fault:
     title: str
     home: str
     act: Callable[[Stage[Any]], None]
+    missing: Callable[[], str] = lambda: ""  # what this machine lacks for it
+
+
+@contextmanager
+def installation(home: str, folder: Path, pace: Pace) -> Iterator[Rig]:
+    """A running one, for all faults of its kind. Raises ServiceMissing."""
+    if home == "deployed":
+        with (
+            redis_server() as redis,
+            postgres_server(durable=True) as postgres,
+            closing(Deployed(folder, pace.lease, redis, postgres)) as deployed,
+        ):
+            deployed.up()
+            yield deployed
+    elif home == "up":
+        with closing(Embedded(folder, pace.lease)) as embedded:
+            # an outage of seconds outlasts SQLite's patience only where that is shortened
+            embedded.up(SABOTAGED, {} if pace is FULL else {"SABOTAGE_BUSY_SECONDS": "1"})
+            yield embedded
+    else:
+        with closing(storage.Cramped(folder, pace.lease, keep_films="all")) as cramped:
+            cramped.up()
+            yield cramped
 
 
 FAULTS: Final = (
@@ -41,5 +69,5 @@ FAULTS: Final = (
     Fault("ledger-locked", "SQLite locked by another process", "up", storage.ledger_locked),
     Fault("up-killed", "everything killed (SIGKILL), started again", "up", deaths.up_killed),
     Fault("ledger-copied-back", "SQLite file of a backup copied back", "up", storage.ledger_copied_back),
-    Fault("disk-full", "disk full under the data folder", "cramped", storage.disk_full),
+    Fault("disk-full", "disk full under the data folder", "cramped", storage.disk_full, storage.no_mounts),
 )  # fmt: skip

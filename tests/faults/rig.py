@@ -5,14 +5,13 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-import psycopg
 from programs import COMMAND, PATIENCE, Part, environment, run
-from services import Server, connect, postgres_server, redis_server
+from services import Server, connect
 from sqlalchemy import make_url
 
 from faults.films import Stock
@@ -45,6 +44,7 @@ class Rig:
             "settle_seconds": 0.5,
             "rescan_seconds": 5,
             "decoders": 1,
+            "batch_size": 16,  # small films: both workers shall have some
             "retrain_at": "never",
             **settings,
         }
@@ -86,24 +86,6 @@ class Rig:
                 raise TimeoutError(f"still not so after {timeout:g} seconds:\n{self.said()}")
             time.sleep(LOOK_SECONDS)
         return answer
-
-    def kill_while_reading(self, name: str, timeout: float = PATIENCE) -> int:
-        """SIGKILL a worker while it has rows in `running`. Returns how many it had.
-
-        It is halted before it is asked for: what it holds then is what it holds when it dies.
-        """
-        process = self.parts[name].process
-
-        def halted_with_films() -> int:
-            process.send_signal(signal.SIGSTOP)
-            if held := self.held_by(process.pid):
-                return held
-            process.send_signal(signal.SIGCONT)
-            return 0
-
-        held = self.wait_until(halted_with_films, timeout)
-        self.parts[name].kill()
-        return held
 
     def held_by(self, pid: int) -> int:
         claims = "SELECT count(*) FROM scans WHERE state = 'running' AND claimed_by LIKE %s"
@@ -154,6 +136,9 @@ class Deployed(Rig):
             server.execute(f"CREATE DATABASE {DATABASE}")
         upgraded = run("db", "upgrade", cwd=folder, env=environment(**self._settings))
         assert upgraded.code == 0, upgraded.err
+
+    def up(self) -> None:
+        """Start all parts, and wait until the workers read films."""
         for name in ("watch", *WORKERS, "schedule"):
             self.start(name)
         self.ready(*WORKERS)
@@ -195,39 +180,11 @@ class Embedded(Rig):
             return connection.execute(sql.replace("%s", "?"), parameters).fetchall()
 
 
-@contextmanager
-def deployed(folder: Path, lease: float) -> Iterator[Deployed]:
-    """Raises ServiceMissing."""
-    with redis_server() as redis, postgres_server(durable=True) as postgres:
-        rig = Deployed(folder, lease, redis, postgres)
-        try:
-            yield rig
-        finally:
-            rig.close()
-
-
-@contextmanager
-def embedded(folder: Path, lease: float, **settings: object) -> Iterator[Embedded]:
-    rig = Embedded(folder, lease, **settings)
-    try:
-        yield rig
-    finally:
-        rig.close()
-
-
 def kill_quietly(pid: int) -> bool:
     """SIGKILL; False where it is gone already."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
-        return False
-    return True
-
-
-def answers(server: Server) -> bool:
-    try:
-        server.probe(server.url)
-    except psycopg.OperationalError:
         return False
     return True
 

@@ -1,5 +1,6 @@
 """Where a fault happens: a flow of films into a folder of its own, a clock, and the count at the end."""
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from faults.rig import Rig
 R = TypeVar("R", bound=Rig)
 
 LONE_SECONDS: Final = 5.0  # within which a film that comes alone has its row
+HANDFUL: Final = 40  # films, for two workers and more than they hold at a time
 LEFT_SECONDS: Final = 600.0  # for films that came after the fault; reached only by a failure
 
 
@@ -44,7 +46,6 @@ class Stage(Generic[R]):
         self.folder = rig.inbox / name
         self.folder.mkdir()
         self._films = rig.stock.make(pace.films)
-        self._spare = iter(rig.stock.make(100))
         self._place = threading.Lock()
         self._dropped = 0
         self._flow: threading.Thread | None = None
@@ -61,6 +62,26 @@ class Stage(Generic[R]):
         for _ in range(round(share * self.pace.films)):
             self._drop_next()
 
+    def kill_one(self, *names: str) -> tuple[str, int]:
+        """SIGKILL one of these parts while it has rows in `running`; films are dropped until one is caught so.
+
+        Returns which, and how many films it had in its hands.
+        """
+        return self.rig.wait_until(lambda: self._catch(names), LEFT_SECONDS)
+
+    def _catch(self, names: tuple[str, ...]) -> tuple[str, int] | None:
+        for name in names:
+            process = self.rig.parts[name].process
+            process.send_signal(signal.SIGSTOP)  # what it holds now is what it holds when it dies
+            if held := self.rig.held_by(process.pid):
+                self.rig.parts[name].kill()
+                return name, held
+            process.send_signal(signal.SIGCONT)
+        if finished(self.rig, self.name) == self._dropped:
+            for _ in range(HANDFUL):
+                self._drop_next() or self.drop()
+        return None
+
     def flow(self, seconds: float | None = None) -> None:
         """From now on drop what is left, evenly over so many seconds."""
         pause = (seconds or self.pace.flow) / max(len(self._films), 1)
@@ -69,7 +90,7 @@ class Stage(Generic[R]):
 
     def drop(self, content: bytes | None = None) -> None:
         """Drop one film more, by itself; with this content instead of its own."""
-        path = next(self._spare)
+        (path,) = self.rig.stock.make(1)
         if content is not None:
             path.write_bytes(content)
         self._place_film(path)

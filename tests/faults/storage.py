@@ -25,12 +25,6 @@ ASK: Final = (
 class Cramped(Embedded):
     """`up` with its data folder on a small file system, which exists only for the processes of this rig."""
 
-    @staticmethod
-    def permitted() -> bool:
-        with tempfile.TemporaryDirectory() as folder:
-            command = ["unshare", "-m", "sh", "-c", ON_TMPFS, folder, ROOM, "true"]
-            return subprocess.run(command, capture_output=True).returncode == 0
-
     def up(self, *_: object, **settings: object) -> Part:
         self.data.mkdir(exist_ok=True)
         return super().up(("unshare", "-m", "sh", "-c", ON_TMPFS, str(self.data), ROOM, *COMMAND), **settings)
@@ -45,6 +39,13 @@ class Cramped(Embedded):
         asked = self.inside(sys.executable, "-c", ASK, *given)
         assert asked.returncode == 0, asked.stderr
         return [tuple(row) for row in json.loads(asked.stdout)]
+
+
+def no_mounts() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["unshare", "-m", "sh", "-c", ON_TMPFS, folder, ROOM, "true"]
+        permitted = subprocess.run(command, capture_output=True).returncode == 0
+    return "" if permitted else "file systems cannot be mounted here"
 
 
 def disk_full(stage: Stage[Cramped]) -> None:
