@@ -7,12 +7,12 @@ measured again by itself; with --quick nothing is kept nor written.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -44,11 +44,17 @@ def main() -> int:
             tell(fault, account)
             measured.append((fault, account))
             if not given.quick:
-                page.keep(account, date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", commit=machine.commit())
+                page.keep(
+                    account,
+                    date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+                    commit=machine.commit(),
+                    load=f"{os.getloadavg()[1]:.0f}",
+                )
     show(measured)
     if not given.quick:
         print(f"Written to {page.write(machine.describe()).relative_to(page.ROOT)}.")
-    return 1 if any(account.complaints for _, account in measured) else 0
+    wrong = len(chosen) - sum(not account.complaints for _, account in measured)
+    return 1 if wrong else 0
 
 
 def arguments() -> argparse.Namespace:
@@ -60,19 +66,31 @@ def arguments() -> argparse.Namespace:
 
 
 def suffer(chosen: list[Fault], pace: Pace, begin: Callable[[str], None]) -> Iterator[tuple[Fault, Account]]:
-    """The faults one after another, on one installation of each kind."""
-    for home, faults in groupby(chosen, lambda fault: fault.home):
-        begin(f"starting: {home}")
-        with tempfile.TemporaryDirectory(prefix="pneumowatch-faults-") as folder, ExitStack() as stack:
-            running = stack.enter_context(installation(home, Path(folder), pace))
-            for fault in faults:
-                begin(fault.title)
-                if reason := fault.missing():
-                    console.print(f"{fault.name}: left out; {reason}.")
-                    continue
+    """The faults one after another, on one installation of each kind; on a new one where a fault has left it unwell."""
+    with ExitStack() as stack:
+        home, running = "", None
+        for fault in chosen:
+            if reason := fault.missing():
+                console.print(f"{fault.name}: left out; {reason}.")
+                continue
+            if running is None or home != fault.home:
+                stack.close()
+                begin(f"starting: {fault.home}")
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pneumowatch-faults-"))
+                home, running = fault.home, stack.enter_context(installation(fault.home, Path(folder), pace))
+            begin(fault.title)
+            try:
                 stage = Stage(running, pace, fault.name)
                 fault.act(stage)
-                yield fault, stage.close()
+                account = stage.close()
+            except (AssertionError, TimeoutError) as failure:
+                console.print(f"[red]{fault.name}: it did not come to its end.[/red] {failure}")
+                running = None
+                continue
+            if account.complaints:
+                console.print(running.said())
+                running = None
+            yield fault, account
 
 
 def tell(fault: Fault, account: Account) -> None:

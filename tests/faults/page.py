@@ -84,4 +84,6 @@ def _lines(machine: dict[str, str], records: dict[str, dict[str, Any]]) -> Itera
     yield from (f"| {name} | {value} |" for name, value in machine.items())
     dates = sorted({record["date"] for record in records.values()})
     commits = sorted({record["commit"] for record in records.values()})
+    loads = sorted({int(record["load"]) for record in records.values()})
+    yield f"| processes that wanted to run (load average) | {loads[0]} to {loads[-1]} |"
     yield f"| when, of which commits | {dates[0]} to {dates[-1]}; {', '.join(commits)} |"

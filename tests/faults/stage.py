@@ -30,7 +30,7 @@ class Pace:
     lease: float
 
 
-FULL: Final = Pace(films=1000, flow=40, outage=65, kills=20, lease=20)
+FULL: Final = Pace(films=1000, flow=30, outage=62, kills=20, lease=15)
 QUICK: Final = Pace(films=150, flow=5, outage=5, kills=3, lease=5)
 
 
@@ -63,18 +63,21 @@ class Stage(Generic[R]):
             self._drop_next()
 
     def kill_one(self, *names: str) -> tuple[str, int]:
-        """SIGKILL one of these parts while it has rows in `running`; films are dropped until one is caught so.
+        """SIGKILL one of these parts while it has rows in `running`. Returns which, and how many it had."""
+        name, held = self.catch(*names)
+        self.rig.parts[name].kill()
+        return name, held
 
-        Returns which, and how many films it had in its hands.
-        """
+    def catch(self, *names: str) -> tuple[str, int]:
+        """Halt (SIGSTOP) one of these parts while it has rows in `running`: what it holds now, it holds until it goes
+        on or dies. Films are dropped until one is caught so. Returns which, and how many it has."""
         return self.rig.wait_until(lambda: self._catch(names), LEFT_SECONDS)
 
     def _catch(self, names: tuple[str, ...]) -> tuple[str, int] | None:
         for name in names:
             process = self.rig.parts[name].process
-            process.send_signal(signal.SIGSTOP)  # what it holds now is what it holds when it dies
+            process.send_signal(signal.SIGSTOP)
             if held := self.rig.held_by(process.pid):
-                self.rig.parts[name].kill()
                 return name, held
             process.send_signal(signal.SIGCONT)
         if finished(self.rig, self.name) == self._dropped:
