@@ -18,8 +18,9 @@ HOURS: Final = (-3, 5, -1)  # the clock of some parts is set to these, one after
 
 def watcher_killed(stage: Stage[Deployed]) -> None:
     """In the middle of a burst, some of which it has seen, registered, or rung."""
-    stage.flow(stage.pace.flow / 4)
-    stage.wait_for(0.1)
+    stage.flow()
+    stage.wait_for(0.05)
+    stage.surge(0.2)
     stage.rig.parts["watch"].kill()
     stage.sleep(1)
     stage.rig.restart("watch")
@@ -29,15 +30,15 @@ def watcher_killed(stage: Stage[Deployed]) -> None:
 def events_overflow(stage: Stage[Deployed]) -> None:
     """More happens in the folder than the kernel keeps while the watcher is held up; films come after that."""
     watcher = stage.rig.parts["watch"].process
-    stage.surge(0.2)
-    stage.wait_for(0.2)
+    stage.surge(0.1)
+    stage.wait_for(0.1)
     watcher.send_signal(signal.SIGSTOP)
     noise = [stage.folder / f".noise-{number}.part" for number in range(2)]
     for number in range(EVENTS):
         noise[number % 2].touch()  # by turns: two equal events in a row are one
         with noise[number % 2].open("ab"):
             pass
-    stage.surge(0.4)
+    stage.surge(0.2)
     watcher.send_signal(signal.SIGCONT)
     stage.over()
     stage.flow()
@@ -59,7 +60,7 @@ def two_watchers(stage: Stage[Deployed]) -> None:
 def two_schedulers(stage: Stage[Deployed]) -> None:
     """Three that sweep, with the watcher, while a worker's films are to be taken back and a queue to be rung anew."""
     stage.rig.start("schedule-2")
-    stage.surge(0.5)
+    stage.surge(0.1)
     stage.flow()
     stage.kill_one(WORKERS[1])
     stage.over()
@@ -98,9 +99,9 @@ def clock_set(stage: Stage[Deployed]) -> None:
 def database_restored(stage: Stage[Deployed]) -> None:
     """To last night's backup, with all parts running: what came since is found in the folders and read again."""
     rig, backup = stage.rig, stage.rig.folder / "backup"
-    stage.surge(0.3)
+    stage.surge(0.1)
     stage.flow()
-    stage.wait_for(0.1)
+    stage.wait_for(0.4)
     _postgres(rig, "pg_dump", "-Fc", "-f", backup, "-d", DATABASE)
     stage.wait_for(0.6)
     with connect(rig.postgres.url) as server:

@@ -11,7 +11,7 @@ from faults.stage import LEFT_SECONDS, Stage
 
 def worker_killed(stage: Stage[Deployed]) -> None:
     """SIGKILL while it reads; what it held and what it had merely fetched is read by the other after a lease."""
-    stage.surge(0.5)
+    stage.surge(0.1)
     stage.flow()
     victim, held = stage.kill_one(*WORKERS)
     stage.over()
@@ -36,7 +36,7 @@ def workers_killed_again_and_again(stage: Stage[Deployed]) -> None:
 
 def worker_drained(stage: Stage[Deployed]) -> None:
     """SIGTERM under load: it ends by itself with 0, and no film has lost an attempt."""
-    stage.surge(0.5)
+    stage.surge(0.1)
     stage.flow()
     name, held = stage.catch(*WORKERS)
     part = stage.rig.parts[name]
@@ -56,10 +56,10 @@ def worker_drained(stage: Stage[Deployed]) -> None:
 def decoder_killed(stage: Stage[Rig]) -> None:
     """The decoding children of one worker, one after another."""
     name = next(name for name in stage.rig.parts if name in (*WORKERS, "up"))
-    stage.surge(0.3)
+    stage.surge(0.1)
     stage.flow()
     killed = 0
-    for share in (0.05, 0.2, 0.35, 0.5):
+    for share in (0.05, 0.15, 0.3, 0.45):
         stage.wait_for(share)
         killed += sum(map(kill_quietly, stage.rig.decoders(name)))
     stage.over()
@@ -74,7 +74,7 @@ def film_that_kills(stage: Stage[Deployed]) -> None:
         rig.parts[name].terminate()
         rig.restart(name, command=SABOTAGED)
     rig.ready(*WORKERS)
-    stage.surge(0.2)
+    stage.surge(0.1)
     stage.drop(sabotage.DOWN)
     stage.expected_failed = 1
     stage.flow()
@@ -97,7 +97,7 @@ def film_that_kills(stage: Stage[Deployed]) -> None:
 
 def up_killed(stage: Stage[Embedded]) -> None:
     """Everything at once, again and again, as by a power switch."""
-    stage.surge(0.3)
+    stage.surge(0.1)
     stage.flow()
     for _ in range(3):
         stage.kill_one("up")

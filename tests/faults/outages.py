@@ -11,9 +11,9 @@ from faults.stage import Stage
 
 def redis_flushed(stage: Stage[Deployed]) -> None:
     """All messages are gone, waiting and unacknowledged; films are announced again once nothing is left on it."""
-    stage.surge(0.5)
+    stage.surge(0.1)
     stage.flow()
-    stage.wait_for(0.1)
+    stage.wait_for(0.05)
     with redis.Redis.from_url(stage.rig.redis.url) as client:
         client.flushall()
     stage.over()
@@ -33,9 +33,9 @@ def redis_hangs(stage: Stage[Deployed]) -> None:
     """Connected, and no answer to anything: the process is halted."""
     server = stage.rig.redis
     assert server.process is not None
-    stage.surge(0.2)
-    stage.flow(1.2 * stage.pace.outage)
-    stage.wait_for(0.1)
+    stage.surge(0.1)
+    stage.flow(2 * stage.pace.outage)
+    stage.wait_for(0.05)
     server.process.send_signal(signal.SIGSTOP)
     try:
         with stage.waiting():
@@ -58,7 +58,7 @@ def postgres_gone(stage: Stage[Deployed]) -> None:
 
 def connections_cut(stage: Stage[Deployed]) -> None:
     """Every connection to the database is broken, again and again, in the middle of whatever it was doing."""
-    stage.surge(0.5)
+    stage.surge(0.1)
     stage.flow()
     cut = 0
     for share in (0.05, 0.2, 0.35, 0.5, 0.65):
@@ -73,9 +73,9 @@ def connections_cut(stage: Stage[Deployed]) -> None:
 
 
 def _gone(stage: Stage[Deployed], server: Server, seconds: float, how: signal.Signals = signal.SIGKILL) -> None:
-    stage.surge(0.2)
-    stage.flow(max(stage.pace.flow, 1.2 * seconds))
-    stage.wait_for(0.1)
+    stage.surge(0.1)
+    stage.flow(max(stage.pace.flow, 2 * seconds))
+    stage.wait_for(0.05)
     server.kill(how)
     with stage.waiting():
         stage.sleep(seconds)

@@ -30,7 +30,7 @@ class Pace:
     lease: float
 
 
-FULL: Final = Pace(films=1000, flow=30, outage=62, kills=20, lease=15)
+FULL: Final = Pace(films=1000, flow=60, outage=62, kills=20, lease=15)
 QUICK: Final = Pace(films=150, flow=5, outage=5, kills=3, lease=5)
 
 

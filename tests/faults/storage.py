@@ -51,9 +51,9 @@ def no_mounts() -> str:
 def disk_full(stage: Stage[Cramped]) -> None:
     """No room for films kept, nor for the ledger: it waits, and goes on when there is room."""
     rig, filler = stage.rig, stage.rig.data / "filler"
-    stage.surge(0.2)
-    stage.flow(1.2 * stage.pace.outage)
-    stage.wait_for(0.1)
+    stage.surge(0.1)
+    stage.flow(2 * stage.pace.outage)
+    stage.wait_for(0.05)
     rig.inside("sh", "-c", f"cat /dev/zero > {filler}")
     stage.sleep(1)
     with stage.waiting():
@@ -64,9 +64,9 @@ def disk_full(stage: Stage[Cramped]) -> None:
 
 def ledger_locked(stage: Stage[Embedded]) -> None:
     """By another process, for longer than SQLite waits before it says so."""
-    stage.surge(0.2)
-    stage.flow(1.2 * stage.pace.outage)
-    stage.wait_for(0.1)
+    stage.surge(0.1)
+    stage.flow(2 * stage.pace.outage)
+    stage.wait_for(0.05)
     with closing(sqlite3.connect(stage.rig.ledger, timeout=60, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with stage.waiting():
@@ -78,9 +78,9 @@ def ledger_locked(stage: Stage[Embedded]) -> None:
 def ledger_copied_back(stage: Stage[Embedded]) -> None:
     """Stopped, its file replaced by last night's copy, and started again: what came since is read again."""
     rig, backup = stage.rig, stage.rig.folder / "backup.db"
-    stage.surge(0.3)
+    stage.surge(0.1)
     stage.flow()
-    stage.wait_for(0.1)
+    stage.wait_for(0.4)
     with closing(sqlite3.connect(rig.ledger)) as source, closing(sqlite3.connect(backup)) as copy:
         source.backup(copy)
     stage.wait_for(0.6)
