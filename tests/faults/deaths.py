@@ -101,7 +101,7 @@ def up_killed(stage: Stage[Embedded]) -> None:
     stage.flow()
     for _ in range(3):
         stage.kill_one("up")
-        stage.over()  # of the last one
         stage.rig.restart("up")
         stage.rig.ready("up")
+    stage.over()
     stage.note = "three times"

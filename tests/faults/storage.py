@@ -90,5 +90,5 @@ def ledger_copied_back(stage: Stage[Embedded]) -> None:
         leftover.unlink()
     Path(backup).replace(rig.ledger)
     rig.restart("up")
-    stage.over()
     rig.ready("up")
+    stage.over()
