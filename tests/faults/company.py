@@ -1,4 +1,4 @@
-"""The watcher and the schedule: killed, overrun, doubled, with a wrong clock; and a database of last night."""
+"""The watcher and the schedule: killed, overrun, doubled, with a wrong clock; a share that drops; last night's backup."""
 
 import os
 import signal
@@ -44,6 +44,19 @@ def events_overflow(stage: Stage[Deployed]) -> None:
     stage.flow()
     for path in noise:
         path.unlink()
+
+
+def share_away(stage: Stage[Deployed]) -> None:
+    """The inbox is not there, with most films of it queued; then it is back. None has vanished."""
+    inbox = stage.rig.inbox
+    away = inbox.with_name("away")
+    stage.surge(0.6)
+    inbox.rename(away)
+    with stage.waiting():
+        stage.sleep(stage.pace.outage)
+    away.rename(inbox)
+    stage.over()
+    stage.flow()
 
 
 def two_watchers(stage: Stage[Deployed]) -> None:

@@ -59,6 +59,7 @@ FAULTS: Final = (
     Fault("connections-cut", "all connections to PostgreSQL cut, five times", "deployed", outages.connections_cut),
     Fault("watcher-killed", "watcher killed in a burst, started again", "deployed", company.watcher_killed),
     Fault("events-overflow", "inotify overflow while the watcher is held up", "deployed", company.events_overflow),
+    Fault("share-away", "the inbox gone, and back", "deployed", company.share_away),
     Fault("two-watchers", "two watchers on one inbox", "deployed", company.two_watchers),
     Fault("two-schedulers", "two schedulers, and a worker killed", "deployed", company.two_schedulers),
     Fault("database-restored", "database restored from a backup under way", "deployed", company.database_restored),
