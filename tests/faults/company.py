@@ -1,4 +1,4 @@
-"""The watcher and the schedule: killed, overrun, doubled, with a wrong clock; a share that drops; last night's backup."""
+"""The watcher and the schedule: killed, doubled, with a wrong clock. A share that drops; last night's backup."""
 
 import os
 import signal

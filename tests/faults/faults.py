@@ -31,7 +31,7 @@ def installation(home: str, folder: Path, pace: Pace) -> Iterator[Rig]:
         with (
             redis_server() as redis,
             postgres_server(durable=True) as postgres,
-            closing(Deployed(folder, pace.lease, redis, postgres)) as deployed,
+            closing(Deployed(folder, pace.lease, redis, postgres, max_attempts=pace.attempts)) as deployed,
         ):
             deployed.up()
             yield deployed

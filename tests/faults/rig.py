@@ -127,11 +127,11 @@ class Deployed(Rig):
 
     home = "deployed"
 
-    def __init__(self, folder: Path, lease: float, redis: Server, postgres: Server) -> None:
+    def __init__(self, folder: Path, lease: float, redis: Server, postgres: Server, **settings: object) -> None:
         self.redis = redis
         self.postgres = postgres
         self.database = make_url(postgres.url).set(database=DATABASE).render_as_string(hide_password=False)
-        super().__init__(folder, lease, database_url=self.database, broker_url=redis.url)
+        super().__init__(folder, lease, database_url=self.database, broker_url=redis.url, **settings)
         with connect(postgres.url) as server:
             server.execute(f"CREATE DATABASE {DATABASE}")
         upgraded = run("db", "upgrade", cwd=folder, env=environment(**self._settings))

@@ -21,17 +21,19 @@ LEFT_SECONDS: Final = 600.0  # for films that came after the fault; reached only
 
 @dataclass(frozen=True)
 class Pace:
-    """How much of it: films dropped, seconds of their flow and of an outage, kills, and the lease in seconds."""
+    """How much of it: films dropped, seconds of their flow and of an outage, kills, the lease in seconds, and how often a
+    film may bring its worker down while it is alone."""
 
     films: int
     flow: float
     outage: float
     kills: int
     lease: float
+    attempts: int
 
 
-FULL: Final = Pace(films=1000, flow=60, outage=62, kills=20, lease=15)
-QUICK: Final = Pace(films=150, flow=5, outage=5, kills=3, lease=5)
+FULL: Final = Pace(films=1000, flow=60, outage=62, kills=20, lease=15, attempts=3)
+QUICK: Final = Pace(films=150, flow=4, outage=4, kills=3, lease=5, attempts=2)
 
 
 class Stage(Generic[R]):
