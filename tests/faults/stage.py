@@ -21,8 +21,8 @@ LEFT_SECONDS: Final = 600.0  # for films that came after the fault; reached only
 
 @dataclass(frozen=True)
 class Pace:
-    """How much of it: films dropped, seconds of their flow and of an outage, kills, the lease in seconds, and how often a
-    film may bring its worker down while it is alone."""
+    """How much of it: films dropped, seconds of their flow and of an outage, kills, the lease in seconds, and the
+    deaths after which a film is failed."""
 
     films: int
     flow: float
