@@ -14,7 +14,7 @@ from programs import COMMAND, Part
 from faults.rig import Embedded
 from faults.stage import Stage
 
-ROOM: Final = "24m"  # of the data folder: the model, a ledger, and some films
+ROOM: Final = "96m"  # of the data folder: the model, a ledger, and a thousand films kept
 ON_TMPFS: Final = 'mount -t tmpfs -o size="$1" tmpfs "$0" && shift && exec "$@"'
 ASK: Final = (
     "import json, sqlite3, sys; connection = sqlite3.connect(sys.argv[1], timeout=60); "
