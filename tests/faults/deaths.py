@@ -97,11 +97,11 @@ def film_that_kills(stage: Stage[Deployed]) -> None:
 
 def up_killed(stage: Stage[Embedded]) -> None:
     """Everything at once, again and again, as by a power switch."""
-    stage.surge(0.1)
-    stage.flow()
+    stage.surge(0.3)
     for _ in range(3):
         stage.kill_one("up")
         stage.rig.restart("up")
         stage.rig.ready("up")
     stage.over()
+    stage.flow()
     stage.note = "three times"

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ R = TypeVar("R", bound=Rig)
 
 LONE_SECONDS: Final = 5.0  # within which a film that comes alone has its row
 HANDFUL: Final = 40  # films, for two workers and more than they hold at a time
-LEFT_SECONDS: Final = 600.0  # for films that came after the fault; reached only by a failure
+LEFT_SECONDS: Final = 300.0  # for films that came after the fault; reached only by a failure
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class Stage(Generic[R]):
         self._place = threading.Lock()
         self._dropped = 0
         self._flow: threading.Thread | None = None
-        self._over: float | None = None
-        self._before_end = 0  # films dropped before the fault ended
+        self._recovered: Future[float] | None = None
         self._cpu: dict[str, float] = {}
 
     @property
@@ -127,8 +127,9 @@ class Stage(Generic[R]):
                 self._cpu[name] = (seconds - before[pid][1]) / passed
 
     def over(self) -> None:
-        """The fault has ended: recovery is counted from here."""
-        self._over, self._before_end = time.monotonic(), self._dropped
+        """The fault has ended: from here it is counted how long films dropped before it still take."""
+        self._recovered = Future()
+        threading.Thread(target=self._recover, args=(self._recovered, self._dropped), name="recovery").start()
 
     def wait_for(self, share: float) -> None:
         """Until this share of all films is finished."""
@@ -141,12 +142,12 @@ class Stage(Generic[R]):
         self._until_finished(self._dropped)
 
     def _until_finished(self, many: float, before: str = "~") -> None:
-        """In vain where a part has ended by itself: that is in the account."""
-        self.rig.wait_until(lambda: finished(self.rig, self.name, before) >= many or self.rig.fallen(), LEFT_SECONDS)
+        self.rig.wait_until(lambda: finished(self.rig, self.name, before) >= many, LEFT_SECONDS)
 
     def close(self) -> Account:
         """Let the flow end, wait for the films, and count."""
-        recovery = self._recover()
+        assert self._recovered is not None, "the scenario has not said when its fault was over"
+        recovery = self._recovered.result()
         with suppress(TimeoutError):  # what is missing is counted as lost
             self.wait_for_all()
         self._wait_for_the_quiet()
@@ -167,12 +168,14 @@ class Stage(Generic[R]):
             note=self.note,
         )
 
-    def _recover(self) -> float:
-        assert self._over is not None, "the scenario has not said when its fault was over"
-        early = f"{self._before_end:06}"  # the name of the first film that came later
-        with suppress(TimeoutError):
-            self._until_finished(self._before_end, early)
-        return time.monotonic() - self._over
+    def _recover(self, answer: "Future[float]", dropped: int) -> None:
+        over, first_later = time.monotonic(), f"{dropped:06}"  # the name of the first film that came later
+        try:
+            with suppress(TimeoutError):
+                self._until_finished(dropped, first_later)
+            answer.set_result(time.monotonic() - over)
+        except BaseException as fault:  # noqa: BLE001 - handed to whoever asks for the answer
+            answer.set_exception(fault)
 
     def _wait_for_the_quiet(self) -> None:
         """Whoever still holds a film may be about to write its second result."""

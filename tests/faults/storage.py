@@ -78,12 +78,11 @@ def ledger_locked(stage: Stage[Embedded]) -> None:
 def ledger_copied_back(stage: Stage[Embedded]) -> None:
     """Stopped, its file replaced by last night's copy, and started again: what came since is read again."""
     rig, backup = stage.rig, stage.rig.folder / "backup.db"
-    stage.surge(0.1)
-    stage.flow()
-    stage.wait_for(0.4)
+    stage.surge(0.5)
+    stage.wait_for(0.2)
     with closing(sqlite3.connect(rig.ledger)) as source, closing(sqlite3.connect(backup)) as copy:
         source.backup(copy)
-    stage.wait_for(0.6)
+    stage.wait_for(0.4)
     part = rig.parts["up"]
     assert part.terminate() == 0, part.said()
     for leftover in rig.data.glob("pneumowatch.db-*"):
@@ -92,3 +91,4 @@ def ledger_copied_back(stage: Stage[Embedded]) -> None:
     rig.restart("up")
     rig.ready("up")
     stage.over()
+    stage.flow()
