@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ def watcher_killed(stage: Stage[Deployed]) -> None:
     stage.wait_for(0.05)
     stage.surge(0.2)
     stage.rig.parts["watch"].kill()
-    stage.sleep(1)
+    time.sleep(1)
     stage.rig.restart("watch")
     stage.over()
 
@@ -52,8 +53,7 @@ def share_away(stage: Stage[Deployed]) -> None:
     away = inbox.with_name("away")
     stage.surge(0.6)
     inbox.rename(away)
-    with stage.waiting():
-        stage.sleep(stage.pace.outage)
+    stage.wait_out(stage.pace.outage)
     away.rename(inbox)
     stage.over()
     stage.flow()

@@ -38,8 +38,7 @@ def redis_hangs(stage: Stage[Deployed]) -> None:
     stage.wait_for(0.05)
     server.process.send_signal(signal.SIGSTOP)
     try:
-        with stage.waiting():
-            stage.sleep(stage.pace.outage)
+        stage.wait_out(stage.pace.outage)
     finally:
         server.process.send_signal(signal.SIGCONT)
     stage.over()
@@ -77,8 +76,7 @@ def _gone(stage: Stage[Deployed], server: Server, seconds: float, how: signal.Si
     stage.flow(max(stage.pace.flow, 2 * seconds))
     stage.wait_for(0.05)
     server.kill(how)
-    with stage.waiting():
-        stage.sleep(seconds)
+    stage.wait_out(seconds)
     server.start()
     stage.over()
     stage.lone_film()

@@ -3,9 +3,8 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -15,6 +14,7 @@ from faults.rig import Rig
 
 R = TypeVar("R", bound=Rig)
 
+TELLING_SECONDS: Final = 3.0
 LONE_SECONDS: Final = 5.0  # within which a film that comes alone has its row
 HANDFUL: Final = 40  # films, for two workers and more than they hold at a time
 LEFT_SECONDS: Final = 300.0  # for films that came after the fault; reached only by a failure
@@ -113,18 +113,17 @@ class Stage(Generic[R]):
         self.note = f"then one film alone: {took:.1f} s"
         return took
 
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Parts that live through this block have nothing to do but to wait: what they cost is kept."""
-        before, started = self.rig.cpu_seconds(), time.monotonic()
-        yield
-        passed = time.monotonic() - started
-        for pid, (name, seconds) in self.rig.cpu_seconds().items():
+    def wait_out(self, seconds: float) -> None:
+        """Let an outage of so many seconds pass. What the parts cost in its second half, when they have done all that
+        can be done without what is away, is kept; a short one tells nothing."""
+        time.sleep(seconds / 2)
+        before = self.rig.cpu_seconds()
+        time.sleep(seconds / 2)
+        if seconds < TELLING_SECONDS:
+            return
+        for pid, (name, cpu) in self.rig.cpu_seconds().items():
             if pid in before:
-                self._cpu[name] = (seconds - before[pid][1]) / passed
+                self._cpu[name] = (cpu - before[pid][1]) / (seconds / 2)
 
     def over(self) -> None:
         """The fault has ended: from here it is counted how long films dropped before it still take."""

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -55,9 +56,8 @@ def disk_full(stage: Stage[Cramped]) -> None:
     stage.flow(2 * stage.pace.outage)
     stage.wait_for(0.05)
     rig.inside("sh", "-c", f"cat /dev/zero > {filler}")
-    stage.sleep(1)
-    with stage.waiting():
-        stage.sleep(stage.pace.outage)
+    time.sleep(1)
+    stage.wait_out(stage.pace.outage)
     rig.inside("rm", str(filler))
     stage.over()
 
@@ -69,8 +69,7 @@ def ledger_locked(stage: Stage[Embedded]) -> None:
     stage.wait_for(0.05)
     with closing(sqlite3.connect(stage.rig.ledger, timeout=60, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with stage.waiting():
-            stage.sleep(stage.pace.outage)
+        stage.wait_out(stage.pace.outage)
         other.execute("COMMIT")
     stage.over()
 
