@@ -65,8 +65,8 @@ def cells(fault: Fault, account: Account) -> tuple[str, ...]:
 def _lines(machine: dict[str, str], records: dict[str, dict[str, Any]]) -> Iterator[str]:
     accounts = {name: Account(**record["account"]) for name, record in records.items()}
     leases = {account.lease for account in accounts.values()}
-    yield f"Leases of {', '.join(f'{lease:g}' for lease in sorted(leases))} s; recovery must end within the lease and "
-    yield f"{GRACE_SECONDS:g} s. Shares of CPU are of one core."
+    said = ", ".join(f"{lease:g}" for lease in sorted(leases))
+    yield f"Leases of {said} s: recovery must end within {GRACE_SECONDS:g} s more."
     yield ""
     yield f"| {' | '.join(HEADINGS)} |"
     yield "|---|---:|---|---:|---:|---:|---:|---|"
@@ -83,7 +83,4 @@ def _lines(machine: dict[str, str], records: dict[str, dict[str, Any]]) -> Itera
     yield from ("", "| measured on | |", "|---|---|")
     yield from (f"| {name} | {value} |" for name, value in machine.items())
     dates = sorted({record["date"] for record in records.values()})
-    commits = sorted({record["commit"] for record in records.values()})
-    loads = sorted({int(record["load"]) for record in records.values()})
-    yield f"| processes that wanted to run (load average) | {loads[0]} to {loads[-1]} |"
-    yield f"| when, of which commits | {dates[0]} to {dates[-1]}; {', '.join(commits)} |"
+    yield f"| when | {dates[0]} to {dates[-1]} |"
