@@ -62,7 +62,7 @@ def share_away(stage: Stage[Deployed]) -> None:
 def two_watchers(stage: Stage[Deployed]) -> None:
     """On one inbox, in a burst: each file has one row."""
     stage.rig.start("watch-2")
-    stage.rig.wait_until(lambda: _looked(stage, "watch-2"))
+    stage.rig.wait_until(lambda: _watches(stage, "watch-2"))
     stage.surge(0.4)
     stage.flow(stage.pace.flow / 2)
     stage.wait_for_all()
@@ -138,9 +138,10 @@ def _postgres(rig: Deployed, program: str, *arguments: object) -> None:
     subprocess.run(words, check=True, env=os.environ | {"PGPASSWORD": str(url.password)})
 
 
-def _looked(stage: Stage[Deployed], name: str) -> bool:
-    """It watches: a file that is no film makes it say nothing, so its own threads are asked for."""
-    return len(list(Path(f"/proc/{stage.rig.parts[name].process.pid}/task").iterdir())) > 4
+def _watches(stage: Stage[Deployed], name: str) -> bool:
+    """It has asked the kernel for events."""
+    files = Path(f"/proc/{stage.rig.parts[name].process.pid}/fd").iterdir()
+    return any("inotify" in str(file.readlink()) for file in files)
 
 
 def _end(stage: Stage[Deployed], name: str) -> None:

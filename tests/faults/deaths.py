@@ -79,13 +79,7 @@ def film_that_kills(stage: Stage[Deployed]) -> None:
     stage.expected_failed = 1
     stage.flow()
     deaths = 0
-    failed = "SELECT count(*) FROM scans WHERE state = 'failed' AND path >= %s AND path < %s"
-    while (
-        not rig.wait_until(
-            lambda: rig.fallen() or rig.ask(failed, f"{stage.name}/", f"{stage.name}/~")[0][0], LEFT_SECONDS
-        )
-        or rig.fallen()
-    ):
+    while rig.wait_until(lambda: rig.fallen() or _failed(stage), LEFT_SECONDS) and rig.fallen():
         for name in rig.fallen():
             assert rig.parts[name].process.returncode == -signal.SIGKILL, rig.parts[name].said()
             deaths += 1
@@ -93,6 +87,11 @@ def film_that_kills(stage: Stage[Deployed]) -> None:
             rig.ready(name)
     stage.over()
     stage.note = f"{deaths} deaths"
+
+
+def _failed(stage: Stage[Deployed]) -> int:
+    failed = "SELECT count(*) FROM scans WHERE state = 'failed' AND path >= %s AND path < %s"
+    return stage.rig.ask(failed, f"{stage.name}/", f"{stage.name}/~")[0][0]
 
 
 def up_killed(stage: Stage[Embedded]) -> None:

@@ -14,7 +14,7 @@ from faults.rig import Rig
 
 R = TypeVar("R", bound=Rig)
 
-TELLING_SECONDS: Final = 3.0
+TELLING_SECONDS: Final = 3.0  # an outage that is shorter says nothing of what waiting costs
 LONE_SECONDS: Final = 5.0  # within which a film that comes alone has its row
 HANDFUL: Final = 40  # films, for two workers and more than they hold at a time
 LEFT_SECONDS: Final = 300.0  # for films that came after the fault; reached only by a failure
@@ -54,10 +54,6 @@ class Stage(Generic[R]):
         self._flow: threading.Thread | None = None
         self._recovered: Future[float] | None = None
         self._cpu: dict[str, float] = {}
-
-    @property
-    def dropped(self) -> int:
-        return self._dropped
 
     def surge(self, share: float) -> None:
         """Drop this share of all films at once."""
@@ -100,22 +96,18 @@ class Stage(Generic[R]):
             path.write_bytes(content)
         self._place_film(path)
 
-    def lone_film(self) -> float:
-        """Once all is quiet, drop one film alone. Returns the seconds until its row stood; the fault's note has them.
-
-        Raises TimeoutError where that takes too long.
-        """
+    def lone_film(self) -> None:
+        """Once all is quiet, drop one film alone, and note how long it took. Raises TimeoutError where that is too
+        long."""
         self.wait_for_all()
         started = time.monotonic()
         self.drop()
         self.rig.wait_until(lambda: finished(self.rig, self.name) == self._dropped, LONE_SECONDS)
-        took = time.monotonic() - started
-        self.note = f"then one film alone: {took:.1f} s"
-        return took
+        self.note = f"then one film alone: {time.monotonic() - started:.1f} s"
 
     def wait_out(self, seconds: float) -> None:
         """Let an outage of so many seconds pass. What the parts cost in its second half, when they have done all that
-        can be done without what is away, is kept; a short one tells nothing."""
+        can be done without what is away, is kept."""
         time.sleep(seconds / 2)
         before = self.rig.cpu_seconds()
         time.sleep(seconds / 2)
