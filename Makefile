@@ -28,7 +28,7 @@ check: $(VENV)/test ## lint and types only
 bench: $(VENV)/test ## measure this machine and write docs/benchmarks.md (half an hour; QUICK=1: small sizes, nothing written)
 	@$(BIN)/python tests/benchmarks $(if $(QUICK),--quick)
 
-faults: $(VENV)/test ## kill everything under a flow of films, count, and write docs/reliability.md (40 minutes; QUICK=1: less)
+faults: $(VENV)/test ## kill everything under a flow of films, count, and write docs/reliability.md (45 minutes; QUICK=1: less)
 	@$(BIN)/python tests/faults $(if $(QUICK),--quick)
 
 settings: $(VENV)/runtime ## write docs/settings.md anew
