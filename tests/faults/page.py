@@ -78,9 +78,12 @@ def _lines(machine: dict[str, str], records: dict[str, dict[str, Any]]) -> Itera
         for fault in FAULTS
         if fault.name in accounts and accounts[fault.name].complaints
     }
-    yield ""
+    if wrong:
+        yield ""
     yield from (f"- Not as it should be: {title}: {'; '.join(what)}." for title, what in wrong.items())
     yield from ("", "| measured on | |", "|---|---|")
     yield from (f"| {name} | {value} |" for name, value in machine.items())
     dates = sorted({record["date"] for record in records.values()})
+    loads = sorted({int(record["load"]) for record in records.values()})
+    yield f"| load average meanwhile | {loads[0]} to {loads[-1]} |"
     yield f"| when | {dates[0]} to {dates[-1]} |"
