@@ -1,9 +1,10 @@
-"""What holds for the whole deployment and stands in its database once: the patient key's fingerprint."""
+"""What holds for the whole deployment and stands in its database once: the patient key's fingerprint, and its name."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, select
 
@@ -16,6 +17,7 @@ from pneumowatch.settings import Settings
 
 FACTS: Final[Any] = Deployment.__table__
 PATIENT_KEY: Final = "patient_key_fingerprint"
+IDENTITY: Final = "identity"
 
 
 def patient_key(database: Database, settings: Settings) -> bytes:
@@ -42,6 +44,17 @@ def check_patient_key(database: Database, settings: Settings) -> None:
     file = settings.patient_key_path
     if os.access(file, os.R_OK):
         _agree(database, file, patients.read(file))
+
+
+def identity(database: Database) -> UUID:
+    """Names this deployment among all others; drawn at random when it is first asked for."""
+
+    def work(connection: Connection) -> UUID:
+        drawn = insert_new(name(connection), FACTS).values(name=IDENTITY, value=str(uuid4()))
+        connection.execute(drawn)
+        return UUID(connection.execute(select(Deployment.value).where(Deployment.name == IDENTITY)).scalar_one())
+
+    return database.write(work)
 
 
 def known_fingerprint(connection: Connection) -> str | None:

@@ -2,9 +2,23 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, FromClause, LargeBinary, String, Table, bindparam, cast, column, func, select, true
+from sqlalchemy import (
+    Connection,
+    FromClause,
+    LargeBinary,
+    String,
+    Table,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
@@ -20,6 +34,22 @@ GIVEN: Final = "given"  # the parameter that carries `given` rows
 def insert_new(dialect: str, table: Table) -> Any:
     """INSERT ... ON CONFLICT DO NOTHING, for a database of this name."""
     return (postgresql if dialect == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
+
+
+def replacing(dialect: str, table: Table, keys: Sequence[str], columns: Sequence[str], values: Any = None) -> Any:
+    """INSERT ... ON CONFLICT DO UPDATE of these columns, of which `keys` say which rows are the same; from a SELECT,
+    or, without one, of what the statement is executed with."""
+    insertion = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    if values is not None:
+        insertion = insertion.from_select(list(columns), values)
+    anew = {name: insertion.excluded[name] for name in columns if name not in keys}
+    return insertion.on_conflict_do_update(index_elements=list(keys), set_=anew)
+
+
+def replace_rows(connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
+    """Put rows into a table; those that are there (by primary key) are overwritten."""
+    keys = [column.name for column in table.primary_key]
+    connection.execute(replacing(name(connection), table, keys, table.c.keys()), values)
 
 
 def given(dialect: str, **types: type[TypeEngine[Any]]) -> FromClause:
@@ -73,6 +103,13 @@ def plan_anew(connection: Connection) -> None:
     """
     if name(connection) == "postgresql":
         connection.execute(_ANEW)
+
+
+def clock(connection: Connection) -> datetime:
+    """The time by the database's clock, which all machines share."""
+    if name(connection) == "sqlite":
+        return datetime.fromisoformat(connection.scalar(text("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')")))
+    return connection.execute(text("SELECT clock_timestamp()")).scalar_one()
 
 
 def name(connection: Connection) -> str:

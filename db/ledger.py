@@ -8,11 +8,11 @@ for each move. The states and the ways between them are drawn in `db.states`.
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
-from db import contents, statements, succession
+from db import contents, outbox, statements, succession
 from db.dialect import name, plan_by_index, rows
 from db.models import Scan
 from db.outcomes import (
@@ -30,6 +30,12 @@ from db.statements import in_state
 from db.states import REQUEUEABLE, Reason, State
 
 Condition = ColumnElement[bool]
+
+# No scan is put off by more: a time to wait for that is further away was written before a clock was set back.
+LONGEST_DELAY: Final = timedelta(minutes=1)
+# How long a scan lets others go first after its worker died over it alone, once and more often: workers are also killed
+# for no fault of their films, and whatever they begin with must not be the same film each time.
+RESTS: Final = timedelta(seconds=30), timedelta(minutes=10)
 
 
 def now() -> datetime:
@@ -76,6 +82,14 @@ def refresh(connection: Connection, scan_id: int, file: SeenFile) -> bool:
     return bool(moved.rowcount)
 
 
+def wake(connection: Connection, inbox: str) -> None:
+    """Waiting scans of an inbox that is there again are due now, whatever they were put off to."""
+    at = now()
+    connection.execute(
+        update(Scan).where(in_state(State.QUEUED), Scan.inbox == inbox, Scan.not_before > at).values(not_before=at)
+    )
+
+
 def unring(connection: Connection, ids: Sequence[int]) -> None:
     """These waiting scans could not be announced; the sweep does it."""
     connection.execute(update(Scan).where(Scan.id.in_(ids), in_state(State.QUEUED)).values(rung_at=None))
@@ -84,10 +98,11 @@ def unring(connection: Connection, ids: Sequence[int]) -> None:
 def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
     """Mark waiting scans that are due, and that `where` picks, as announced, and return them, most urgent first."""
     at = now()
+    due = or_(Scan.not_before <= at, Scan.not_before > at + LONGEST_DELAY)
     ids = list(
         connection.scalars(
             select(Scan.id)
-            .where(in_state(State.QUEUED), Scan.not_before <= at, where)
+            .where(in_state(State.QUEUED), due, where)
             .order_by(Scan.priority, Scan.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -98,12 +113,24 @@ def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
     return ids
 
 
-def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Claim | None:
-    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent."""
+def claim(
+    connection: Connection, count: int, by: str, lease: timedelta, patience: timedelta | None = None
+) -> Claim | None:
+    """queued -> running: the most urgent `count` scans that are due, or a single suspect where one is most urgent.
+
+    Suspects that rest are claimed where nothing else waits.
+
+    `patience`: half of the claim goes to scans that have waited for longer, the oldest first, whatever their priority.
+    """
     plan_by_index(connection)
     at = now()
-    found = connection.execute(statements.waiting(), {"at": at, "count": count}).all()
-    if not found:
+    once, often = (at - rest for rest in RESTS)
+    moments = {"at": at, "once": once, "often": often, "latest": at + LONGEST_DELAY}
+    for resting in (False, True):
+        found = _most_urgent(connection, count, moments, patience, resting)
+        if found:
+            break
+    else:
         return None
     scans = tuple(ClaimedScan(*row) for row in found)
     scans = scans[:1] if scans[0].deaths else tuple(scan for scan in scans if not scan.deaths)
@@ -115,23 +142,49 @@ def claim(connection: Connection, count: int, by: str, lease: timedelta) -> Clai
     return Claim(token, scans)
 
 
-def renew(connection: Connection, claim: Claim, lease: timedelta, alone: bool = False) -> None:
-    """Running scans have made progress: their lease starts anew. `alone`: nothing else is in this process now."""
-    connection.execute(
+def _most_urgent(
+    connection: Connection, count: int, moments: dict[str, datetime], patience: timedelta | None, resting: bool
+) -> list[Any]:
+    """No more than `count` are locked: another worker that found the rest locked would spend its licence on nothing."""
+    # what cannot be halved, an odd one or a suspect's turn, goes to either side by lot
+    lot = secrets.randbelow(2)
+    old: list[Any] = []
+    if patience is not None and (share := (count + lot) // 2):
+        values: dict[str, Any] = {"count": share, "received_by": moments["at"] - patience}
+        old = list(connection.execute(statements.overdue(resting), moments | values))
+    if not old:
+        return list(connection.execute(statements.waiting(resting), moments | {"count": count}))
+    values = {"count": count - len(old)} | _ids([row.id for row in old])
+    urgent = list(connection.execute(statements.waiting_besides(name(connection), resting), moments | values))
+    return old + urgent if lot else urgent + old
+
+
+def renew(connection: Connection, claim: Claim, lease: timedelta, alone: bool = False) -> bool:
+    """Running scans have made progress: their lease starts anew. `alone`: nothing else is in this process now. False
+    where they were taken back meanwhile."""
+    moved = connection.execute(
         update(Scan)
         .where(*_held(claim.token, [scan.id for scan in claim.scans]))
         .values(leased_until=now() + lease, alone=alone)
     )
+    return bool(moved.rowcount)
 
 
-def finish(connection: Connection, token: str, outcomes: Sequence[Outcome], by: str) -> None:
-    """running -> classified, duplicate, rejected or queued, for each scan that still bears the claim's token."""
+def finish(
+    connection: Connection, token: str, outcomes: Sequence[Outcome], by: str, destinations: Sequence[str] = ()
+) -> None:
+    """running -> classified, duplicate, rejected or queued, for each scan that still bears the claim's token.
+
+    `destinations` are to be told of those that are flagged (`Settings.destinations`).
+    """
     plan_by_index(connection)
     at = now()
     parameters = _ids([outcome.scan_id for outcome in outcomes]) | {"token": token}
     held = set(connection.scalars(statements.hold(name(connection)), parameters))
     mine = sorted((outcome for outcome in outcomes if outcome.scan_id in held), key=lambda outcome: outcome.scan_id)
-    _classify(connection, [outcome for outcome in mine if isinstance(outcome, Classified)], by, at)
+    firsts = _classify(connection, [outcome for outcome in mine if isinstance(outcome, Classified)], by, at)
+    if destinations:
+        outbox.put(connection, firsts, destinations, at)
     for outcome in mine:
         if isinstance(outcome, Rejected):
             _reject(connection, outcome, by, at)
@@ -139,11 +192,22 @@ def finish(connection: Connection, token: str, outcomes: Sequence[Outcome], by: 
             _defer(connection, outcome, by, at)
 
 
-def expire(connection: Connection, claims: Iterable[tuple[int, str]], max_attempts: int, by: str) -> int:
-    """running -> queued or failed: (scan, token) pairs whose worker has not been heard of for a lease.
+def expire(
+    connection: Connection,
+    claims: Iterable[tuple[int, str]],
+    max_attempts: int,
+    by: str,
+    why: str = "the lease ran out",
+    pause: timedelta = timedelta(),
+) -> int:
+    """running -> queued or failed: (scan, token) pairs whose worker has not been heard of for a lease, or gave them up.
 
-    A scan that was alone in its process when that died counts the death as its own; after `max_attempts` of them it is
-    failed. Others go back to the queue as suspects, which are read alone.
+    A scan that was alone in its process then counts it as its own; after `max_attempts` times it is failed. Others go
+    back to the queue as suspects, which are read alone.
+
+    Args:
+        why: for the event, and for people where the scan is failed.
+        pause: until a scan that was alone is due again, as often as this has happened to it.
     """
     at, moved = now(), 0
     for scan_id, token in sorted(claims):
@@ -154,14 +218,14 @@ def expire(connection: Connection, claims: Iterable[tuple[int, str]], max_attemp
             continue
         deaths_alone = row.deaths_alone + int(row.alone)
         failed = deaths_alone >= max_attempts
-        given_up = f"Its worker died or gave up {deaths_alone} times while it read this film alone."
-        sentence = given_up if failed else None
-        change: dict[str, Any] = _final(State.FAILED, at, detail=sentence) if failed else _waiting(at)
+        given_up = f"Its worker died or gave up {deaths_alone} times while it read this film alone; at last, {why}."
+        delay = min(pause * deaths_alone, LONGEST_DELAY) if row.alone else timedelta()
+        change: dict[str, Any] = _final(State.FAILED, at, detail=given_up) if failed else _waiting(at + delay)
         connection.execute(
             update(Scan).where(Scan.id == scan_id).values(**change, deaths=Scan.deaths + 1, deaths_alone=deaths_alone)
         )
         to = State.FAILED if failed else State.QUEUED
-        _record(connection, [scan_id], State.RUNNING, to, by, at, sentence or "the lease ran out")
+        _record(connection, [scan_id], State.RUNNING, to, by, at, given_up if failed else why)
         moved += 1
     return moved
 
@@ -211,10 +275,13 @@ def _final(state: State, at: datetime, **values: Any) -> dict[str, Any]:
     return {"state": state, "finished_at": at, "claim_token": None, "leased_until": None, **values}
 
 
-def _classify(connection: Connection, outcomes: list[Classified], by: str, at: datetime) -> None:
-    """The first scan to bring some content owns it; a twin becomes its duplicate, whichever worker read it."""
+def _classify(connection: Connection, outcomes: list[Classified], by: str, at: datetime) -> list[Classified]:
+    """The first scan to bring some content owns it; a twin becomes its duplicate, whichever worker read it.
+
+    Returns the former.
+    """
     if not outcomes:
-        return
+        return []
     owners = contents.owners(connection, outcomes)
     twins = [outcome for outcome in outcomes if owners[outcome.sha256] != outcome.scan_id]
     _duplicate(connection, twins, owners, by, at)
@@ -224,8 +291,10 @@ def _classify(connection: Connection, outcomes: list[Classified], by: str, at: d
         given = [{**vars(outcome), **header_columns(outcome.header), "header": None} for outcome in firsts]
         parameters = rows(given) | {"at": at}
         connection.execute(statements.classify(name(connection), headers), parameters)
+        connection.execute(statements.retire(name(connection)), parameters)
         connection.execute(statements.predict(name(connection)), parameters)
         _record(connection, [outcome.scan_id for outcome in firsts], State.RUNNING, State.CLASSIFIED, by, at)
+    return firsts
 
 
 def _duplicate(connection: Connection, twins: list[Classified], owners: dict[str, int], by: str, at: datetime) -> None:
@@ -249,7 +318,7 @@ def _reject(connection: Connection, outcome: Rejected, by: str, at: datetime) ->
 
 
 def _defer(connection: Connection, outcome: Deferred, by: str, at: datetime) -> None:
-    values = _waiting(outcome.not_before)
+    values = _waiting(min(outcome.not_before, at + LONGEST_DELAY))
     if outcome.size is not None and outcome.mtime_ns is not None:
         other = _row_of_content(connection, outcome.scan_id, outcome.size, outcome.mtime_ns)
         if other is not None:

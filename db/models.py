@@ -329,6 +329,70 @@ class Training(Base):
     )
 
 
+class InboxThere(Base):
+    """An inbox as one machine sees it: where it lies there, and whether it is there now. See `db.presence`."""
+
+    __tablename__ = "inboxes"
+
+    inbox: Mapped[str] = mapped_column(String(63), primary_key=True)
+    machine: Mapped[str] = mapped_column(String(255), primary_key=True)
+    root: Mapped[str]  # the folder as it is named there
+    kind: Mapped[str | None] = mapped_column(String(64))  # file system type; none until it was there once
+    mount_point: Mapped[str | None]
+    identity: Mapped[str | None]  # as `pneumowatch.place.Place` has it
+    state: Mapped[str] = mapped_column(String(8))  # here or away
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    detail: Mapped[str | None]  # why it is away: a sentence
+    last_scan_id: Mapped[int | None] = mapped_column(BigInteger)  # the newest when it went away
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    watching: Mapped[str | None] = mapped_column(String(8))  # events, poll or both; none where nobody watches it
+    rescanned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the last rescan's end ...
+    rescan_seconds: Mapped[float | None]  # ... how long it took ...
+    files: Mapped[int | None] = mapped_column(BigInteger)  # ... and the files that it saw
+
+
+class Outbox(Base):
+    """What is to be told of one newly flagged scan, and to whom: see `db.outbox`."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    scan_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("scans.id"))
+    kind: Mapped[str] = mapped_column(String(16))  # which way: webhook, mail or pacs
+    model_version: Mapped[str] = mapped_column(String(128))  # whose prediction it is about
+    state: Mapped[str] = mapped_column(String(16))
+    since: Mapped[datetime] = mapped_column(UtcDateTime)  # flagged, then first tried: from then on patience is counted
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    not_before: Mapped[datetime] = mapped_column(UtcDateTime)
+    token: Mapped[str | None] = mapped_column(String(32))  # whose it is, until `not_before`
+    last_error: Mapped[str | None] = mapped_column(String(64))
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # sent, or given up
+
+    __table_args__ = (
+        UniqueConstraint("scan_id", "kind"),
+        Index(
+            "ix_outbox_waiting",
+            "kind",
+            "not_before",
+            postgresql_where=text("state = 'waiting'"),
+            sqlite_where=text("state = 'waiting'"),
+        ),
+        Index(
+            "ix_outbox_token",
+            "token",
+            postgresql_where=text("token IS NOT NULL"),
+            sqlite_where=text("token IS NOT NULL"),
+        ),
+        Index(
+            "ix_outbox_sent",
+            "kind",
+            "ended_at",
+            postgresql_where=text("state = 'sent'"),
+            sqlite_where=text("state = 'sent'"),
+        ),
+    )
+
+
 class Deployment(Base):
     """What holds for the whole deployment, each fact once: see `db.deployment`."""
 
@@ -336,3 +400,33 @@ class Deployment(Base):
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[str]
+
+
+class Heartbeat(Base):
+    """A part that lives, as it last told of itself: see `db.pulse`. Times are by the database's clock."""
+
+    __tablename__ = "heartbeats"
+
+    part: Mapped[str] = mapped_column(String(255), primary_key=True)  # kind@machine:pid
+    kind: Mapped[str] = mapped_column(String(32))
+    machine: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    state: Mapped[str] = mapped_column(String(255))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    progress_at: Mapped[datetime] = mapped_column(UtcDateTime)  # last got something done
+    beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    owed: Mapped[dict[str, Any]] = mapped_column(JSON)  # {duty: {"moved": seconds before the beat, "within": seconds}}
+    done: Mapped[dict[str, Any]] = mapped_column(JSON)  # {what: how many} since it started
+
+
+class SourceHour(Base):
+    """What one source sent in one hour, as `db.silence` needs it to tell an unusual silence."""
+
+    __tablename__ = "source_hours"
+
+    source: Mapped[str] = mapped_column(String(63), primary_key=True)  # the inbox
+    hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)  # its beginning
+    films: Mapped[int]
+    first_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    longest_gap: Mapped[float]  # seconds between two films of this hour

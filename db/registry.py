@@ -91,6 +91,16 @@ def champion(connection: Connection) -> str | None:
     return connection.scalar(select(Model.version).where(Model.champion))
 
 
+def champions(connection: Connection) -> list[str]:
+    """All that served here, the one that does first, then the one before it; without those that were gone back behind,
+    each once."""
+    return list(dict.fromkeys(reversed(_line(connection))))
+
+
+def is_known(connection: Connection, version: str) -> bool:
+    return connection.scalar(select(Model.version).where(Model.version == version)) is not None
+
+
 def side(connection: Connection) -> int | None:
     """Edge in pixels of the films that the champion takes; None where no model is known yet."""
     card = connection.scalar(select(Model.card).where(Model.champion))

@@ -46,6 +46,12 @@ def oldest_waiting(connection: Connection) -> datetime | None:
     return connection.scalar(select(func.min(Scan.received_at)).where(in_state(*WAITING)))
 
 
+def oldest_waiting_by_source(connection: Connection) -> dict[str, datetime]:
+    """Of each source of which something waits."""
+    statement = select(Scan.inbox, func.min(Scan.received_at)).where(in_state(*WAITING)).group_by(Scan.inbox)
+    return {row[0]: row[1] for row in connection.execute(statement.order_by(Scan.inbox))}
+
+
 def size_of(connection: Connection, view: str, unread: bool = False) -> int:
     return connection.scalar(text(f"SELECT count(*) {_from(view, unread)}")) or 0
 

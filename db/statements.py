@@ -1,5 +1,6 @@
 """The ledger's statements over a whole batch. Each is built once a dialect: building takes longer than running it."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Integer,
     SmallInteger,
     String,
+    and_,
     bindparam,
     false,
     func,
@@ -25,13 +27,14 @@ from sqlalchemy import (
     update,
 )
 
-from db.dialect import given, insert_new, unhex
+from db.dialect import given, insert_new, replacing, unhex
 from db.models import Content, Prediction, Scan, ScanEvent, UtcDateTime
 from db.outcomes import HEADER_COLUMNS
-from db.states import State
+from db.states import WAITING, Reason, State
 
 SCANS: Final[Any] = Scan.__table__
 CONTENTS: Final[Any] = Content.__table__
+PREDICTIONS: Final[Any] = Prediction.__table__
 
 
 def in_state(*states: State) -> ColumnElement[bool]:
@@ -64,20 +67,76 @@ def enter(dialect: str) -> Any:
 
 
 @cache
-def waiting() -> Any:
-    """The most urgent scans that are due, locked: at, count.
+def waiting(resting: bool = False) -> Any:
+    """The most urgent scans that are due, locked: at, count; once, often, latest. `resting`: also those that rest.
 
     What has been announced is due, whatever this machine's clock says: were a slow clock asked again here, the message
     would be spent and the scan forgotten for a lease.
     """
-    due = or_(Scan.rung_at.is_not(None), Scan.not_before <= _at())
+    return _first(in_state(State.QUEUED), *_due(resting), order=(Scan.priority, Scan.id))
+
+
+@cache
+def waiting_besides(dialect: str, resting: bool = False) -> Any:
+    """As `waiting`, without the given ids."""
+    others = Scan.id.not_in(_ids(dialect))
+    return _first(in_state(State.QUEUED), *_due(resting), others, order=(Scan.priority, Scan.id))
+
+
+@cache
+def overdue(resting: bool = False) -> Any:
+    """As `waiting`, of the scans that were received by some moment, the oldest first: received_by besides.
+
+    The index on the time is of all that is queued or running. The state itself is compared in a form that no index has,
+    or the one on priorities would be read from end to end.
+    """
+    queued = func.coalesce(Scan.state, "") == State.QUEUED
+    old = Scan.received_at <= bindparam("received_by", type_=UtcDateTime)
+    return _first(in_state(*WAITING), queued, old, *_due(resting), order=(Scan.received_at,))
+
+
+def _first(*which: ColumnElement[bool], order: Sequence[Any]) -> Any:
+    """What a claim needs to know of the first `count` of these scans, locked."""
     return (
         select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.size, Scan.mtime_ns, Scan.changed_at, Scan.deaths)
-        .where(in_state(State.QUEUED), due)
-        .order_by(Scan.priority, Scan.id)
+        .where(*which)
+        .order_by(*order)
         .limit(bindparam("count", type_=Integer))
         .with_for_update(skip_locked=True)
     )
+
+
+def _due(resting: bool) -> list[ColumnElement[bool]]:
+    due = or_(Scan.rung_at.is_not(None), Scan.not_before <= _at())
+    return [due] if resting else [due, _rested()]
+
+
+def _rested() -> ColumnElement[bool]:
+    """Scans that need not let others go first, as those must whose worker died over them alone: once, since `once`, or
+    several times, the last since `often`. A time after `latest` was written before a clock was set back."""
+    once, often, latest = (bindparam(name, type_=UtcDateTime) for name in ("once", "often", "latest"))
+    return or_(
+        Scan.deaths_alone == 0,
+        Scan.not_before <= often,
+        and_(Scan.deaths_alone == 1, Scan.not_before <= once),
+        Scan.not_before > latest,
+    )
+
+
+@cache
+def unmatched(dialect: str) -> Any:
+    """Which (n) of the given files have no current row of this content that stands: inbox. Those whose row says that
+    they vanished are among them."""
+    rows = given(dialect, n=Integer, path_sha256=String, size=BigInteger, mtime_ns=BigInteger).c
+    match = select(literal(1)).where(
+        SCANS.c.path_sha256 == unhex(dialect, rows.path_sha256),
+        SCANS.c.inbox == bindparam("inbox", type_=String),
+        SCANS.c.size == rows.size,
+        SCANS.c.mtime_ns == rows.mtime_ns,
+        SCANS.c.superseded_by.is_(None),
+        func.coalesce(SCANS.c.reason, "") != Reason.VANISHED,
+    )
+    return select(rows.n).where(~match.exists())
 
 
 @cache
@@ -133,12 +192,20 @@ def classify(dialect: str, headers: bool) -> Any:
 
 
 @cache
+def retire(dialect: str) -> Any:
+    """The current predictions of the given outcomes' scans, of an earlier life, are so no longer."""
+    scans = select(_outcomes(dialect).c.scan_id)
+    return update(Prediction).where(Prediction.scan_id.in_(scans), Prediction.current).values(current=false())
+
+
+@cache
 def predict(dialect: str) -> Any:
-    """A prediction for each of the given outcomes: at."""
+    """A prediction for each of the given outcomes: at. One that the model made in an earlier life is made anew."""
     rows = _outcomes(dialect).c
-    kept = ["scan_id", "model_version", "probability", "threshold", "flagged"]
-    values = select(*(rows[name] for name in kept), true(), _at())
-    return insert(Prediction).from_select([*kept, "current", "made_at"], values)
+    told = ["probability", "threshold", "flagged"]
+    values = select(*(rows[name] for name in ("scan_id", "model_version", *told)), true(), _at()).where(true())
+    columns = ["scan_id", "model_version", *told, "current", "made_at"]
+    return replacing(dialect, PREDICTIONS, ["scan_id", "model_version"], columns, values)
 
 
 @cache

@@ -3,8 +3,8 @@
     (new) ------> queued ------> running ------> classified    has a prediction
                     ^  ^            |  |  |-----> rejected      has none: a reason and one sentence
                     |  |            |  |--------> duplicate     same film as a classified scan
-                    |  |            |-----------> failed        killed its worker, alone, max_attempts times
-                    |  |--deferred--|  lease expired, share away, file not complete yet, worker draining
+                    |  |            |-----------> failed        worker died or raised over it alone, max_attempts times
+                    |  |--deferred--|  lease expired, share away, file not complete yet, worker unfit or draining
                     |--requeue-- failed, rejected
 
 `db.ledger` is the only module that moves a scan, each time by a compare-and-set with an event row.

@@ -8,10 +8,11 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from db import ledger
 from db.models import Scan
+from db.pulse import Part
 from db.session import Database
 from db.statements import in_state
 from db.states import State
@@ -21,6 +22,7 @@ from pneumowatch.logs import get
 T = TypeVar("T")
 log = get("sweep")
 
+STUCK_SECONDS: Final = 120.0  # a sweep that takes longer hangs
 RING_AT_ONCE: Final = 2000  # scans of one transaction
 
 
@@ -55,10 +57,13 @@ class Sweeper:
         self._claims: dict[tuple[int, str, str], float] = {}  # claim as it stood -> when it was first seen so
         self._looked_for_lost = monotonic()
 
-    def run(self, stop: threading.Event, interval: float) -> None:
-        """Sweep every `interval` seconds until `stop` is set."""
+    def run(self, stop: threading.Event, interval: float, part: Part | None = None) -> None:
+        """Sweep every `interval` seconds until `stop` is set. `part` is told of it."""
+        part = part or Part("schedule")
         while True:
+            part.promise("the sweep", STUCK_SECONDS + interval)
             self.sweep()
+            part.did(sweeps=1)
             if stop.wait(interval):
                 return
 
@@ -88,8 +93,9 @@ class Sweeper:
         self._looked_for_lost = self._monotonic()
         # a long queue is no lost one: only where the broker is empty can announced rows have been forgotten
         if self._broker_holds() == 0:
-            before = ledger.now() - timedelta(seconds=self._lease)
-            self._ring_all(Scan.rung_at < before)
+            at, lease = ledger.now(), timedelta(seconds=self._lease)
+            # one that was announced in the future was so before a clock was set back, or by one that is ahead
+            self._ring_all(or_(Scan.rung_at < at - lease, Scan.rung_at > at + lease))
 
     def _ring_all(self, where: ledger.Condition) -> None:
         while ids := self._write(lambda c: ledger.ring(c, where, RING_AT_ONCE)):

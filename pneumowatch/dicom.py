@@ -66,8 +66,10 @@ TAGS: Final = [
     "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
     "SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData",
     "SegmentedBluePaletteColorLookupTableData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
-    "FloatPixelData", "DoubleFloatPixelData",
+    "FloatPixelData", "DoubleFloatPixelData", "Manufacturer",
 ]  # fmt: skip
+
+MAKER: Final = "pneumowatch"  # as manufacturer, of what is made here for a PACS
 
 logging.getLogger("pydicom").disabled = True  # it quotes values, patients' names among them
 
@@ -173,6 +175,10 @@ def _refuse_other_kinds(dataset: Any) -> None:
         if "Rows" in dataset:
             raise FilmRejected("unreadable", "The DICOM object ends before its pixels do; send it again.")
         raise FilmRejected("no_pixels", f"This DICOM object{_kind(dataset)} holds no picture; send the film itself.")
+    if (
+        str(dataset.get("Manufacturer") or "").strip() == MAKER
+    ):  # else its picture would be read, and drawn, and sent...
+        raise FilmRejected("not_chest_xray", "pneumowatch itself made this picture of a film; send the film.")
     modality, storage = _upper(dataset, "Modality"), str(dataset.get("SOPClassUID") or "")
     other_storage = storage.startswith(STORAGE) and storage.removeprefix(STORAGE) not in FILM_STORAGE
     if other_storage:

@@ -39,12 +39,34 @@ class ModelError(PneumowatchError):
     """A model folder cannot be used: something is missing, changed, or not allowed in it."""
 
 
+class DeviceFull(PneumowatchError):
+    """The memory of the device on which a model reads does not hold even one film at the moment."""
+
+
 class TrainingError(PneumowatchError):
     """A training run cannot start or go on with what it was given."""
 
 
 class ReviewRefused(PneumowatchError):
     """A verdict cannot be recorded: there is no such scan or prediction, or nothing to judge yet."""
+
+
+class Undelivered(PneumowatchError):
+    """A destination has not taken what was sent to it.
+
+    Args:
+        kind: one word that says what happened, and nothing of what was sent.
+        away: the destination itself does not work at present, so others need not be tried at once.
+        final: it will never take this.
+        wait: seconds that it asked for before the next attempt.
+    """
+
+    def __init__(self, kind: str, away: bool = True, final: bool = False, wait: float = 0.0) -> None:
+        super().__init__(f"It was not delivered ({kind}).")
+        self.kind = kind
+        self.away = away
+        self.final = final
+        self.wait = wait
 
 
 class ShuttingDown(PneumowatchError):

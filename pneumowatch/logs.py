@@ -11,7 +11,10 @@ import structlog
 import structlog.tracebacks
 
 # Libraries that tell too much at INFO, or tell message contents.
-QUIET: Final = ("celery", "kombu", "amqp", "alembic", "sqlalchemy", "watchdog", "PIL", "tensorflow", "absl", "h5py")
+QUIET: Final = (
+    "celery", "kombu", "amqp", "alembic", "sqlalchemy", "watchdog", "PIL", "tensorflow", "absl", "h5py", "httpx",
+    "httpcore", "highdicom",
+)  # fmt: skip
 
 
 # A descriptor of our own for standard error, so that `hush` can silence libraries without silencing us.

@@ -15,22 +15,35 @@ from pneumowatch.film import Pixels
 
 EDGE: Final = 512  # pixels of the film in the picture
 STRIP: Final = 44  # pixels beneath it, for the legend
+LETTERS: Final = 18  # pixels high
 HEAT: Final = (255, 96, 0)
 OPAQUE: Final = 0.65  # of the hottest place: the film stays visible beneath
 LEGEND: Final = "shows what moved the model, not where disease is"
 
 
+def picture(
+    film: Pixels, heat: NDArray[np.float32], size: tuple[int, int] = (EDGE, EDGE), more: Sequence[str] = ()
+) -> Image.Image:
+    """A film, uint8 (side, side), under its heat, 0 to 1 (h, w), drawn with this width and height in pixels; beneath it
+    the legend, and a line for each that is given. Colour, higher than `size` by these lines."""
+    gray = Image.fromarray(film).resize(size, Image.Resampling.BICUBIC).convert("RGB")
+    levels = Image.fromarray(np.round(heat.clip(0, 1) * OPAQUE * 255).astype(np.uint8))
+    mask = levels.resize(size, Image.Resampling.BICUBIC)
+    width, height = size
+    strip = round(STRIP * width / EDGE)
+    drawn = Image.new("RGB", (width, height + strip * (1 + len(more))))
+    drawn.paste(Image.composite(Image.new("RGB", size, HEAT), gray, mask))
+    font = ImageFont.load_default(LETTERS * width / EDGE)
+    for number, line in enumerate((LEGEND, *more)):
+        middle = (width / 2, height + strip * (number + 0.5))
+        ImageDraw.Draw(drawn).text(middle, line, (255, 255, 255), font, anchor="mm")
+    return drawn
+
+
 def drawn(film: Pixels, heat: NDArray[np.float32]) -> bytes:
     """PNG of a film, uint8 (side, side), under its heat, 0 to 1 (h, w)."""
-    gray = Image.fromarray(film).resize((EDGE, EDGE), Image.Resampling.BICUBIC).convert("RGB")
-    levels = Image.fromarray(np.round(heat.clip(0, 1) * OPAQUE * 255).astype(np.uint8))
-    mask = levels.resize((EDGE, EDGE), Image.Resampling.BICUBIC)
-    picture = Image.new("RGB", (EDGE, EDGE + STRIP))
-    picture.paste(Image.composite(Image.new("RGB", (EDGE, EDGE), HEAT), gray, mask))
-    middle = (EDGE / 2, EDGE + STRIP / 2)
-    ImageDraw.Draw(picture).text(middle, LEGEND, (255, 255, 255), ImageFont.load_default(18), anchor="mm")
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    picture(film, heat).save(file, "PNG")
     return file.getvalue()
 
 

@@ -89,6 +89,10 @@ class Doorbell:
         """Messages on the broker, waiting or not yet acknowledged. Raises BrokerAway."""
         return self._count(FILMS, self._taken)
 
+    def unheard(self) -> int:
+        """Messages that no worker has taken yet. Raises BrokerAway."""
+        return self._count(FILMS)
+
     def ring_for_training(self) -> None:
         """Tell whoever works on the training queue to look whether a training is due, unless somebody has and none of
         them has heard it yet. Raises BrokerAway."""
@@ -111,8 +115,10 @@ class Doorbell:
 
     def _taken(self, channel: Any) -> int:
         """Messages that a worker has taken and may still be reading: those of a dead one stay on Redis until its
-        transport looks, some minutes later, and must not keep their films waiting."""
-        return int(channel.client.zcount(channel.unacked_index_key, time.time() - self._lease, "+inf"))
+        transport looks, some minutes later, and must not keep their films waiting. Nor must those that were taken in
+        the future, before a clock was set back."""
+        now = time.time()
+        return int(channel.client.zcount(channel.unacked_index_key, now - self._lease, now + self._lease))
 
 
 def part_name(part: str) -> str:

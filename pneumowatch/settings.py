@@ -12,8 +12,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pneumowatch.errors import SettingsError
 
 PREFIX: Final = "PNEUMOWATCH_"
-SECRETS: Final = ("DATABASE_URL", "BROKER_URL")  # may come from the file named by PNEUMOWATCH_<NAME>_FILE
+# may come from the file named by PNEUMOWATCH_<NAME>_FILE
+SECRETS: Final = ("DATABASE_URL", "BROKER_URL", "WEBHOOK_SECRET", "MAIL_PASSWORD", "PACS_TOKEN")
 EMBEDDED_BROKER: Final = "memory://localhost/"
+WAYS: Final = ("events", "poll", "both")  # of watching an inbox
 INBOX_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -40,9 +42,26 @@ class Settings(BaseSettings):
 
     settle_seconds: float = Field(default=5.0, ge=0, description="a file unchanged for this long is complete")
     rescan_seconds: float = Field(default=60.0, gt=0, description="how often the folders are compared with the table")
+    poll_seconds: float = Field(default=5.0, gt=0, description="the same for folders whose file events tell too little")
+    watching: Annotated[dict[str, str], NoDecode] = Field(
+        default={},
+        description="name=events, poll or both,... where the file system under an inbox shall not decide that",
+    )
+    patience_seconds: float = Field(
+        default=3600.0,
+        ge=0,
+        description="another folder in an inbox's place is doubted for this long while films wait that are not in it",
+    )
     sweep_seconds: float = Field(default=1.0, gt=0, description="how often forgotten rows are looked for")
     lease_seconds: float = Field(default=120.0, gt=0, description="a claim without progress for this long is void")
     max_attempts: int = Field(default=3, ge=1, description="worker deaths over one film alone before it is failed")
+
+    priority_folders: str = Field(
+        default="STAT", description="name,... of folders whose films go first, in capitals or not, at any depth"
+    )
+    waiting_cap_minutes: float = Field(
+        default=60.0, gt=0, description="urgent films keep the others waiting for no longer than this"
+    )
 
     batch_size: int = Field(default=32, ge=1, le=1024, description="films of one predict, and of one message")
     decoders: int = Field(default=0, ge=0, description="decoding child processes; 0: one a core, eight at most")
@@ -74,12 +93,52 @@ class Settings(BaseSettings):
         description="whose reduced films are kept in DATA_DIR/films: judged, flagged (and judged), or all",
     )
 
+    silence_factor: float = Field(
+        default=2.0,
+        ge=1,
+        description="a source silent for so many times as long as usual at this time of the week alarms",
+    )
+    silence_minutes: float = Field(default=60.0, ge=0, description="no silence shorter than this alarms")
+
+    desk_url: str = Field(default="", description="where readers reach the desk, for links in what is sent out")
+    webhook_url: str = Field(
+        default="", description="told of each newly flagged scan (docs/nudges.md); empty: nobody is"
+    )
+    webhook_secret: str = Field(
+        default="", description="signs what the webhook is told: whsec_ and base64, or any text"
+    )
+    mail_url: str = Field(
+        default="", description="smtp://USER@HOST:587 (STARTTLS), smtps:// (TLS) or smtp+plain://; empty: no e-mail"
+    )
+    mail_password: str = Field(default="", description="of the user in PNEUMOWATCH_MAIL_URL")
+    mail_from: str = Field(default="", description="the sender's address")
+    mail_to: str = Field(default="", description="addresses, with commas between them")
+    mail_minutes: float = Field(default=15.0, ge=0, description="at most one e-mail in this time, with all that is new")
+    pacs_url: str = Field(
+        default="",
+        description="dicom://AET@HOST:PORT, dicoms:// (TLS) or https://... (STOW-RS): takes results (docs/pacs.md)",
+    )
+    pacs_calling: str = Field(default="PNEUMOWATCH", pattern="^[ -[\\]-~]{1,16}$", description="our own AE title")
+    pacs_token: str = Field(default="", description="bearer token for STOW-RS")
+    pacs_cert_file: Path | None = Field(default=None, description="certificate and key (PEM) shown to a dicoms:// PACS")
+    send_seconds: float = Field(default=10.0, gt=0, le=60, description="time bound on one delivery's every step")
+    resend_seconds: float = Field(
+        default=5.0, gt=0, description="first pause after a failed delivery; doubled each time"
+    )
+    resend_cap_seconds: float = Field(default=900.0, gt=0, description="... up to this")
+    give_up_days: float = Field(default=3.0, gt=0, description="what could not be delivered for this long is given up")
+
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 
     @field_validator("inboxes", mode="before")
     @classmethod
     def _parse_inboxes(cls, value: Any) -> Any:
         return parse_inboxes(value) if isinstance(value, str) else value
+
+    @field_validator("watching", mode="before")
+    @classmethod
+    def _parse_watching(cls, value: Any) -> Any:
+        return parse_watching(value) if isinstance(value, str) else value
 
     @field_validator("patient_pattern")
     @classmethod
@@ -107,6 +166,12 @@ class Settings(BaseSettings):
         return self.patient_key_file or self.data_dir / "patient.key"
 
     @property
+    def destinations(self) -> tuple[str, ...]:
+        """Who is told of newly flagged scans, as `pneumowatch.outgoing` names them; none by default."""
+        urls = {"webhook": self.webhook_url, "mail": self.mail_url, "pacs": self.pacs_url}
+        return tuple(name for name, url in urls.items() if url)
+
+    @property
     def embedded_queue(self) -> bool:
         return self.broker_url.startswith("memory:")
 
@@ -126,6 +191,17 @@ def parse_inboxes(text: str) -> dict[str, Path]:
             raise ValueError(f"the name '{name}' stands twice")
         inboxes[name] = Path(path).absolute()
     return inboxes
+
+
+def parse_watching(text: str) -> dict[str, str]:
+    """`a=poll,b=events` as {name: how}. Raises ValueError."""
+    ways: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, _, way = (side.strip() for side in item.partition("="))
+        if way not in WAYS:
+            raise ValueError(f"'{item}' is not an inbox's name = {', '.join(WAYS)}")
+        ways[name] = way
+    return ways
 
 
 def load(**overrides: Any) -> Settings:
@@ -168,5 +244,6 @@ def document() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, "", {}) else f"`{field.default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
-    files = " and ".join(f"`{PREFIX}{secret}_FILE`" for secret in SECRETS)
+    *most, last = (f"`{PREFIX}{secret}_FILE`" for secret in SECRETS)
+    files = f"{', '.join(most)} and {last}"
     return "\n".join([*lines, "", f"{files} name a file to read the value from, for secrets.", ""])

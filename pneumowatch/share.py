@@ -7,11 +7,14 @@ waited for, and a share that is away is told from a file that is gone.
 import errno
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pneumowatch import place
 from pneumowatch.errors import FilmRejected, ShareAway
+from pneumowatch.place import Place
 
 # What a network share answers while it is away, comes back, or is busy, and what a process answers that has run out of
 # descriptors or memory; says nothing about the file.
@@ -23,6 +26,7 @@ AWAY: Final = frozenset(
     }
 )  # fmt: skip
 CHUNK: Final = 2**20  # bytes read at a time of a file that has grown since it was opened
+PIECE: Final = 2**23  # bytes read at a time of any other: a share that is slow shows that it moves
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -36,23 +40,44 @@ class FileBytes:
     mtime_ns: int
 
 
-def read(root: Path, path: bytes, max_bytes: int) -> FileBytes:
+class Vanished(FilmRejected):
+    """The file is not there, in what stands at its inbox's place: a dropped mount is an empty folder. Only who knows
+    that `place` is the inbox's may believe it (`db.presence`)."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__("vanished", "The file is no longer there.")
+        self.place = place
+
+
+def read(root: Path, path: bytes, max_bytes: int, moved: Callable[[], None] = lambda: None) -> FileBytes:
     """Read the file `path` (raw bytes, relative) beneath the inbox `root`, following no link on the way.
+
+    `moved` is called whenever a piece has come.
 
     Raises:
         ShareAway: the inbox does not answer.
-        FilmRejected: `vanished`, `no_permission`, `not_a_file`, `too_large` or `unreadable`.
+        Vanished: the file is not there.
+        FilmRejected: `no_permission`, `not_a_file`, `too_large` or `unreadable`.
     """
     try:
         descriptor = _open_beneath(root, path)
     except OSError as error:
         raise _translate(error) from None
     try:
-        return _read_whole(descriptor, max_bytes)
+        return _read_whole(descriptor, max_bytes, moved)
     except OSError as error:
         raise _translate(error) from None
     finally:
         os.close(descriptor)
+
+
+def stands(root: Path, path: bytes, size: int, mtime_ns: int) -> bool:
+    """Whether a file of this size (bytes) and mtime (nanoseconds) is there now, as far as can be seen."""
+    try:
+        status = os.lstat(os.fsencode(root) + b"/" + path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (size, mtime_ns)
 
 
 def _open_beneath(root: Path, path: bytes) -> int:
@@ -62,9 +87,19 @@ def _open_beneath(root: Path, path: bytes) -> int:
         raise FilmRejected("not_a_file", "The path is not one of a file inside the inbox.")
     try:
         # the root itself may be a link: the operator named it
-        here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        inbox = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:  # whatever it is, credentials that ran out included: it says nothing about the file
         raise ShareAway("The inbox cannot be opened at present.") from error
+    try:
+        return _descend(inbox, folders, name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Vanished(place.of(inbox)) from None  # of the very folder that it is not in, whatever is mounted now
+    finally:
+        os.close(inbox)
+
+
+def _descend(inbox: int, folders: list[bytes], name: bytes) -> int:
+    here = os.dup(inbox)
     try:
         for folder in folders:
             below = os.open(folder, _FOLDER, dir_fd=here)
@@ -75,15 +110,16 @@ def _open_beneath(root: Path, path: bytes) -> int:
         os.close(here)
 
 
-def _read_whole(descriptor: int, max_bytes: int) -> FileBytes:
+def _read_whole(descriptor: int, max_bytes: int, moved: Callable[[], None]) -> FileBytes:
     before = os.fstat(descriptor)
     if not stat.S_ISREG(before.st_mode):
         raise FilmRejected("not_a_file", "This is a folder, link, pipe or device, not a file.")
     if before.st_size > max_bytes:
         raise FilmRejected("too_large", f"The file has {before.st_size:,} bytes; at most {max_bytes:,} are read.")
     data = bytearray()
-    while chunk := os.read(descriptor, max(before.st_size - len(data), CHUNK if data else 0) + 1):
+    while chunk := os.read(descriptor, min(max(before.st_size - len(data), CHUNK if data else 0) + 1, PIECE)):
         data += chunk
+        moved()
         if len(data) > max_bytes:  # it grows while it is read
             raise FilmRejected("too_large", f"The file has more than {max_bytes:,} bytes.")
     after = os.fstat(descriptor)
@@ -93,8 +129,6 @@ def _read_whole(descriptor: int, max_bytes: int) -> FileBytes:
 def _translate(error: OSError) -> FilmRejected | ShareAway:
     if error.errno in AWAY:
         return ShareAway("The share does not answer.")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return FilmRejected("vanished", "The file is no longer there.")
     if error.errno in (errno.ELOOP, errno.ENXIO):
         return FilmRejected("not_a_file", "This is a folder, link, pipe or device, not a file.")
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -67,8 +67,10 @@ class Book:
         assert all(len(one) == 1 for one in ids)
         return [id_ for (id_,) in ids]
 
-    def claim(self, count: int = 100, by: str = "worker", lease: timedelta = LEASE) -> Claim | None:
-        return self.database.write(lambda c: ledger.claim(c, count, by, lease))
+    def claim(
+        self, count: int = 100, by: str = "worker", lease: timedelta = LEASE, patience: timedelta | None = None
+    ) -> Claim | None:
+        return self.database.write(lambda c: ledger.claim(c, count, by, lease, patience))
 
     def claimed(self, count: int = 100) -> Claim:
         claim = self.claim(count)

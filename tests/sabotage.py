@@ -20,6 +20,7 @@ KILL: Final = b"kill the decoder"
 EXIT: Final = b"leave the decoder"
 CRASH: Final = b"crash the decoder"
 HANG: Final = b"hang the decoder"
+UNANSWERED: Final = b"let the share hang"
 SLOW: Final = b"be slow: %.2f"  # seconds
 GROW: Final = b"give the decoder 8 GB"
 LEAK: Final = b"lose 512 MB"
@@ -67,6 +68,9 @@ def _obey(errand: Errand) -> None:
         os.abort()
     elif order == HANG:
         time.sleep(600)
+    elif order == UNANSWERED:
+        with decode.asking():
+            time.sleep(600)
     elif order.startswith(SLOW[:9]):
         time.sleep(float(order[9:]))
     elif order == GROW:

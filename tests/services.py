@@ -104,7 +104,7 @@ class Server:
 def redis_server() -> Iterator[Server]:
     """A Redis that keeps nothing on disk. Raises ServiceMissing."""
     program = _find_redis()
-    password, port = secrets.token_hex(8), _free_port()
+    password, port = secrets.token_hex(8), free_port()
     with tempfile.TemporaryDirectory(prefix="pneumowatch-redis-") as name:
         folder = Path(name)
         # From a file, as command lines are readable for every user of the machine.
@@ -121,7 +121,7 @@ def postgres_server(durable: bool = False) -> Iterator[Server]:
     """A PostgreSQL that is fast rather than safe against power cuts; `durable`: what it has committed survives its own
     crash, at least. Raises ServiceMissing."""
     programs = _find_postgres()
-    password, port = secrets.token_hex(8), _free_port()
+    password, port = secrets.token_hex(8), free_port()
     url = URL.create("postgresql+psycopg", "postgres", password, HOST, port, "postgres")
     with tempfile.TemporaryDirectory(prefix="pneumowatch-postgres-") as name:
         folder = Path(name)
@@ -244,7 +244,7 @@ def _make_cluster(programs: Path, folder: Path, password: str, identity: dict[st
     return cluster
 
 
-def _free_port() -> int:
+def free_port() -> int:
     for port in random.sample(PORTS, 100):
         with socket.socket() as candidate:
             try:

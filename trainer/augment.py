@@ -31,11 +31,11 @@ class Augmentation:
     shear: float = 0.08
     shift: float = 0.09  # of the side
     flip: bool = True  # hearts on the right are rare, but lungs are alike
-    gamma: float = 0.8  # of its logarithm
-    contrast: float = 0.45  # of its logarithm
-    brightness: float = 0.2  # of white
-    detail: float = 0.5  # of the logarithm of the contrast within a small part of the film, as scanners process it
-    shading: float = 0.35  # of the logarithm of the brightness of one part of the film against another
+    gamma: float = 0.7  # of its logarithm
+    contrast: float = 0.4  # of its logarithm
+    brightness: float = 0.18  # of white
+    detail: float = 0.3  # of the logarithm of the contrast within a small part of the film, as scanners process it
+    shading: float = 0.2  # of the logarithm of the brightness of one part of the film against another
     softness: float = 0.8  # half of the films: blurred, or sharpened, up to this share
     noise: float = 0.05  # standard deviation, of white, half of the films
     borders: float = 0.15  # of the side, black, one quarter of the films

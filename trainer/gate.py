@@ -35,7 +35,7 @@ PREDICT_BATCH: Final = 64  # films
 FRAME: Final = 0.25  # of the side at most, around a film
 # Films of other hospitals are further from ours than any of ours: half of those to be let through look like this.
 ELSEWHERE: Final = replace(
-    Augmentation(), zoom=0.25, aspect=0.22, gamma=0.95, contrast=0.6, brightness=0.25, borders=0.2, degrees=15
+    Augmentation(), zoom=0.25, aspect=0.22, gamma=0.85, contrast=0.55, brightness=0.22, borders=0.2, degrees=15
 )
 
 

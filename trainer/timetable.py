@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from db import training
+from db.pulse import Part
 from db.session import Database
 from db.training import LEASES, State, Watchman
 from pneumowatch.errors import BrokerAway
@@ -18,6 +19,7 @@ log = get("training")
 
 NEVER: Final = "never"
 LOOK_SECONDS: Final = 20.0
+STUCK_SECONDS: Final = 120.0  # without a look, it hangs
 RETRY_SECONDS: Final = 600.0  # after one that could not even begin
 ATTEMPTS: Final = 3  # that may be killed in one night; what kills more of them kills the next one too
 
@@ -53,16 +55,21 @@ def is_due(connection: Connection, retrain_at: str, now: datetime) -> bool:
     return due(moment, training.known_since(connection), training.begun_since(connection, moment))
 
 
-def follow(settings: Settings, database: Database, begin: Callable[[], bool], stop: threading.Event) -> None:
+def follow(
+    settings: Settings, database: Database, begin: Callable[[], bool], stop: threading.Event, part: Part
+) -> None:
     """Until `stop`: call `begin` whenever a training is due, and see that dead ones are told from those that live.
     It returns False where a training could not even begin.
 
-    What `begin` starts looks for itself whether it is due and alone: two timetables begin nothing twice.
+    What `begin` starts looks for itself whether it is due and alone: two timetables begin nothing twice. `part` is
+    told.
     """
     watchman = Watchman(database, LEASES * settings.lease_seconds)
     while not stop.is_set():
+        part.promise("the timetable", STUCK_SECONDS)
         watchman.look()
         if database.read(lambda connection: is_due(connection, settings.retrain_at, datetime.now().astimezone())):
+            part.keep("the timetable")  # it may train for hours
             try:
                 begun = begin()
             except BrokerAway:

@@ -1,7 +1,8 @@
-"""The door: signals of the observer and findings of the rescan become rows, and then messages.
+"""The door: signals of the observer and findings of the patrol become rows, and then messages.
 
-Two threads. The rescan compares the folders with the table and reports what it does not know; the intake decides when a
-file is complete, registers it and rings. Only the intake holds state, so there is nothing to lock.
+Each inbox has threads of its own, so that a share which is slow, or does not answer at all, delays no other. Two of
+them: the patrol (`watcher.patrol`) compares the folder with the table and reports what it does not know; the intake
+decides when a file is complete, registers it and rings. Only the intake holds state, so there is nothing to lock.
 """
 
 import queue
@@ -9,38 +10,40 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from db import arrivals, ledger
+from db import arrivals, ledger, urgency
+from db.presence import Presence
+from db.pulse import Part
 from db.seen import SeenFile
 from db.session import Database
 from pneumowatch.errors import BrokerAway, ShareAway, ShuttingDown
 from pneumowatch.logs import get
 from pneumowatch.queue import Doorbell, part_name
 from pneumowatch.settings import Settings
-from watcher import mounts, rescan
-from watcher.observer import Hint, Observer, Signal
+from watcher import rescan
+from watcher.observer import Hint, Signal
+from watcher.patrol import Patrol
 from watcher.stability import FileKey, Unsettled
 
 log = get("watcher")
 
 BURST: Final = 1000  # files of one transaction
-BACKLOG: Final = 5000  # signals beyond which the rescan waits for the intake ...
-BACKLOG_SECONDS: Final = 0.01  # ... and looks again
 IDLE_SECONDS: Final = 0.5  # longest wait for a signal; shutdown is noticed this late
 BUSY_SECONDS: Final = 0.5  # a file whose scan is being read is looked at again after this
-SHARE_RESCAN_SECONDS: Final = 5.0  # where events cannot be trusted
+STUCK_SECONDS: Final = 120.0  # without a move of an intake, after which it is stuck
+LEAVE_SECONDS: Final = 10.0  # after which a thread that hangs on its share is left behind
 
 
 class Watcher:
     """Watches inboxes until `stop` is set.
 
     Args:
-        inboxes: name -> folder; each must exist.
+        inboxes: name -> folder; those that are away are watched when they come.
         stop: set by whoever wants it to end.
+        part: is told what gets done.
     """
 
     def __init__(
@@ -50,42 +53,48 @@ class Watcher:
         database: Database,
         doorbell: Doorbell,
         stop: threading.Event,
+        part: Part | None = None,
     ) -> None:
-        self._settings = settings
-        self._inboxes = inboxes
-        self._database = database
-        self._doorbell = doorbell
         self._stop = stop
-        self._by = part_name("watcher")
-        self._observer = Observer(inboxes)
-        self._unsettled = Unsettled(settings.settle_seconds)
-        self._busy: dict[FileKey, float] = {}  # -> when to look again
-        self._rescanned = threading.Event()
+        self._presence = Presence(database, settings.patience_seconds)
+        part = part or Part("watcher")
+        self._intakes = [
+            Intake(settings, inbox, root, database, doorbell, self._presence, stop, part)
+            for inbox, root in inboxes.items()
+        ]
+        part.say("watching")
         self.broken = False
-        self.quiet = threading.Event()  # every file there was has a row: set once the first rescan is worked off
+        self.quiet = Quiet([intake.quiet for intake in self._intakes])
 
     @property
     def unsettled(self) -> int:
         """Files seen that are not known to be complete."""
-        return len(self._unsettled)
+        return sum(intake.unsettled for intake in self._intakes)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start both threads and the observer; leave with all of them ended."""
-        self._observer.start()  # before the first rescan, so that nothing arrives between them
+        """Start the threads of each inbox; leave with all of them ended, but for those that hang on a share."""
         threads = [
-            threading.Thread(target=self._guard, args=(work,), name=work.__name__.strip("_"))
-            for work in (self._take_in, self._rescan_all)
+            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
+            for intake in self._intakes
+            for name, work in intake.works()
         ]
+        threads.append(threading.Thread(target=self._guard, args=(self._call_the_roll,), name="roll", daemon=True))
         for thread in threads:
             thread.start()
         try:
             yield
         finally:
             self._stop.set()
-            for thread in threads:
-                thread.join()
-            self._observer.stop()
+            self._leave(threads)
+
+    def _leave(self, threads: list[threading.Thread]) -> None:
+        end = time.monotonic() + LEAVE_SECONDS
+        for thread in threads:
+            thread.join(max(end - time.monotonic(), 0))
+        hanging = [thread.name for thread in threads if thread.is_alive()]
+        if hanging:
+            log.warning("an inbox does not answer; ending without it", threads=hanging)
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:
@@ -97,14 +106,73 @@ class Watcher:
             self._stop.set()  # a watcher that has lost a thread must end and be started again, not live on half
             raise
 
-    # the intake
+    def _call_the_roll(self) -> None:
+        """Report inboxes that do not answer: their own threads cannot."""
+        while not self._stop.wait(IDLE_SECONDS):
+            for intake in self._intakes:
+                intake.patrol.report_silence()
+
+
+class Quiet:
+    """Set while every file there was has a row, in every inbox: once the first rescan is worked off."""
+
+    def __init__(self, parts: list[threading.Event]) -> None:
+        self._parts = parts
+
+    def is_set(self) -> bool:
+        return all(part.is_set() for part in self._parts)
+
+    def wait(self, timeout: float) -> bool:
+        end = time.monotonic() + timeout
+        for part in self._parts:
+            part.wait(max(end - time.monotonic(), 0))
+        return self.is_set()
+
+
+class Intake:
+    """The door of one inbox."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        inbox: str,
+        root: Path,
+        database: Database,
+        doorbell: Doorbell,
+        presence: Presence,
+        stop: threading.Event,
+        part: Part,
+    ) -> None:
+        self._inbox = inbox
+        self._root = root
+        self._database = database
+        self._doorbell = doorbell
+        self._stop = stop
+        self._by = part_name("watcher")
+        self._part = part
+        self._urgent = urgency.folders(settings.priority_folders)
+        self.patrol = Patrol(settings, inbox, root, database, presence, stop, part)
+        self._signals_in = self.patrol.observer.signals
+        self._unsettled = Unsettled(settings.settle_seconds)
+        self._busy: dict[FileKey, float] = {}  # -> when to look again
+        self.quiet = threading.Event()
+
+    @property
+    def unsettled(self) -> int:
+        """Files seen that are not known to be complete."""
+        return len(self._unsettled)
+
+    def works(self) -> list[tuple[str, Callable[[], None]]]:
+        """What its threads do, by name."""
+        return [(f"intake {self._inbox}", self._take_in), (f"patrol {self._inbox}", self.patrol.run)]
 
     def _take_in(self) -> None:
         while not self._stop.is_set():
-            rescanned = self._rescanned.is_set()
+            self._part.promise(f"the intake of {self._inbox}", STUCK_SECONDS)
+            rescanned = self.patrol.rescanned.is_set()
             for files in _chunks(self._weigh(self._signals())):
                 self._register(files)
-            if rescanned and not len(self._unsettled) and not self._busy and self._observer.signals.empty():
+            if rescanned and not len(self._unsettled) and not self._busy and self._signals_in.empty():
                 self.quiet.set()
             else:
                 self.quiet.clear()
@@ -115,12 +183,12 @@ class Watcher:
         wait = min([IDLE_SECONDS, *(max(moment - time.monotonic(), 0) for moment in due)])
         latest: dict[FileKey, Signal] = {}
         try:
-            signal = self._observer.signals.get(timeout=wait)
+            signal = self._signals_in.get(timeout=wait)
             while True:
                 key = FileKey(signal.inbox, signal.path)
                 # the last event holds: a file that is written to after it was closed is open again
                 latest[key] = latest.get(key, signal) if signal.hint is Hint.FOUND else signal
-                signal = self._observer.signals.get_nowait()
+                signal = self._signals_in.get_nowait()
         except queue.Empty:
             return latest
 
@@ -141,7 +209,7 @@ class Watcher:
             yield from self._look(key, moment, True)
 
     def _look(self, key: FileKey, moment: float, complete: bool) -> Iterator[SeenFile]:
-        entry = rescan.look(key.inbox, self._inboxes[key.inbox], key.path)
+        entry = rescan.look(key.inbox, self._root, key.path)
         if entry is None or entry.file is None:
             self._unsettled.forget(key)
         elif complete:
@@ -157,14 +225,15 @@ class Watcher:
     def _open_folder(self, key: FileKey, moment: float) -> Iterator[SeenFile]:
         """A folder moved in brings finished files, one that is being copied brings unfinished ones: all must settle."""
         try:
-            for entry in rescan.walk(key.inbox, self._inboxes[key.inbox], key.path):
+            for entry in rescan.walk(key.inbox, self._root, key.path):
                 if entry.file is not None:
                     yield from self._settle(FileKey(key.inbox, entry.path), moment, entry.file)
         except ShareAway:
             log.warning("an inbox does not answer", inbox=key.inbox)
 
     def _register(self, files: list[SeenFile]) -> None:
-        result = self._database.write(lambda connection: arrivals.arrive(connection, files, self._by))
+        result = self._database.write(lambda connection: arrivals.arrive(connection, files, self._by, self._urgent))
+        self._part.did(registered=len(result.to_ring))
         again = time.monotonic() + BUSY_SECONDS
         self._busy.update({FileKey(file.inbox, file.path): again for file in result.busy})
         if not result.to_ring:
@@ -175,33 +244,6 @@ class Watcher:
         except BrokerAway:
             self._database.write(lambda connection: ledger.unring(connection, result.to_ring))
             log.warning("broker does not answer; films wait in the database", count=len(result.to_ring))
-
-    # the rescan
-
-    def _rescan_all(self) -> None:
-        trusted = all(mounts.tells(root) for root in self._inboxes.values())
-        interval = (
-            self._settings.rescan_seconds if trusted else min(self._settings.rescan_seconds, SHARE_RESCAN_SECONDS)
-        )
-        while True:
-            self._observer.watch()  # before the rescan, so that nothing arrives between them
-            for inbox, root in self._inboxes.items():
-                self._rescan(inbox, root)
-            self._rescanned.set()
-            if self._stop.wait(interval):
-                return
-
-    def _rescan(self, inbox: str, root: Path) -> None:
-        try:
-            for files in _chunks(entry.file for entry in rescan.walk(inbox, root) if entry.file is not None):
-                for file in self._database.read(partial(arrivals.unknown, files=files)):
-                    self._observer.signals.put(Signal(inbox, file.path, Hint.FOUND, file))
-                while self._observer.signals.qsize() > BACKLOG and not self._stop.wait(BACKLOG_SECONDS):
-                    pass  # the intake is slower; what it has not taken in stands in memory
-                if self._stop.is_set():
-                    return
-        except ShareAway as error:
-            log.warning("an inbox does not answer", inbox=inbox, error=str(error))
 
 
 def _chunks(files: Iterable[SeenFile]) -> Iterator[list[SeenFile]]:

@@ -1,12 +1,15 @@
-"""The thin edge to watchdog: file system events of all inboxes become signals on one queue."""
+"""The thin edge to watchdog: file system events of an inbox become signals on a queue."""
 
+import errno
+import logging
 import os
 import queue
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -17,8 +20,9 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers.api import ObservedWatch
-from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.api import BaseObserver, ObservedWatch
+from watchdog.observers.inotify import InotifyFullEmitter, InotifyObserver
+from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
 from db.seen import SeenFile
 from pneumowatch.logs import get
@@ -53,50 +57,109 @@ EVENTS: Final[list[type[FileSystemEvent]]] = [
 
 
 class Observer:
-    """Watches inboxes with inotify. A folder that cannot be watched is left to the rescan, with a warning."""
+    """Watches an inbox with inotify, while it is told to. A folder that cannot be watched is left to the rescan, with a
+    warning.
 
-    def __init__(self, inboxes: dict[str, Path]) -> None:
+    Args:
+        missed: called, from a thread of watchdog's, where the kernel had more events than it keeps, or more folders
+            than it watches: what they would have told must be looked for.
+    """
+
+    def __init__(self, inbox: str, root: Path, missed: Callable[[], None]) -> None:
         self.signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
-        self._inboxes = inboxes
-        self._observer = InotifyObserver(generate_full_events=True)
-        self._watches: dict[str, tuple[ObservedWatch, tuple[int, int]]] = {}  # with the folder's device and inode
-        self._unwatched: set[str] = set()
+        self._inbox = inbox
+        self._root = root
+        self._missed = missed
+        self._observer: _InotifyObserver | None = None
+        self._watch: tuple[ObservedWatch, tuple[int, int]] | None = None  # with the folder's device and inode
+        self._complaint = ""
 
-    def start(self) -> None:
-        # A folder that is copied in may be watched twice, which does no harm; watchdog's warning of it prints every
-        # path that it watches, and paths name patients.
-        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
-        self._observer.start()
-        self.watch()
+    @property
+    def complete(self) -> bool:
+        """Whether events tell of every folder in the inbox."""
+        return self._watch is not None and self._observer is not None and not self._observer.short
 
     def watch(self) -> None:
-        """Watch each inbox that is there and is not watched: at the start, and when it has come back as another folder,
+        """Watch the inbox if it is there and is not watched: at the start, and when it has come back as another folder,
         made anew or mounted, of which the watch on the old one says nothing."""
-        for inbox, root in self._inboxes.items():
-            try:
-                self._watch(inbox, root)
-                self._unwatched.discard(inbox)
-            except OSError as error:
-                if inbox not in self._unwatched:
-                    log.warning("no file events here; the folder is rescanned", inbox=inbox, error=error.strerror)
-                self._unwatched.add(inbox)
+        complaint = ""
+        try:
+            self._schedule()
+            if not self.complete:
+                complaint = "there are more folders than the kernel watches; raise fs.inotify.max_user_watches"
+        except OSError as error:
+            complaint = error.strerror or "the folder cannot be watched"
+        if complaint and complaint != self._complaint:
+            log.warning("not all file events are seen here; the folder is polled", inbox=self._inbox, why=complaint)
+        self._complaint = complaint
 
-    def _watch(self, inbox: str, root: Path) -> None:
-        status = root.stat()
+    def rest(self) -> None:
+        """Watch nothing from now on: events of this folder would not tell enough to be worth their cost."""
+        if self._observer is not None:
+            observer, self._observer, self._watch = self._observer, None, None
+            observer.stop()
+            observer.join()
+
+    def _schedule(self) -> None:
+        status = self._root.stat()
         identity = status.st_dev, status.st_ino
-        if inbox in self._watches:
-            watch, before = self._watches[inbox]
+        if self._observer is None:
+            # A folder that is copied in may be watched twice, which does no harm; watchdog's warning of it prints every
+            # path that it watches, and paths name patients. So does what it logs of an overflow.
+            warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+            logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+            observer = _InotifyObserver(self._missed)
+            observer.start()
+            self._observer = observer
+        if self._watch is not None:
+            watch, before = self._watch
             if before == identity and any(one.watch == watch and one.is_alive() for one in self._observer.emitters):
                 return
-            del self._watches[inbox]
+            self._watch = None
             self._observer.unschedule(watch)
-        handler = _Handler(inbox, root, self.signals)
-        watch = self._observer.schedule(handler, str(root), recursive=True, event_filter=EVENTS)
-        self._watches[inbox] = watch, identity
+        handler = _Handler(self._inbox, self._root, self.signals)
+        self._observer.short = False
+        watch = self._observer.schedule(handler, str(self._root), recursive=True, event_filter=EVENTS)
+        self._watch = watch, identity
 
-    def stop(self) -> None:
-        self._observer.stop()
-        self._observer.join()
+
+class _InotifyObserver(InotifyObserver):
+    """Watchdog's, with an inotify that says what it could not see."""
+
+    def __init__(self, missed: Callable[[], None]) -> None:
+        self.short = False  # not every folder could be watched
+        self._missed = missed
+        self._inotify_fd = _Inotify(missed, self._run_short)
+        self._inotify_fd.start()
+        BaseObserver.__init__(self, InotifyFullEmitter, inotify_fd=self._inotify_fd)
+
+    def _run_short(self) -> None:
+        if not self.short:
+            self.short = True
+            self._missed()
+
+
+class _Inotify(InotifyFD):
+    """Tells of events that the kernel dropped, and of folders that it has no watches left for: watchdog lets both pass
+    in silence."""
+
+    def __init__(self, overflowed: Callable[[], None], short: Callable[[], None]) -> None:
+        super().__init__()
+        self._overflowed = overflowed
+        self._short = short
+
+    def handle_event(self, event: InotifyEvent) -> None:
+        super().handle_event(event)  # which watches folders of whose making nothing was heard
+        if event.is_queue_overflow:
+            self._overflowed()
+
+    def add_callback(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().add_callback(*args, **kwargs)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                self._short()
+            raise
 
 
 class _Handler(FileSystemEventHandler):

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from db import arrivals
+from db import arrivals, presence
 from db.session import Database
 from watcher import rescan
 
@@ -43,9 +43,10 @@ OPEN: Final = (MISSING, rescan.UNREACHABLE, rescan.UNLISTABLE)
 
 
 def reconcile(database: Database, inboxes: dict[str, Path]) -> Report:
-    """Raises ShareAway where an inbox cannot be listed: a folder that is away proves nothing."""
+    """Raises ShareAway where an inbox is away, or cannot be listed: that proves nothing."""
     report = Report()
     for inbox, root in inboxes.items():
+        presence.require(database, inbox, root)
         for entries in _chunks(rescan.walk(inbox, root)):
             files = [entry.file for entry in entries if entry.file is not None]
             missing = database.read(partial(arrivals.unknown, files=files))

@@ -44,6 +44,7 @@ class FilmBatches(Batches):
         self._lock = threading.RLock()
         self._films = 0  # announced by buffered messages
         self._flushes = 0  # handed to the pool and not yet read
+        self.heard = 0  # messages that ever came
         self._tref: Any
 
     def Strategy(self, task: Batches, app: Celery, consumer: Any) -> Callable[..., None]:
@@ -70,12 +71,23 @@ class FilmBatches(Batches):
                 return acknowledge(*args, **kwargs)
 
             with self._lock:
+                self.heard += 1
                 accept(message, body, weighed_ack, reject, callbacks, **options)
                 self._films += weight
                 if self._films >= self.batch_size or not self._flushes:
                     self._do_flush()
 
         return handle
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is being read."""
+        return self._flushes > 0
+
+    @property
+    def unread(self) -> int:
+        """Messages that have come and are in nobody's hands."""
+        return int(self._buffer.qsize())
 
     def _do_flush(self) -> None:
         with self._lock:

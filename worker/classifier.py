@@ -9,6 +9,7 @@ from pneumowatch.errors import ModelError, SettingsError
 from pneumowatch.film import Pixels
 from pneumowatch.logs import hush
 from pneumowatch.model import REFERENCE, ModelFolder
+from worker.portions import Portions
 from worker.readings import Readings
 
 REFERENCE_TOLERANCE: Final = 1e-3  # engines differ by 1e-6; a wrong or damaged network by far more
@@ -20,7 +21,8 @@ class Classifier:
     """One network on one device.
 
     Films are padded to one of a few fixed batch shapes, all run once at start: TensorFlow prepares anew for each shape
-    it meets, and a lone film must not pay for that, nor for a whole batch.
+    it meets, and a lone film must not pay for that, nor for a whole batch. Where the largest does not fit into the
+    device's memory, smaller ones are used (`worker.portions`).
 
     Args:
         folder: verified and loaded here, with Keras' safe mode.
@@ -30,6 +32,7 @@ class Classifier:
     Raises:
         ModelError: the folder is damaged, or its network does not give its own reference outputs.
         SettingsError: TensorFlow does not see the device.
+        DeviceFull: as `predict`.
     """
 
     def __init__(self, folder: ModelFolder, batch_size: int, device: str | None = None) -> None:
@@ -37,7 +40,8 @@ class Classifier:
         self.version = folder.version
         self.side = folder.side
         self.threshold = folder.threshold
-        self._shapes = sorted({1, min(SMALL_BATCH, batch_size), batch_size})
+        self._small = min(SMALL_BATCH, batch_size)
+        self._portions = Portions(batch_size)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with hush():
             import tensorflow as tf
@@ -47,17 +51,21 @@ class Classifier:
         self._network = load(folder)
         signature = tf.TensorSpec((None, self.side, self.side, 1), tf.uint8)
         self._run = tf.function(lambda films: self._network(films, training=False), input_signature=[signature])
-        for shape in self._shapes:
+        for shape in sorted({1, self._small, batch_size}):
             self.predict(np.zeros((shape, self.side, self.side), np.uint8))
         self._check(folder)
 
     def predict(self, films: Pixels) -> Readings:
         """What the network says of films, uint8 (n, side, side), n up to the batch size.
 
-        Raises ModelError where it gives something that is no probability, or no number.
+        Raises ModelError where it gives something that is no probability, or no number, and DeviceFull where the
+        device's memory does not hold a single film.
         """
+        return self._portions.read(films, self._predict)
+
+    def _predict(self, films: Pixels, most: int) -> Readings:
         count = len(films)
-        shape = next(shape for shape in self._shapes if shape >= count)
+        shape = next(shape for shape in (1, min(self._small, most), most) if shape >= count)
         padded = np.zeros((shape, self.side, self.side, 1), np.uint8)
         padded[:count, :, :, 0] = films
         said = self._run(self._tf.constant(padded))

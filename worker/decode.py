@@ -10,9 +10,11 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,7 @@ from pebble import ProcessExpired, ProcessPool
 from pneumowatch import film, share
 from pneumowatch.errors import TOO_MUCH_MEMORY, FilmRejected, ShareAway
 from pneumowatch.header import Header
+from pneumowatch.place import Place
 
 CHUNK: Final = 16  # films of one errand; a message to a child costs as much as a small film (8: 2 % fewer films/s)
 POOLS: Final = 3  # that are lost over a chunk before that is held against its films
@@ -29,10 +32,14 @@ ALARM_SECONDS: Final = 5.0  # within which a child that was due for its alarm ha
 LOOK_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
 GROWTH: Final = 2**28  # bytes that a child may keep from earlier films; the parsers of all kinds take a tenth of that
 OVERGROWN: Final = 75  # exit code of a child that has kept more
+UNANSWERED: Final = 100  # exit code, plus the film's number in its errands, of a child whose share does not answer
+UNANSWERED_SHARE: Final = 0.5  # of the time that a film may take: a share that gives nothing for so long is away
 STOPPER: Final = "The image is damaged in a way that stops its decoder."
 
 
 _begun_with = 0  # bytes that this process held, if it is a child, before its first film
+_in_hand = 0  # number of the film in its errands
+_asked: float | None = None  # since when the share has not answered (monotonic seconds)
 
 
 @dataclass(frozen=True)
@@ -81,13 +88,15 @@ class Undecoded:
     size: int | None = None
     mtime_ns: int | None = None
     header: Header | None = None
+    place: Place | None = None  # in what the file was not, where it has vanished
 
 
 @dataclass(frozen=True)
 class Away:
-    """Its share does not answer; nothing is known of the file."""
+    """Its share does not answer, or is not there; nothing is known of the file. `seconds`: when to try again."""
 
     scan_id: int
+    seconds: float = 5.0
 
 
 Fetched = Decoded | Undecoded | Away
@@ -100,9 +109,12 @@ def fetch(errands: Sequence[Errand], side: int, bounds: Bounds) -> list[Fetched]
 
 def _fetch_one(errand: Errand, side: int, bounds: Bounds) -> Fetched:
     try:
-        file = share.read(errand.root, errand.path, bounds.max_bytes)
+        with asking() as moved:
+            file = share.read(errand.root, errand.path, bounds.max_bytes, moved)
     except ShareAway:
         return Away(errand.scan_id)
+    except share.Vanished as fault:
+        return Undecoded(errand.scan_id, fault.reason, fault.sentence, place=fault.place)
     except FilmRejected as fault:
         return Undecoded(errand.scan_id, fault.reason, fault.sentence)
     sha256 = hashlib.sha256(file.data).hexdigest()
@@ -113,12 +125,35 @@ def _fetch_one(errand: Errand, side: int, bounds: Bounds) -> Fetched:
     return Decoded(errand.scan_id, read.pixels, sha256, file.size, file.mtime_ns, read.header)
 
 
+@contextmanager
+def asking() -> Iterator[Callable[[], None]]:
+    """The share is asked, and may not answer; what this gives is to be called whenever it does."""
+    global _asked
+
+    def moved() -> None:
+        global _asked
+        _asked = time.monotonic()
+
+    moved()
+    try:
+        yield moved
+    finally:
+        _asked = None
+
+
 @dataclass(frozen=True)
 class _Task:
-    """An errand list in the hands of a pool."""
+    """An errand list in the hands of a pool, since when, and for how many seconds at most."""
 
     pool: ProcessPool
     future: "Future[list[Fetched]]"
+    seconds: float
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def cut_short(self) -> bool:
+        """Ended for taking too long before it could have: pebble goes by the wall clock, which may have been set."""
+        return time.monotonic() - self.begun < self.seconds
 
     def result(self) -> list[Fetched]:
         """Raises BrokenProcessPool where the pool is lost: it never answers for what it had not begun by then."""
@@ -163,8 +198,8 @@ class Decoders:
 
     def _new_pool(self) -> ProcessPool:
         context = multiprocessing.get_context("spawn")
-        memory = (self._bounds.memory,)
-        return ProcessPool(self._count, context=context, initializer=_prepare_child, initargs=memory)
+        given = self._bounds.memory, self._bounds.seconds * UNANSWERED_SHARE
+        return ProcessPool(self._count, context=context, initializer=_prepare_child, initargs=given)
 
     def _schedule(self, errands: Sequence[Errand], side: int) -> _Task:
         with self._renewal:
@@ -175,17 +210,21 @@ class Decoders:
         # pebble's bound, by the wall clock and over all of the errands, is there in case that a child cannot be alarmed
         seconds = len(errands) * self._bounds.seconds + ALARM_SECONDS
         arguments = (fetch, errands, side, self._bounds)
-        return _Task(pool, pool.schedule(_fetch_under_alarm, args=arguments, timeout=seconds))
+        return _Task(pool, pool.schedule(_fetch_under_alarm, args=arguments, timeout=seconds), seconds)
 
     def _collect(self, errands: Sequence[Errand], side: int, task: _Task, tries: int = POOLS) -> list[Fetched]:
         """A chunk's films; where one of them cost its child, each is tried again by itself to find out which."""
         try:
             return task.result()
         except TimeoutError:
+            if task.cut_short:
+                return self._collect(errands, side, self._schedule(errands, side), tries)
             reason, sentence = "too_slow", self._slow
         except ProcessExpired as end:
             if end.exitcode == OVERGROWN:  # it ended before it looked at these films
                 return self._collect(errands, side, self._schedule(errands, side), tries)
+            if 0 <= (number := end.exitcode - UNANSWERED) < len(errands):
+                return self._without(errands[number].root, errands, side)
             alarmed = end.exitcode == -signal.SIGALRM
             reason, sentence = ("too_slow", self._slow) if alarmed else ("unreadable", STOPPER)
         except MemoryError:
@@ -199,6 +238,13 @@ class Decoders:
         alone = [[errand] for errand in errands]
         return [fetched for one in alone for fetched in self._collect(one, side, self._schedule(one, side))]
 
+    def _without(self, root: Path, errands: Sequence[Errand], side: int) -> list[Fetched]:
+        """The share under `root` does not answer: none of its films is waited for; the others are fetched."""
+        others = [errand for errand in errands if errand.root != root]
+        fetched = self._collect(others, side, self._schedule(others, side)) if others else []
+        answers = {one.scan_id: one for one in fetched}
+        return [answers.get(errand.scan_id, Away(errand.scan_id)) for errand in errands]
+
 
 def _fetch_under_alarm(
     fetch: Callable[[Sequence[Errand], int, Bounds], list[Fetched]],
@@ -208,11 +254,12 @@ def _fetch_under_alarm(
 ) -> list[Fetched]:
     """Fetch one after another; a film that takes too long ends this process, by the kernel's monotonic clock and
     whatever C code it hangs in. `fetch` is handed over, so that a test's reaches the child."""
+    global _in_hand
     if _data_bytes() > _begun_with + GROWTH:  # a decoder leaks; the next film would pay for it
         os._exit(OVERGROWN)
     fetched = []
     try:
-        for errand in errands:
+        for _in_hand, errand in enumerate(errands):
             signal.setitimer(signal.ITIMER_REAL, bounds.seconds)
             fetched += fetch([errand], side, bounds)
     finally:  # or it would ring for the next films, or while there are none
@@ -220,7 +267,7 @@ def _fetch_under_alarm(
     return fetched
 
 
-def _prepare_child(memory: int) -> None:
+def _prepare_child(memory: int, unanswered: float) -> None:
     global _begun_with
     # Ctrl-C reaches the whole terminal group; the parent decides when its children end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -232,6 +279,7 @@ def _prepare_child(memory: int) -> None:
     bound = memory if most == resource.RLIM_INFINITY else min(memory, most)
     resource.setrlimit(resource.RLIMIT_DATA, (bound, most))  # a child that asks for more is refused: MemoryError
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    threading.Thread(target=_end_unanswered, args=(unanswered,), name="share", daemon=True).start()
     _begun_with = _data_bytes()
 
 
@@ -246,6 +294,14 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _end_unanswered(seconds: float) -> None:
+    """A read that hangs on its share cannot be called back; and the alarm, which ends it too, tells of a slow film."""
+    while True:
+        time.sleep(min(seconds / 4, LOOK_SECONDS))
+        if (asked := _asked) is not None and time.monotonic() - asked > seconds:
+            os._exit(UNANSWERED + _in_hand)
 
 
 def _nothing() -> None:

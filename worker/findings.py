@@ -9,7 +9,6 @@ from db.states import Reason
 from pneumowatch.header import Header
 from worker.decode import Away, Decoded, Fetched, Undecoded
 
-SHARE_DELAY = timedelta(seconds=5)  # until films of a share that is away are tried again
 STRANGE: Final = 1.0  # strangeness beyond this: no frontal chest film
 NOT_CHEST: Final = (
     "This does not look like a frontal chest film; send the film itself, upright and not inverted, or have it read "
@@ -76,12 +75,15 @@ def judge(scan: ClaimedScan, fetched: Fetched, now: datetime, settle: timedelta)
     `settle` ago, may be half written: scanners close and reopen.
     """
     if isinstance(fetched, Away):
-        return Deferred(scan.id, now + SHARE_DELAY, "the share does not answer")
+        return Deferred(scan.id, now + timedelta(seconds=fetched.seconds), "the share is away")
     if fetched.size is not None and (fetched.size, fetched.mtime_ns) != (scan.size, scan.mtime_ns):
         return Deferred(scan.id, now + settle, "the file has changed", fetched.size, fetched.mtime_ns)
     if isinstance(fetched, Decoded):
         return None
     settled = scan.changed_at + settle
+    if fetched.size is not None and scan.changed_at > now + settle:
+        # by a clock that is ahead, or was set back since: the row takes the file and the time of this one
+        return Deferred(scan.id, now + settle, "not readable yet", fetched.size, fetched.mtime_ns)
     if fetched.size is not None and now < settled:
         return Deferred(scan.id, min(settled, now + settle), "not readable yet")
     return Rejected(scan.id, Reason(fetched.reason), fetched.sentence, fetched.sha256, fetched.header)

@@ -14,7 +14,7 @@ from pneumowatch import kept
 from pneumowatch.header import Header
 from pneumowatch.settings import Settings
 from worker.decode import Bounds, Decoded, Decoders, Errand
-from worker.keeper import keep
+from worker.keeper import Keeper
 from worker.serving import Serving
 
 AT_A_TIME: Final = 500  # scans of one transaction that show another model's result
@@ -46,6 +46,7 @@ class Rescoring:
         self._inboxes = inboxes
         self._serving = serving
         self._by = by
+        self._keeper = Keeper(settings)
         bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
         self._decoders = Decoders(settings.decoder_count, bounds)  # its children start with the first film
 
@@ -90,7 +91,7 @@ class Rescoring:
         told = zip(films, readings.probability.tolist(), readings.strangeness.tolist(), strict=True)
         outcomes = [self._serving.outcome(*one) for one in told]
         if make_current:  # the map must be that of the result beside which it is shown
-            keep(self._settings, films, outcomes, readings.maps)
+            self._keeper.keep(films, outcomes, readings.maps)
         return [outcome for outcome in outcomes if isinstance(outcome, Classified)]
 
     def _show(self) -> int:

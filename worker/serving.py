@@ -55,6 +55,10 @@ class Serving:
         """Blocks; together with the films of other claims. At least one film, at most a batch."""
         return self._batcher.predict(np.stack([film.pixels for film in films]))
 
+    def try_out(self) -> None:
+        """Read a blank film. Raises what the model raises, which then can read no other film either."""
+        self._batcher.predict(np.zeros((1, self.side, self.side), np.uint8))
+
     def outcome(self, film: Decoded, probability: float, strangeness: float) -> Outcome:
         admitted = admit_chest(film, strangeness)
         if isinstance(admitted, Undecoded):

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from celery import Celery
+from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state as celery_state
 from celery.worker.consumer import Consumer
 
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.logs import get
-from pneumowatch.queue import FILMS, READ_SCANS
+from pneumowatch.queue import FILMS, READ_SCANS, Doorbell
 from pneumowatch.settings import Settings
 from worker.batch import FilmBatches, films_announced
+from worker.hearing import Hearing, patience
 from worker.room import ReadingRoom
 
 log = get("worker")
@@ -23,6 +24,7 @@ log = get("worker")
 THREADS: Final = 4  # claims in flight: one is predicted, the others are read, decoded or written meanwhile
 BATCHES_AHEAD: Final = 4  # prefetched
 RECONNECT_SECONDS: Final = 5
+LOOK_SECONDS: Final = 0.2
 
 
 def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
@@ -36,17 +38,37 @@ def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
         except ShuttingDown:
             log.info("left films to the next worker; shutting down")
         except Exception:
-            # celery-batches would acknowledge the whole batch and forget it. The rows are still claimed: their lease
-            # runs out, and the sweep hands each film to a worker that reads it alone.
-            log.exception("a batch could not be read; its films are tried again after their lease", films=licence)
+            # Nothing may escape: celery-batches would acknowledge the whole batch and forget it. The room gives back
+            # what it could not read; here it could not even claim or give back: the sweep rings again after a lease.
+            log.exception("films could not be claimed, or not be given back; they wait for a lease", films=licence)
 
 
 class PromptConsumer(Consumer):
-    """Celery's consumer, whose waits between attempts to reach the broker grow to 30 seconds: here to five."""
+    """Celery's consumer, whose waits between attempts to reach the broker grow to 30 seconds, and whose loop over the
+    in-process queue looks every two whether it is to end: here five, and a fifth of one."""
 
     def ensure_connected(self, conn: Any) -> Any:
         conn.ensure_connection = partial(conn.ensure_connection, interval_step=1, interval_max=RECONNECT_SECONDS)
-        return super().ensure_connected(conn)
+        connected = super().ensure_connected(conn)
+        if not self.hub:
+            drain = connected.drain_events
+            connected.drain_events = lambda timeout=None, **others: drain(timeout=LOOK_SECONDS, **others)
+        return connected
+
+    def rebuild(self) -> None:
+        """From another thread: take the connection for lost, so that it is made anew, with all that hangs on it."""
+        self._lost = True
+        if self.hub:
+            self.hub.call_soon(self.perform_pending_operations)
+
+    _lost = False
+
+    def perform_pending_operations(self) -> None:
+        """Called in each round of the loop that has no hub; Celery calls what is pending there, and logs its errors."""
+        if self._lost:
+            self._lost = False
+            raise ConnectionResetError("no message came although some wait")
+        super().perform_pending_operations()
 
 
 def run_worker(
@@ -74,10 +96,35 @@ def run_worker(
         without_mingle=True,
     )
     threading.Thread(target=_end_with, args=(stop,), name="worker-stop", daemon=True).start()
+
+    # at once, not when all is drained: a thread that waits, for a database that is away, say, would wait on
+    def shut_down(**_: Any) -> None:
+        stop.set()
+
+    signals.worker_shutting_down.connect(shut_down)
+    if READ_SCANS in app.tasks:
+        hearing = _hearing(app, settings, worker)
+        threading.Thread(target=hearing.run, args=(stop,), name="hearing", daemon=True).start()
     worker.start()
     drained = celery_state.should_stop is not None and not celery_state.should_terminate
     stop.set()
     return 0 if drained else int(worker.exitcode or 1)  # Celery calls it a failure where Ctrl-C asked for the end
+
+
+def _hearing(app: Celery, settings: Settings, worker: Any) -> Hearing:
+    task, doorbell = app.tasks[READ_SCANS], Doorbell(app, settings)
+
+    def rebuild() -> None:
+        app.amqp.queues.select([FILMS])  # had somebody told the worker to take no more from it
+        worker.consumer.rebuild()
+
+    return Hearing(
+        waiting=lambda: doorbell.unheard() + task.unread,
+        heard=lambda: task.heard,
+        busy=lambda: task.busy,
+        rebuild=rebuild,
+        seconds=patience(settings.lease_seconds),
+    )
 
 
 def _end_with(stop: threading.Event) -> None:

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from pneumowatch import __version__
-from pneumowatch.cli import admin, bench, evaluate, models, query, rescore, retrain, run, school, verdicts
+from pneumowatch.cli import admin, bench, evaluate, mailroom, models, query, rescore, retrain, run, school, verdicts
 from pneumowatch.errors import PneumowatchError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ for panel, commands in {
         query.status,
         query.reconcile,
         query.requeue,
+        mailroom.outbox,
         rescore.rescore,
         query.classify,
         verdicts.verdict,

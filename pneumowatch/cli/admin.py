@@ -63,9 +63,10 @@ def check(data: Data = None) -> None:
 
 
 def doctor(data: Data = None, json: Json = False) -> None:
-    """Find what is wrong before a user does: inboxes, database, broker, model, disk, clock.
+    """Find what is wrong before a user does: inboxes, database, broker, model, disk, clock, parts, silent sources.
 
-    Ends with 1 where something would keep films from being read.
+    Ends with 1 where something keeps films from being read, or would: a part that is gone or does nothing, a source
+    that has sent nothing for longer than usual.
     """
     from pneumowatch import settings
     from pneumowatch.cli.checkup import examine

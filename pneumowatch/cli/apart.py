@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from celery import Celery, signals
+from celery import Celery
 
+from db.pulse import Part
 from db.session import Database
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.logs import get
@@ -39,20 +40,19 @@ def run(settings: Settings, stop: threading.Event) -> bool:
     return child.returncode == 0
 
 
-def work(app: Celery, settings: Settings, stop: threading.Event) -> int:
-    """Work on the training queue, one message at a time. Returns the exit code."""
+def work(app: Celery, settings: Settings, stop: threading.Event, part: Part) -> int:
+    """Work on the training queue, one message at a time. Returns the exit code. `part` is told."""
     from worker.tasks import run_worker
 
     # before the training is over: it takes hours, and its row, not its message, is what survives a crash
     @app.task(name=RETRAIN, acks_late=False, shared=False)
     def retrain() -> None:
+        part.say("training, if one is due")
         run(settings, stop)
+        part.say("idle")
+        part.did(looked=1)
 
-    # Celery waits for what its threads do, and they for the child
-    def shut_down(**_: Any) -> None:
-        stop.set()
-
-    signals.worker_shutting_down.connect(shut_down)
+    part.say("idle")
     return run_worker(app, settings, stop, TRAINING, threads=1)
 
 
@@ -72,13 +72,13 @@ def ringing(doorbell: Doorbell) -> Callable[[], bool]:
 
 @contextmanager
 def following(
-    settings: Settings, database: Database, begin: Callable[[], bool], stop: threading.Event
+    settings: Settings, database: Database, begin: Callable[[], bool], stop: threading.Event, part: Part
 ) -> Iterator[None]:
-    """A thread that follows the timetable until `stop` is set, as it must be before this is left."""
+    """A thread that follows the timetable until `stop` is set, as it must be before this is left. `part` is told."""
 
     def follow() -> None:
         with suppress(ShuttingDown):
-            timetable.follow(settings, database, begin, stop)
+            timetable.follow(settings, database, begin, stop, part)
 
     thread = threading.Thread(target=follow, name="timetable")
     thread.start()

@@ -2,14 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from db import deployment, schema
+from db import deployment, heartbeats, ledger, presence, registry, schema, silence
+from db.dialect import clock
 from db.session import Database
 from pneumowatch import inboxes, model, patients
 from pneumowatch.errors import PneumowatchError
@@ -31,10 +33,12 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     return [
         *_inboxes(settings),
+        *_shares(settings),
         *_data(settings),
         *_database(settings),
         _patient_key(settings),
         *_broker(settings),
+        *_life(settings),
         *_model(settings),
     ]
 
@@ -42,7 +46,10 @@ def examine(settings: Settings) -> list[Finding]:
 def _inboxes(settings: Settings) -> Iterator[Finding]:
     for name, folder in inboxes.named(settings).items():
         what = f"inbox {name}"
-        if not folder.is_dir():
+        there = inboxes.is_folder(folder)
+        if there is None:
+            yield Finding("bad", what, f"{folder} does not answer; see to its share")
+        elif not there:
             yield Finding("bad", what, f"{folder} is no folder; create or mount it, or set PNEUMOWATCH_INBOXES")
         elif not os.access(folder, os.R_OK | os.X_OK):
             yield Finding("bad", what, f"{folder} may not be listed; give this user permission to read it")
@@ -57,6 +64,22 @@ def _inboxes(settings: Settings) -> Iterator[Finding]:
             )
 
 
+def _shares(settings: Settings) -> Iterator[Finding]:
+    """Inboxes that a watcher or worker has reported as away, on whichever machine."""
+    if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
+        return
+    try:
+        database = Database(settings.database)
+        schema.require_current(database)
+        away = [one for one in database.read(presence.standings) if one["state"] == presence.Standing.AWAY]
+    except PneumowatchError:  # of which `_database` tells
+        return
+    for one in away:
+        since = f"{one['since']:%Y-%m-%d %H:%M} UTC"
+        told = f"away on {one['machine']} since {since}: {one['detail']}; mount it again, its films wait"
+        yield Finding("bad", f"inbox {one['inbox']}", told)
+
+
 def _data(settings: Settings) -> Iterator[Finding]:
     nearest = next(
         path for path in (settings.data_dir.absolute(), *settings.data_dir.absolute().parents) if path.exists()
@@ -64,9 +87,19 @@ def _data(settings: Settings) -> Iterator[Finding]:
     if not os.access(nearest, os.W_OK | os.X_OK):
         yield Finding("bad", "data folder", f"{settings.data_dir} cannot be written to")
         return
-    free = shutil.disk_usage(nearest).free
-    verdict = "good" if free >= LOW_DISK else "bad"
-    yield Finding(verdict, "disk", f"{free / 2**30:.1f} GiB free for {settings.data_dir}")
+    yield _disk("disk", nearest, settings.data_dir)
+    store = settings.models
+    if store.is_dir() and store.stat().st_dev != nearest.stat().st_dev:
+        yield _disk("model store's disk", store, store)
+
+
+def _disk(what: str, path: Path, shown: Path) -> Finding:
+    free = shutil.disk_usage(path).free
+    if free >= LOW_DISK:
+        return Finding("good", what, f"{free / 2**30:.1f} GiB free for {shown}")
+    return Finding(
+        "bad", what, f"only {free / 2**30:.1f} GiB free for {shown}; make room: results wait, and films are not kept"
+    )
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -76,7 +109,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         database = Database(settings.database)
         schema.require_current(database)
-        skew = abs((database.read(_its_time) - datetime.now(UTC)).total_seconds())
+        skew = abs((database.read(clock) - datetime.now(UTC)).total_seconds())
     except PneumowatchError as error:
         yield Finding("bad", "database", str(error))
         return
@@ -107,21 +140,19 @@ def _patient_key(settings: Settings) -> Finding:
 
 
 def _known_fingerprint(settings: Settings) -> str | None:
+    return _asked(settings, deployment.known_fingerprint)
+
+
+def _asked(settings: Settings, what: Callable[[Connection], str | None]) -> str | None:
     """What the database says; None also where it does not answer or is none yet, of which `_database` tells."""
     if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
         return None
     try:
         database = Database(settings.database)
         schema.require_current(database)
-        return database.read(deployment.known_fingerprint)
+        return database.read(what)
     except PneumowatchError:
         return None
-
-
-def _its_time(connection: Connection) -> datetime:
-    if connection.dialect.name == "sqlite":
-        return datetime.fromisoformat(connection.scalar(text("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')")))
-    return connection.execute(text("SELECT clock_timestamp()")).scalar_one()
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
@@ -136,6 +167,28 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding("good", "broker", f"answers; it holds {held} messages")
 
 
+def _life(settings: Settings) -> Iterator[Finding]:
+    """What runs, and which sources send; nothing where there is no database, of which `_database` tells."""
+    if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
+        return
+    try:
+        database = Database(settings.database)
+        schema.require_current(database)
+        alive = database.read(lambda c: heartbeats.readiness(c, settings.lease_seconds))
+        minimum = timedelta(minutes=settings.silence_minutes)
+        quiet = database.read(lambda c: silence.silences(c, ledger.now(), settings.silence_factor, minimum))
+    except PneumowatchError:
+        return
+    for part in alive.parts:
+        verdict = "good" if part.verdict is heartbeats.Verdict.WELL else "bad"
+        yield Finding(verdict, part.part, part.sentence)
+    if not alive.parts:
+        yield Finding("note", "parts", "none is running: start `pneumowatch up`, or `watch` and `work`")
+    for source in quiet:
+        verdict = "bad" if source.verdict is silence.Verdict.SILENT else "good"
+        yield Finding(verdict, f"source {source.source}", source.sentence)
+
+
 def _model(settings: Settings) -> Iterator[Finding]:
     try:
         folder = model.champion(settings.models)
@@ -145,4 +198,22 @@ def _model(settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding(
             "good", "model", f"{folder.version}, threshold {folder.threshold:.3f}, its weights are as its card says"
+        )
+        yield from _champion(settings, folder.version)
+
+
+def _champion(settings: Settings, here: str) -> Iterator[Finding]:
+    """Whether the model of this machine's store is the one that serves. Nothing where the database tells of none, or
+    where no worker has filled the store yet."""
+    champion = _asked(settings, registry.champion)
+    if champion is None or not (settings.models / model.CHAMPION).exists():
+        return
+    if champion == here:
+        yield Finding("good", "champion", f"{champion}, in this machine's model store too")
+    else:
+        yield Finding(
+            "bad",
+            "champion",
+            f"{champion} serves, but {settings.models} has {here}: start a worker here, or see in the log of the one "
+            "that runs why it could not take it",
         )

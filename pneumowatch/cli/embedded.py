@@ -12,13 +12,14 @@ from typing import Final
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy import Connection, select, update
 
-from db import deployment, ledger, scans, schema
+from db import deployment, ledger, outbox, scans, schema
 from db.models import Scan
+from db.pulse import Pulse, beating
 from db.session import Database
 from db.states import State
 from db.sweep import Sweeper
 from pneumowatch import logs
-from pneumowatch.cli import apart
+from pneumowatch.cli import apart, mailroom
 from pneumowatch.cli.output import console, errors, print_table
 from pneumowatch.errors import SettingsError, ShuttingDown
 from pneumowatch.queue import Doorbell, make_app, part_name
@@ -49,16 +50,27 @@ class _Embedded:
         self._database = Database(settings.database, self._stop)
         self._app = make_app(settings)
         self._doorbell = Doorbell(self._app, settings)
-        self._watcher = Watcher(settings, inboxes, self._database, self._doorbell, self._stop)
 
     def run(self, once: bool) -> int:
         schema.upgrade(self._database)
         deployment.patient_key(self._database, self._settings)  # here for its complaints, before anything is begun
         self._database.write(lambda connection: _take_over(connection, self._settings.max_attempts))
+        self._postmen = mailroom.postmen(self._settings, self._database, self._inboxes)
         if not once:
             self._greet()
+        with beating(self._database) as pulse:
+            code = self._live(once, pulse)
+            pulse.broken = code != 0 and not once
+        return code
+
+    def _live(self, once: bool, pulse: Pulse) -> int:
+        self._worker, self._schedule = pulse.part("worker"), pulse.part("schedule")
+        self._schedule.say("sweeping")
+        self._watcher = Watcher(
+            self._settings, self._inboxes, self._database, self._doorbell, self._stop, pulse.part("watcher")
+        )
         sweep = threading.Thread(target=self._sweep, name="sweep")
-        with self._watcher.running(), nullcontext() if once else self._school():
+        with self._watcher.running(), nullcontext() if once else self._school(), self._mailroom(once):
             sweep.start()
             try:
                 code = self._read_once() if once else self._read()
@@ -69,12 +81,13 @@ class _Embedded:
             return self._sum_up() if code == 0 and not self._watcher.broken else 1
         return 1 if self._watcher.broken else code
 
-    def _read(self) -> int:
-        """Read films until stopped. TensorFlow is loaded here, while the watcher registers what is there already."""
+    def _read(self, patient: bool = True) -> int:
+        """Read films until stopped; `patient`: even if it takes a while until a model can be loaded. TensorFlow is
+        loaded here, while the watcher registers what is there already."""
         from worker.room import open_room
         from worker.tasks import register, run_worker
 
-        room = open_room(self._settings, self._inboxes, self._database)
+        room = open_room(self._settings, self._inboxes, self._database, None, self._stop, patient, self._worker)
         register(self._app, room, self._settings.batch_size)
         try:
             return run_worker(self._app, self._settings, self._stop)
@@ -87,7 +100,7 @@ class _Embedded:
                 return 1
             if self._watcher.unsettled or self._database.read(scans.waiting):
                 threading.Thread(target=self._show_progress, name="progress").start()
-                return self._read()
+                return self._read(patient=False)
         return 0
 
     def _nothing_left(self) -> bool:
@@ -128,12 +141,16 @@ class _Embedded:
             part_name("sweep"),
         )
         with suppress(ShuttingDown):
-            sweeper.run(self._stop, given.sweep_seconds)
+            sweeper.run(self._stop, given.sweep_seconds, self._schedule)
 
     def _school(self) -> AbstractContextManager[None]:
         """The nightly training, in a process of its own: as a thread it would make films wait."""
         begin = partial(apart.run, self._settings, self._stop)
-        return apart.following(self._settings, self._database, begin, self._stop)
+        return apart.following(self._settings, self._database, begin, self._stop, self._schedule)
+
+    def _mailroom(self, once: bool) -> AbstractContextManager[None]:
+        """With `once`, what is to be told is told at the end."""
+        return nullcontext() if once else mailroom.delivering(self._settings, self._postmen, self._stop)
 
     def _greet(self) -> None:
         data = self._settings.data_dir
@@ -143,6 +160,7 @@ class _Embedded:
         console.print("Ctrl-C ends it. Research and triage only; no medical device.")
 
     def _sum_up(self) -> int:
+        mailroom.deliver_all(self._postmen)
         counts = self._database.read(scans.counts)
         report = reconcile(self._database, self._inboxes)
         print_table(
@@ -153,6 +171,8 @@ class _Embedded:
             console.print(
                 f"{unscored} files got no result: `pneumowatch unscored --data {self._settings.data_dir}` says why."
             )
+        for line in mailroom.lines(self._database.read(outbox.counts)):
+            console.print(line)
         console.print(
             "The ledger is closed." if report.closed else "Files are missing from the ledger; see `reconcile`."
         )
@@ -164,6 +184,7 @@ def _take_over(connection: Connection, max_attempts: int) -> None:
     running = connection.execute(select(Scan.id, Scan.claim_token).where(Scan.state == State.RUNNING)).all()
     ledger.expire(connection, [(scan_id, token or "") for scan_id, token in running], max_attempts, part_name("up"))
     connection.execute(update(Scan).where(Scan.state == State.QUEUED).values(rung_at=None))
+    outbox.release(connection)
 
 
 @contextmanager

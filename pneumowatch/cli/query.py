@@ -1,5 +1,7 @@
 """Commands that look into the ledger and mend it."""
 
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -25,6 +27,16 @@ CLASSIFY_COLUMNS: Final = (
     "reason",
     "sentence",
 )
+RULES: Final = {  # by which a file has no row, and what to do where it should have one
+    "missing": "a running watcher registers them at its next rescan; `pneumowatch status` says whether one runs",
+    "unlistable": "folders that cannot be looked into; give this user permission, or see to the share",
+    "unreachable": "names that cannot be looked at; see to the share",
+    "hidden": "they begin with a dot, or lie in a folder that does; never read",
+    "system": "what desktops leave beside films; never read",
+    "temporary": "unfinished copies by their names; read once they are renamed",
+    "link": "links are not followed; put the film itself there",
+    "not a file": "pipes, sockets, devices; never read",
+}
 UNSCORED_COLUMNS: Final = ("scan_id", "state", "reason", "detail", "path", "source")
 
 
@@ -45,35 +57,70 @@ def unscored(data: Data = None, limit: Limit = 50, json: Json = False) -> None:
 
 
 def status(data: Data = None, json: Json = False) -> None:
-    """Show how many films are in which state, by source, and how long the oldest has waited."""
-    from db import ledger, registry, scans
-    from pneumowatch.cli.output import console, print_json, print_table
+    """Show how many films are in which state, by source, how long the oldest has waited, and how every part is.
 
-    database = open_database(data)
+    A part is well, stalled (it lives and does not do what it should), or silent (it is gone). A source is silent where
+    no film came for longer than usual at this time of the week. [bold]pneumowatch doctor[/bold] ends with 1 where any
+    of them is.
+    """
+    from db import heartbeats, ledger, outbox, presence, registry, scans, silence
+    from pneumowatch import settings
+    from pneumowatch.cli import mailroom
+    from pneumowatch.cli.output import console, print_json, print_table
+    from pneumowatch.durations import said
+
+    database, given = open_database(data), settings.load(data_dir=data)
+    at = ledger.now()
     sources = database.read(scans.counts_by_source)
-    oldest = database.read(scans.oldest_waiting)
+    oldest = database.read(scans.oldest_waiting_by_source)
+    waits = {name: round((at - since).total_seconds(), 1) for name, since in oldest.items()}
     counts = database.read(scans.counts)
+    quiet = database.read(
+        lambda c: silence.silences(c, at, given.silence_factor, timedelta(minutes=given.silence_minutes))
+    )
+    parts = database.read(lambda c: heartbeats.readiness(c, given.lease_seconds))
+    shares = database.read(presence.standings)
+    ways_out = database.read(outbox.counts)
     report = {
         "counts": counts,
+        "inboxes": shares,
         "sources": sources,
         "flagged": database.read(lambda c: scans.size_of(c, "flagged_cases")),
         "flagged_unread": database.read(lambda c: scans.size_of(c, "flagged_cases", unread=True)),
         "unscored": database.read(lambda c: scans.size_of(c, "unscored_cases")),
-        "oldest_waiting_seconds": None if oldest is None else round((ledger.now() - oldest).total_seconds(), 1),
+        "oldest_waiting_seconds": max(waits.values(), default=None),
+        "oldest_waiting_seconds_by_source": waits,
         "model": database.read(registry.champion),
+        "ready": parts.ready,
+        "parts": [asdict(part) for part in parts.parts],
+        "silence": [asdict(one) for one in quiet],
+        "outbox": ways_out,
     }
     if json:
         return print_json(report)
+    for one in shares:
+        if one["state"] == presence.Standing.AWAY:
+            console.print(f"inbox {one['inbox']} is away on {one['machine']}: {one['detail']}; its films wait")
     rows = [{"source": name, **of_source} for name, of_source in sources.items()]
     print_table(
         "Films by source and state",
         [*rows, {"source": "all", **{str(state): count for state, count in counts.items()}}],
         ["source", *counts],
     )
-    waited = report["oldest_waiting_seconds"]
+    if parts.parts:
+        print_table("Parts", [asdict(part) for part in parts.parts], ["part", "verdict", "sentence"])
+    if quiet:
+        print_table("Sources", [asdict(one) for one in quiet], ["source", "verdict", "sentence"])
     console.print(f"flagged: {report['flagged']} ({report['flagged_unread']} without a verdict)")
     console.print(f"unscored: {report['unscored']}" + ("  -> pneumowatch unscored" if report["unscored"] else ""))
-    console.print("nothing waits" if waited is None else f"the oldest film waits for {waited:.0f} s")
+    for line in mailroom.lines(ways_out):
+        console.print(line)
+    for name, seconds in waits.items():
+        console.print(f"the oldest film of {name} waits for {said(seconds)}")
+    if not waits:
+        console.print("nothing waits")
+    if not parts.parts:
+        console.print("no part is running: start `pneumowatch up`, or `watch` and `work`")
     return console.print(f"model: {report['model'] or 'none has read a film yet'}")
 
 
@@ -84,7 +131,8 @@ def reconcile(
 ) -> None:
     """Hold the folders against the ledger: name each file without a row, and the rule that ignores it.
 
-    Ends with 1 where a file is missing from the ledger. A running watcher registers such files at its next rescan.
+    It looks, and changes nothing. Ends with 1 where a file is missing from the ledger, or nobody can say whether one
+    is.
     """
     from pneumowatch import inboxes, settings
     from pneumowatch.cli.output import console, print_json, print_table, printable
@@ -102,6 +150,8 @@ def reconcile(
         print_table(
             "Files without a row", [{**row, "path": printable(row["path"])} for row in rows], ["source", "rule", "path"]
         )
+        for rule, count in sorted(report.rules.items()):
+            console.print(f"{count} {rule}: {RULES[rule]}", markup=False)
         verdict = "The ledger is closed." if report.closed else "Files are missing from the ledger."
         console.print(f"{report.files} files have a row. {verdict}")
     raise typer.Exit(0 if report.closed else 1)
@@ -116,11 +166,11 @@ def requeue(
 ) -> None:
     """Try rejected or failed films again, after what was wrong has been mended.
 
-    A running watcher announces them within seconds.
+    A running watcher or schedule announces them within seconds. What has a result, or waits, is left alone.
     """
     from sqlalchemy import or_
 
-    from db import ledger
+    from db import heartbeats, ledger
     from db.models import Scan
     from db.states import Reason, State
     from pneumowatch.cli.output import console, print_json
@@ -136,10 +186,14 @@ def requeue(
         chosen.append(Scan.state == State.FAILED)
     if not chosen:
         raise typer.BadParameter("say which: scan ids, --reason CODE, or --failed.")
-    moved = open_database(data).write(lambda c: ledger.requeue(c, or_(*chosen), "command line"))
+    database = open_database(data)
+    moved = database.write(lambda c: ledger.requeue(c, or_(*chosen), "command line"))
     if json:
         return print_json({"requeued": moved})
-    return console.print(f"{len(moved)} films are queued again.")
+    console.print(f"{len(moved)} films are queued again.")
+    if moved and not database.read(heartbeats.sweeps):
+        console.print("Nothing runs that announces them: start `pneumowatch up`, or `watch`.")
+    return None
 
 
 def classify(

@@ -1,16 +1,20 @@
 """Commands that run parts of pneumowatch until they are stopped: all of it (`up`), or one part each."""
 
+import logging
+import os
 import signal
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from pneumowatch.errors import SettingsError
 
 if TYPE_CHECKING:
+    from db.pulse import Part
     from db.session import Database
     from pneumowatch.queue import Doorbell
     from pneumowatch.settings import Settings
@@ -36,7 +40,7 @@ def up(
     from pneumowatch.cli.embedded import run_embedded
 
     given = settings.load(data_dir=data)
-    raise typer.Exit(run_embedded(given, inboxes.choose(given, inbox), once))
+    _leave(run_embedded(given, inboxes.choose(given, inbox), once))
 
 
 def demo(
@@ -66,15 +70,20 @@ def demo(
 
 def watch() -> None:
     """Watch the inboxes (PNEUMOWATCH_INBOXES) and announce films to the workers. Needs Redis; one a deployment."""
+    from db.presence import known_here
+    from db.pulse import beating
     from pneumowatch import inboxes
     from watcher.intake import Watcher
 
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
-    watcher = Watcher(given, inboxes.choose(given), database, doorbell, stop)
-    with watcher.running():
-        _sweep_until(stop, given, database, doorbell, "watcher")
-    raise typer.Exit(1 if watcher.broken else 0)
+    with beating(database) as pulse:
+        part, watched = pulse.part("watcher"), inboxes.choose(given, known=database.read(known_here))
+        watcher = Watcher(given, watched, database, doorbell, stop, part)
+        with watcher.running():
+            _sweep_until(stop, given, database, doorbell, part)
+        if watcher.broken:
+            raise typer.Exit(1)
 
 
 def work(
@@ -89,6 +98,8 @@ def work(
     it runs the nightly training when `schedule` says that it is time, as a process of its own behind the films.
     """
     from db import schema
+    from db.presence import known_here
+    from db.pulse import beating
     from db.session import Database
     from pneumowatch import inboxes, logs, settings
     from pneumowatch.queue import FILMS, TRAINING, make_app
@@ -104,30 +115,51 @@ def work(
     database = Database(given.database, stop)
     schema.require_current(database)
     app = make_app(given)
-    if queue == TRAINING:
-        from pneumowatch.cli import apart
+    with beating(database) as pulse:
+        if queue == TRAINING:
+            from pneumowatch.cli import apart
 
-        raise typer.Exit(apart.work(app, given, stop))
-    room = open_room(given, inboxes.choose(given), database, device)
-    register(app, room, given.batch_size)
-    try:
-        code = run_worker(app, given, stop)
-    finally:
-        room.close()
-    raise typer.Exit(code)
+            code = apart.work(app, given, stop, pulse.part("training"))
+        else:
+            read_from = inboxes.choose(given, known=database.read(known_here))
+            room = open_room(given, read_from, database, device, stop, part=pulse.part("worker"))
+            register(app, room, given.batch_size)
+            try:
+                code = run_worker(app, given, stop)
+            finally:
+                room.close()
+        if code:
+            raise typer.Exit(code)
+    _leave(0)
 
 
 def schedule() -> None:
     """Look after the queue: announce what it has forgotten, take back what dead workers held. Safe to run twice.
 
-    And every night at PNEUMOWATCH_RETRAIN_AT, tell the training queue that it is time.
+    And every night at PNEUMOWATCH_RETRAIN_AT, tell the training queue that it is time. And deliver what is to be told
+    of flagged films: to the webhook, by e-mail, to the PACS, as far as the settings name them.
     """
-    from pneumowatch.cli import apart
+    from db.pulse import beating
+    from pneumowatch import inboxes
+    from pneumowatch.cli import apart, mailroom
 
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
-    with apart.following(given, database, apart.ringing(doorbell), stop):
-        _sweep_until(stop, given, database, doorbell, "schedule")
+    men = mailroom.postmen(given, database, inboxes.named(given))
+    with beating(database) as pulse:
+        part = pulse.part("schedule")
+        part.say("sweeping")
+        nights = apart.following(given, database, apart.ringing(doorbell), stop, part)
+        with nights, mailroom.delivering(given, men, stop):
+            _sweep_until(stop, given, database, doorbell, part)
+
+
+def _leave(code: int) -> NoReturn:
+    """End, with all closed, and without taking TensorFlow apart, which would cost a second or more for nothing."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _begin() -> "tuple[Settings, threading.Event]":
@@ -169,12 +201,13 @@ def _require_services(given: "Settings") -> None:
 
 
 def _sweep_until(
-    stop: threading.Event, given: "Settings", database: "Database", doorbell: "Doorbell", part: str
+    stop: threading.Event, given: "Settings", database: "Database", doorbell: "Doorbell", part: "Part"
 ) -> None:
     from db.sweep import Sweeper
     from pneumowatch.errors import ShuttingDown
     from pneumowatch.queue import part_name
 
-    sweeper = Sweeper(database, doorbell.ring, doorbell.holds, given.lease_seconds, given.max_attempts, part_name(part))
+    by = part_name(part.kind)
+    sweeper = Sweeper(database, doorbell.ring, doorbell.holds, given.lease_seconds, given.max_attempts, by)
     with suppress(ShuttingDown):
-        sweeper.run(stop, given.sweep_seconds)
+        sweeper.run(stop, given.sweep_seconds, part)

@@ -61,6 +61,8 @@ def other_pictures() -> Iterator[Refused]:
     region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "56459004", "SCT", "Foot"
     tags = {"BodyPartExamined": None, "AnatomicRegionSequence": Sequence([region])}
     yield Refused("anatomic region Foot", dicoms.film(FILM, **tags), "not_chest_xray")
+    ours = secondary(Modality="OT", Manufacturer="pneumowatch")
+    yield Refused("what pneumowatch itself made for a PACS", ours, "not_chest_xray")
     yield Refused("two frames", frames(2), "unsupported")
     yield Refused("32 bits", dicoms.film(FILM.astype(np.uint32)), "unsupported")
     yield Refused("pixels in floating point", floats(), "unsupported")

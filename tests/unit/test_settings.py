@@ -188,3 +188,17 @@ def test_the_document_tells_of_every_setting() -> None:
     page = settings.document()
     assert all(f"`PNEUMOWATCH_{name.upper()}`" in page for name in Settings.model_fields)
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_how_inboxes_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_environment(monkeypatch, WATCHING="ward=poll, er = events,").watching == {
+        "ward": "poll",
+        "er": "events",
+    }
+
+
+@pytest.mark.parametrize("value", ["ward", "ward=", "ward=inotify", "poll"])
+def test_a_way_of_watching_that_there_is_not(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    said = complaint(monkeypatch, "WATCHING", value)
+    assert "PNEUMOWATCH_WATCHING" in said
+    assert "events, poll, both" in said

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pneumowatch import share
+from pneumowatch import place, share
 from pneumowatch.errors import FilmRejected, ShareAway
 
 BOUND = 1000
@@ -310,3 +310,29 @@ def test_a_link_put_in_the_place_of_a_folder_in_between_is_never_followed(root: 
         swapper.join()
     assert b"inside" in seen
     assert seen <= {b"inside", b"vanished", b"not_a_file"}
+
+
+def test_each_piece_of_a_film_shows_that_the_share_moves(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(share, "PIECE", 400)
+    (root / "a").write_bytes(b"x" * 1000)
+    moves: list[None] = []
+    assert share.read(root, b"a", BOUND, lambda: moves.append(None)).data == b"x" * 1000
+    assert len(moves) == 3
+
+
+def test_a_missing_file_tells_in_what_it_is_missing(root: Path) -> None:
+    for path in (b"missing", b"ward/missing", b"no-folder/a"):
+        with pytest.raises(share.Vanished) as caught:
+            share.read(root, path, BOUND)
+        assert caught.value.place == place.at(root)
+
+
+def test_a_film_stands_where_it_is_as_it_was(root: Path) -> None:
+    (root / "a").write_bytes(b"film")
+    mtime_ns = (root / "a").stat().st_mtime_ns
+    assert share.stands(root, b"a", 4, mtime_ns)
+    assert not share.stands(root, b"a", 5, mtime_ns)
+    assert not share.stands(root, b"a", 4, mtime_ns + 1)
+    assert not share.stands(root, b"missing", 4, mtime_ns)
+    (root / "link").symlink_to("a")
+    assert not share.stands(root, b"link", 4, mtime_ns)

@@ -2,12 +2,15 @@
 
 from datetime import timedelta
 from itertools import chain
+from typing import Any, Final
 
 import pytest
-from books import Book, at_once, classified, deferred, seen
+from books import LEASE, Book, at_once, classified, deferred, seen
+from sqlalchemy import Connection, event, update
 
 from db import ledger
 from db.models import ROUTINE, STAT, Scan
+from db.states import State
 
 
 def ids(claim: object) -> list[int]:
@@ -21,6 +24,104 @@ def test_the_most_urgent_first_then_the_oldest(book: Book) -> None:
     assert ids(book.claimed(2)) == [urgent, between]
     assert ids(book.claimed(2)) == [first, third]
     assert book.claim() is None
+
+
+CAP: Final = timedelta(minutes=45)
+
+
+def test_what_waits_beyond_the_cap_gets_half_of_each_claim_the_oldest_first(book: Book) -> None:
+    old = book.add(*(seen(f"old {number}") for number in range(6)))
+    urgent = book.add(*(seen(f"urgent {number}", priority=STAT) for number in range(6)))
+    for age, scan_id in enumerate(reversed(old)):
+        book.set(scan_id, received_at=ledger.now() - CAP - timedelta(minutes=age + 1))
+    assert set(ids(book.claim(4, patience=CAP))) == {*old[:2], *urgent[:2]}
+    assert set(ids(book.claim(4, patience=CAP))) == {*old[2:4], *urgent[2:4]}
+    assert set(ids(book.claim(100, patience=CAP))) == {*old[4:], *urgent[4:]}
+
+
+def test_nothing_goes_before_its_turn_within_the_cap(book: Book) -> None:
+    routine, urgent = book.add(seen("1"), seen("2", priority=STAT))
+    book.set(routine, received_at=ledger.now() - CAP + timedelta(minutes=1))
+    assert ids(book.claim(1, patience=CAP)) == [urgent]
+    assert ids(book.claim(1, patience=CAP)) == [routine]
+
+
+def test_urgent_and_old_films_that_are_claimed_one_by_one_both_come(book: Book) -> None:
+    """By lot, so this would fail once in 2**30 runs."""
+    old = book.add(*(seen(f"old {number}") for number in range(60)))
+    urgent = book.add(*(seen(f"urgent {number}", priority=STAT) for number in range(60)))
+    book.database.write(
+        lambda c: c.execute(update(Scan).where(Scan.id.in_(old)).values(received_at=ledger.now() - 2 * CAP))
+    )
+    first = [*chain(*(ids(book.claim(1, patience=CAP)) for _ in range(30)))]
+    assert set(first) & set(old)
+    assert set(first) & set(urgent)
+    assert len(set(first)) == 30
+
+
+def test_a_suspect_beyond_the_cap_is_read_under_a_flow_of_urgent_films(book: Book) -> None:
+    """By lot, too."""
+    (suspect,) = book.add(seen("old"))
+    book.add(*(seen(f"urgent {number}", priority=STAT) for number in range(90)))
+    book.set(suspect, deaths=1, received_at=ledger.now() - 2 * CAP)
+    claims = [book.claim(2, patience=CAP) for _ in range(30)]
+    (found,) = [claim for claim in claims if claim is not None and suspect in ids(claim)]
+    assert (ids(found), found.suspect) == ([suspect], True)
+    assert sum(len(ids(claim)) for claim in claims) > 30
+
+
+def test_what_is_beyond_the_cap_and_not_due_waits(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    book.finish(book.claimed(), deferred(scan_id, seconds=600))
+    book.set(scan_id, received_at=ledger.now() - 2 * CAP)
+    assert book.claim(2, patience=CAP) is None
+
+
+def test_two_claimers_beyond_the_cap_never_share_a_scan_nor_leave_one(book: Book) -> None:
+    total = 90
+    book.arrive(*(seen(f"{number}.png", priority=STAT if number % 3 else ROUTINE) for number in range(total)))
+    book.database.write(lambda c: c.execute(update(Scan).values(received_at=ledger.now() - 2 * CAP)))
+    taken: list[list[int]] = [[], [], []]
+
+    def work(mine: list[int]) -> None:
+        while len(set(chain(*taken))) < total:
+            claim = book.claim(7, patience=CAP)
+            mine.extend(ids(claim) if claim else [])
+
+    at_once(*(lambda mine=mine: work(mine) for mine in taken))
+    assert sorted(chain(*taken)) == sorted(book.states())
+
+
+def test_claims_read_indexes_in_their_order(book: Book) -> None:
+    """However many wait: no sort, and nothing read but what is taken."""
+    book.arrive(*(seen(f"{number}", priority=STAT if number % 9 == 0 else ROUTINE) for number in range(400)))
+    book.database.write(lambda c: c.execute(update(Scan).where(Scan.id <= 200).values(state=State.REJECTED)))
+    book.database.write(lambda c: c.execute(update(Scan).values(received_at=ledger.now() - 2 * CAP)))
+    plans = book.database.read(lambda c: _plans(c, lambda: ledger.claim(c, 8, "worker", LEASE, CAP)))
+    picks = [plan for plan in plans if "ix_scans" in plan]
+    assert [next(name for name in ("ix_scans_received", "ix_scans_waiting") if name in plan) for plan in picks] == [
+        "ix_scans_received",
+        "ix_scans_waiting",
+    ]
+    assert not [plan for plan in plans if "Seq Scan on scans" in plan or "SCAN scans\n" in f"{plan}\n"]
+    assert not [plan for plan in picks if "Sort" in plan or "B-TREE FOR ORDER" in plan]
+
+
+def _plans(connection: Connection, work: Any) -> list[str]:
+    """Of each SELECT and UPDATE of scans that this work runs, as its transaction has them planned."""
+    ran: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        if statement.startswith(("SELECT scans", "UPDATE scans")):
+            ran.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", note)
+    assert work() is not None
+    event.remove(connection, "before_cursor_execute", note)
+    if connection.dialect.name == "sqlite":
+        explained = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {one}", values) for one, values in ran]
+        return ["\n".join(row.detail for row in rows) for rows in explained]
+    return ["\n".join(connection.exec_driver_sql(f"EXPLAIN {one}", values).scalars()) for one, values in ran]
 
 
 def test_a_claim_tells_what_its_reader_needs(book: Book) -> None:

@@ -1,7 +1,10 @@
 """Workers that die: their scans go back, suspects are read alone, and only what kills alone is failed."""
 
+from datetime import timedelta
+
 from books import Book, classified, rejected, seen
 
+from db import ledger
 from db.models import Scan
 from db.states import Reason
 
@@ -71,6 +74,85 @@ def test_many_deaths_in_company_fail_nobody(book: Book) -> None:
         book.expire(book.claimed(), max_attempts=1)
     assert book.state(scan_id) == "queued"
     assert book.row(scan_id)["deaths"] == 10
+
+
+def rest_over(book: Book, scan_id: int, times: int) -> None:
+    """The time that a film lets others go first has passed."""
+    book.set(scan_id, not_before=ledger.now() - ledger.RESTS[times - 1])
+
+
+def test_a_suspect_whose_worker_died_lets_others_go_first_for_a_while(book: Book) -> None:
+    """Or the film with which a worker begins would die of each worker that is killed as soon as it begins."""
+    first, *others = book.add(*(seen(name) for name in "123"))
+    book.expire(book.claimed(1))
+    die_alone(book, first)
+    assert [scan.id for scan in book.claimed(1).scans] == others[:1]
+    rest_over(book, first, 1)
+    die_alone(book, first)
+    rest_over(book, first, 1)
+    assert [scan.id for scan in book.claimed(1).scans] == others[1:]
+    (late,) = book.add(seen("4"))
+    rest_over(book, first, 2)
+    die_alone(book, first)
+    assert book.states()[first] == "failed"
+    assert [scan.id for scan in book.claimed(1).scans] == [late]
+
+
+def test_where_nothing_else_waits_a_suspect_need_not_rest(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+    book.expire(book.claimed(1))
+    for _ in range(3):
+        die_alone(book, scan_id)
+    assert book.state(scan_id) == "failed"
+
+
+def test_a_worker_killed_twenty_times_as_soon_as_it_holds_a_film_fails_none(book: Book) -> None:
+    """The worst case: never a film is finished between two deaths. 8 films are taken at once, more arrive."""
+    ids = book.add(*(seen(f"first {number}") for number in range(8)))
+    for number in range(20):
+        ids += book.add(seen(f"later {number}"))
+        claim = book.claimed(8)
+        if claim.suspect:
+            book.renew(claim, alone=True)
+        book.expire(claim)
+    rows = [book.row(scan_id) for scan_id in ids]
+    assert {row["state"] for row in rows} == {"queued"}
+    assert max(row["deaths_alone"] for row in rows) == 1
+    for _ in range(2 * len(ids)):
+        if claim := book.claim(8):
+            book.finish(claim, *(classified(scan.id) for scan in claim.scans))
+    assert set(book.states().values()) == {"classified"}
+
+
+def test_what_is_given_up_says_why_and_waits_longer_each_time(book: Book) -> None:
+    (scan_id,) = book.add(seen())
+
+    def give_up(alone: bool) -> float:
+        claim = book.claimed()
+        if alone:
+            book.renew(claim, alone=True)
+        pairs, pause = [(scan_id, claim.token)], timedelta(seconds=5)
+        at = ledger.now()
+        why = "reading it ended in an error (KeyError)"
+        book.database.write(lambda c: ledger.expire(c, pairs, 3, "worker", why, pause))
+        wait = (book.row(scan_id)["not_before"] - at).total_seconds()
+        book.set(scan_id, not_before=at)
+        return wait
+
+    assert [round(give_up(alone)) for alone in (False, True, True)] == [0, 5, 10]
+    assert book.events(scan_id)[-1]["detail"] == "reading it ended in an error (KeyError)"
+    give_up(alone=True)
+    assert book.state(scan_id) == "failed"
+    assert "KeyError" in book.row(scan_id)["detail"]
+
+
+def test_a_lease_that_was_lost_cannot_be_renewed(book: Book) -> None:
+    book.add(seen())
+    claim = book.claimed()
+    assert book.database.write(lambda c: ledger.renew(c, claim, timedelta(seconds=9)))
+    book.expire(claim)
+    assert not book.database.write(lambda c: ledger.renew(c, claim, timedelta(seconds=9), alone=True))
+    assert not book.row(claim.scans[0].id)["alone"]
 
 
 def test_requeue_gives_a_failed_scan_a_clean_slate(book: Book) -> None:

@@ -122,6 +122,18 @@ def test_rollback_leads_back_step_by_step(database: Database) -> None:
     assert history(database)[-1] == ("c", "a", "ada", "worse")
 
 
+def test_who_served_here_the_newest_first(database: Database) -> None:
+    assert database.read(registry.champions) == []
+    for number, version in enumerate(["a", "b", "c", "never"]):
+        register(database, version, f"{number}" * 64)
+    for version in ("b", "a", "c"):
+        promote(database, version)
+    assert database.read(registry.champions) == ["c", "a", "b"]
+    rollback(database)
+    assert database.read(registry.champions) == ["a", "b"]
+    assert [database.read(lambda c, v=v: registry.is_known(c, v)) for v in ("c", "d")] == [True, False]
+
+
 def test_rollback_of_a_champion_that_no_longer_serves_does_nothing(database: Database) -> None:
     for number, version in enumerate(["a", "b", "c"]):
         register(database, version, f"{number}" * 64)

@@ -4,98 +4,22 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
 
 import pytest
-from books import Book, classified
+from house import DEADLINE, SETTLE, House, patrol_of, until
 from sqlalchemy.exc import OperationalError
 
-from db import schema
-from db.outcomes import Rejected
-from db.session import Database
 from db.states import Reason
-from pneumowatch.errors import BrokerAway, ShareAway
+from pneumowatch.errors import ShareAway
 from pneumowatch.settings import Settings
 from watcher.intake import Watcher
 from watcher.reconcile import reconcile
-
-SETTLE = 0.3
-DEADLINE = 20.0  # seconds; reached only by a failure
-
-
-class Bell:
-    def __init__(self) -> None:
-        self.rung: list[int] = []
-        self.away = False
-
-    def ring(self, ids: Sequence[int]) -> None:
-        if self.away:
-            raise BrokerAway("away")
-        self.rung += ids
-
-
-class House:
-    """A folder with an inbox, a ledger, and a bell."""
-
-    def __init__(self, folder: Path, database: Database) -> None:
-        self.inbox = folder / "inbox"
-        self.outside = folder / "outside"
-        self.inbox.mkdir()
-        self.outside.mkdir()
-        self.database = database
-        self.book = Book(database)
-        self.bell = Bell()
-
-    @contextmanager
-    def watched(self, rescan_seconds: float = 3600, inboxes: dict[str, Path] | None = None) -> Iterator[Watcher]:
-        settings = Settings(settle_seconds=SETTLE, rescan_seconds=rescan_seconds)
-        stop = threading.Event()
-        watcher = Watcher(settings, inboxes or {"inbox": self.inbox}, self.database, self.bell, stop)  # type: ignore[arg-type]
-        with watcher.running():
-            assert watcher.quiet.wait(DEADLINE)
-            yield watcher
-        assert not watcher.broken
-
-    def drop(self, name: str, content: bytes = b"film") -> None:
-        """A file comes by rename, finished."""
-        (self.outside / "new").write_bytes(content)
-        (self.outside / "new").rename(self.inbox / name)
-
-    def paths(self) -> list[bytes]:
-        return sorted(self.book.row(scan_id)["path_bytes"] for scan_id in self.book.states())
-
-    def read_all(self, reason: Reason | None = None) -> None:
-        claim = self.book.claimed()
-        sentence = "A sentence."
-        outcomes = [
-            Rejected(scan.id, reason, sentence) if reason else classified(scan.id, flagged=False)
-            for scan in claim.scans
-        ]
-        self.book.finish(claim, *outcomes)
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with closing(Database(f"sqlite:///{tmp_path / 'ledger.db'}", threading.Event())) as database:
-        schema.upgrade(database)
-        house = House(tmp_path, database)
-        house.book.register_model()
-        yield house
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.02)
 
 
 def test_an_inbox_that_is_away_at_the_start(house: House) -> None:
     """Its share comes later; the other inboxes are watched meanwhile."""
     share = house.outside / "share"
-    with house.watched(0.1, {"inbox": house.inbox, "share": share}):
+    with house.watched(0.1, inboxes={"inbox": house.inbox, "share": share}):
         house.drop("a.png")
         until(lambda: house.paths() == [b"a.png"])
         share.mkdir()
@@ -130,7 +54,7 @@ def test_an_inbox_that_was_made_anew_is_watched_again(
         time.sleep(0.3)
         house.inbox.mkdir()
         time.sleep(0.3)
-        monkeypatch.setattr(watcher, "_rescan", lambda *_: None)
+        monkeypatch.setattr(patrol_of(watcher), "_rescan", lambda: 3600.0)
         house.drop("b.png")
         until(lambda: house.paths() == [b"a.png", b"b.png"])
     assert house.book.event_count() == 2
@@ -246,7 +170,7 @@ def test_a_watcher_that_loses_a_thread_ends(house: House, monkeypatch: pytest.Mo
     stop = threading.Event()
     settings = Settings(settle_seconds=SETTLE)
     watcher = Watcher(settings, {"inbox": house.inbox}, house.database, house.bell, stop)  # type: ignore[arg-type]
-    monkeypatch.setattr(watcher, "_register", fault)
+    monkeypatch.setattr("watcher.intake.Intake._register", fault)
     with watcher.running():
         house.drop("a.png")
         assert stop.wait(DEADLINE)

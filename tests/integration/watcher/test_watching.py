@@ -44,7 +44,9 @@ class Ward:
         self.outside = folder / "outside"
         self.inbox.mkdir()
         self.outside.mkdir()
-        self.settings = Settings(data_dir=folder / "data", settle_seconds=SETTLE, rescan_seconds=3600)
+        self.settings = Settings(
+            data_dir=folder / "data", settle_seconds=SETTLE, rescan_seconds=3600, watching={"ward": "events"}
+        )
         (folder / "data").mkdir()
         self.database = Database(self.settings.database)
         schema.upgrade(self.database)
@@ -184,8 +186,7 @@ def test_a_burst_is_registered_and_announced_once(ward: Ward) -> None:
 
 def test_the_rescan_finds_what_no_event_told(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network share, where another machine's writes are silent."""
-    monkeypatch.setattr("watcher.observer.Observer.start", lambda self: None)
-    monkeypatch.setattr("watcher.observer.Observer.stop", lambda self: None)
+    monkeypatch.setattr("watcher.observer.Observer.watch", lambda self: None)
     with ward.watched(rescan_seconds=0.1):
         (ward.inbox / "a.jpeg").write_bytes(b"film")
         until(lambda: "a.jpeg" in ward.rows())

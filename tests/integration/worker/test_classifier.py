@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from standin import BRIGHT, SIDE, gated_network, reference_films, tiny_network, write_card, write_model
 
-from pneumowatch.errors import ModelError, SettingsError
+from pneumowatch.errors import DeviceFull, ModelError, SettingsError
 from pneumowatch.model import REFERENCE, WEIGHTS, ModelFolder
 from worker.classifier import Classifier
+from worker.portions import Portions
 
 BATCH = 16
 FILMS = reference_films(count=BATCH)[..., 0]
@@ -236,3 +237,51 @@ def test_keras_own_lambda_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match="Lambda"):
         Classifier(write_model(tmp_path / "code", network), BATCH, "cpu")
+
+
+class Card:
+    """A device that holds so many films at once: stands before the network's compiled function."""
+
+    def __init__(self, classifier: Classifier, holds: int) -> None:
+        self._run = classifier._run
+        self.holds = holds
+        self.shapes: list[int] = []
+
+    def __call__(self, films: Any) -> Any:
+        from tensorflow.errors import ResourceExhaustedError
+
+        self.shapes.append(len(films))
+        if len(films) > self.holds:
+            raise ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[16,64,64,8]")
+        return self._run(films)
+
+
+@pytest.mark.parametrize("holds", [8, 5, 1])
+def test_a_card_that_is_too_small_for_a_batch_reads_it_in_parts(
+    gated_model: ModelFolder, monkeypatch: pytest.MonkeyPatch, holds: int
+) -> None:
+    classifier = Classifier(gated_model, BATCH, "cpu")
+    expected = classifier.predict(FILMS)
+    card = Card(classifier, holds)
+    monkeypatch.setattr(classifier, "_run", card)
+    for _ in range(2):
+        found = classifier.predict(FILMS)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    fitting = {1: 1, 5: 4, 8: 8}[holds]
+    assert card.shapes == [BATCH // 2**n for n in range(5) if BATCH // 2**n > fitting] + 2 * [fitting] * (
+        BATCH // fitting
+    )  # the second time, it was known
+    card.shapes.clear()
+    classifier.predict(FILMS[:1])
+    assert card.shapes == [1]  # a lone film is read alone, as ever
+
+
+def test_a_card_that_holds_nothing_is_full_for_now(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(classifier, 0)
+    monkeypatch.setattr(classifier, "_portions", Portions(BATCH))
+    monkeypatch.setattr(classifier, "_run", card)
+    with pytest.raises(DeviceFull):
+        classifier.predict(FILMS)
+    card.holds = BATCH
+    assert len(classifier.predict(FILMS).probability) == BATCH

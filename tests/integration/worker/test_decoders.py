@@ -260,3 +260,32 @@ def test_children_end_when_their_worker_is_killed(tmp_path: Path, names: list[st
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_clock_that_is_set_while_a_film_is_read_costs_it_nothing(
+    disloyal: Decoders, inbox: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Pebble's own bound goes by the wall clock."""
+    (inbox / "slow").write_bytes(sabotage.SLOW % 1.0)
+    real, begun = time.time, time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: real() + (hours * 3600 if time.monotonic() > begun + 0.3 else 0))
+    (found,) = disloyal.fetch(errands(inbox, "slow"), SIDE)
+    assert isinstance(found, Undecoded)
+    assert found.reason == "unsupported"  # it was read: it is no picture
+
+
+def test_a_share_that_hangs_over_a_film_is_away_and_its_films_wait(disloyal: Decoders, inbox: Path) -> None:
+    """No film of it is called slow, none is waited for twice, and those of other inboxes are read."""
+    share = inbox.with_name("share")
+    share.mkdir()
+    (share / "a.png").write_bytes(sabotage.UNANSWERED)
+    (share / "b.png").write_bytes(b"film")
+    good = errands(inbox)[:2]
+    films = [good[0], *(Errand(number, share, b"%c.png" % (96 + number)) for number in (1, 2)), good[1]]
+    fetched = disloyal.fetch(films, SIDE)
+    assert [one.scan_id for one in fetched] == [errand.scan_id for errand in films]
+    assert [type(one) for one in fetched].count(Away) >= 1
+    assert fetched[1] == Away(1)
+    assert isinstance(fetched[0], Decoded)
+    assert isinstance(fetched[3], Decoded)

@@ -1,5 +1,6 @@
 """The handover on a real ledger and model store: who is promoted comes to work, who cannot be used does not."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -7,21 +8,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from programs import environment
+from sqlalchemy import text
 from standin import SIDE, reference_films, tiny_network, write_model
 
 from db import cache, registry, schema
 from db.session import Database
+from pneumowatch.errors import ModelError, SettingsError, ShuttingDown
 from pneumowatch.model import REFERENCE, ModelFolder, champion
 from pneumowatch.settings import Settings
 from worker import handover
 from worker.decode import Decoded
-from worker.handover import Handover
+from worker.handover import Handover, first_model
 from worker.serving import Post, Serving, open_serving
 
 PATIENCE = 30.0  # seconds
@@ -42,9 +47,9 @@ class Desk:
         self.loads = 0
         self.post = Post(self.load())
 
-    def load(self) -> Serving:
+    def load(self, version: str | None = None) -> Serving:
         self.loads += 1
-        return open_serving(cache.fetch(self.database, self.settings.models), self.settings)
+        return open_serving(cache.fetch(self.database, self.settings.models, version), self.settings)
 
     def add(self, folder: ModelFolder) -> str:
         cache.add(self.database, folder, "test")
@@ -150,6 +155,121 @@ def test_ending_takes_no_longer_than_a_look(tmp_path: Path, tiny_model: ModelFol
     watching.close()
     desk.close()
     assert time.monotonic() - began < 5
+
+
+# the model with which a worker begins
+
+
+def begin(desk: Desk, patient: bool = True) -> Serving:
+    return first_model(desk.database, desk.load, desk.stop if patient else None)
+
+
+def test_a_worker_begins_with_the_champion(desk: Desk, tmp_path: Path) -> None:
+    desk.promote(desk.add(another(tmp_path, "standin-2")))
+    with closing(begin(desk)) as serving:
+        assert serving.version == "standin-2"
+
+
+def test_where_the_champion_cannot_be_loaded_the_one_before_it_that_can_reads_films(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in ("standin-2", "standin-3"):
+        desk.promote(desk.add(another(tmp_path, version)))
+    desk.add(another(tmp_path, "challenger-1"))  # has never served
+    for version in ("broken-1", "broken-2"):
+        desk.promote(desk.add(unlike_its_reference(tmp_path, version)))
+    with closing(begin(desk)) as serving:
+        assert serving.version == "standin-3"
+    said = capsys.readouterr().out
+    assert "a former model cannot be used either" in said
+    assert "the champion cannot be used; the model that served before it reads films" in said
+    assert "model=broken-2" in said
+
+
+def test_the_champion_comes_to_work_later_where_it_can(desk: Desk, tmp_path: Path, monkeypatch: Any) -> None:
+    """As where the disk under its store was full when the worker began."""
+    monkeypatch.setattr(handover, "FIRST_DELAY", 0.05)
+    models = desk.settings.models
+    desk.promote(desk.add(another(tmp_path, "standin-2")))
+    desk.wait_for(lambda: desk.post.version == "standin-2")
+    full = monkeypatch.context()
+    with full as patch:
+        patch.setattr(cache, "_place", disk_full)
+        shutil.rmtree(models / "standin-2")
+        serving = begin(desk)
+    assert serving.version == "standin-1"
+    post = Post(serving)
+    watching = Handover(desk.database, post, desk.load)
+    desk.wait_for(lambda: post.version == "standin-2")
+    watching.close()
+    post.close()
+
+
+def disk_full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_where_no_model_can_be_loaded_films_wait_for_one(
+    tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "FIRST_DELAY", 0.02)
+    monkeypatch.setattr(handover, "LONGEST_WAIT", 0.1)
+    desk = Desk(tmp_path / "data", tiny_model)
+    models = desk.settings.models
+    shutil.rmtree(models)
+    models.write_text("no folder")
+    with pytest.raises(ModelError, match="cannot be written to"):
+        begin(desk, patient=False)
+    with ThreadPoolExecutor(1) as pool:
+        beginning = pool.submit(begin, desk)
+        before = desk.loads
+        desk.wait_for(lambda: desk.loads > before + 3)
+        assert not beginning.done()
+        models.unlink()
+        with closing(beginning.result(PATIENCE)) as serving:
+            assert serving.version == "standin-1"
+        shutil.rmtree(models)
+        models.write_text("no folder")
+        waiting = pool.submit(begin, desk)
+        desk.stop.set()
+        with pytest.raises(ShuttingDown):
+            waiting.result(PATIENCE)
+    desk.close()
+
+
+def test_a_device_that_is_not_there_is_no_reason_to_wait(desk: Desk) -> None:
+    def load(version: str | None) -> Serving:
+        raise SettingsError("TensorFlow does not see gpu:0.")
+
+    with pytest.raises(SettingsError):
+        first_model(desk.database, load, desk.stop)
+
+
+def test_a_model_at_work_that_a_restored_database_does_not_know_is_registered_anew(
+    tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing that it reads could be recorded, until another is at work."""
+    monkeypatch.setattr(handover, "LOOK_SECONDS", 0.01)
+    desk = Desk(tmp_path / "data", tiny_model)
+    desk.promote(desk.add(another(tmp_path, "standin-2")))
+    desk.post.relieve(desk.load())
+    # as last night's backup has it; and its champion cannot be loaded
+    desk.database.write(lambda c: c.execute(text("DELETE FROM promotions WHERE version = 'standin-2'")))
+    desk.database.write(lambda c: c.execute(text("DELETE FROM models WHERE version = 'standin-2'")))
+    desk.database.write(lambda c: c.execute(text("UPDATE models SET champion = true")))
+
+    def load() -> Serving:
+        raise ModelError("damaged")
+
+    def enlist(version: str) -> None:
+        cache.add(desk.database, ModelFolder.read(desk.settings.models / version), "test")
+
+    watching = Handover(desk.database, desk.post, load, enlist)
+    desk.wait_for(lambda: desk.database.read(lambda c: registry.is_known(c, "standin-2")))
+    assert desk.database.read(registry.champion) == "standin-1"
+    assert desk.post.version == "standin-2"
+    watching.close()
+    desk.close()
 
 
 SWAPS = """

@@ -30,6 +30,15 @@ def test_shares_do_not_tell(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mounts.tells(Path("/mnt"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "watching"),
+    [("ext4", "events"), ("tmpfs", "events"), ("nfs4", "poll"), ("cifs", "poll"), ("fuse.sshfs", "poll"),
+     ("unknown", "poll"), ("overlay", "both"), ("virtiofs", "both")],
+)  # fmt: skip
+def test_the_mount_decides_how_a_folder_is_watched(kind: str, watching: str) -> None:
+    assert mounts.watching(kind) == watching
+
+
 def test_a_name_that_only_begins_alike_is_another_folder() -> None:
     assert mounts.kind(Path("/mnt/films2"), ROOT + mount("/mnt/films", "nfs4")) == "ext4"
 

@@ -1,0 +1,49 @@
+"""What leaves the house: messages about newly flagged scans, and who carries them to where.
+
+A courier is one way out. It is given notices, which say nothing of a patient, and returns when its destination has
+taken them, or raises Undelivered. It knows no database: `db.outbox` keeps what is to be delivered, `db.postman` sees to
+it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from pneumowatch.outgoing.notice import Notice
+from pneumowatch.settings import Settings
+
+WEBHOOK: Final = "webhook"
+MAIL: Final = "mail"
+PACS: Final = "pacs"
+
+
+class Courier(Protocol):
+    """One way out."""
+
+    @property
+    def kind(self) -> str:
+        """Its name, as in `Settings.destinations`."""
+
+    def deliver(self, notices: Sequence[Notice]) -> None:
+        """Raises Undelivered, with which kind of failure it was. A repeat says the same under the same ids."""
+
+
+def couriers(settings: Settings, inboxes: Mapping[str, Path]) -> list[Courier]:
+    """Those that the settings name. `inboxes`: name -> folder, as mounted on this machine.
+
+    Raises SettingsError where one of them cannot work as it is set.
+    """
+    made: list[Courier] = []
+    if settings.webhook_url:
+        from pneumowatch.outgoing.webhook import Webhook
+
+        made.append(Webhook(settings))
+    if settings.mail_url:
+        from pneumowatch.outgoing.mail import Mail
+
+        made.append(Mail(settings))
+    if settings.pacs_url:
+        from pneumowatch.outgoing.pacs import Pacs
+
+        made.append(Pacs(settings, inboxes))
+    return made

@@ -1,0 +1,15 @@
+"""Thousands of files before two watchers, one of which is killed over them: each is registered and announced once."""
+
+from pathlib import Path
+
+import flood
+from services import Server
+
+FILES, LEASE = 5_000, 5.0
+
+
+def test_a_flood_before_two_watchers(tmp_path: Path, own_redis: Server, postgres_database: str) -> None:
+    seen = flood.story(tmp_path, FILES, 2, LEASE, own_redis.url, postgres_database)
+    assert flood.faults(seen) == [], seen
+    assert seen["looks"] > 10
+    assert 0 < seen["most messages"] <= FILES

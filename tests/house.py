@@ -1,0 +1,90 @@
+"""A watched folder to test with: real folders, events and threads, a real ledger, and a doorbell in our hands."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from books import Book, classified
+
+from db.outcomes import Rejected
+from db.session import Database
+from db.states import Reason
+from pneumowatch.errors import BrokerAway
+from pneumowatch.settings import Settings
+from watcher.intake import Watcher
+from watcher.patrol import Patrol
+
+SETTLE: Final = 0.3
+DEADLINE: Final = 20.0  # seconds; reached only by a failure
+
+
+class Bell:
+    def __init__(self) -> None:
+        self.rung: list[int] = []
+        self.away = False
+
+    def ring(self, ids: Sequence[int]) -> None:
+        if self.away:
+            raise BrokerAway("away")
+        self.rung += ids
+
+
+class House:
+    """A folder with an inbox, a ledger, and a bell."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.inbox = folder / "inbox"
+        self.outside = folder / "outside"
+        self.inbox.mkdir()
+        self.outside.mkdir()
+        self.database = database
+        self.book = Book(database)
+        self.bell = Bell()
+
+    def watcher(self, rescan_seconds: float = 3600, inboxes: dict[str, Path] | None = None, **settings: Any) -> Watcher:
+        """With file events, whatever lies under the test's folder, unless settings say otherwise."""
+        given = {"settle_seconds": SETTLE, "watching": {"inbox": "events"}, **settings}
+        watched = inboxes or {"inbox": self.inbox}
+        stop = threading.Event()
+        return Watcher(Settings(rescan_seconds=rescan_seconds, **given), watched, self.database, self.bell, stop)  # type: ignore[arg-type]
+
+    @contextmanager
+    def watched(self, rescan_seconds: float = 3600, **settings: Any) -> Iterator[Watcher]:
+        """A watcher that has seen what is there; see `watcher`."""
+        watcher = self.watcher(rescan_seconds, **settings)
+        with watcher.running():
+            assert watcher.quiet.wait(DEADLINE)
+            yield watcher
+        assert not watcher.broken
+
+    def drop(self, name: str, content: bytes = b"film") -> None:
+        """A file comes by rename, finished."""
+        (self.outside / "new").write_bytes(content)
+        (self.outside / "new").rename(self.inbox / name)
+
+    def paths(self) -> list[bytes]:
+        return sorted(self.book.row(scan_id)["path_bytes"] for scan_id in self.book.states())
+
+    def read_all(self, reason: Reason | None = None) -> None:
+        claim = self.book.claimed()
+        sentence = "A sentence."
+        outcomes = [
+            Rejected(scan.id, reason, sentence) if reason else classified(scan.id, flagged=False)
+            for scan in claim.scans
+        ]
+        self.book.finish(claim, *outcomes)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.02)
+
+
+def patrol_of(watcher: Watcher) -> Patrol:
+    """Of its first inbox."""
+    return watcher._intakes[0].patrol

@@ -1,0 +1,171 @@
+"""The postman on a real outbox, with couriers that do as they are told."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from books import Book, classified, seen
+from sqlalchemy import update
+
+from db import ledger, outbox
+from db.models import Outbox
+from db.outbox import State
+from db.postman import Patience, Postman
+from pneumowatch.cli import mailroom
+from pneumowatch.errors import Undelivered
+from pneumowatch.outgoing.notice import Notice
+from pneumowatch.settings import Settings
+
+SETTINGS = Settings(resend_seconds=5, resend_cap_seconds=60, give_up_days=1, data_dir=Path("nowhere"))
+INTERVAL = 1.0  # seconds between two looks; no test waits for it
+
+
+class Told:
+    """A courier that raises what it is told to, and remembers what it was given."""
+
+    def __init__(self, kind: str = "webhook") -> None:
+        self.kind = kind
+        self.given: list[int] = []
+        self.answers: list[Exception | None] = []
+
+    def deliver(self, notices: Sequence[Notice]) -> None:
+        self.given += [notice.scan_id for notice in notices]
+        answer = self.answers.pop(0) if self.answers else None
+        if answer is not None:
+            raise answer
+
+
+@pytest.fixture
+def courier() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def postman(book: Book, courier: Told) -> Postman:
+    return Postman(book.database, courier, UUID(int=7), SETTINGS)
+
+
+def flag(book: Book, count: int, kind: str = "webhook") -> list[int]:
+    ids = book.add(*(seen(f"{number}.png") for number in range(count)))
+    claim = book.claimed()
+    outcomes = [replace(classified(id_), sha256=f"{id_:064x}") for id_ in ids]
+    book.database.write(lambda c: ledger.finish(c, claim.token, outcomes, "worker", (kind,)))
+    return ids
+
+
+def counts(book: Book, kind: str = "webhook") -> dict[str, int]:
+    return book.database.read(outbox.counts)[kind]
+
+
+def test_one_after_the_other_until_nothing_is_left(book: Book, postman: Postman, courier: Told) -> None:
+    ids = flag(book, 3)
+    assert [postman.deliver(INTERVAL) for _ in range(4)] == [0, 0, 0, INTERVAL]
+    assert sorted(courier.given) == ids
+    assert counts(book) == {"waiting": 0, "sent": 3, "given_up": 0}
+
+
+def test_a_destination_that_is_away_is_asked_ever_more_seldom(book: Book, postman: Postman, courier: Told) -> None:
+    flag(book, 8)
+    courier.answers = [Undelivered("no_connection")] * 6 + [None, Undelivered("timeout")]
+    pauses = [postman.deliver(INTERVAL) for _ in range(6)]
+    for pause, full in zip(pauses, (5, 10, 20, 40, 60, 60), strict=True):
+        assert full / 2 <= pause <= full
+    assert postman.deliver(INTERVAL) == 0
+    assert 2.5 <= postman.deliver(INTERVAL) <= 5  # it has answered in between
+    assert len(set(courier.given)) == 8  # what failed waits behind what has not been tried
+    assert counts(book) == {"waiting": 7, "sent": 1, "given_up": 0}
+
+
+def test_when_it_comes_back_all_that_failed_goes_out_at_once(book: Book, postman: Postman, courier: Told) -> None:
+    ids = flag(book, 5)
+    courier.answers = [Undelivered("http_500", wait=1000)] * 4
+    assert [postman.deliver(INTERVAL) for _ in range(4)] == [60] * 4
+    assert [postman.deliver(INTERVAL) for _ in range(6)] == [0] * 5 + [INTERVAL]
+    assert sorted(courier.given[4:]) == ids
+
+
+def test_as_long_as_the_destination_asks_for(book: Book, postman: Postman, courier: Told) -> None:
+    flag(book, 2)
+    courier.answers = [Undelivered("http_429", wait=33), Undelivered("http_503", wait=100_000)]
+    assert postman.deliver(INTERVAL) == 33
+    assert postman.deliver(INTERVAL) == 60  # but no longer than the cap
+
+
+@pytest.mark.parametrize("fault", [Undelivered("film_gone", away=False), ValueError("DOE^JANE")])
+def test_one_odd_film_holds_up_no_other(
+    book: Book, postman: Postman, courier: Told, fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    flag(book, 2)
+    courier.answers = [fault]
+    assert [postman.deliver(INTERVAL) for _ in range(3)] == [0, 0, INTERVAL]
+    assert counts(book) == {"waiting": 1, "sent": 1, "given_up": 0}
+    (row,) = book.database.read(lambda c: outbox.undelivered(c, 10))
+    assert row["last_error"] == ("film_gone" if isinstance(fault, Undelivered) else "ValueError")
+    assert "DOE" not in caplog.text
+
+
+def test_what_is_not_wanted_is_given_up_and_the_next_goes_out(book: Book, postman: Postman, courier: Told) -> None:
+    flag(book, 2)
+    courier.answers = [Undelivered("http_410", away=False, final=True)]
+    assert [postman.deliver(INTERVAL) for _ in range(3)] == [0, 0, INTERVAL]
+    assert counts(book) == {"waiting": 0, "sent": 1, "given_up": 1}
+
+
+def test_mail_goes_out_as_one(book: Book) -> None:
+    ids = flag(book, 3, "mail")
+    courier = Told("mail")
+    postman = Postman(book.database, courier, UUID(int=7), SETTINGS)
+    assert [postman.deliver(INTERVAL) for _ in range(2)] == [0, INTERVAL]
+    assert courier.given == ids
+
+
+def test_it_stops_when_asked_to(book: Book, postman: Postman, courier: Told) -> None:
+    flag(book, 2)
+    stop = threading.Event()
+    thread = threading.Thread(target=postman.run, args=(stop, 0.01))
+    thread.start()
+    while counts(book)["sent"] < 2:
+        stop.wait(0.01)
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert len(courier.given) == 2
+
+
+def test_a_receiver_that_hangs_holds_up_no_shutdown(
+    book: Book, postman: Postman, courier: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag(book, 1)
+    asked, release = threading.Event(), threading.Event()
+
+    def hang(_: Sequence[Notice]) -> None:
+        asked.set()
+        release.wait(60)
+
+    monkeypatch.setattr(courier, "deliver", hang)
+    monkeypatch.setattr(mailroom, "GRACE_SECONDS", 0.1)
+    with mailroom.delivering(SETTINGS, [postman], threading.Event()):
+        assert asked.wait(30)
+    assert counts(book) == {"waiting": 1, "sent": 0, "given_up": 0}
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "postman":
+            thread.join(30)
+
+
+def test_a_notice_of_a_scan_that_was_erased_is_given_up(book: Book, postman: Postman, courier: Told) -> None:
+    flag(book, 1)
+    book.database.write(lambda c: c.execute(update(Outbox).values(model_version="gone")))
+    assert [postman.deliver(INTERVAL) for _ in range(2)] == [0, INTERVAL]
+    assert courier.given == []
+    assert counts(book)[State.GIVEN_UP] == 1
+
+
+def test_pauses_double_up_to_the_cap_and_differ() -> None:
+    patience = Patience(first=5, cap=900, days=3)
+    assert [patience.delay(attempts, lambda: 0) for attempts in (0, 1, 2, 3, 9, 10_000)] == [5, 5, 10, 20, 900, 900]
+    assert patience.delay(2, lambda: 1) == 5
+    assert len({patience.delay(8) for _ in range(20)}) > 1

@@ -1,0 +1,240 @@
+"""Whether the folder that is there is the inbox: said with real folders, and with mounts as the kernel would tell."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from books import Book, deferred, rejected, seen
+from sqlalchemy import update
+
+from db import ledger
+from db.models import InboxThere
+from db.presence import Presence, Rescan, Standing, standings
+from db.session import Database
+from db.states import Reason
+from pneumowatch import place
+from pneumowatch.cli import checkup, query
+from pneumowatch.errors import ShareAway
+from pneumowatch.place import Place
+from pneumowatch.settings import Settings
+
+PATIENCE = 3600.0
+SHARE = Place("nfs4", "/mnt/films", "nfs4 server:/films / 7")
+BENEATH = Place("ext4", "/", "ext4 /dev/sda1 /mnt/films 99")  # the mount point of a share that has dropped
+OTHER = Place("nfs4", "/mnt/films", "nfs4 newserver:/films / 7")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def presence(database: Database) -> Presence:
+    return Presence(database, PATIENCE, "desk")
+
+
+def standing(database: Database, machine: str = "desk") -> dict[str, object]:
+    (found,) = [row for row in database.read(standings) if row["machine"] == machine]
+    return found
+
+
+def film(book: Book, root: Path, name: str = "a.png") -> int:
+    """A film that lies in the folder and waits."""
+    (root / name).write_bytes(b"film")
+    (scan_id,) = book.add(seen(name, 4, (root / name).stat().st_mtime_ns))
+    return scan_id
+
+
+def age(database: Database, seconds: float) -> None:
+    """As if it had been so for longer."""
+    since = standing(database)["since"] - timedelta(seconds=seconds)  # type: ignore[operator]
+    database.write(lambda c: c.execute(update(InboxThere).values(since=since)))
+
+
+def test_the_first_folder_that_is_seen_is_the_inbox(presence: Presence, database: Database, root: Path) -> None:
+    assert presence.look("inbox", root)
+    found = standing(database)
+    assert (found["state"], found["identity"], found["root"]) == (Standing.HERE, place.at(root).identity, str(root))
+    assert presence.look("inbox", root)
+    assert standing(database) == found, "nothing is written while nothing changes"
+
+
+def test_a_folder_that_is_missing_is_away_and_taken_up_again(
+    presence: Presence, database: Database, book: Book, root: Path
+) -> None:
+    assert presence.look("inbox", root)
+    scan_id = film(book, root)
+    book.finish(book.claimed(), deferred(scan_id, 300))
+    root.rename(root.with_name("moved"))
+    for _ in range(2):
+        with pytest.raises(ShareAway):
+            presence.look("inbox", root)
+    away = standing(database)
+    assert (away["state"], away["last_scan_id"]) == (Standing.AWAY, scan_id)
+    assert str(root) not in str(away["detail"])
+    assert book.claim() is None
+    root.with_name("moved").rename(root)
+    assert presence.look("inbox", root)
+    back = standing(database)
+    assert (back["state"], back["detail"]) == (Standing.HERE, None)
+    assert len(book.claimed().scans) == 1, "what was put off while it was away is due"
+
+
+def test_an_empty_folder_in_its_place_is_not_the_inbox_while_a_film_waits(
+    presence: Presence, database: Database, book: Book, root: Path
+) -> None:
+    assert presence.look("inbox", root)
+    film(book, root)
+    root.rename(root.with_name("moved"))
+    root.mkdir()
+    assert not presence.look("inbox", root)
+    assert not presence.vouch("inbox", root, place.at(root)), "a worker is told the same"
+    assert standing(database)["detail"] == "another folder stands in its place"
+    root.rmdir()
+    root.with_name("moved").rename(root)
+    assert presence.look("inbox", root)
+
+
+def test_a_folder_made_anew_is_the_inbox_once_no_film_waits(
+    presence: Presence, database: Database, book: Book, root: Path
+) -> None:
+    assert presence.look("inbox", root)
+    scan_id = film(book, root)
+    root.rename(root.with_name("moved"))
+    root.mkdir()
+    assert not presence.look("inbox", root)
+    book.finish(book.claimed(), rejected(scan_id))
+    assert presence.look("inbox", root)
+    assert standing(database)["identity"] == place.at(root).identity
+
+
+def test_a_folder_made_anew_is_the_inbox_in_time(
+    presence: Presence, database: Database, book: Book, root: Path
+) -> None:
+    """Its films are truly gone, and must be called so."""
+    assert presence.look("inbox", root)
+    film(book, root)
+    root.rename(root.with_name("moved"))
+    root.mkdir()
+    assert not presence.look("inbox", root)
+    age(database, PATIENCE - 60)
+    assert not presence.look("inbox", root)
+    age(database, 120)
+    assert presence.look("inbox", root)
+
+
+def test_a_film_tells_the_inbox_wherever_it_lies_now(
+    presence: Presence, database: Database, book: Book, root: Path
+) -> None:
+    assert presence.vouch("inbox", root, SHARE)
+    film(book, root)
+    film(book, root, "b.png")
+    (root / "b.png").unlink()
+    assert presence.vouch("inbox", root, OTHER)
+    assert standing(database)["identity"] == OTHER.identity
+
+
+def test_a_film_that_came_after_the_inbox_went_away_tells_nothing(
+    presence: Presence, database: Database, book: Book, root: Path
+) -> None:
+    """Somebody wrote into the mount point."""
+    assert presence.vouch("inbox", root, SHARE)
+    film(book, root)
+    (root / "a.png").unlink()
+    assert not presence.vouch("inbox", root, BENEATH)
+    film(book, root, "stray.png")
+    assert not presence.vouch("inbox", root, BENEATH)
+
+
+def test_a_missing_mount_is_never_the_inbox_however_long_it_takes(
+    presence: Presence, database: Database, book: Book, root: Path
+) -> None:
+    assert presence.vouch("inbox", root, SHARE)
+    assert not presence.vouch("inbox", root, BENEATH), "whether or not a film waits"
+    film(book, root)
+    (root / "a.png").unlink()
+    age(database, 100 * PATIENCE)
+    assert not presence.vouch("inbox", root, BENEATH)
+    assert standing(database)["detail"] == "nothing is mounted where it was (nfs4)"
+    assert presence.vouch("inbox", root, SHARE)
+
+
+def test_a_folder_that_somebody_named_anew_is_no_missing_mount(
+    presence: Presence, database: Database, book: Book, root: Path, tmp_path: Path
+) -> None:
+    assert presence.vouch("inbox", root, SHARE)
+    assert presence.vouch("inbox", tmp_path, BENEATH)
+    assert standing(database)["root"] == str(tmp_path)
+
+
+def test_machines_may_have_it_at_different_places(presence: Presence, database: Database, root: Path) -> None:
+    assert presence.vouch("inbox", root, SHARE)
+    elsewhere = Place("nfs4", "/films", "nfs4 10.0.0.7:/films / 7")
+    assert Presence(database, PATIENCE, "cellar").vouch("inbox", Path("/films"), elsewhere)
+    assert presence.vouch("inbox", root, SHARE)
+    assert standing(database, "cellar")["identity"] == elsewhere.identity
+
+
+def test_a_machine_that_starts_without_the_mount_that_others_have_doubts_its_folder(
+    presence: Presence, database: Database, book: Book, root: Path
+) -> None:
+    assert presence.vouch("inbox", root, SHARE)
+    newcomer = Presence(database, PATIENCE, "cellar")
+    assert not newcomer.vouch("inbox", root, BENEATH)
+    film(book, root)
+    assert not newcomer.vouch("inbox", root, BENEATH), "a film that came later tells nothing"
+    assert newcomer.vouch("inbox", root, SHARE)
+
+
+def test_the_machine_that_holds_the_disk_is_believed_its_films(
+    presence: Presence, database: Database, book: Book, root: Path
+) -> None:
+    """The server itself runs a worker: no share there."""
+    assert presence.vouch("inbox", root, SHARE)
+    film(book, root)
+    assert Presence(database, PATIENCE, "server").vouch("inbox", root, BENEATH)
+
+
+def test_a_rescan_is_noted(presence: Presence, database: Database, root: Path) -> None:
+    assert presence.look("inbox", root)
+    presence.rescanned("inbox", Rescan("poll", 1.5, 100_000))
+    found = standing(database)
+    assert (found["watching"], found["rescan_seconds"], found["files"]) == ("poll", 1.5, 100_000)
+    assert abs(found["rescanned_at"] - ledger.now()) < timedelta(minutes=1)  # type: ignore[operator]
+
+
+def test_a_share_that_does_not_answer_is_away_until_it_does(presence: Presence, database: Database, root: Path) -> None:
+    assert presence.look("inbox", root)
+    presence.miss("inbox", root, "it does not answer")
+    assert standing(database)["state"] == Standing.AWAY
+    assert presence.look("inbox", root)
+    assert standing(database)["state"] == Standing.HERE
+
+
+def test_a_vanished_film_that_comes_back_waits_again(book: Book) -> None:
+    scan_id = book.reject(seen(), Reason.VANISHED)
+    assert book.unknown(seen()) == [seen()]
+    assert book.arrive(seen()).to_ring == [scan_id]
+
+
+def test_what_status_and_doctor_say_of_a_share_that_is_away(
+    database: Database,
+    presence: Presence,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(checkup, "Database", lambda _: database)
+    monkeypatch.setattr(query, "open_database", lambda _: database)
+    given = Settings(database_url="sqlite://", inboxes={"inbox": root})
+    assert presence.look("inbox", root)
+    assert list(checkup._shares(given)) == []
+    presence.miss("inbox", root, "it does not answer")
+    (found,) = checkup._shares(given)
+    assert (found.verdict, found.what) == ("bad", "inbox inbox")
+    assert found.finding.startswith("away on desk since ")
+    query.status()
+    assert "inbox inbox is away on desk: it does not answer" in capsys.readouterr().out

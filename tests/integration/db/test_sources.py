@@ -1,0 +1,98 @@
+"""The hours of each source, as arrivals note them and as the migration fills them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from books import Book, at_once, seen
+from sqlalchemy import insert, select, text
+
+from db import ledger, silence
+from db.models import Scan
+from db.silence import HOURS, Verdict
+
+BEGIN = datetime(2026, 6, 1, 9, 30, tzinfo=UTC)
+COLUMNS = [HOURS.c.source, HOURS.c.hour, HOURS.c.films, HOURS.c.first_at, HOURS.c.last_at, HOURS.c.longest_gap]
+
+
+def hours(book: Book) -> list[tuple[Any, ...]]:
+    statement = select(*COLUMNS).order_by(HOURS.c.source, HOURS.c.hour)
+    return [tuple(row) for row in book.database.read(lambda c: c.execute(statement).all())]
+
+
+def note(book: Book, sources: Sequence[str], at: datetime) -> None:
+    book.database.write(lambda c: silence.note(c, sources, at))
+
+
+def test_films_are_noted_by_source_and_hour(book: Book) -> None:
+    note(book, ["er", "ward", "er"], BEGIN)
+    note(book, ["er"], BEGIN + timedelta(minutes=10))
+    note(book, ["er"], BEGIN + timedelta(minutes=12))
+    note(book, ["er"], BEGIN + timedelta(minutes=40))
+    note(book, [], BEGIN)
+    nine, ten = (BEGIN.replace(hour=hour, minute=0) for hour in (9, 10))
+    later = BEGIN + timedelta(minutes=40)
+    assert hours(book) == [
+        ("er", nine, 4, BEGIN, BEGIN + timedelta(minutes=12), 600),
+        ("er", ten, 1, later, later, 0),
+        ("ward", nine, 1, BEGIN, BEGIN, 0),
+    ]
+
+
+def test_arrivals_note_what_is_new_and_nothing_twice(book: Book) -> None:
+    book.arrive(seen("1"), seen("2"), seen("3", inbox="er"))
+    book.arrive(seen("1"), seen("2"))
+    assert [(source, films) for source, _, films, *_ in hours(book)] == [("er", 1), ("inbox", 2)]
+
+
+def test_two_watchers_at_once(book: Book) -> None:
+    files = [seen(f"{number}", inbox="er" if number % 2 else "inbox") for number in range(40)]
+    at_once(lambda: book.arrive(*files), lambda: book.arrive(*files), lambda: book.arrive(*reversed(files)))
+    assert {source for source, *_ in hours(book)} == {"er", "inbox"}
+
+
+def test_old_hours_are_forgotten(book: Book) -> None:
+    note(book, ["er"], BEGIN)
+    note(book, ["er"], BEGIN + silence.KEPT + timedelta(hours=1))
+    assert len(hours(book)) == 1
+
+
+def test_a_clock_that_was_set_back(book: Book) -> None:
+    note(book, ["er"], BEGIN)
+    note(book, ["er"], BEGIN - timedelta(minutes=5))
+    ((_, _, films, first, last, gap),) = hours(book)
+    assert (films, first, last, gap) == (2, BEGIN - timedelta(minutes=5), BEGIN, 0)
+
+
+def test_silences_of_every_source(book: Book) -> None:
+    now = ledger.now()
+    for ago in range(20 * 24, 0, -1):
+        note(book, ["er"] if ago < 5 * 24 else ["er", "ward"], now - timedelta(hours=ago))
+    found = book.database.read(lambda c: silence.silences(c, now, 2.0, timedelta(hours=1)))
+    assert [(one.source, one.verdict) for one in found] == [("er", Verdict.WELL), ("ward", Verdict.SILENT)]
+    assert found[1].seconds == pytest.approx(5 * 86400, abs=1)
+
+
+def test_the_migration_fills_them_as_arrivals_would(book: Book) -> None:
+    times = [BEGIN + timedelta(minutes=minutes) for minutes in (0, 10, 12, 40)]
+    for number, at in enumerate(times):
+        row = seen(f"{number}", inbox="er")
+        values = {
+            **{"inbox": "er", "path_sha256": row.path_sha256, "path_bytes": row.path, "path": row.text},
+            **{"size": 1, "mtime_ns": 1, "state": "queued", "received_at": at, "changed_at": at, "not_before": at},
+        }
+        book.database.write(lambda c, values=values: c.execute(insert(Scan).values(values)))
+        note(book, ["er"], at)
+    expected = hours(book)
+    book.database.write(lambda c: c.execute(text("DELETE FROM source_hours")))
+    book.database.write(lambda c: _fill(c))
+    found = hours(book)
+    assert [row[:5] for row in found] == [row[:5] for row in expected]
+    assert [row[5] for row in found] == pytest.approx([row[5] for row in expected], abs=0.001)
+
+
+def _fill(connection: Any) -> None:
+    from importlib import import_module
+
+    connection.execute(text(import_module("db.migrations.versions.0006_heartbeats").fill(connection.dialect.name)))

@@ -1,0 +1,118 @@
+"""Parts that live and do nothing: a rescan, an intake and a sweep that hang, as their heartbeats tell it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db import heartbeats, schema, sweep
+from db.heartbeats import Verdict
+from db.pulse import Pulse
+from db.session import Database
+from db.sweep import Sweeper
+from pneumowatch.settings import Settings
+from watcher import intake, rescan
+from watcher.intake import Watcher
+
+BEAT = 0.05  # seconds
+STUCK = 3.0  # longer than a healthy part takes on a busy machine
+
+
+class Bell:
+    """Takes every message."""
+
+    def ring(self, ids: Any) -> None:
+        pass
+
+
+class Hang:
+    """Stands in for a call that hangs, until it is let go."""
+
+    def __init__(self, real: Callable[..., Any]) -> None:
+        self._real = real
+        self.free = threading.Event()
+        self.free.set()
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.free.wait(60)
+        return self._real(*args, **options)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with closing(Database(f"sqlite:///{tmp_path}/ledger.db")) as database:
+        schema.upgrade(database)
+        yield database
+
+
+@pytest.fixture
+def pulse(database: Database) -> Iterator[Pulse]:
+    pulse = Pulse(database, BEAT)
+    pulse.start()
+    yield pulse
+    pulse.close(clean=True)
+
+
+def until_told(database: Database, verdict: Verdict, sentence: str = "") -> None:
+    """Waits until this is said of the one part there is; the sentence by its beginning."""
+    deadline = time.monotonic() + 60
+    while True:
+        parts = database.read(lambda c: heartbeats.readiness(c, 60)).parts
+        told = parts and parts[0].verdict is verdict and parts[0].sentence.startswith(sentence)
+        if told and parts[0].state != "starting":
+            return
+        assert time.monotonic() < deadline, parts
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("what", ["walk", "look"])
+def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
+    tmp_path: Path, database: Database, pulse: Pulse, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    inbox = tmp_path / "ward"
+    inbox.mkdir()
+    hang = Hang(getattr(rescan, what))
+    monkeypatch.setattr(rescan, what, hang)
+    monkeypatch.setattr(intake, "STUCK_SECONDS", STUCK)
+    settings = Settings(settle_seconds=0.1, rescan_seconds=0.1)
+    watcher = Watcher(
+        settings,
+        {"ward": inbox},
+        database,
+        Bell(),  # type: ignore[arg-type]
+        threading.Event(),
+        pulse.part("watcher"),
+    )
+    with watcher.running():
+        until_told(database, Verdict.WELL)
+        hang.free.clear()
+        (inbox / "film.jpeg").write_bytes(b"film")
+        duty = {"walk": "the rescan of ward", "look": "the intake of files"}[what]
+        until_told(database, Verdict.STALLED, f"lives, but {duty}: no progress for")
+        hang.free.set()
+        until_told(database, Verdict.WELL)
+
+
+def test_a_sweep_that_hangs_is_stalled_until_it_goes_on(
+    database: Database, pulse: Pulse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "STUCK_SECONDS", STUCK)
+    hang, stop, part = Hang(lambda: 1), threading.Event(), pulse.part("schedule")
+    part.say("sweeping")
+    sweeper = Sweeper(database, lambda ids: None, hang, 0.1, 3, "schedule")
+    thread = threading.Thread(target=sweeper.run, args=(stop, 0.05, part))
+    thread.start()
+    try:
+        until_told(database, Verdict.WELL)
+        hang.free.clear()
+        until_told(database, Verdict.STALLED, "lives, but the sweep: no progress for")
+        hang.free.set()
+        until_told(database, Verdict.WELL)
+    finally:
+        hang.free.set()
+        stop.set()
+        thread.join(30)

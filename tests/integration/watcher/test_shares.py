@@ -1,0 +1,232 @@
+"""Shares: each inbox at its own pace, and what is away is reported, waited for, and never announced anew."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from house import DEADLINE, House, patrol_of, until
+
+from db.presence import standings
+from db.states import Reason
+from pneumowatch.errors import ShareAway
+from watcher.observer import _Inotify
+from watcher.patrol import Patrol
+from watcher.reconcile import reconcile
+
+
+def standing(house: House, inbox: str = "inbox") -> dict[str, Any]:
+    (found,) = [row for row in house.database.read(standings) if row["inbox"] == inbox]
+    return found
+
+
+def polled(**settings: Any) -> dict[str, Any]:
+    return {"watching": {"inbox": "poll"}, "poll_seconds": 0.1, **settings}
+
+
+@contextmanager
+def hanging(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[threading.Event]:
+    """A share that does not answer: listing it blocks until the event is set."""
+    answered, scandir = threading.Event(), os.scandir
+
+    def listed(path: Any) -> Any:
+        if os.fsdecode(path).startswith(str(folder)):
+            answered.wait(3 * DEADLINE)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    try:
+        yield answered
+    finally:
+        answered.set()
+
+
+def test_a_polled_inbox_beside_one_with_events(house: House) -> None:
+    """The first hears of its films at once; the second is found to hold some, though nobody says so."""
+    share = house.outside / "share"
+    share.mkdir()
+    inboxes = {"inbox": house.inbox, "share": share}
+    with house.watched(inboxes=inboxes, watching={"inbox": "events", "share": "poll"}, poll_seconds=0.1):
+        house.drop("a.png")
+        (share / "b.png").write_bytes(b"film")
+        until(lambda: house.paths() == [b"a.png", b"b.png"])
+    assert (standing(house)["watching"], standing(house, "share")["watching"]) == ("events", "poll")
+
+
+def test_a_polled_inbox_is_not_listened_to(house: House) -> None:
+    with house.watched(**polled(poll_seconds=3600)) as watcher:
+        house.drop("a.png")
+        house.drop("b.png")
+        patrol_of(watcher)._due.set()  # a rescan, now
+        until(lambda: house.paths() == [b"a.png", b"b.png"])
+        assert patrol_of(watcher).observer._observer is None
+
+
+def test_a_share_that_hangs_delays_no_other_inbox(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.patrol.SILENCE_SECONDS", 0.2)
+    share = house.outside / "share"
+    share.mkdir()
+    (share / "b.png").write_bytes(b"film")
+    inboxes = {"share": share, "inbox": house.inbox}
+    with hanging(monkeypatch, share) as answered:
+        watcher = house.watcher(inboxes=inboxes, watching={"inbox": "events", "share": "poll"}, poll_seconds=0.1)
+        with watcher.running():
+            house.drop("a.png")
+            until(lambda: house.paths() == [b"a.png"])
+            until(lambda: standing(house, "share")["detail"] == "it does not answer")
+            assert standing(house)["state"] == "here"
+            answered.set()
+            until(lambda: house.paths() == [b"a.png", b"b.png"])
+            until(lambda: standing(house, "share")["state"] == "here")
+
+
+def test_a_share_that_hangs_does_not_keep_the_watcher_from_ending(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.intake.LEAVE_SECONDS", 0.5)
+    with hanging(monkeypatch, house.inbox):
+        watcher = house.watcher(**polled())
+        with watcher.running():
+            until(lambda: patrol_of(watcher)._asked is not None)
+        assert not watcher.broken
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["missing", "empty folder"])
+def test_a_share_that_drops_is_reported_and_taken_up_again(house: House, empty: bool) -> None:
+    for number in range(20):
+        house.drop(f"{number}.png")
+    with house.watched(**polled()):
+        until(lambda: len(house.bell.rung) == 20)
+        house.inbox.rename(house.outside / "mounted")
+        if empty:
+            house.inbox.mkdir()
+        until(lambda: standing(house)["state"] == "away")
+        if empty:
+            house.inbox.rmdir()
+        (house.outside / "mounted").rename(house.inbox)
+        until(lambda: standing(house)["state"] == "here")
+        house.drop("new.png")
+        until(lambda: b"new.png" in house.paths())
+    assert sorted(house.bell.rung) == list(range(1, 22))
+    assert house.book.event_count() == 21
+
+
+def test_a_watcher_that_starts_while_the_share_is_away_takes_it_up_when_it_comes(house: House) -> None:
+    house.drop("a.png")
+    with house.watched(**polled()):
+        pass
+    house.inbox.rename(house.outside / "mounted")
+    house.inbox.mkdir()
+    with house.watched(**polled()):
+        until(lambda: standing(house)["state"] == "away")
+        house.inbox.rmdir()
+        (house.outside / "mounted").rename(house.inbox)
+        until(lambda: standing(house)["state"] == "here")
+    assert house.bell.rung == [1]
+
+
+def test_a_vanished_film_that_is_found_again_waits_again(house: House) -> None:
+    house.drop("a.png")
+    with house.watched(**polled()):
+        (house.inbox / "a.png").rename(house.outside / "a.png")
+        house.read_all(Reason.VANISHED)
+        (house.outside / "a.png").rename(house.inbox / "a.png")
+        until(lambda: house.bell.rung == [1, 1])
+    assert house.book.states() == {1: "queued"}
+
+
+def test_reconcile_of_an_empty_folder_in_an_inbox_place_proves_nothing(house: House) -> None:
+    house.drop("a.png")
+    with house.watched(**polled()):
+        house.inbox.rename(house.outside / "mounted")
+        house.inbox.mkdir()
+        until(lambda: standing(house)["state"] == "away")
+    with pytest.raises(ShareAway, match="'inbox'"):
+        reconcile(house.database, {"inbox": house.inbox})
+    house.inbox.rmdir()
+    (house.outside / "mounted").rename(house.inbox)
+    assert reconcile(house.database, {"inbox": house.inbox}).closed
+
+
+def test_events_that_the_kernel_dropped_are_looked_for_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real overflow: the reader stands still while more happens than the kernel keeps (max_queued_events)."""
+    kept = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text("ascii"))
+    if kept > 100_000:
+        pytest.skip("the kernel keeps more events here than a test should make")
+    going, stands_still = threading.Event(), threading.Event()
+    handle = _Inotify.handle_event
+
+    def held(self: _Inotify, event: Any) -> None:
+        stands_still.set()
+        going.wait(DEADLINE)
+        handle(self, event)
+
+    with house.watched():
+        monkeypatch.setattr(_Inotify, "handle_event", held)
+        house.drop("first.png")
+        assert stands_still.wait(DEADLINE)
+        ping, pong = house.inbox / "ping.part", house.inbox / "pong.part"
+        ping.touch()
+        for _ in range(kept // 4 + 1000):
+            ping.rename(pong)
+            pong.rename(ping)
+        house.drop("lost.png")
+        (house.inbox / "ward").mkdir()
+        house.drop("ward/lost.png")
+        going.set()
+        until(lambda: house.paths() == [b"first.png", b"lost.png", b"ward/lost.png"])
+        house.drop("ward/after.png")  # and the folder of whose making nothing was heard is watched
+        until(lambda: b"ward/after.png" in house.paths())
+
+
+SHORT_OF_WATCHES = """
+import sys, threading, time
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from house import House, until
+from db import schema
+from db.session import Database
+folder = Path(sys.argv[1])
+Path("/proc/sys/user/max_inotify_watches").write_text("10")
+database = Database(f"sqlite:///{folder / 'ledger.db'}", threading.Event())
+schema.upgrade(database)
+house = House(folder, database)
+for number in range(30):
+    (house.inbox / f"ward-{number}").mkdir()
+with house.watched(poll_seconds=0.2) as watcher:
+    for number in range(30):
+        house.drop(f"ward-{number}/a.png")
+    until(lambda: len(house.paths()) == 30)
+    print("all found", watcher._intakes[0].patrol.observer.complete)
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here")
+def test_more_folders_than_the_kernel_watches_are_polled(tmp_path: Path) -> None:
+    """A real limit, in a user namespace of its own."""
+    words = ["unshare", "--user", "--map-root-user", sys.executable, "-c", SHORT_OF_WATCHES, str(tmp_path), *sys.path]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=3 * DEADLINE)
+    if "all found" not in done.stdout and ("Permission denied" in done.stderr or "not permitted" in done.stderr):
+        pytest.skip("user namespaces are not permitted here")
+    assert "all found False" in done.stdout, done.stdout + done.stderr
+    assert "fs.inotify.max_user_watches" in done.stdout
+
+
+def test_what_a_rescan_costs_decides_how_often_it_comes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A twentieth of a core at most; and a folder that takes long to list is left alone as long."""
+    patrol = patrol_of(house.watcher(**polled(poll_seconds=5.0)))
+    moments = {"thread_time": [0.0, 0.1], "monotonic": [0.0, 1.0]}
+    monkeypatch.setattr(Patrol, "_chunks", lambda _: iter(()))
+    for name in moments:
+        monkeypatch.setattr(f"watcher.patrol.time.{name}", lambda name=name: moments[name].pop(0))
+    assert patrol._rescan() == 5.0
+    moments |= {"thread_time": [0.0, 3.0], "monotonic": [0.0, 4.0]}
+    assert patrol._rescan() == pytest.approx(60)
+    moments |= {"thread_time": [0.0, 0.5], "monotonic": [0.0, 90.0]}
+    assert patrol._rescan() == pytest.approx(90)

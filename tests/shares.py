@@ -1,0 +1,180 @@
+"""A share that is taken away while films wait on it, and brought back: real processes, Redis, PostgreSQL and model.
+
+    python tests/shares.py [--films 500] [--seconds 60] [--ways renamed,covered | unmounted]
+
+`renamed`: the tree is gone; `covered`: an empty folder stands in its place; `unmounted`: a mount is taken away, with
+nothing beneath (as root: unshare --mount --propagation private python tests/shares.py --ways unmounted).
+A watcher polls the share, a worker reads from it; once the first films are read, it goes. So for each of the ways, with
+as many films each. Prints what became of them, and ends with 1 where one has no result, has vanished, was registered
+twice or counts an attempt.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from programs import Part, environment, run
+from services import connect, fresh_database, postgres_server, redis_server
+
+from pneumowatch.phantom import write_phantoms
+
+DRAWN: Final = 12  # films; the others are these with bytes of their own
+POLL_SECONDS: Final = 0.5
+START_SECONDS: Final = 180.0
+REGISTERED: Final = "SELECT count(*) FROM scans"
+FINISHED: Final = "SELECT count(*) FROM scans WHERE finished_at IS NOT NULL"
+HERE: Final = "SELECT state FROM inboxes WHERE inbox = 'ward'"
+ANSWERS: Final = {
+    "states": "SELECT state || coalesce(' ' || reason, ''), count(*) FROM scans GROUP BY 1 ORDER BY 1",
+    "paths": "SELECT count(DISTINCT path) FROM scans",
+    "predictions": "SELECT count(*) FROM predictions",
+    "deaths": "SELECT coalesce(sum(deaths), 0) FROM scans",
+    "vanished": "SELECT count(*) FROM scan_events WHERE detail = 'vanished'",
+    "put_off": "SELECT count(DISTINCT scan_id) FROM scan_events WHERE detail = 'the share is away'",
+    "events_a_film": "SELECT max(n) FROM (SELECT count(*) AS n FROM scan_events GROUP BY scan_id) AS each",
+}
+
+
+class Share:
+    """The inbox, and ways to take it away and bring it back."""
+
+    def __init__(self, folder: Path, mounted: bool) -> None:
+        self.inbox, self._kept = folder / "ward", folder / "kept"
+        self.inbox.mkdir()
+        if mounted:
+            self._kept.mkdir()
+            _mount("-t", "tmpfs", "-o", "size=2g", "tmpfs", self._kept)
+            _mount("--bind", self._kept, self.inbox)
+
+    def take_away(self, way: str) -> None:
+        if way == "unmounted":
+            # as lazily as a share that drops: who has a file of it open keeps it
+            subprocess.run(["umount", "--lazy", self.inbox], check=True)
+            return
+        self.inbox.rename(self._kept)
+        if way == "covered":
+            self.inbox.mkdir()
+
+    def bring_back(self, way: str) -> None:
+        if way == "unmounted":
+            _mount("--bind", self._kept, self.inbox)
+            return
+        if way == "covered":
+            self.inbox.rmdir()
+        self._kept.rename(self.inbox)
+
+
+def _mount(*words: object) -> None:
+    subprocess.run(["mount", *map(str, words)], check=True)
+
+
+def write_films(folder: Path, drawn: Path, count: int) -> None:
+    """Distinct files: behind the picture each has its own bytes."""
+    films = sorted(drawn.iterdir())
+    there = sum(1 for _ in folder.iterdir())
+    for number in range(there, there + count):
+        path = folder / f"{number:05}.jpeg"
+        shutil.copyfile(films[number % len(films)], path)
+        with path.open("ab") as file:
+            file.write(number.to_bytes(4, "big"))
+
+
+def story(folder: Path, films: int, seconds: float, ways: Sequence[str], redis: str, postgres: str) -> dict[str, Any]:
+    """What became of the films. `folder` is empty; `postgres` names a database without tables."""
+    drawn = folder / "drawn"
+    drawn.mkdir()
+    write_phantoms(drawn, min(films, DRAWN))
+    share = Share(folder, "unmounted" in ways)
+    env = environment(
+        inboxes=f"ward={share.inbox}",
+        watching="ward=poll",
+        poll_seconds=POLL_SECONDS,
+        settle_seconds=0.5,
+        data_dir=folder / "data",
+        database_url=postgres,
+        broker_url=redis,
+        decoders=1,
+        batch_size=4,  # so that most films wait when it goes
+        lease_seconds=20,
+    )
+    upgraded = run("db", "upgrade", cwd=folder, env=env)
+    assert upgraded.code == 0, upgraded.err
+    answers: dict[str, Any] = {"films": films * len(ways)}
+    with ExitStack() as stack:
+        asked = stack.enter_context(connect(postgres))
+
+        def ask(statement: str) -> Any:
+            return asked.execute(statement).fetchall()[0][0]
+
+        def until(is_so: Callable[[], bool]) -> None:
+            watcher.wait_until(is_so, START_SECONDS)
+
+        watcher = stack.enter_context(Part(("watch",), folder, folder / "watch.log", env))
+        worker = stack.enter_context(Part(("work",), folder, folder / "work.log", env))
+        worker.wait_until(lambda: "model ready" in worker.said(), START_SECONDS)
+        for number, way in enumerate(ways):
+            before = films * number
+            write_films(share.inbox, drawn, films)
+            until(lambda: ask(REGISTERED) == before + films and ask(FINISHED) > before)  # noqa: B023 - at once
+            share.take_away(way)
+            until(lambda: ask(HERE) == "away")
+            time.sleep(seconds)
+            answers[f"waited, {way}"] = before + films - ask(FINISHED)
+            share.bring_back(way)
+            returned = time.monotonic()
+            until(lambda: ask(FINISHED) == before + films)  # noqa: B023 - at once
+            answers[f"seconds to recover, {way}"] = round(time.monotonic() - returned, 1)
+        answers |= {name: _plain(asked.execute(statement).fetchall()) for name, statement in ANSWERS.items()}
+        answers["codes"] = [part.terminate() for part in (watcher, worker)]
+        answers["said"] = watcher.said() + worker.said()
+    return answers
+
+
+def _plain(rows: list[tuple[Any, ...]]) -> Any:
+    return int(rows[0][0]) if len(rows[0]) == 1 else {name: int(count) for name, count in rows}
+
+
+def faults(answers: dict[str, Any]) -> list[str]:
+    """What is not as it should be."""
+    films = answers["films"]
+    wrong = {
+        "a film has no result, or two": answers["predictions"] != films,
+        "a film is twice there": not answers["paths"] == sum(answers["states"].values()) == films,
+        "a film has vanished": answers["vanished"] > 0,
+        "an attempt is counted": answers["deaths"] > 0,
+        "nothing waited for the share": answers["put_off"] == 0,
+        "a part did not end well": answers["codes"] != [0, 0],
+    }
+    return [fault for fault, is_so in wrong.items() if is_so]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--films", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--ways", default="renamed,covered")
+    parser.add_argument("--redis", help="one that runs (default: its own)")
+    parser.add_argument("--postgres", help="an empty database of one that runs (default: its own)")
+    given = parser.parse_args()
+    ways = given.ways.split(",")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pneumowatch-shares-")))
+        redis = given.redis or stack.enter_context(redis_server()).url
+        postgres = given.postgres or stack.enter_context(fresh_database(stack.enter_context(postgres_server()).url))
+        answers = story(folder, given.films, given.seconds, ways, redis, postgres)
+        if "unmounted" in ways:
+            subprocess.run(["umount", "--lazy", folder / "ward", folder / "kept"], check=True)
+    print(json.dumps({**answers, "faults": faults(answers)}, indent=1))
+    return 1 if faults(answers) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Where a folder lies: the same wherever and whenever it is mounted, and never the same as what is beneath a mount."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pneumowatch import place
+from pneumowatch.place import Place
+
+NFS = Place("nfs4", "/mnt/films", "nfs4 server:/films / 7")
+
+
+def test_a_folder_stays_where_it_is(tmp_path: Path) -> None:
+    before = place.at(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"film")
+    (tmp_path / "ward").mkdir()
+    assert place.at(tmp_path) == before
+    assert place.at(tmp_path / "ward") != before
+    assert before.kind in before.identity
+
+
+def test_a_link_to_a_folder_is_where_the_folder_is(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "link").symlink_to("inbox")
+    assert place.at(tmp_path / "link") == place.at(tmp_path / "inbox")
+
+
+def test_an_empty_folder_made_in_a_trees_place_is_another(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    before = place.at(inbox)
+    inbox.rename(tmp_path / "moved")
+    inbox.mkdir()
+    assert place.at(inbox) != before
+    inbox.rmdir()
+    (tmp_path / "moved").rename(inbox)
+    assert place.at(inbox) == before
+
+
+@pytest.mark.parametrize("name", [b"r\xf6ntgen", b"two words", b"new\nline", b"back\\040slash"])
+def test_names_of_all_kinds_can_be_stored(tmp_path: Path, name: bytes) -> None:
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/" + name))
+    folder.mkdir()
+    place.at(folder).identity.encode("utf-8")
+
+
+def test_what_is_no_folder_has_no_place(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("file", "missing"):
+        with pytest.raises(OSError, match=r"\["):
+            place.at(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("mount_point", "beneath"),
+    [("/", True), ("/mnt", True), ("/mnt/films", False), ("/mnt/films/ward", False), ("/mnt/film", False)],
+)
+def test_what_lies_beneath_a_mount(mount_point: str, beneath: bool) -> None:
+    assert Place("ext4", mount_point, "any").beneath("/mnt/films") is beneath
+
+
+MOUNT_TWICE = """
+import subprocess, sys
+from pathlib import Path
+from pneumowatch import place
+def run(*words): subprocess.run(words, check=True)
+folder = Path(sys.argv[1])
+disk, inbox, other = folder / "disk", folder / "inbox", folder / "other"
+for one in (disk, inbox, other): one.mkdir()
+run("mount", "-t", "tmpfs", "tmpfs", disk)
+(disk / "films").mkdir()
+beneath = place.at(inbox)
+run("mount", "--bind", disk / "films", inbox)
+first = place.at(inbox)
+run("umount", inbox)
+print(place.at(inbox) == beneath != first, place.at(inbox).beneath(first.mount_point))
+run("mount", "--bind", disk / "films", inbox)
+run("mount", "--bind", disk / "films", other)
+print(place.at(inbox) == first, place.at(other).identity == first.identity, first.kind)
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here")
+def test_real_mounts(tmp_path: Path) -> None:
+    """The same folder mounted again, or elsewhere, is the same place; the mount point beneath is another."""
+    words = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", MOUNT_TWICE, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if "permi" in done.stderr or "not permitted" in done.stderr:
+        pytest.skip("mounting is not permitted here")
+    assert done.stdout.splitlines() == ["True True", "True True tmpfs"], done.stderr

@@ -1,0 +1,84 @@
+"""Films that are not there: the share's word is asked for, and tries become rarer while it is away."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from db.outcomes import ClaimedScan
+from pneumowatch.place import Place
+from worker.absences import FIRST_SECONDS, LAST_SECONDS, Absences
+from worker.decode import Away, Undecoded
+
+INBOX, DROPPED = Place("nfs4", "/films", "the inbox"), Place("ext4", "/", "beneath it")
+GONE = {"reason": "vanished", "sentence": "The file is no longer there."}
+
+
+class Porter:
+    """Vouches for one place, and counts who asks."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def vouch(self, inbox: str, root: Path, found: Place) -> bool:
+        self.asked += 1
+        return found == INBOX
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def scan(scan_id: int, inbox: str = "ward") -> ClaimedScan:
+    return ClaimedScan(scan_id, inbox, b"a.png", 1, 1, datetime(2026, 1, 1, tzinfo=UTC), 0)
+
+
+def absences(porter: Any = None, clock: Any = None) -> Absences:
+    return Absences(porter or Porter(), {"ward": Path("/films")}, clock or Clock())
+
+
+def test_what_is_not_in_the_inbox_has_vanished() -> None:
+    gone = Undecoded(1, **GONE, place=INBOX)
+    assert absences().weigh([scan(1)], {1: gone}) == [gone]
+
+
+def test_what_is_not_in_another_folder_is_out_of_reach() -> None:
+    gone = Undecoded(1, **GONE, place=DROPPED)
+    assert absences().weigh([scan(1)], {1: gone}) == [Away(1, FIRST_SECONDS)]
+
+
+def test_it_is_asked_once_a_batch() -> None:
+    porter = Porter()
+    gone = {n: Undecoded(n, **GONE, place=DROPPED) for n in range(20)}
+    absences(porter).weigh([scan(n) for n in range(20)], gone)
+    assert porter.asked == 1
+
+
+def test_an_inbox_that_this_machine_does_not_know_is_away() -> None:
+    assert absences().weigh([scan(1, "cellar")], {}) == [Away(1, FIRST_SECONDS)]
+
+
+def test_tries_become_rarer_until_the_inbox_is_reached() -> None:
+    clock = Clock()
+    weigher = absences(clock=clock)
+    waits = []
+    for _ in range(12):
+        (answer,) = weigher.weigh([scan(1)], {1: Away(1)})
+        assert isinstance(answer, Away)
+        waits.append(answer.seconds)
+        clock.now += answer.seconds
+    assert waits[:4] == [5, 5, 10, 20]
+    assert waits[-1] == LAST_SECONDS
+    weigher.weigh([scan(1)], {1: Undecoded(1, "unreadable", "A sentence.", size=1, mtime_ns=1)})
+    assert weigher.weigh([scan(1)], {1: Away(1)}) == [Away(1, FIRST_SECONDS)]
+
+
+def test_each_inbox_has_its_own_wait() -> None:
+    clock = Clock()
+    weigher = absences(clock=clock)
+    weigher.weigh([scan(1)], {1: Away(1)})
+    clock.now += 60
+    both = weigher.weigh([scan(1), scan(2, "er")], {1: Away(1), 2: Away(2)})
+    assert both == [Away(1, 60), Away(2, FIRST_SECONDS)]

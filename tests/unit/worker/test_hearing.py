@@ -1,0 +1,79 @@
+"""When a worker counts as deaf, and what is done about it."""
+
+import pytest
+
+from pneumowatch.errors import BrokerAway
+from worker.hearing import FEWEST_SECONDS, Hearing, patience
+
+SECONDS = 10.0
+
+
+class Scene:
+    """A broker and a worker as `Hearing` sees them."""
+
+    def __init__(self) -> None:
+        self.waiting, self.heard, self.busy, self.away = 0, 0, False, False
+        self.done: list[str] = []
+        self.moment = 0.0
+        self.hearing = Hearing(
+            self.count,
+            lambda: self.heard,
+            lambda: self.busy,
+            lambda: self.done.append("rebuilt"),
+            SECONDS,
+            lambda: self.done.append("ended"),
+        )
+
+    def count(self) -> int:
+        if self.away:
+            raise BrokerAway("The message broker does not answer.")
+        return self.waiting
+
+    def pass_by(self, seconds: float) -> list[str]:
+        for _ in range(round(seconds)):
+            self.moment += 1
+            self.hearing.look(self.moment)
+        return self.done
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_nothing_to_hear_is_no_deafness(scene: Scene) -> None:
+    assert scene.pass_by(100) == []
+
+
+def test_messages_that_wait_and_none_that_comes(scene: Scene) -> None:
+    scene.pass_by(5)
+    scene.waiting = 1
+    assert scene.pass_by(SECONDS - 1) == []
+    assert scene.pass_by(2) == ["rebuilt"]
+
+
+def test_still_deaf_after_it_was_rebuilt_it_ends(scene: Scene) -> None:
+    scene.waiting = 1
+    assert scene.pass_by(SECONDS + 3) == ["rebuilt"]
+    assert scene.pass_by(SECONDS + 3) == ["rebuilt", "ended"]
+
+
+def test_one_that_hears_again_is_rebuilt_again_before_it_ends(scene: Scene) -> None:
+    scene.waiting = 1
+    scene.pass_by(SECONDS + 3)
+    scene.heard = 1
+    assert scene.pass_by(SECONDS + 3) == ["rebuilt", "rebuilt"]
+
+
+@pytest.mark.parametrize("sign", ["busy", "away", "heard"])
+def test_signs_of_life_and_doubt(scene: Scene, sign: str) -> None:
+    """Reading something, or a broker that does not answer: nothing can be said then. And a slow trickle is heard."""
+    scene.waiting = 5
+    for _ in range(20):
+        setattr(scene, sign, scene.heard + 1 if sign == "heard" else True)
+        assert scene.pass_by(SECONDS / 2) == []
+
+
+def test_patience_goes_with_the_lease_and_outlasts_a_reconnect() -> None:
+    assert patience(120) == 30
+    assert patience(1) == FEWEST_SECONDS
