@@ -84,7 +84,10 @@ def two_schedulers(stage: Stage[Deployed]) -> None:
 
 
 def clock_set(stage: Stage[Deployed]) -> None:
-    """The clock of one machine, with the watcher, the schedule and a worker, is set by hours while films are read."""
+    """The clock of one machine, with the watcher, the schedule and a worker, is set by hours while films are read.
+
+    It stays as it is: no other fault comes to this installation after this one.
+    """
     rig, clock = stage.rig, stage.rig.folder / "clock"
     clock.write_text("0", "ascii")
     skewed = {"SABOTAGE_CLOCK": str(clock)}
@@ -95,18 +98,15 @@ def clock_set(stage: Stage[Deployed]) -> None:
     rig.ready(WORKERS[0])
     stage.surge(0.2)
     stage.flow(1.5 * stage.pace.flow)
-    for hours in HOURS:
+    for number, hours in enumerate(HOURS):
         _set(clock, hours)
-        stage.kill_one(WORKERS[1])  # so that leases run out, too, under the wrong clock
-        rig.restart(WORKERS[1])
-        rig.ready(WORKERS[1])
+        if number + 2 < stage.pace.kills:  # leases run out, too, under the wrong clock
+            stage.kill_one(WORKERS[1])
+            rig.restart(WORKERS[1])
+            rig.ready(WORKERS[1])
+        stage.wait_for(0.3 * (number + 1))
     stage.over()
-    stage.note = f"{', '.join(f'{hours:+} h' for hours in HOURS)}; a worker of another machine killed each time"
-    stage.wait_for_all()
-    for name in machine:
-        assert rig.parts[name].terminate() == 0, rig.parts[name].said()
-        rig.restart(name)
-    rig.ready(WORKERS[0])
+    stage.note = f"{', '.join(f'{hours:+} h' for hours in HOURS)}; workers of another machine killed meanwhile"
 
 
 def database_restored(stage: Stage[Deployed]) -> None:
