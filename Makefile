@@ -4,7 +4,7 @@ PYTHON ?= python3.11 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run demo test check bench settings formats picture screens lock clean
+.PHONY: help run demo test check bench faults settings formats picture screens lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,9 @@ check: $(VENV)/test ## lint and types only
 
 bench: $(VENV)/test ## measure this machine and write docs/benchmarks.md (half an hour; QUICK=1: small sizes, nothing written)
 	@$(BIN)/python tests/benchmarks $(if $(QUICK),--quick)
+
+faults: $(VENV)/test ## kill everything under a flow of films, count, and write docs/reliability.md (45 minutes; QUICK=1: less)
+	@$(BIN)/python tests/faults $(if $(QUICK),--quick)
 
 settings: $(VENV)/runtime ## write docs/settings.md anew
 	@$(BIN)/python -c "from pneumowatch.settings import document; print(document(), end='')" > docs/settings.md

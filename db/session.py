@@ -25,7 +25,9 @@ CONNECT_SECONDS: Final = 5
 FIRST_DELAY: Final = 0.1  # seconds; doubled up to the last
 LAST_DELAY: Final = 5.0
 AT_ONCE: Final = 3  # times that what may have passed already is tried again before it counts as an outage
-DEADLOCK: Final = "40P01"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+DEADLOCK: Final = "40P01"
+NO_TABLE: Final = "42P01"
 
 
 class Database:
@@ -65,7 +67,7 @@ class Database:
                 with engine.begin() as connection:
                     result = work(connection)
             except DBAPIError as error:
-                if not isinstance(error, OperationalError | InterfaceError) and not error.connection_invalidated:
+                if not _outage(error):
                     raise
                 failures += 1
                 if failures > AT_ONCE or not _passing(error):
@@ -90,9 +92,19 @@ class Database:
         return delay
 
 
+def _outage(error: DBAPIError) -> bool:
+    """The database is not there, or not as yet: one that is being restored from a backup has no tables."""
+    unreachable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+    return unreachable or _sqlstate(error) == NO_TABLE
+
+
 def _passing(error: DBAPIError) -> bool:
     """A deadlock, which others have survived, or a connection that broke: a new one may be had at once."""
-    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) == DEADLOCK
+    return error.connection_invalidated or _sqlstate(error) == DEADLOCK
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
 
 
 def _engine(url: str) -> Engine:

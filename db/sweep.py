@@ -83,7 +83,8 @@ class Sweeper:
         stale = [(id_, token) for (id_, token, _), since in self._claims.items() if moment - since >= self._lease]
         if stale:
             moved = self._write(lambda c: ledger.expire(c, stale, self._max_attempts, self._by))
-            log.warning("took back films of a worker that has not been heard of", films=moved)
+            if moved:  # else another sweeper was first
+                log.warning("took back films of a worker that has not been heard of", films=moved)
 
     def _ring_forgotten(self) -> None:
         self._ring_all(Scan.rung_at.is_(None))

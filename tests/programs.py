@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -50,9 +50,10 @@ class Part:
     cwd: Path
     log: Path
     env: Mapping[str, str] = field(default_factory=environment)
+    command: Sequence[str] = tuple(COMMAND)  # what stands for `pneumowatch`
 
     def __enter__(self) -> "Part":
-        words = [*COMMAND, *map(str, self.arguments)]
+        words = [*self.command, *map(str, self.arguments)]
         with self.log.open("ab") as log:
             # a session of its own: a group to which Ctrl-C can be sent as a terminal does, children and all
             self.process = subprocess.Popen(

@@ -1,13 +1,20 @@
-"""A reader of films that obeys what stands in a file: takes the place of `worker.decode.fetch`, in children too."""
+"""A reader of films that obeys what stands in a file: takes the place of `worker.decode.fetch`, in children too.
+
+One order is for the worker itself. And two variables change the process: a SQLite that is locked is waited for as long
+as SABOTAGE_BUSY_SECONDS says, and the machine's clock is off by the seconds that stand in the file SABOTAGE_CLOCK.
+"""
 
 import os
 import signal
 import time
 from collections.abc import Sequence
+from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import Final
 
+from db import session
 from worker import decode
-from worker.decode import Bounds, Errand, Fetched
+from worker.decode import Bounds, Decoders, Errand, Fetched
 
 KILL: Final = b"kill the decoder"
 EXIT: Final = b"leave the decoder"
@@ -18,9 +25,12 @@ SLOW: Final = b"be slow: %.2f"  # seconds
 GROW: Final = b"give the decoder 8 GB"
 LEAK: Final = b"lose 512 MB"
 ONCE: Final = b"kill the decoder once"  # it leaves a mark beside the file
+DOWN: Final = b"bring the worker down"  # the process with the model, and all that it was reading
+ORDER_BYTES: Final = 40
 
 _lost: list[bytearray] = []
 _fetch = decode.fetch  # the real one, as this module is imported before the other is put in its place
+_send = Decoders.fetch
 
 
 def fetch(errands: Sequence[Errand], side: int, bounds: Bounds) -> list[Fetched]:
@@ -29,11 +39,26 @@ def fetch(errands: Sequence[Errand], side: int, bounds: Bounds) -> list[Fetched]
     return _fetch(errands, side, bounds)
 
 
+def send(self: Decoders, errands: Sequence[Errand], side: int) -> list[Fetched]:
+    """In the worker's own process, before its children hear of the films."""
+    if any(_order(errand).startswith(DOWN) for errand in errands):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _send(self, errands, side)
+
+
+def _order(errand: Errand) -> bytes:
+    try:
+        with (errand.root / os.fsdecode(errand.path)).open("rb") as file:
+            return file.read(ORDER_BYTES)
+    except OSError:
+        return b""  # it is not there; the real reader says so
+
+
 def _obey(errand: Errand) -> None:
     path = errand.root / os.fsdecode(errand.path)
     if not path.is_file():
         return
-    order = path.read_bytes()[:40]
+    order = _order(errand)
     done = path.with_name(f".{path.name}.done")
     if order == KILL:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -64,13 +89,36 @@ def _hold(count: int) -> None:
         held.append(bytearray(2**30))
 
 
+def _set_clock(file: Path) -> None:
+    """Before Celery and its like are imported, which take `time.time` with them."""
+    from db import ledger, registry, training
+
+    real = time.time
+
+    def skewed() -> float:
+        return real() + float(file.read_text("ascii"))
+
+    class SkewedDatetime:
+        @staticmethod
+        def now(zone: tzinfo | None = None) -> datetime:
+            return datetime.fromtimestamp(skewed(), zone)
+
+    time.time = skewed
+    for module in (ledger, registry, training):
+        module.datetime = SkewedDatetime  # type: ignore[attr-defined]
+
+
 def main() -> None:
     """`pneumowatch` with this reader in the place of its own: python tests/sabotage.py up --once ..."""
     import sabotage  # under its own name, which the children can import
 
+    if clock := os.environ.get("SABOTAGE_CLOCK"):
+        _set_clock(Path(clock))
     from pneumowatch.cli import main as command_line
 
     decode.fetch = sabotage.fetch
+    Decoders.fetch = sabotage.send  # type: ignore[method-assign]
+    session.BUSY_SECONDS = float(os.environ.get("SABOTAGE_BUSY_SECONDS", session.BUSY_SECONDS))  # type: ignore[misc]
     command_line()
 
 

@@ -80,10 +80,10 @@ class Server:
                 self.kill()
         self.process = None
 
-    def kill(self) -> None:
-        """Stop without a chance to tidy up."""
+    def kill(self, signal_: signal.Signals = signal.SIGKILL) -> None:
+        """Stop without a chance to tidy up. (PostgreSQL crashes by SIGQUIT: SIGKILL would leave its children.)"""
         if self.process is not None:
-            self.process.kill()
+            self.process.send_signal(signal_)
             self.process.wait()
         self.process = None
 
@@ -117,8 +117,9 @@ def redis_server() -> Iterator[Server]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[Server]:
-    """A PostgreSQL that is fast rather than safe against power cuts. Raises ServiceMissing."""
+def postgres_server(durable: bool = False) -> Iterator[Server]:
+    """A PostgreSQL that is fast rather than safe against power cuts; `durable`: what it has committed survives its own
+    crash, at least. Raises ServiceMissing."""
     programs = _find_postgres()
     password, port = secrets.token_hex(8), free_port()
     url = URL.create("postgresql+psycopg", "postgres", password, HOST, port, "postgres")
@@ -133,7 +134,7 @@ def postgres_server() -> Iterator[Server]:
             "listen_addresses": HOST,
             "unix_socket_directories": "",
             "fsync": "off",
-            "synchronous_commit": "off",
+            "synchronous_commit": "on" if durable else "off",
             "full_page_writes": "off",
         }
         command = [str(programs / "postgres"), "-D", str(cluster), "-p", str(port)]

@@ -1,8 +1,8 @@
-"""The deployed way: a watcher and two workers, each a process of its own, on a real Redis and a real PostgreSQL."""
+"""The deployed way: a watcher and two workers, each a process of its own, on a real Redis and a real PostgreSQL.
 
-import os
-import shutil
-import signal
+What fails there is in test_faults.py.
+"""
+
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,7 +20,6 @@ from pneumowatch.model import shipped
 @dataclass
 class Deployment:
     folder: Path
-    redis: Server
     database: str
     env: dict[str, str]
     watcher: Part
@@ -68,15 +67,13 @@ def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Ite
         )
         for worker in workers:
             worker.wait_until_said("model ready")
-        yield Deployment(tmp_path, own_redis, postgres_database, env, watcher, workers)
+        yield Deployment(tmp_path, postgres_database, env, watcher, workers)
 
 
 def test_a_day_of_a_department(deployment: Deployment, sample: list[Path], drop: Drop) -> None:
     """One story, as starting all this takes longer than what happens in it."""
     all_films_however_they_come(deployment, drop)
     the_commands_see_it(deployment)
-    redis_is_started_anew(deployment, sample)
-    a_worker_that_is_killed_loses_nothing(deployment, drop)
     nothing_that_was_said_names_a_film(deployment, sample)
     all_end_when_asked_to(deployment)
 
@@ -120,37 +117,8 @@ def the_commands_see_it(deployment: Deployment) -> None:
     assert status["unscored"] == 0
 
 
-def redis_is_started_anew(deployment: Deployment, sample: list[Path]) -> None:
-    """celery-batches keeps the timer of the connection that is gone; a lone film would then wait for ever."""
-    deployment.redis.kill()
-    time.sleep(1)
-    shutil.copy(sample[70], deployment.inbox / "while-away.jpeg")
-    time.sleep(1)
-    deployment.redis.start()
-    deployment.wait_for(41, 30)
-    for number in (71, 72):
-        shutil.copy(sample[number], deployment.inbox / f"lone-{number}.jpeg")
-        deployment.wait_for(number - 29, 5)
-
-
-def a_worker_that_is_killed_loses_nothing(deployment: Deployment, drop: Drop) -> None:
-    before = deployment.finished()
-    outside = deployment.folder / "more"
-    films = drop(outside, 120)[80:]
-    for film in films:
-        film.rename(deployment.inbox / f"more-{film.name}")
-    deployment.watcher.wait_until(lambda: deployment.finished() > before + 3, 20)
-    killed = deployment.workers.pop()
-    os.kill(killed.process.pid, signal.SIGKILL)
-    killed.process.wait()
-    # what it was reading, and what it had merely fetched from Redis, is read by the other after a lease
-    deployment.wait_for(before + 40)
-    states = deployment.ask("SELECT state, count(*) FROM scan_ledger WHERE path LIKE 'more-%' GROUP BY state")
-    assert states == [("classified", 40)]
-
-
 def nothing_that_was_said_names_a_film(deployment: Deployment, sample: list[Path]) -> None:
-    names = {film.stem for film in sample} | {"renamed-", "reopened-", "while-away", "lone-", "more-"}
+    names = {film.stem for film in sample} | {"renamed-", "reopened-"}
     for log in deployment.folder.glob("*.log"):
         said = log.read_text("utf-8")
         assert not [name for name in names if name in said], said

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from books import Book, at_once, seen
-from services import Server, ServiceMissing, postgres_server
+from services import Server, ServiceMissing, connect, postgres_server
 from sqlalchemy import Connection, text
 
 from db import schema
@@ -128,6 +128,23 @@ def test_a_postgres_outage_is_waited_for(own_postgres: Server) -> None:
         (during,) = result.to_ring
         assert book.states() == {before: "queued", during: "queued"}
         assert book.moves(during) == [(None, "queued")]
+
+
+def test_a_postgres_that_is_being_restored_is_waited_for(own_postgres: Server) -> None:
+    """It answers, but its tables come with the backup."""
+    with (
+        closing(Database(own_postgres.url, threading.Event())) as part,
+        closing(Database(own_postgres.url)) as command,
+        connect(own_postgres.url) as backup,
+    ):
+        backup.execute("ALTER TABLE scans RENAME TO not_yet_restored")
+        with in_thread(lambda: Book(part).arrive(seen("meanwhile"))) as results:
+            time.sleep(0.3)
+            assert results == []
+            with pytest.raises(DatabaseAway):
+                Book(command).states()
+            backup.execute("ALTER TABLE not_yet_restored RENAME TO scans")
+        assert len(results[0].to_ring) == 1
 
 
 def test_a_postgres_that_dies_within_a_transaction(own_postgres: Server) -> None:

@@ -1,0 +1,42 @@
+"""Each fault once, on a small flow and with a short lease; `make faults` has them at size."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from faults.faults import FAULTS, Fault, installation
+from faults.rig import Rig
+from faults.stage import QUICK, Stage
+from services import ServiceMissing
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Rig]]:
+    """Gives the installation of a kind: one for all faults that come to it, until one of another kind is asked for."""
+    with ExitStack() as stack:
+        standing: dict[str, Rig] = {}
+
+        def give(home: str) -> Rig:
+            if home not in standing:
+                stack.close()
+                standing.clear()
+                standing[home] = stack.enter_context(installation(home, tmp_path_factory.mktemp(home), QUICK))
+            return standing[home]
+
+        yield give
+
+
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in FAULTS])
+def test_nothing_is_lost_or_doubled(site: Callable[[str], Rig], fault: Fault, request: pytest.FixtureRequest) -> None:
+    if reason := fault.missing():
+        pytest.skip(reason)
+    try:
+        running = site(fault.home)
+    except ServiceMissing:
+        request.getfixturevalue("redis_url")  # skips, or fails where they must be there
+        request.getfixturevalue("postgres_url")
+        raise
+    stage = Stage(running, QUICK, fault.name)
+    fault.act(stage)
+    account = stage.close()
+    assert account.complaints == [], f"{account}\n{running.said()}"

@@ -1,0 +1,109 @@
+"""Kills worker, broker and database under a flow of films, and counts films in against results out (`make faults`).
+
+    python tests/faults [NAME ...] [--quick]
+
+Prints a table and writes docs/reliability.md. Each fault's figures are kept in build/faults, so that one can be
+measured again by itself; with --quick nothing is kept nor written.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
+
+import machine
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from faults import page
+from faults.account import Account
+from faults.faults import FAULTS, Fault, installation
+from faults.stage import FULL, QUICK, Pace, Stage
+
+console = Console()
+
+
+def main() -> int:
+    given = arguments()
+    pace = QUICK if given.quick else FULL
+    chosen = [fault for fault in FAULTS if fault.name in (given.names or [fault.name])]
+    measured = []
+    columns = (TextColumn("{task.description:<52}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("starting", total=len(chosen))
+        for fault, account in suffer(chosen, pace, lambda title: progress.update(bar, description=title)):
+            progress.update(bar, advance=1)
+            tell(fault, account)
+            measured.append((fault, account))
+            if not given.quick:
+                page.keep(
+                    account,
+                    date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+                    commit=machine.commit(),
+                    load=f"{os.getloadavg()[1]:.0f}",
+                )
+    show(measured)
+    if not given.quick:
+        print(f"Written to {page.write(machine.describe()).relative_to(page.ROOT)}.")
+    wrong = len(chosen) - sum(not account.complaints for _, account in measured)
+    return 1 if wrong else 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [fault.name for fault in FAULTS]
+    parser.add_argument("names", nargs="*", choices=[*names, []], metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--quick", action="store_true", help="fewer films, shorter outages, a short lease")
+    return parser.parse_args()
+
+
+def suffer(chosen: list[Fault], pace: Pace, begin: Callable[[str], None]) -> Iterator[tuple[Fault, Account]]:
+    """The faults one after another, on one installation of each kind; on a new one where a fault has left it unwell."""
+    with ExitStack() as stack:
+        home, running = "", None
+        for fault in chosen:
+            if reason := fault.missing():
+                console.print(f"{fault.name}: left out; {reason}.")
+                continue
+            if running is None or home != fault.home:
+                stack.close()
+                begin(f"starting: {fault.home}")
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pneumowatch-faults-"))
+                home, running = fault.home, stack.enter_context(installation(fault.home, Path(folder), pace))
+            begin(fault.title)
+            try:
+                stage = Stage(running, pace, fault.name)
+                fault.act(stage)
+                account = stage.close()
+            except (AssertionError, TimeoutError) as failure:
+                console.print(f"[red]{fault.name}: it did not come to its end.[/red] {failure}")
+                running = None
+                continue
+            if account.complaints:
+                console.print(running.said())
+                running = None
+            yield fault, account
+
+
+def tell(fault: Fault, account: Account) -> None:
+    good = "[green]good[/green]" if not account.complaints else f"[red]{'; '.join(account.complaints)}[/red]"
+    console.print(f"{fault.name}: recovered in {account.recovery:.1f} s, {good} {account.note}")
+
+
+def show(measured: list[tuple[Fault, Account]]) -> None:
+    table = Table(*page.HEADINGS, title="Films in, results out")
+    for fault, account in measured:
+        table.add_row(*page.cells(fault, account))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

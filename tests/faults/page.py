@@ -1,0 +1,89 @@
+"""docs/reliability.md: the table as it was measured; what is written by hand around it stays."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from faults.account import GRACE_SECONDS, Account
+from faults.faults import FAULTS, Fault
+
+ROOT: Final = Path(__file__).parents[2]
+PAGE: Final = ROOT / "docs" / "reliability.md"
+KEPT: Final = ROOT / "build" / "faults"  # the account of each fault, so that one can be measured again by itself
+BEGIN: Final = "<!-- written by `make faults` -->"
+END: Final = "<!-- end of what `make faults` writes -->"
+
+
+def keep(account: Account, **measured: str) -> None:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    record = {"account": account.as_dict(), **measured}
+    (KEPT / f"{account.name}.json").write_text(json.dumps(record, indent=1), "utf-8")
+
+
+def kept() -> dict[str, dict[str, Any]]:
+    """Records by the fault's name, of those that were measured."""
+    files = {fault.name: KEPT / f"{fault.name}.json" for fault in FAULTS}
+    return {name: json.loads(file.read_text("utf-8")) for name, file in files.items() if file.exists()}
+
+
+def write(machine: dict[str, str]) -> Path:
+    """Put a new table between the marks of the page."""
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    table = "\n".join(_lines(machine, kept()))
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", "utf-8")
+    return PAGE
+
+
+HEADINGS: Final = (
+    "fault",
+    "dropped",
+    "rows by state",
+    "predictions",
+    "lost",
+    "doubled",
+    "recovered in",
+    "CPU while waiting",
+)
+
+
+def cells(fault: Fault, account: Account) -> tuple[str, ...]:
+    """A row of the table."""
+    title = f"{fault.title} ({account.home})"
+    states = ", ".join(f"{many} {state}" for state, many in sorted(account.states.items()))
+    busy = ", ".join(f"{part} {share:.1%}" for part, share in sorted(account.cpu.items())) or "-"
+    counts = (account.dropped, states, account.predictions, account.lost, account.doubled)
+    return (
+        f"{title}: {account.note}" if account.note else title,
+        *map(str, counts),
+        f"{account.recovery:.1f} s",
+        busy,
+    )
+
+
+def _lines(machine: dict[str, str], records: dict[str, dict[str, Any]]) -> Iterator[str]:
+    accounts = {name: Account(**record["account"]) for name, record in records.items()}
+    leases = {account.lease for account in accounts.values()}
+    said = ", ".join(f"{lease:g}" for lease in sorted(leases))
+    yield f"Leases of {said} s: recovery must end within {GRACE_SECONDS:g} s more."
+    yield ""
+    yield f"| {' | '.join(HEADINGS)} |"
+    yield "|---|---:|---|---:|---:|---:|---:|---|"
+    for fault in FAULTS:
+        if fault.name in accounts:
+            yield f"| {' | '.join(cells(fault, accounts[fault.name]))} |"
+    wrong = {
+        fault.title: accounts[fault.name].complaints
+        for fault in FAULTS
+        if fault.name in accounts and accounts[fault.name].complaints
+    }
+    if wrong:
+        yield ""
+    yield from (f"- Not as it should be: {title}: {'; '.join(what)}." for title, what in wrong.items())
+    yield from ("", "| measured on | |", "|---|---|")
+    yield from (f"| {name} | {value} |" for name, value in machine.items())
+    dates = sorted({record["date"] for record in records.values()})
+    loads = sorted({int(record["load"]) for record in records.values()})
+    yield f"| load average meanwhile | {loads[0]} to {loads[-1]} |"
+    yield f"| when | {dates[0]} to {dates[-1]} |"

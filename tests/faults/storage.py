@@ -1,0 +1,93 @@
+"""What `up` writes to: a disk that is full, a ledger that is locked, or is last night's copy."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from programs import COMMAND, Part
+
+from faults.rig import Embedded
+from faults.stage import Stage
+
+ROOM: Final = "96m"  # of the data folder: the model, a ledger, and a thousand films kept
+ON_TMPFS: Final = 'mount -t tmpfs -o size="$1" tmpfs "$0" && shift && exec "$@"'
+ASK: Final = (
+    "import json, sqlite3, sys; connection = sqlite3.connect(sys.argv[1], timeout=60); "
+    "print(json.dumps(connection.execute(sys.argv[2], json.loads(sys.argv[3])).fetchall()))"
+)
+
+
+class Cramped(Embedded):
+    """`up` with its data folder on a small file system, which exists only for the processes of this rig."""
+
+    def up(self, *_: object, **settings: object) -> Part:
+        self.data.mkdir(exist_ok=True)
+        return super().up(("unshare", "-m", "sh", "-c", ON_TMPFS, str(self.data), ROOM, *COMMAND), **settings)
+
+    def inside(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command that sees that file system."""
+        command = ["nsenter", "-m", "-t", str(self.parts["up"].process.pid), *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    def ask(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        given = (str(self.ledger), sql.replace("%s", "?"), json.dumps(parameters))
+        asked = self.inside(sys.executable, "-c", ASK, *given)
+        assert asked.returncode == 0, asked.stderr
+        return [tuple(row) for row in json.loads(asked.stdout)]
+
+
+def no_mounts() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["unshare", "-m", "sh", "-c", ON_TMPFS, folder, ROOM, "true"]
+        permitted = subprocess.run(command, capture_output=True).returncode == 0
+    return "" if permitted else "file systems cannot be mounted here"
+
+
+def disk_full(stage: Stage[Cramped]) -> None:
+    """No room for films kept, nor for the ledger: it waits, and goes on when there is room."""
+    rig, filler = stage.rig, stage.rig.data / "filler"
+    stage.surge(0.1)
+    stage.flow(2 * stage.pace.outage)
+    stage.wait_for(0.05)
+    rig.inside("sh", "-c", f"cat /dev/zero > {filler}")
+    time.sleep(1)
+    stage.wait_out(stage.pace.outage)
+    rig.inside("rm", str(filler))
+    stage.over()
+
+
+def ledger_locked(stage: Stage[Embedded]) -> None:
+    """By another process, for longer than SQLite waits before it says so."""
+    stage.surge(0.1)
+    stage.flow(2 * stage.pace.outage)
+    stage.wait_for(0.05)
+    with closing(sqlite3.connect(stage.rig.ledger, timeout=60, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        stage.wait_out(stage.pace.outage)
+        other.execute("COMMIT")
+    stage.over()
+
+
+def ledger_copied_back(stage: Stage[Embedded]) -> None:
+    """Stopped, its file replaced by last night's copy, and started again: what came since is read again."""
+    rig, backup = stage.rig, stage.rig.folder / "backup.db"
+    stage.surge(0.5)
+    stage.wait_for(0.2)
+    with closing(sqlite3.connect(rig.ledger)) as source, closing(sqlite3.connect(backup)) as copy:
+        source.backup(copy)
+    stage.wait_for(0.4)
+    part = rig.parts["up"]
+    assert part.terminate() == 0, part.said()
+    for leftover in rig.data.glob("pneumowatch.db-*"):
+        leftover.unlink()
+    Path(backup).replace(rig.ledger)
+    rig.restart("up")
+    rig.ready("up")
+    stage.over()
+    stage.flow()
