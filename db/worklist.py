@@ -355,10 +355,15 @@ def _named(column: Any, given: str | None) -> list[Condition]:
 
 def _by_result(scan: Any, filters: Filters, reader: str | None) -> list[Condition]:
     conditions: list[Condition] = []
-    if filters.at_least is not None:
-        conditions.append(scan.probability >= filters.at_least)
-    if filters.at_most is not None:
-        conditions.append(scan.probability <= filters.at_most)
+    columns = [scan.probability]
+    if filters.listing is not Listing.ALL and reader is not None:
+        # what a reader may see the result of is flagged there, so that its rank is its probability: an index knows it
+        columns.append(scan.worklist_rank)
+    for column in columns:
+        if filters.at_least is not None:
+            conditions.append(column >= filters.at_least)
+        if filters.at_most is not None:
+            conditions.append(column <= filters.at_most)
     if conditions and reader is not None:
         conditions.append(or_(scan.blind == false(), _said(scan, reader)))
     return conditions
