@@ -61,3 +61,12 @@ def test_an_outage_is_said_and_over_when_it_is(tmp_path: Path, migrated_sqlite: 
             away.rename(file)
         assert reader.get("/models").status_code == 200
     database.close()
+
+
+def test_metrics_are_told_to_who_asks(desk: Desk) -> None:
+    answer = desk.visitor().get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = answer.text.splitlines()
+    assert "pneumowatch_database_up 1.0" in lines
+    assert any(line.startswith("pneumowatch_build_info{") for line in lines)
