@@ -3,6 +3,7 @@
 Only places differ: where folders are mounted, where secrets lie, and which ports are free.
 """
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from db.session import Database
 from review.passwords import hashed
 
 FILMS = 6
+SAID_BESIDE = ("Desk: ", "worker: Warm shutdown")  # on standard output: the desk's address; and Celery, at the end
 
 
 @pytest.mark.parametrize("programs", [of_units, of_compose], ids=["systemd", "compose"])
@@ -68,7 +70,8 @@ def test_as_deployed(
         for name, part in running.items():
             assert part.process.wait(90) == 0, (name, part.said())
     for name, part in running.items():
-        assert all(line.startswith(("{", "Desk: ")) for line in part.said().splitlines() if line), (name, part.said())
+        logged = [line for line in part.said().splitlines() if line and not line.startswith(SAID_BESIDE)]
+        assert all("timestamp" in json.loads(line) for line in logged), (name, part.said())
 
 
 def here(program: Program, folder: Path) -> Program:
