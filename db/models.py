@@ -214,6 +214,14 @@ class Scan(Base):
             sqlite_where=text("state IN ('rejected', 'failed') AND superseded_by IS NULL"),
         ),
         Index(
+            "ix_scans_ended",
+            "inbox",
+            "state",
+            "finished_at",
+            postgresql_where=text("state IN ('classified', 'rejected', 'duplicate', 'failed')"),
+            sqlite_where=text("state IN ('classified', 'rejected', 'duplicate', 'failed')"),
+        ),
+        Index(
             "ix_scans_patient_key",
             "patient_key",
             postgresql_where=text("patient_key IS NOT NULL"),
@@ -309,6 +317,9 @@ class Prediction(Base):
     probability: Mapped[float]
     threshold: Mapped[float]
     flagged: Mapped[bool]
+    # for `db.drift`; not there where an earlier version made the prediction
+    strangeness: Mapped[float | None]  # by the model's gate
+    brightness: Mapped[float | None]  # mean gray level, 0 to 255
     current: Mapped[bool] = mapped_column(Boolean)
     made_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -430,6 +441,12 @@ class Outbox(Base):
             "not_before",
             postgresql_where=text("state = 'waiting'"),
             sqlite_where=text("state = 'waiting'"),
+        ),
+        Index(
+            "ix_outbox_given_up",
+            "kind",
+            postgresql_where=text("state = 'given_up'"),
+            sqlite_where=text("state = 'given_up'"),
         ),
         Index(
             "ix_outbox_token",

@@ -59,6 +59,8 @@ class Classified:
     caution: str | None = None
     header: Header | None = None
     sample_unflagged: float = 0.0  # the share of unflagged films that readers are to see
+    strangeness: float | None = None  # by the model's gate: beyond 1 it would be no chest film; 0 of one that has none
+    brightness: float | None = None  # mean gray level of the pixels, 0 to 255
 
     @property
     def entry(self) -> Entry:

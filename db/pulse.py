@@ -16,12 +16,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
+from prometheus_client.registry import Collector
 from sqlalchemy import Connection, delete
 
 from db.dialect import clock, replace_rows
 from db.models import Heartbeat
 from db.session import Database
 from pneumowatch.logs import get
+from pneumowatch.metrics import DONE, Family
 
 log = get("pulse")
 
@@ -76,6 +78,11 @@ class Part:
         finally:
             self.keep(duty)
 
+    @property
+    def done(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._done)
+
     def row(self, at: Any) -> dict[str, Any]:
         """Its heartbeat, at a time by the database's clock."""
         with self._lock:
@@ -98,7 +105,7 @@ class Part:
             }
 
 
-class Pulse:
+class Pulse(Collector):
     """Writes the heartbeats of a process' parts, in a thread of its own that nothing else waits for.
 
     A database that does not answer costs beats and nothing else: no other thread, no error in the parts.
@@ -120,6 +127,11 @@ class Pulse:
         self._parts.append(part)
         self._wake.set()
         return part
+
+    def collect(self) -> Iterator[Family]:
+        """What each part got done, for the metrics of this process."""
+        done = {part.kind: part.done for part in list(self._parts)}
+        yield DONE.family({(kind, what): count for kind, counts in done.items() for what, count in counts.items()})
 
     def start(self) -> None:
         self._thread.start()

@@ -59,6 +59,8 @@ def add(connection: Connection, outcomes: Sequence[Classified]) -> int:
             "probability": outcome.probability,
             "threshold": outcome.threshold,
             "flagged": outcome.flagged,
+            "strangeness": outcome.strangeness,
+            "brightness": outcome.brightness,
             "current": False,
             "made_at": at,
         }

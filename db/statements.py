@@ -211,7 +211,7 @@ def retire(dialect: str) -> Any:
 def predict(dialect: str) -> Any:
     """A prediction for each of the given outcomes: at. One that the model made in an earlier life is made anew."""
     rows = _outcomes(dialect).c
-    told = ["probability", "threshold", "flagged"]
+    told = ["probability", "threshold", "flagged", "strangeness", "brightness"]
     values = select(*(rows[name] for name in ("scan_id", "model_version", *told)), true(), _at()).where(true())
     columns = ["scan_id", "model_version", *told, "current", "made_at"]
     return replacing(dialect, PREDICTIONS, ["scan_id", "model_version"], columns, values)
@@ -249,6 +249,8 @@ def _outcomes(dialect: str, **others: type[Any]) -> FromClause:
         threshold=Double,
         model_version=String,
         caution=String,
+        strangeness=Double,
+        brightness=Double,
         **others,
     )
 

@@ -156,6 +156,11 @@ class Settings(BaseSettings):
     proxy_reader_group: str = Field(default="", description="group whose users may read; empty: all of the proxy's")
     proxy_admin_group: str = Field(default="", description="group whose users are admins; empty: no group is")
 
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="where this part serves /metrics, beside the desk's own; 0: nowhere"
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="the address for it")
+
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 
     @field_validator("inboxes", mode="before")

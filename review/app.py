@@ -93,6 +93,7 @@ def make_app(
     app.state.desk_key = database.write(accounts.desk_key)
     app.state.unscored = _Unscored(database)
     app.state.darkroom = Darkroom(settings)
+    app.state.census = health.census(database, settings)
     for router in ROOMS:
         app.include_router(router)
     problems.register(app)

@@ -3,11 +3,14 @@
 from typing import Final, Literal
 
 from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from db import deployment, heartbeats, schema
+from db.census import Census
 from db.session import Database
+from pneumowatch import metrics
 from pneumowatch.errors import DatabaseAway, SchemaMismatch, SettingsError
 from pneumowatch.settings import Settings
 from review import problems
@@ -43,6 +46,25 @@ def readyz(request: Request) -> Health | Response:
         return problems.answer(request, NOT_READY, fault)
     parts = _parts(request)
     return Health(status="degraded" if parts else "ready", parts=parts)
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus: of the ledger and of this process",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def tell_metrics(request: Request) -> Response:
+    """Counts alone, with the names of sources and machines; no film, no patient."""
+    told = generate_latest(metrics.REGISTRY) + generate_latest(request.app.state.census)
+    return Response(told, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def census(database: Database, settings: Settings) -> CollectorRegistry:
+    """The ledger's metrics, for `app.state`."""
+    registry = CollectorRegistry()
+    registry.register(Census(database, settings))
+    return registry
 
 
 def _database(request: Request) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pneumowatch.errors import TrainingError
 from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
-from trainer import card, dataset, distil, gate, networks, pupil, store
+from trainer import card, dataset, distil, gate, networks, pupil, reference, store
 from trainer.checkpoint import Checkpoint, fingerprint
 from trainer.dataset import Dataset, Examples, LeftOut
 from trainer.evaluate import Figure, figures, threshold_for
@@ -180,6 +180,7 @@ def conclude(
     threshold = threshold_for(validation.labels, said, validation.patients, knobs.target_sensitivity)
     metrics = {name: evaluated(served, examples, threshold) for name, examples in judged.items()}
     written = card.describe(served, knobs, films, about, threshold, metrics, [_figures(one) for one in history])
+    written["reference"] = reference.reference(served, validation.pixels)
     return store.write(out, served, written)
 
 

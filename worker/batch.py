@@ -12,6 +12,7 @@ from celery_batches import Batches
 
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.film import Pixels
+from pneumowatch.metrics import BATCH
 from worker.readings import Readings
 
 FLUSH_SECONDS: Final = 0.05  # a lone message waits this long for company
@@ -158,15 +159,17 @@ class Batcher:
     def _work(self) -> None:
         while batch := self._next_batch():
             try:
-                output = self._predictor.predict(np.concatenate([films for films, _ in batch]))
+                films = np.concatenate([films for films, _ in batch])
+                output = self._predictor.predict(films)
             except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
                 for _, future in batch:
                     future.set_exception(error)
                 continue
+            BATCH.observe(len(films))
             start = 0
-            for films, future in batch:
-                future.set_result(output.part(start, start + len(films)))
-                start += len(films)
+            for part, future in batch:
+                future.set_result(output.part(start, start + len(part)))
+                start += len(part)
 
     def _next_batch(self) -> list[tuple[Pixels, Future[Readings]]]:
         """What waits, up to the batch size; blocks for the first. Empty at the end."""

@@ -4,10 +4,12 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
+
+from prometheus_client.registry import Collector
 
 from db import cache, deployment, ledger
 from db.outcomes import Claim, Classified, Deferred, Outcome, Rejected
@@ -16,6 +18,7 @@ from db.pulse import Part
 from db.session import Database
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.logs import get
+from pneumowatch.metrics import MODEL, READ, Family, timed
 from pneumowatch.model import ModelFolder
 from pneumowatch.queue import part_name
 from pneumowatch.settings import Settings
@@ -34,7 +37,7 @@ PAUSE: Final = timedelta(seconds=5)  # until a film that ended in an error alone
 PATIENCE: Final = 0.75  # of the waiting cap: the rest is for those to be read that reach this together
 
 
-class ReadingRoom:
+class ReadingRoom(Collector):
     """What one worker process holds: the decoding children, the model, and the claims in its hands.
 
     Args:
@@ -95,6 +98,10 @@ class ReadingRoom:
                     with self._door.alone():
                         self._settle(claim, serving)
 
+    def collect(self) -> Iterator[Family]:
+        """The metrics of a room; those of its work are counted as it is done."""
+        yield MODEL.family({(self._post.version,): 1})
+
     def close(self) -> None:
         if self._handover:
             self._handover.close()
@@ -102,9 +109,10 @@ class ReadingRoom:
         self._decoders.close()
 
     def _claim(self, count: int) -> Claim | None:
-        return self._database.write(
-            lambda connection: ledger.claim(connection, count, self._by, self._lease, self._patience)
-        )
+        with timed("claim"):
+            return self._database.write(
+                lambda connection: ledger.claim(connection, count, self._by, self._lease, self._patience)
+            )
 
     def _renew(self, claim: Claim) -> bool:
         return self._database.write(lambda c: ledger.renew(c, claim, self._lease, alone=claim.suspect))
@@ -132,14 +140,17 @@ class ReadingRoom:
 
     def _read_held(self, claim: Claim, serving: Serving, moved: Callable[[], None]) -> None:
         started = time.monotonic()
-        fetched = self._fetch(claim, serving.side)
+        with timed("fetch"):
+            fetched = self._fetch(claim, serving.side)
         moved()
         if time.monotonic() - started > self._settings.lease_seconds / 2:
             self._renew(claim)  # by progress, never by a timer: a worker that hangs must lose its films
         outcomes = self._conclude(claim, fetched, serving)
         told = self._settings.destinations
-        self._database.write(lambda connection: ledger.finish(connection, claim.token, outcomes, self._by, told))
+        with timed("write"):
+            self._database.write(lambda connection: ledger.finish(connection, claim.token, outcomes, self._by, told))
         tally = _tally(outcomes)
+        _count(claim, outcomes)
         self._part.did(**tally)
         log.info("films read", **tally)
 
@@ -187,7 +198,8 @@ class ReadingRoom:
         return outcomes + (self._classify(films, serving) if films else [])
 
     def _classify(self, films: list[Decoded], serving: Serving) -> list[Outcome]:
-        found = serving.predict(films)
+        with timed("predict"):
+            found = serving.predict(films)
         outcomes = [
             serving.outcome(film, probability, strangeness)
             for film, probability, strangeness in zip(
@@ -197,6 +209,17 @@ class ReadingRoom:
         # before the outcomes are written: who finds a scan flagged finds its film
         self._keeper.keep(films, outcomes, found.maps)
         return outcomes
+
+
+def _count(claim: Claim, outcomes: list[Outcome]) -> None:
+    """For the metrics, by source."""
+    sources = {scan.id: scan.inbox for scan in claim.scans}
+    for outcome in outcomes:
+        if isinstance(outcome, Classified):
+            what = "flagged" if outcome.flagged else "not_flagged"
+        else:
+            what = "rejected" if isinstance(outcome, Rejected) else "later"
+        READ.labels(sources[outcome.scan_id], what).inc()
 
 
 def _tally(outcomes: list[Outcome]) -> dict[str, int]:

@@ -77,6 +77,8 @@ class Serving:
             self.age_rule.caution(film.header),
             film.header,
             self._sample_unflagged,
+            strangeness,
+            float(film.pixels.mean()),
         )
 
     def close(self) -> None:

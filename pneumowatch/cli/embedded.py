@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy import Connection, select, update
 
 from db import deployment, ledger, outbox, scans, schema
+from db.census import Census
 from db.models import Scan
 from db.pulse import Pulse, beating
 from db.session import Database
 from db.states import State
 from db.sweep import Sweeper
-from pneumowatch import logs
+from pneumowatch import logs, metrics
 from pneumowatch.cli import apart, mailroom
 from pneumowatch.cli.output import console, errors, print_table
 from pneumowatch.errors import SettingsError, ShuttingDown
@@ -61,7 +62,8 @@ class _Embedded:
         deployment.patient_key(self._database, self._settings)  # here for its complaints, before anything is begun
         self._database.write(lambda connection: _take_over(connection, self._settings.max_attempts))
         self._postmen = mailroom.postmen(self._settings, self._database, self._inboxes)
-        with beating(self._database) as pulse:
+        census = Census(Database(self._settings.database), self._settings)
+        with beating(self._database) as pulse, metrics.serving(self._settings, pulse, census):
             code = self._live(once, pulse)
             pulse.broken = code != 0 and not once
         return code
@@ -101,7 +103,8 @@ class _Embedded:
         room = open_room(self._settings, self._inboxes, self._database, None, self._stop, patient, self._worker)
         register(self._app, room, self._settings.batch_size)
         try:
-            return run_worker(self._app, self._settings, self._stop)
+            with metrics.telling(room):
+                return run_worker(self._app, self._settings, self._stop)
         finally:
             room.close()
 

@@ -142,6 +142,23 @@ def add(
     return console.print(f"{model.version} is in the store; it {state}.", highlight=False, soft_wrap=True)
 
 
+@store.command()
+def reference(
+    folder: Annotated[Path, typer.Argument(help="The model's folder; its card is written anew, its weights stay.")],
+    films: Annotated[Path, typer.Argument(help="The labelled films that it was trained on.")],
+    also: Annotated[Path | None, typer.Option(help="The second such folder, where there was one.")] = None,
+) -> None:
+    """Tell a model's card what it says of its validation patients' films: what drift is measured against.
+
+    `train` does so itself; this is for models of earlier versions. Films are read as they were for the training.
+    """
+    from pneumowatch.cli.output import console
+    from trainer import reference as references
+
+    told = references.note(folder, films, also)
+    console.print(f"The card of {folder} has its reference now: {told} films of validation patients.", markup=False)
+
+
 def _find(database: "Database", version: str | None) -> Any:
     """The model of this version, or the one that serves."""
     from db import registry

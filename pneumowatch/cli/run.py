@@ -74,12 +74,12 @@ def watch() -> None:
     """Watch the inboxes (PNEUMOWATCH_INBOXES) and announce films to the workers. Needs Redis; one a deployment."""
     from db.presence import known_here
     from db.pulse import beating
-    from pneumowatch import inboxes
+    from pneumowatch import inboxes, metrics
     from watcher.intake import Watcher
 
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
-    with beating(database) as pulse:
+    with beating(database) as pulse, metrics.serving(given, pulse):
         part, watched = pulse.part("watcher"), inboxes.watched(given, known=database.read(known_here))
         watcher = Watcher(given, watched, database, doorbell, stop, part)
         with watcher.running():
@@ -103,7 +103,7 @@ def work(
     from db.presence import known_here
     from db.pulse import beating
     from db.session import Database
-    from pneumowatch import inboxes, logs, settings
+    from pneumowatch import inboxes, logs, metrics, settings
     from pneumowatch.queue import FILMS, TRAINING, make_app
     from worker.room import open_room
     from worker.tasks import register, run_worker
@@ -117,7 +117,7 @@ def work(
     database = Database(given.database, stop)
     schema.require_current(database)
     app = make_app(given)
-    with beating(database) as pulse:
+    with beating(database) as pulse, metrics.serving(given, pulse):
         if queue == TRAINING:
             from pneumowatch.cli import apart
 
@@ -127,7 +127,8 @@ def work(
             room = open_room(given, read_from, database, device, stop, part=pulse.part("worker"))
             register(app, room, given.batch_size)
             try:
-                code = run_worker(app, given, stop)
+                with metrics.telling(room):
+                    code = run_worker(app, given, stop)
             finally:
                 room.close()
         if code:
@@ -141,14 +142,18 @@ def schedule() -> None:
     And every night at PNEUMOWATCH_RETRAIN_AT, tell the training queue that it is time. And deliver what is to be told
     of flagged films: to the webhook, by e-mail, to the PACS, as far as the settings name them.
     """
+    from db.census import Census
     from db.pulse import beating
-    from pneumowatch import inboxes
+    from db.session import Database
+    from pneumowatch import inboxes, metrics
     from pneumowatch.cli import apart, mailroom
 
     given, stop = _begin()
     database, doorbell = _connect(given, stop)
     men = mailroom.postmen(given, database, inboxes.named(given))
-    with beating(database) as pulse:
+    # a database of its own, that does not wait an outage out: that there is one is what is to be told
+    census = Census(Database(given.database), given)
+    with beating(database) as pulse, metrics.serving(given, pulse, census):
         part = pulse.part("schedule")
         part.say("sweeping")
         nights = apart.following(given, database, apart.ringing(doorbell), stop, part)

@@ -82,3 +82,12 @@ def test_a_part_that_is_gone_degrades_the_desk_and_does_not_close_it(desk: Desk)
     assert answer.json()["status"] == "degraded"
     assert "worker@reading-room:7" in answer.json()["parts"][0]
     assert "silent" in overview.text
+
+
+def test_metrics_are_told_to_who_asks(desk: Desk) -> None:
+    answer = desk.visitor().get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = answer.text.splitlines()
+    assert "pneumowatch_database_up 1.0" in lines
+    assert any(line.startswith("pneumowatch_build_info{") for line in lines)

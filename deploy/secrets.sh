@@ -1,0 +1,16 @@
+#!/bin/sh
+# Makes the secrets that compose.yaml names, once each: `sh deploy/secrets.sh`. Those that are there stay.
+set -eu
+cd "$(dirname "$0")"
+mkdir -p secrets
+chmod 711 secrets # the containers' users read the files, which is all that they may do there
+
+new() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+keep() { [ -e "secrets/$1" ] || { printf '%s\n' "$2" >"secrets/$1" && chmod 644 "secrets/$1"; }; }
+
+keep postgres_password "$(new)"
+keep redis_conf "requirepass $(new)"
+keep grafana_password "$(new)"
+keep database_url "postgresql://pneumowatch:$(cat secrets/postgres_password)@postgres/pneumowatch"
+keep broker_url "redis://:$(sed -n 's/^requirepass //p' secrets/redis_conf)@redis:6379/0"
+echo "The secrets lie in $(pwd)/secrets; keep a copy in a safe place."

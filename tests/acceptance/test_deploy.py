@@ -1,0 +1,109 @@
+"""The commands that the units and the compose file name, started as they say, with films dropped and a reader looking.
+
+Only places differ: where folders are mounted, where secrets lie, and which ports are free.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import httpx
+import pytest
+from deploying import Program, of_compose, of_units
+from programs import Drop, Part, environment, run
+from services import Server, free_port
+
+from db import accounts
+from db.accounts import Role
+from db.session import Database
+from review.passwords import hashed
+
+FILMS = 6
+SAID_BESIDE = ("Desk: ", "worker: Warm shutdown")  # on standard output: the desk's address; and Celery, at the end
+
+
+@pytest.mark.parametrize("programs", [of_units, of_compose], ids=["systemd", "compose"])
+def test_as_deployed(
+    programs: Callable[[], dict[str, Program]], tmp_path: Path, own_redis: Server, postgres_database: str, drop: Drop
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "database_url").write_text(postgres_database + "\n", "utf-8")
+    (secrets / "broker_url").write_text(own_redis.url + "\n", "utf-8")
+    for inbox in ("ward", "pacs"):
+        (tmp_path / "films" / inbox).mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    parts = {name: here(program, tmp_path) for name, program in programs().items()}
+
+    given = {key: value for key, value in parts["watch"].environment.items() if "METRICS" not in key}
+    upgraded = run("db", "upgrade", cwd=tmp_path, env=environment() | given)
+    assert upgraded.code == 0, upgraded.err
+    with ExitStack() as stack:
+        running = {
+            name: stack.enter_context(
+                Part(program.words, tmp_path, tmp_path / f"{name}.log", environment() | dict(program.environment))
+            )
+            for name, program in parts.items()
+        }
+        running["review"].wait_until_said("Desk: ")
+        desk = stack.enter_context(reader(running["review"], postgres_database))
+        dropped = drop(tmp_path / "films" / "ward", FILMS)
+
+        def read() -> bool:
+            scans = desk.get("/api/scans").raise_for_status().json()["scans"]
+            return sum(scan["state"] == "classified" for scan in scans) == FILMS
+
+        running["work"].wait_until(read)
+        for name, part in running.items():
+            told = metrics(part, parts[name], desk)
+            assert "pneumowatch_build_info{" in told
+            if name in ("schedule", "review"):
+                assert 'pneumowatch_films{source="ward",state=' in told
+            if name == "work":
+                assert "pneumowatch_model_info{" in told
+                assert 'pneumowatch_read_films_total{outcome="' in told
+                assert 'pneumowatch_stage_seconds_count{stage="write"}' in told
+            assert not [film for film in dropped if film.stem in told]
+        for part in running.values():
+            part.process.terminate()
+        for name, part in running.items():
+            assert part.process.wait(90) == 0, (name, part.said())
+    for name, part in running.items():
+        logged = [line for line in part.said().splitlines() if line and not line.startswith(SAID_BESIDE)]
+        assert all("timestamp" in json.loads(line) for line in logged), (name, part.said())
+
+
+def here(program: Program, folder: Path) -> Program:
+    """As it is started here: places of the units, and those of the containers, in this folder."""
+    port = str(free_port())
+    places = {
+        "%d": str(folder / "secrets"),
+        "/run/secrets": str(folder / "secrets"),
+        "/var/lib/pneumowatch": str(folder / "data"),
+        "/srv/films": str(folder / "films"),
+        "=/films": f"={folder}/films",
+        "0.0.0.0": "127.0.0.1",
+        **dict.fromkeys(("8550", "9550", "9551", "9552", "9553"), port),
+    }
+    environment = dict(program.environment)
+    if environment.get("PNEUMOWATCH_DATA_DIR") == "/data":
+        environment["PNEUMOWATCH_DATA_DIR"] = str(folder / "data")
+    if program.words[0] == "work":  # of the units' worker, which has its own file
+        environment.setdefault("PNEUMOWATCH_METRICS_PORT", "9550")
+    return Program(program.words, environment).here(places)
+
+
+def reader(desk: Part, database_url: str) -> httpx.Client:
+    url = desk.said().partition("Desk: ")[2].split()[0]
+    with closing(Database(database_url)) as database:
+        database.write(lambda c: accounts.add(c, "rita", Role.READER, hashed("a sentence of some words")))
+        token = database.write(lambda c: accounts.make_token(c, "rita", Role.READER, "a script"))
+    return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False)
+
+
+def metrics(part: Part, program: Program, desk: httpx.Client) -> str:
+    if program.words[0] == "review":
+        return desk.get("/metrics").raise_for_status().text
+    url = f"http://127.0.0.1:{program.environment['PNEUMOWATCH_METRICS_PORT']}/metrics"
+    return httpx.get(url, timeout=60, trust_env=False).raise_for_status().text

@@ -1,0 +1,61 @@
+"""A source whose scanner draws another gray curve, and one that does not: real films of patients whom no training saw,
+through the whole way, with the shipped model and its reference."""
+
+import random
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import yaml
+from deploying import DEPLOY
+from PIL import Image
+from programs import environment, run
+
+from db import drift
+from db.census import Census
+from db.session import Database
+from pneumowatch.settings import Settings
+from trainer.dataset import patient_of, split_of
+
+GAMMA = 0.75  # what is mid-gray, 128, becomes 152
+
+
+def test_the_drifted_source_passes_the_alert_within_200_films_and_the_other_does_not(
+    films: Path, tmp_path: Path
+) -> None:
+    found = sorted((films / "kermany-224").glob("*/*.jpeg"))
+    held_out = [film for film in found if split_of(patient_of(film.name)) == "test"]
+    chosen = random.Random(1).sample(held_out, 2 * drift.WINDOW)
+    inboxes = {name: tmp_path / name for name in ("plain", "drifted")}
+    for inbox in inboxes.values():
+        inbox.mkdir()
+    for film in chosen[: drift.WINDOW]:
+        shutil.copy(film, inboxes["plain"])
+    for film in chosen[drift.WINDOW :]:
+        bend(film, inboxes["drifted"] / f"{film.stem}.png")
+    env = environment(inboxes=",".join(f"{name}={path}" for name, path in inboxes.items()))
+    ended = run("up", "--once", "--data", tmp_path / "data", cwd=tmp_path, env=env, timeout=300)
+    assert ended.code == 0, ended.err
+
+    with closing(Database(f"sqlite:///{tmp_path / 'data' / 'pneumowatch.db'}")) as database:
+        told = {family.name: family.samples for family in Census(database, Settings()).collect()}
+    psi = {(one.labels["source"], one.labels["of"]): one.value for one in told["pneumowatch_drift_psi"]}
+    assert set(psi) == {(source, of) for source in inboxes for of in drift.OF}
+    limit, alarmed = alert()
+    assert max(psi["drifted", of] for of in alarmed) > limit, psi
+    assert max(psi["plain", of] for of in alarmed) < limit, psi
+
+
+def bend(film: Path, target: Path) -> None:
+    levels = np.round(255 * (np.arange(256) / 255) ** GAMMA).astype(np.uint8)
+    with Image.open(film) as image:
+        Image.fromarray(levels[np.asarray(image.convert("L"))]).save(target)
+
+
+def alert() -> tuple[float, list[str]]:
+    """As the rule that is delivered has it: its limit, and what it is about."""
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text("utf-8"))["groups"][0]["rules"]
+    (expression,) = (rule["expr"] for rule in rules if rule["alert"] == "PneumowatchDrift")
+    about, _, limit = expression.partition(" > ")
+    return float(limit), about.partition('of=~"')[2].partition('"')[0].split("|")
