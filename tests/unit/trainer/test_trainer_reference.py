@@ -1,0 +1,39 @@
+"""The reference in a model's card, against which drift is measured."""
+
+import hashlib
+import shutil
+from itertools import count, islice
+from pathlib import Path
+
+import pytest
+
+from pneumowatch.model import WEIGHTS, ModelFolder, shipped
+from trainer.dataset import split_of
+from trainer.reference import note
+
+
+def test_the_shipped_model_has_one() -> None:
+    reference = shipped().card["reference"]
+    splits = shipped().card["data"]["counts"]["validation"].values()
+    assert reference["films"] == sum(of["films"] for of in splits)
+    for of in ("probability", "strangeness", "brightness"):
+        assert len(reference[of]["shares"]) == len(reference[of]["edges"]) + 1 == 10
+        assert sum(reference[of]["shares"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_an_older_card_gets_one_and_the_weights_stay(gated_model: ModelFolder, phantoms: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(gated_model.path, folder)
+    before = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    drawn = sorted(phantoms.iterdir())
+    held = (f"person{number}" for number in count() if split_of(f"person{number}") == "validation")
+    for number, name in enumerate(islice(held, len(drawn))):
+        kind = tmp_path / "films" / ("NORMAL", "PNEUMONIA")[number % 2]
+        kind.mkdir(parents=True, exist_ok=True)
+        shutil.copy(drawn[number], kind / f"{name}_bacteria_1{drawn[number].suffix}")
+    told = note(folder, tmp_path / "films")
+    written = ModelFolder.read(folder)
+    written.verify()
+    assert hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() == before
+    assert written.card["reference"]["films"] == told == len(drawn)
+    assert {key: value for key, value in written.card.items() if key != "reference"} == gated_model.card
