@@ -27,6 +27,11 @@ def head() -> str:
     return revision
 
 
+def is_known(revision: str) -> bool:
+    """Whether this version can bring tables of this revision up to its own."""
+    return revision in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 def current(database: Database) -> str | None:
     """The revision the database is at; None where it is empty."""
     return database.read(lambda connection: MigrationContext.configure(connection).get_current_revision())

@@ -8,6 +8,7 @@ import typer
 from pneumowatch import __version__
 from pneumowatch.cli import (
     admin,
+    backups,
     bench,
     desk,
     evaluate,
@@ -51,7 +52,7 @@ for panel, commands in {
         verdicts.verdict,
     ),
     "School": (school.train, retrain.retrain, evaluate.evaluate, evaluate.survey),
-    "Care": (admin.doctor, bench.bench),
+    "Care": (admin.doctor, backups.backup, backups.restore, bench.bench),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
