@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from pneumowatch import kept
 
 ROWS: Final = 5000  # of one transaction
 FILMS: Final = 500  # looked up at once
+UNKNOWN: Final = timedelta(days=1)  # after which a film that no scan knows is not one that is just being written
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def audit_rows(database: Database, before: datetime, dry: bool) -> int:
 
 
 def films(database: Database, data_dir: Path, before: datetime, judged_too: bool, dry: bool) -> Films:
-    """Remove kept films, and their maps, of scans that came before, and those of which no scan is known any more.
+    """Remove kept films, and their maps, of scans that came before, and those that no scan has known for a day: theirs
+    was erased, while the film was kept on another machine.
 
     Their results stay. `judged_too`: those with a verdict as well, which then teach no longer.
     """
@@ -47,8 +49,8 @@ def films(database: Database, data_dir: Path, before: datetime, judged_too: bool
         known = database.read(partial(_known, hashes=portion))
         for sha256 in portion:
             paths = [path for path in kept.paths(data_dir, sha256) if path.exists()]
-            received_at, verdict = known.get(sha256, (_changed_at(paths), None))
-            if received_at is None or received_at >= before:
+            received_at, verdict = known.get(sha256, (None, None))
+            if not (_is_forgotten(paths) if received_at is None else received_at < before):
                 continue
             if verdict is not None and not judged_too:
                 judged += 1
@@ -100,9 +102,9 @@ def _known(connection: Connection, hashes: Sequence[str]) -> dict[str, tuple[dat
     }
 
 
-def _changed_at(paths: Sequence[Path]) -> datetime | None:
-    times = [path.stat().st_mtime for path in paths]
-    return datetime.fromtimestamp(max(times), UTC) if times else None
+def _is_forgotten(paths: Sequence[Path]) -> bool:
+    long_ago = (datetime.now(UTC) - UNKNOWN).timestamp()
+    return bool(paths) and all(path.stat().st_mtime < long_ago for path in paths)
 
 
 def _portions(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -11,7 +11,7 @@ import pytest
 from books import EVERY, Book, classified, rejected, seen
 from sqlalchemy import inspect, select, text
 
-from db import audit, erasure, reviews, scans
+from db import audit, erasure, ledger, reviews, scans
 from db.erasure import Found
 from db.models import Base, Scan
 from db.outcomes import Classified
@@ -177,3 +177,11 @@ def test_sqlite_s_file_holds_nothing_either(book: Book, hers: list[int], setting
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert book.database.read(lambda c: c.scalar(select(Base.metadata.tables["scans"].c.id).limit(1)))
+
+
+def test_every_column_of_a_scan_is_either_erased_or_kept_on_purpose() -> None:
+    """A new one that tells of a patient must not outlive an erasure."""
+    counted = {"id", "inbox", "path_sha256", "size", "mtime_ns", "superseded_by"}  # and recognised by
+    life = {"state", "priority", "received_at", "changed_at", "not_before", "rung_at", "finished_at"}
+    claim = {"claim_token", "claimed_by", "leased_until", "deaths", "deaths_alone", "alone"}
+    assert set(Scan.__table__.c.keys()) - ledger.TOMBSTONE.keys() == counted | life | claim

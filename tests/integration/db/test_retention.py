@@ -71,7 +71,7 @@ def test_old_kept_films_go(book: Book, tmp_path: Path, monkeypatch: pytest.Monke
     old, judged, new = book.classify(seen("a"), seen("b"), seen("c"))
     for scan_id in (old, judged, new):
         keep(tmp_path, f"{scan_id:064x}")
-    keep(tmp_path, "e" * 64, days=100)  # of no scan
+    keep(tmp_path, "e" * 64, days=2)  # of no scan any more
     keep(tmp_path, "f" * 64)  # of none yet
     for scan_id in (old, judged):
         book.set(scan_id, received_at=ledger.now() - OLD)
