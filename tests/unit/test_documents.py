@@ -79,7 +79,7 @@ def parses(words: list[str]) -> None:
     command: Any = typer.main.get_command(app)
     while isinstance(command, TyperGroup):
         name, *words = words
-        if name == "--help":
+        if name in ("--help", "--version"):
             return
         if name not in command.commands:
             raise MISUSE(f"no command {name}")
