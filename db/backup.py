@@ -189,7 +189,10 @@ def _building(out: Path) -> Iterator[Path]:
     try:
         scratch = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=out.absolute().parent))
     except OSError as error:
-        raise BackupError(f"No backup can be written to {out.absolute().parent}: {error.strerror}.") from None
+        raise BackupError(
+            f"No backup can be written into {out.absolute().parent}: {error.strerror}. That folder must be there "
+            "already: where a mount is missing, it shall not be made on the wrong disk."
+        ) from None
     try:
         yield scratch
         os.sync()

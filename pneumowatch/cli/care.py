@@ -109,7 +109,7 @@ def erase(
         return print_json(report)
     if dry_run:
         return console.print("Nothing was erased.")
-    console.print(f"{report['erased']} scans are erased; each has left a tombstone.")
+    console.print(f"Erased scans: {report['erased']}; each has left a tombstone.")
     return console.print(
         "Backups from before still hold them, and models that learned from them go on (docs/security.md)."
     )

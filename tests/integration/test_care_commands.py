@@ -55,7 +55,7 @@ def call(*arguments: object, answers: str = "") -> tuple[int, str]:
 def test_a_patient_is_erased_by_an_id_that_is_asked_for(book: Book, data: Path) -> None:
     code, said = call("erase", "--ask", "--data", data, answers=f"{PATIENT}\n\ny\n")
     assert code == 0, said
-    assert "1 scans are erased" in said
+    assert "Erased scans: 1" in said
     assert PATIENT not in said
     assert book.row(1)["reason"] == "erased"
     assert book.row(2)["reason"] is None
