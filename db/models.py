@@ -74,7 +74,7 @@ def _for_readers() -> list[Index]:
         # the worklist: by its rank, and by how long a film has waited; the rest is for filters
         "worklist": ("worklist_rank, id, received_at, inbox", TO_READ),
         "unread_since": ("received_at, id, worklist_rank, inbox", TO_READ),
-        "entered": ("worklist_rank, id", ENTERED),
+        "entered": ("worklist_rank, id, flagged", ENTERED),
         # all scans, the newest first, by what there may be little of
         "arrived": ("received_at, id", None),
         "arrived_from": ("inbox, received_at, id", None),

@@ -355,10 +355,13 @@ def _named(column: Any, given: str | None) -> list[Condition]:
 
 def _by_result(scan: Any, filters: Filters, reader: str | None) -> list[Condition]:
     conditions: list[Condition] = []
+    # what a reader may see the result of is flagged in the worklist, so that its rank is its probability, and indexed
+    by_rank = filters.listing is not Listing.ALL and reader is not None
+    column = scan.worklist_rank if by_rank else scan.probability
     if filters.at_least is not None:
-        conditions.append(scan.probability >= filters.at_least)
+        conditions.append(column >= filters.at_least)
     if filters.at_most is not None:
-        conditions.append(scan.probability <= filters.at_most)
+        conditions.append(column <= filters.at_most)
     if conditions and reader is not None:
         conditions.append(or_(scan.blind == false(), _said(scan, reader)))
     return conditions

@@ -1,12 +1,12 @@
 """Whether the desk lives, and whether it can do its work: for those who watch over it, without signing in."""
 
-from typing import Final
+from typing import Final, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from db import deployment, schema
+from db import deployment, heartbeats, schema
 from db.session import Database
 from pneumowatch.errors import DatabaseAway, SchemaMismatch, SettingsError
 from pneumowatch.settings import Settings
@@ -17,25 +17,32 @@ NOT_READY: Final = 503
 
 
 class Health(BaseModel):
-    status: str
+    """`degraded`: the desk can be used, but a part of the deployment is stuck or gone; `parts` says which, and what
+    to do."""
+
+    status: Literal["ok", "ready", "degraded"]
+    parts: list[str] = []
 
 
-@router.get("/healthz", summary="The process lives")
+@router.get("/healthz", summary="The process lives", response_model_exclude_defaults=True)
 def healthz() -> Health:
     return Health(status="ok")
 
 
 @router.get(
     "/readyz",
-    summary="The database answers and is this version's",
+    summary="The desk can be used, and how the other parts are",
     responses={NOT_READY: {"description": "Not ready"}},
     response_model=Health,
+    response_model_exclude_defaults=True,
 )
 def readyz(request: Request) -> Health | Response:
-    faults = [fault for fault in (_database(request), *_parts(request)) if fault]
-    if faults:
-        return problems.answer(request, NOT_READY, " ".join(faults))
-    return Health(status="ready")
+    """A worker that is gone must not take the desk from its readers: that is `degraded`, and no error."""
+    fault = _database(request)
+    if fault:
+        return problems.answer(request, NOT_READY, fault)
+    parts = _parts(request)
+    return Health(status="degraded" if parts else "ready", parts=parts)
 
 
 def _database(request: Request) -> str:
@@ -53,5 +60,8 @@ def _database(request: Request) -> str:
 
 
 def _parts(request: Request) -> list[str]:
-    """What is wrong with the other parts of the deployment: `db.heartbeats.readiness` comes here."""
-    return []
+    """What is wrong with the parts of the deployment: a sentence each."""
+    database: Database = request.app.state.database
+    settings: Settings = request.app.state.settings
+    found = database.read(lambda connection: heartbeats.readiness(connection, settings.lease_seconds))
+    return [f"{part.part}: {part.sentence}" for part in found.parts if part.verdict is not heartbeats.Verdict.WELL]

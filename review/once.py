@@ -27,8 +27,7 @@ class OneTimeLink:
     def use(self, token: str) -> bool:
         """Whether this is it; true once."""
         with self._lock:
-            known, self._token = self._token, self._token
-            if known is None or not hmac.compare_digest(known.encode(), token.encode()):
+            if self._token is None or not hmac.compare_digest(self._token.encode(), token.encode()):
                 return False
             self._token = None
             return self._monotonic() < self._until

@@ -1,6 +1,6 @@
 """The overview: what comes in and goes out, whether anything waits, and how far readers and the model agree."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Annotated, Any, Final
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from db import figures, registry, scans, worklist
+from db import figures, heartbeats, registry, scans, silence, worklist
 from db.figures import Interval
 from db.session import Database
 from db.states import State
@@ -36,7 +36,7 @@ class Days(IntEnum):
 def overview(request: Request, user: Reader, days: Annotated[Days, Query()] = Days.MONTH) -> Response:
     settings: Settings = request.app.state.settings
     database: Database = request.app.state.database
-    now = datetime.now(UTC)
+    now, quiet = datetime.now(UTC), timedelta(minutes=settings.silence_minutes)
 
     def read(connection: Connection) -> dict[str, Any]:
         oldest = scans.oldest_waiting(connection)
@@ -51,6 +51,8 @@ def overview(request: Request, user: Reader, days: Annotated[Days, Query()] = Da
             "sources": figures.by_source(connection, days),
             "agreement": figures.agreement(connection, days),
             "disagreement": figures.disagreement(connection, days),
+            "parts": heartbeats.readiness(connection, settings.lease_seconds).parts,
+            "silences": silence.silences(connection, now, settings.silence_factor, quiet),
         }
 
     found = database.read(read)
@@ -65,8 +67,6 @@ def overview(request: Request, user: Reader, days: Annotated[Days, Query()] = Da
         states=list(State),
         cap=reading_cap(settings),
         share=settings.sample_unflagged,
-        parts=[],  # of `db.heartbeats.readiness`, and ...
-        silences=[],  # ... of `db.silence.silences`
     )
 
 

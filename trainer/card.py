@@ -128,7 +128,10 @@ def about(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def _threshold(value: float, target: float) -> dict[str, Any]:
-    sentence = f"The highest one that flags at least {target:.1%} of the validation patients' films with pneumonia."
+    sentence = (
+        f"It is to flag {target:.1%} of the films with pneumonia of patients like the validation patients: the mean of "
+        "what does over many draws of them."
+    )
     return {"value": value, "chosen": sentence, "target_sensitivity": target}
 
 

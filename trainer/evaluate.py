@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
+EDGE: Final = 1e-7  # no film is surer than this
+ROUNDING: Final = 1e-12  # of a share
 ROUNDS: Final = 1000
 CONFIDENCE: Final = 0.95
 BINS: Final = 10  # of the calibration curve, equally wide
@@ -27,11 +29,32 @@ class Figure:
     high: float
 
 
-def threshold_for(labels: Floats, probabilities: Floats, target_sensitivity: float) -> float:
-    """The highest threshold that flags at least `target_sensitivity` of the ill films (labels 1; one at least)."""
-    ill = np.sort(probabilities[labels == 1])[::-1]
-    sensitivity = np.arange(1, len(ill) + 1) / len(ill)  # when the threshold is that film's own probability
-    return float(ill[np.argmax(sensitivity >= target_sensitivity)])
+def threshold_for(
+    labels: Floats, probabilities: Floats, patients: NDArray[np.str_], target_sensitivity: float, rounds: int = ROUNDS
+) -> float:
+    """The threshold that flags `target_sensitivity` of the ill films (labels 1; one at least) of patients like these.
+
+    The highest that does on these very films hangs on one of them: between it and the next there may be a wide gap.
+    So it is chosen in each of many draws of the patients, and the mean of the logits is taken (bagging: Breiman, 1996;
+    of a quantile: Harrell and Davis, 1982). A target of 1 or 0 is taken at its word.
+    """
+    ill = labels == 1
+    order = np.argsort(probabilities[ill])[::-1]
+    ranked = np.clip(probabilities[ill][order].astype(np.float64), EDGE, 1 - EDGE)
+    plain = _highest(np.ones((1, len(ranked))), target_sensitivity)
+    if not 0 < target_sensitivity < 1:
+        return float(probabilities[ill][order][plain[0]])
+    weights = resampled(patients[ill], rounds)[:, order]
+    logits = np.log(ranked / (1 - ranked))[_highest(weights, target_sensitivity)]
+    return float(1 / (1 + np.exp(-logits.mean())))
+
+
+def _highest(weights: Floats, target: float) -> NDArray[np.intp]:
+    """For each round, (rounds, n) weights of films in order of falling probability: the first film at which the target
+    share is reached."""
+    sensitivity = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
+    found: NDArray[np.intp] = np.argmax(sensitivity >= target - ROUNDING, axis=1)
+    return found
 
 
 def figures(

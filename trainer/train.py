@@ -176,7 +176,8 @@ def conclude(
         calibrate(model, validation)
     fitted = gate.fit(model, films.examples("train").pixels, validation.pixels, knobs.seed) if knobs.gated else None
     served = gate.served(model, fitted)
-    threshold = threshold_for(validation.labels, probabilities(served, validation), knobs.target_sensitivity)
+    said = probabilities(served, validation)
+    threshold = threshold_for(validation.labels, said, validation.patients, knobs.target_sensitivity)
     metrics = {name: evaluated(served, examples, threshold) for name, examples in judged.items()}
     written = card.describe(served, knobs, films, about, threshold, metrics, [_figures(one) for one in history])
     return store.write(out, served, written)

@@ -38,6 +38,7 @@ def review(
     to believe.
     """
     from db import deployment, schema
+    from db.pulse import beating
     from db.session import Database
     from pneumowatch import inboxes, logs, settings
     from pneumowatch.cli.query import open_database
@@ -64,11 +65,16 @@ def review(
             behind_proxy=behind_proxy,
             tls=tls is not None,
         )
-        with Server(app, host, given.desk_port if port is None else port, tls=tls) as server:
+        with (
+            beating(database) as pulse,
+            Server(app, host, given.desk_port if port is None else port, tls=tls) as server,
+        ):
+            pulse.part("desk").say("serving")
             typer.echo(f"Desk: {server.url}")
             while server.alive and not stop.wait(LOOK_SECONDS):
                 pass
-            raise typer.Exit(0 if server.alive else 1)
+            if not server.alive:
+                raise typer.Exit(1)
 
 
 def _require_tls(host: str, certificate: Path | None, key: Path | None, behind_proxy: bool) -> tuple[Path, Path] | None:

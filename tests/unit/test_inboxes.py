@@ -11,6 +11,10 @@ from pneumowatch.errors import SettingsError
 from pneumowatch.settings import Settings
 
 
+def without_uploads(chosen: dict[str, Path]) -> dict[str, Path]:
+    return {name: folder for name, folder in chosen.items() if name != inboxes.UPLOADS}
+
+
 def settings(tmp_path: Path, **named: Path) -> Settings:
     return Settings(data_dir=tmp_path / "data", inboxes=named)
 
@@ -57,12 +61,12 @@ def test_an_inbox_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_one_that_is_away_keeps_no_other_waiting(tmp_path: Path) -> None:
     given = {"er": tmp_path / "missing", "ward": tmp_path}
-    assert inboxes.choose(Settings(inboxes=given)) == given
+    assert without_uploads(inboxes.choose(Settings(inboxes=given))) == given
 
 
 def test_one_that_was_there_before_will_be_again(tmp_path: Path) -> None:
     given = {"ward": tmp_path / "missing"}
-    assert inboxes.choose(Settings(inboxes=given), known=given) == given
+    assert without_uploads(inboxes.choose(Settings(inboxes=given), known=given)) == given
     with pytest.raises(SettingsError):
         inboxes.choose(Settings(inboxes=given), known={"ward": tmp_path / "elsewhere"})
 
@@ -71,7 +75,7 @@ def test_one_that_does_not_answer_keeps_none_from_starting(tmp_path: Path, monke
     answered = threading.Event()
     monkeypatch.setattr(inboxes, "ANSWER_SECONDS", 0.1)
     monkeypatch.setattr(os.path, "isdir", lambda _: answered.wait(60))
-    assert inboxes.choose(Settings(inboxes={"ward": tmp_path})) == {"ward": tmp_path}
+    assert without_uploads(inboxes.choose(Settings(inboxes={"ward": tmp_path}))) == {"ward": tmp_path}
     answered.set()
 
 

@@ -15,7 +15,7 @@ TO_READ: Final = f"{ENTERED} AND verdict IS NULL"
 INDEXES: Final[dict[str, tuple[list[str], str | None]]] = {
     "worklist": (["worklist_rank", "id", "received_at", "inbox"], TO_READ),
     "unread_since": (["received_at", "id", "worklist_rank", "inbox"], TO_READ),
-    "entered": (["worklist_rank", "id"], ENTERED),
+    "entered": (["worklist_rank", "id", "flagged"], ENTERED),
     "arrived": (["received_at", "id"], None),
     "arrived_from": (["inbox", "received_at", "id"], None),
     "judged": (["verdict", "received_at", "id"], "verdict IS NOT NULL"),

@@ -1,10 +1,12 @@
 """What those who watch over the desk may ask."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from desk import Desk
-from sqlalchemy import text
+from sqlalchemy import delete, insert, text
 
+from db.models import Heartbeat
 from db.session import Database
 from pneumowatch import patients
 from pneumowatch.settings import Settings
@@ -61,3 +63,22 @@ def test_an_outage_is_said_and_over_when_it_is(tmp_path: Path, migrated_sqlite: 
             away.rename(file)
         assert reader.get("/models").status_code == 200
     database.close()
+
+
+def test_a_part_that_is_gone_degrades_the_desk_and_does_not_close_it(desk: Desk) -> None:
+    gone = Heartbeat(
+        part="worker@reading-room:7", kind="worker", machine="reading-room", pid=7, state="reading",
+        **dict.fromkeys(("started_at", "progress_at", "beat_at"), datetime.now(UTC) - timedelta(minutes=10)),
+        owed={}, done={},
+    )  # fmt: skip
+    values = {column.name: getattr(gone, column.name) for column in Heartbeat.__table__.columns}
+    desk.database.write(lambda c: c.execute(insert(Heartbeat).values(values)))
+    try:
+        answer = desk.visitor().get("/readyz")
+        overview = desk.reader().get("/overview")
+    finally:
+        desk.database.write(lambda c: c.execute(delete(Heartbeat)))
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "degraded"
+    assert "worker@reading-room:7" in answer.json()["parts"][0]
+    assert "silent" in overview.text
