@@ -1,6 +1,7 @@
 """A backup put back: what was verified is copied beside its place, brought up to this version, and moved into place."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -150,7 +151,8 @@ def _require_nobody(database: Database) -> None:
         if not inspect(connection).has_table(Heartbeat.__tablename__):
             return []
         since = clock(connection) - timedelta(seconds=SILENT_SECONDS)
-        return list(connection.scalars(select(Heartbeat.part).where(Heartbeat.beat_at > since)))
+        rows = select(Heartbeat.part, Heartbeat.machine, Heartbeat.pid).where(Heartbeat.beat_at > since)
+        return [row.part for row in connection.execute(rows) if not _is_gone(row.machine, row.pid)]
 
     if database.dialect == "sqlite" and dump.is_empty(database):
         return  # not even opened: that would make a file
@@ -162,6 +164,11 @@ def _require_nobody(database: Database) -> None:
             f"Parts of pneumowatch are running ({', '.join(parts)}); stop them, and wait {SILENT_SECONDS:.0f} seconds "
             "where one was killed."
         )
+
+
+def _is_gone(machine: str, pid: int) -> bool:
+    """Whether it is known of a process that it has ended: of one of another machine it is not."""
+    return machine == socket.gethostname() and not Path(f"/proc/{pid}").exists()
 
 
 def _same(one: Path, other: Path) -> bool:
