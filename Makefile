@@ -37,8 +37,9 @@ settings: $(VENV)/runtime ## write docs/settings.md anew
 formats: $(VENV)/test ## read every kind of film and write docs/formats.md anew
 	@$(BIN)/python tests/formats
 
-picture: $(VENV)/runtime ## draw the README's picture anew
+picture: $(VENV)/runtime ## draw the README's picture and the data path anew
 	@$(BIN)/python docs/picture.py
+	@$(BIN)/python docs/datapath.py
 
 screens: $(VENV)/test ## take pictures of the desk's pages anew, with phantom films (docs/screens)
 	@$(BIN)/python tests/screens.py docs/screens

@@ -1,4 +1,5 @@
-"""Who did what at the desk: one row for each film opened, verdict, sign-in and change. Rows are only ever added."""
+"""Who did what: one row for each film opened, verdict, sign-in and change. Rows are only ever added; `db.retention` may
+remove old ones."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -28,6 +29,10 @@ class Act(StrEnum):
     USER_ADDED = "user_added"
     USER_REMOVED = "user_removed"
     USER_CHANGED = "user_changed"  # password or role
+    BACKUP = "backup"
+    RESTORE = "restore"
+    PURGE = "purge"
+    ERASURE = "erasure"
 
 
 def record(connection: Connection, who: str, what: Act, scan_id: int | None = None, detail: str | None = None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
 from db import contents, outbox, statements, succession
 from db.dialect import name, plan_by_index, rows
@@ -36,6 +36,19 @@ LONGEST_DELAY: Final = timedelta(minutes=1)
 # How long a scan lets others go first after its worker died over it alone, once and more often: workers are also killed
 # for no fault of their films, and whatever they begin with must not be the same film each time.
 RESTS: Final = timedelta(seconds=30), timedelta(minutes=10)
+# What is left of a film that was erased
+TOMBSTONE: Final[dict[str, Any]] = {
+    "path": "",
+    "path_bytes": b"",
+    "reason": Reason.ERASED,
+    "detail": "Everything that was known of this film has been erased.",
+    "worklist_rank": None,
+    "blind": False,
+    "sampled_share": None,
+    **dict.fromkeys(("sha256", "probability", "flagged", "caution", "model_version", "threshold")),
+    **dict.fromkeys(("duplicate_of", "carried_by", "verdict", "reviewer", "reviewed_at")),
+    **dict.fromkeys(HEADER_COLUMNS),
+}
 
 
 def now() -> datetime:
@@ -241,7 +254,7 @@ def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
     at = now()
     rows = connection.execute(
         select(Scan.id, Scan.state)
-        .where(where, in_state(*REQUEUEABLE), Scan.superseded_by.is_(None))
+        .where(where, in_state(*REQUEUEABLE), Scan.superseded_by.is_(None), ~_erased())
         .order_by(Scan.id)
         .with_for_update()
     ).all()
@@ -256,6 +269,30 @@ def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
             )
             _record(connection, ids, state, State.QUEUED, by, at, "requeued")
     return [row.id for row in rows]
+
+
+def erase(connection: Connection, ids: Sequence[int], by: str) -> list[int]:
+    """Any state but running -> rejected, with nothing left of the film but what it is counted and recognised by: its
+    inbox, the hash of its path, its size and time. Returns those that moved; the others are being read, or are
+    tombstones already."""
+    at = now()
+    rows = connection.execute(
+        select(Scan.id, Scan.state)
+        .where(Scan.id.in_(ids), ~in_state(State.RUNNING), ~_erased())
+        .order_by(Scan.id)
+        .with_for_update()
+    ).all()
+    moved = [row.id for row in rows]
+    connection.execute(update(Scan).where(Scan.id.in_(moved)).values(_final(State.REJECTED, at, **TOMBSTONE)))
+    for state in State:
+        of_state = [row.id for row in rows if row.state == state]
+        if of_state:
+            _record(connection, of_state, state, State.REJECTED, by, at, Reason.ERASED)
+    return moved
+
+
+def _erased() -> Condition:
+    return func.coalesce(Scan.reason, "") == Reason.ERASED
 
 
 def _held(token: str, ids: Sequence[int]) -> tuple[Condition, ...]:

@@ -232,7 +232,11 @@ def _waits(connection: Connection, inbox: str) -> bool:
 
 def _witnesses(connection: Connection, inbox: str, last: int | None) -> list[tuple[bytes, int, int]]:
     """Films by which the inbox would be known: of those registered up to scan `last`, some that wait, some others."""
-    film = select(Scan.path_bytes, Scan.size, Scan.mtime_ns).where(Scan.inbox == inbox).limit(WITNESSES)
+    film = (
+        select(Scan.path_bytes, Scan.size, Scan.mtime_ns)
+        .where(Scan.inbox == inbox, Scan.path_bytes != b"")
+        .limit(WITNESSES)
+    )
     last = (connection.scalar(select(func.max(Scan.id))) or 0) if last is None else last
     waiting = film.where(in_state(*WAITING), Scan.id <= last)
     latest = film.where(Scan.id <= last, Scan.id > last - LATEST).order_by(Scan.id.desc())

@@ -22,9 +22,19 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 def head() -> str:
     """The revision that this version of the program wants."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    revision = scripts().get_current_head()
     assert revision is not None, "there is at least one migration"
     return revision
+
+
+def is_known(revision: str) -> bool:
+    """Whether this version can bring tables of this revision up to its own."""
+    return revision in {script.revision for script in scripts().walk_revisions()}
+
+
+def scripts() -> ScriptDirectory:
+    """All migrations."""
+    return ScriptDirectory.from_config(_config())
 
 
 def current(database: Database) -> str | None:

@@ -7,6 +7,8 @@
                     |  |--deferred--|  lease expired, share away, file not complete yet, worker unfit or draining
                     |--requeue-- failed, rejected
 
+    erased, on demand, from any state but running -------> rejected    a tombstone: counted, and nothing known of it
+
 `db.ledger` is the only module that moves a scan, each time by a compare-and-set with an event row.
 """
 
@@ -44,6 +46,7 @@ class Reason(StrEnum):
     NOT_A_FILE = "not_a_file"  # a link, folder, pipe or device stands where the file was
     VANISHED = "vanished"  # gone before it was read, the share itself being there
     SUPERSEDED = "superseded"  # newer content stands at the same path, under a scan of its own
+    ERASED = "erased"  # everything that was known of it was erased on demand; it is never tried again
 
 
 class Verdict(StrEnum):

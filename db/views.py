@@ -45,7 +45,7 @@ _UNSCORED: Final = """
 CREATE VIEW unscored_cases AS
 SELECT {columns}
 FROM scans s
-WHERE s.superseded_by IS NULL AND s.state IN ('rejected', 'failed')
+WHERE s.superseded_by IS NULL AND s.state IN ('rejected', 'failed') AND COALESCE(s.reason, '') <> 'erased'
 UNION ALL
 SELECT {columns}
 FROM scans s

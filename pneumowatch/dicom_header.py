@@ -1,11 +1,10 @@
 """A DICOM header, reduced to what may be kept of study and patient."""
 
-import hashlib
-import hmac
 import re
 from datetime import date
 from typing import Any, Final
 
+from pneumowatch import patients
 from pneumowatch.header import Header
 
 UID: Final = re.compile(r"[0-9.]{1,64}")
@@ -85,4 +84,4 @@ def _key(dataset: Any, patient_key: bytes | None) -> str | None:
     if patient is None or patient_key is None:
         return None
     issuer = _text(dataset, "IssuerOfPatientID", 255) or ""
-    return hmac.new(patient_key, f"{issuer}\0{patient}".encode(), hashlib.sha256).hexdigest()
+    return patients.keyed(patient_key, patient, issuer)

@@ -81,6 +81,14 @@ class UploadRefused(PneumowatchError):
         self.status = status
 
 
+class BackupError(PneumowatchError):
+    """A backup cannot be made, or cannot be put back; the sentence says why, and what stands as it was."""
+
+
+class ErasureRefused(PneumowatchError):
+    """Nothing can be erased as asked: there is no such patient or scan, or its film is still being read."""
+
+
 class ShuttingDown(PneumowatchError):
     """Shutdown was asked for while a thread waited; what it held stays as it is in the database."""
 

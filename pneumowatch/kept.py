@@ -31,6 +31,11 @@ def map_path(data_dir: Path, sha256: str) -> Path:
     return data_dir / FOLDER / f"{sha256}{MAP}"
 
 
+def paths(data_dir: Path, sha256: str) -> tuple[Path, Path]:
+    """Where a film and its map are, if they are."""
+    return path(data_dir, sha256), map_path(data_dir, sha256)
+
+
 def write(data_dir: Path, sha256: str, pixels: Pixels, logits: NDArray[np.floating[Any]] | None = None) -> None:
     """Keep a film, uint8 (side, side), and its map of logits, float (h, w); what was kept of it before is replaced.
 

@@ -37,6 +37,7 @@ ADVICE: Final[dict[str, str]] = {
     Reason.NOT_A_FILE: "A link or a folder stands there: send the film itself.",
     Reason.VANISHED: "The file was gone before it was read: send it again.",
     Reason.SUPERSEDED: "Nothing: newer content of the same file has a scan of its own.",
+    Reason.ERASED: "Nothing: what was known of it has been erased on demand.",
     State.FAILED: "Read it yourself: it ended its workers. `pneumowatch requeue --failed` tries it again.",
     State.QUEUED: "It has waited too long. See the overview: are there workers?",
     State.RUNNING: "It is being read, and has been for too long. See the overview: do the workers live?",

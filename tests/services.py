@@ -120,7 +120,7 @@ def redis_server() -> Iterator[Server]:
 def postgres_server(durable: bool = False) -> Iterator[Server]:
     """A PostgreSQL that is fast rather than safe against power cuts; `durable`: what it has committed survives its own
     crash, at least. Raises ServiceMissing."""
-    programs = _find_postgres()
+    programs = postgres_programs()
     password, port = secrets.token_hex(8), free_port()
     url = URL.create("postgresql+psycopg", "postgres", password, HOST, port, "postgres")
     with tempfile.TemporaryDirectory(prefix="pneumowatch-postgres-") as name:
@@ -183,7 +183,7 @@ def _find_redis() -> Path:
     return program
 
 
-def _find_postgres() -> Path:
+def postgres_programs() -> Path:
     """The folder that holds `postgres` and `initdb`: on PATH, else the newest that is installed, else pip's."""
     candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: _number(path.parent.name))
     if on_path := shutil.which("postgres"):

@@ -8,7 +8,9 @@ import typer
 from pneumowatch import __version__
 from pneumowatch.cli import (
     admin,
+    backups,
     bench,
+    care,
     desk,
     evaluate,
     mailroom,
@@ -51,7 +53,7 @@ for panel, commands in {
         verdicts.verdict,
     ),
     "School": (school.train, retrain.retrain, evaluate.evaluate, evaluate.survey),
-    "Care": (admin.doctor, bench.bench),
+    "Care": (admin.doctor, backups.backup, backups.restore, care.purge, care.erase, bench.bench),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

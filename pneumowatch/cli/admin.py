@@ -17,17 +17,38 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @database.command()
-def upgrade(data: Data = None) -> None:
-    """Make or mend the tables and views for this version. Safe to repeat."""
+def upgrade(
+    backup: Annotated[
+        Path | None, typer.Option("--backup", metavar="OUT", help="First write a backup into this new folder.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Make or mend the tables and views for this version. Safe to repeat.
+
+    Tables never go back: the way to an earlier version is a backup from before, put back by that version
+    ([bold]pneumowatch restore[/bold]).
+    """
     from db import schema
     from db.session import Database
     from pneumowatch import settings
+    from pneumowatch.cli import backups
 
     given = settings.load(data_dir=data)
     if not given.database_url:
         given.data_dir.mkdir(parents=True, exist_ok=True)
-    schema.upgrade(Database(given.database))
-    typer.echo(f"The database is at revision {schema.head()}.")
+    connected = Database(given.database)
+    have, want = schema.current(connected), schema.head()
+    if have is not None and have != want:
+        if backup is None:
+            typer.echo(
+                f"From revision {have} to {want}. There is no way back but a backup from before: "
+                "`pneumowatch backup OUT`, or --backup OUT."
+            )
+        else:
+            backups.write(connected, given, backup, key=True)
+            typer.echo(f"{backup} holds everything as it was at revision {have}.")
+    schema.upgrade(connected)
+    typer.echo(f"The database is at revision {want}.")
 
 
 @database.command()

@@ -43,7 +43,7 @@ def run_embedded(settings: Settings, inboxes: dict[str, Path], once: bool, desk:
             "`watch` and `work`. Unset them, or run those."
         )
     logs.configure(settings.log_format, logging.WARNING if once else logging.INFO)
-    with _own(settings.data_dir):
+    with own(settings.data_dir):
         return _Embedded(settings, inboxes, desk and not once).run(once)
 
 
@@ -215,7 +215,7 @@ def _take_over(connection: Connection, max_attempts: int) -> None:
 
 
 @contextmanager
-def _own(data_dir: Path) -> Iterator[None]:
+def own(data_dir: Path) -> Iterator[None]:
     """Hold the data folder for this process alone."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)

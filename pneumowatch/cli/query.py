@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from db.session import Database
+    from pneumowatch.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Data = Annotated[
@@ -228,16 +229,22 @@ def open_database(data: Path | None) -> "Database":
     from db import schema
     from db.session import Database
     from pneumowatch import settings
-    from pneumowatch.errors import DatabaseAway
 
     given = settings.load(data_dir=data)
+    require_ledger(given)
+    database = Database(given.database)
+    schema.require_current(database)
+    return database
+
+
+def require_ledger(given: "Settings") -> None:
+    """Raises DatabaseAway where there is none: looking for it would make one."""
+    from pneumowatch.errors import DatabaseAway
+
     if not given.database_url and not (given.data_dir / "pneumowatch.db").exists():
         raise DatabaseAway(
             f"There is no ledger in {given.data_dir} yet; `pneumowatch up` makes one (--data names another)."
         )
-    database = Database(given.database)
-    schema.require_current(database)
-    return database
 
 
 def _list(

@@ -5,18 +5,46 @@ import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from alembic import command
 from books import Book, model_folder, seen
-from sqlalchemy import Connection, bindparam, inspect, select, text
+from programs import environment, run
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    DateTime,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    bindparam,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+)
 
 from db import registry, schema
 from db.models import Base, Scan, UtcDateTime
 from db.session import Database
 from db.views import NAMES, drop
 from pneumowatch.errors import SchemaMismatch
+
+VALUES: Final[dict[type[Any], Any]] = {
+    Boolean: False,
+    Integer: 1,
+    Float: 1.0,
+    DateTime: datetime(2026, 1, 1, tzinfo=UTC),
+    JSON: {},
+    LargeBinary: b"1",
+    String: "1",
+}
 
 UPGRADE: Final = """
 import sys
@@ -180,3 +208,53 @@ def test_migrations_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[s
     with closing(Database(f"sqlite:///{tmp_path / 'new.db'}")) as database:
         schema.upgrade(database)
     assert capfd.readouterr() == ("", "")
+
+
+def some_value(column: Column[Any]) -> Any:
+    """Of the column's type, and 1 where it is a number: so that the row it belongs to is there."""
+    for kind, value in VALUES.items():
+        if isinstance(column.type, kind):
+            return value
+    raise AssertionError(f"no value of {column.type!r}")
+
+
+def fill_new_tables(database: Database, full: set[str]) -> None:
+    """One row, with all of its columns, in each table that has none yet: a migration may have filled one itself."""
+
+    def work(connection: Connection) -> None:
+        found = MetaData()
+        found.reflect(connection)
+        for table in found.sorted_tables:
+            if table.name not in full and not connection.scalar(select(func.count()).select_from(table)):
+                connection.execute(insert(table).values({column.name: some_value(column) for column in table.c}))
+            full.add(table.name)
+
+    database.write(work)
+
+
+def test_rows_of_every_earlier_version_survive_each_step(empty_database: Database) -> None:
+    revisions = sorted(script.revision for script in schema.scripts().walk_revisions())
+    full = {"alembic_version"}
+    for revision in revisions[:-1]:
+        to_revision(empty_database, revision)
+        fill_new_tables(empty_database, full)
+    schema.upgrade(empty_database)
+    assert schema.drift(empty_database) == []
+    for name in full - {"alembic_version"}:
+        assert empty_database.read(lambda c, name=name: c.scalar(text(f"SELECT count(*) FROM {name}"))) == 1, name
+    cases = empty_database.read(lambda c: c.execute(text("SELECT scan_id FROM scan_ledger")).all())
+    assert len(cases) == 1
+
+
+@pytest.mark.parametrize("arguments", [("watch",), ("work",), ("schedule",), ("status",), ("review",)])
+def test_a_part_of_another_version_than_the_schema_stops_and_says_why(
+    sqlite_url: str, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    with closing(Database(sqlite_url)) as database:
+        database.write(lambda c: c.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
+    (tmp_path / "inbox").mkdir()
+    env = environment(database_url=sqlite_url, broker_url="redis://127.0.0.1:1/0", data_dir=tmp_path / "data")
+    ended = run(*arguments, cwd=tmp_path, env=env)
+    assert ended.code == 1
+    assert f"is at revision 9999, this version wants {schema.head()}" in ended.err
+    assert "Traceback" not in ended.err

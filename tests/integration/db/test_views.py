@@ -245,10 +245,11 @@ def test_unscored_cases_leave_out_superseded_scans(book: Book) -> None:
 
 
 def test_every_current_scan_without_a_result_is_unscored_or_recent(book: Book) -> None:
-    for number, reason in enumerate(Reason):
-        if reason is not Reason.SUPERSEDED:
-            book.reject(seen(str(number)), reason)
-    assert len(ids(book, "unscored_cases")) == len(Reason) - 1
+    """But for tombstones, which nobody can do anything about."""
+    unread = set(Reason) - {Reason.SUPERSEDED, Reason.ERASED}
+    for number, reason in enumerate(sorted({*unread, Reason.ERASED})):
+        book.reject(seen(str(number)), reason)
+    assert len(ids(book, "unscored_cases")) == len(unread)
 
 
 def test_counts(book: Book) -> None:

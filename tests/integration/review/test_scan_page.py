@@ -10,7 +10,7 @@ from books import Book, seen
 from desk import Desk
 from PIL import Image
 
-from db import audit, reviews
+from db import audit, erasure, reviews
 from pneumowatch import kept
 from pneumowatch.phantom import phantom
 from pneumowatch.settings import Settings
@@ -270,3 +270,25 @@ def test_a_comment_is_text(desk: Desk, book: Book, settings: Settings) -> None:
     assert "<script>alert" not in page
     assert "<img src=x>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_of_an_erased_film_the_page_shows_that_it_was_erased_and_no_more(
+    desk: Desk, book: Book, settings: Settings
+) -> None:
+    """While its file still stands in the inbox, and its picture has been made before."""
+    scan_id = lay(settings, book)
+    reader = desk.reader()
+    judge(reader, scan_id, comment="coughs")
+    assert reader.get(f"/films/{scan_id}.png").status_code == 200
+    found = book.database.read(lambda c: erasure.find(c, settings, scan_ids=[scan_id]))
+    assert erasure.erase(book.database, found, "admin") == 1
+
+    page = reader.get(f"/scans/{scan_id}")
+    assert page.status_code == 200
+    assert "has been erased" in page.text
+    assert not [trace for trace in ("DOE_JANE", "coughs") if trace in page.text]
+    assert reader.get(f"/films/{scan_id}.png").status_code == 404
+    assert reader.get(f"/api/scans/{scan_id}").status_code == 200
+    assert reader.get("/").status_code == 200
+    for address in ("/all", "/unscored", "/flagged"):
+        assert "DOE_JANE" not in reader.get(address).text

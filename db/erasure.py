@@ -1,0 +1,144 @@
+"""Erasing what is known of a patient, or of a film: on demand, for good, and with the ledger still closed.
+
+What remains is a tombstone for each file (`db.ledger.erase`), by which it is counted and not announced anew while it
+still stands in its folder, and a row in the audit.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, false, func, or_, select
+
+from db import audit, ledger
+from db.audit import Act
+from db.models import Content, Outbox, Prediction, Retraction, Review, Scan
+from db.session import Database
+from db.states import State
+from pneumowatch import inboxes, kept
+from pneumowatch.errors import ErasureRefused
+from pneumowatch.settings import Settings
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a patient: scans, and rows and files beside them. No names."""
+
+    scan_ids: tuple[int, ...]
+    states: dict[str, int]
+    predictions: int
+    reviews: int
+    notices: int
+    films: tuple[Path, ...]  # kept ones, and their maps
+    uploads: tuple[Path, ...]  # films that were handed in at the desk
+
+    @property
+    def running(self) -> int:
+        return self.states.get(State.RUNNING, 0)
+
+
+def find(
+    connection: Connection, settings: Settings, patient_key: str | None = None, scan_ids: Sequence[int] = ()
+) -> Found:
+    """Scans of this patient and of these ids, and with each all that hold the same film: originals and duplicates.
+
+    Raises ErasureRefused where there is none.
+    """
+    theirs = Scan.patient_key == patient_key if patient_key is not None else false()
+    chosen = or_(Scan.id.in_(scan_ids), theirs)
+    ids = _same_films(connection, set(connection.scalars(select(Scan.id).where(chosen))))
+    rows = connection.execute(
+        select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.sha256, Scan.state).where(Scan.id.in_(ids)).order_by(Scan.id)
+    ).all()
+    if not rows:
+        raise ErasureRefused("There is no such scan, and none of such a patient.")
+    states: dict[str, int] = {}
+    for row in rows:
+        states[row.state] = states.get(row.state, 0) + 1
+    hashes = sorted({row.sha256 for row in rows if row.sha256})
+    handed_in = [row.path_bytes for row in rows if row.inbox == inboxes.UPLOADS and row.path_bytes]
+    return Found(
+        tuple(row.id for row in rows),
+        states,
+        _count(connection, _of(Prediction, ids)),
+        _count(connection, _of(Review, ids)),
+        _count(connection, _of(Outbox, ids)),
+        tuple(_there(path for sha256 in hashes for path in kept.paths(settings.data_dir, sha256))),
+        tuple(_there(inboxes.uploads(settings) / os.fsdecode(name) for name in handed_in)),
+    )
+
+
+def erase(database: Database, found: Found, by: str) -> int:
+    """Files first, then rows in one transaction: cut off in between, it can be done again. Returns how many scans.
+
+    Raises ErasureRefused where one of them is being read, or a file cannot be removed.
+    """
+    if found.running:
+        raise ErasureRefused(f"{found.running} of these films are being read right now; try again in a minute.")
+    try:
+        for path in (*found.films, *found.uploads):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ErasureRefused(
+            f"A film of theirs cannot be removed: {error.strerror}. Nothing else was erased."
+        ) from error
+    moved = database.write(lambda connection: _erase_rows(connection, found.scan_ids, by))
+    if database.dialect == "sqlite":
+        _empty_the_log(database)
+    return len(moved)
+
+
+def _erase_rows(connection: Connection, ids: Sequence[int], by: str) -> list[int]:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")  # zeros instead of pages that are merely free
+    moved = ledger.erase(connection, ids, by)
+    if set(moved) != set(ids) and _count(
+        connection, select(Scan.id).where(Scan.id.in_(ids), Scan.state == State.RUNNING)
+    ):
+        raise ErasureRefused("One of these films is being read right now; try again in a minute.")
+    reviews = select(Review.id).where(Review.scan_id.in_(ids))
+    for statement in (
+        delete(Retraction).where(Retraction.review_id.in_(reviews)),
+        delete(Review).where(Review.scan_id.in_(ids)),
+        delete(Outbox).where(Outbox.scan_id.in_(ids)),
+        delete(Prediction).where(Prediction.scan_id.in_(ids)),
+        delete(Content).where(Content.scan_id.in_(ids)),  # or the next copy of the film would count as read
+    ):
+        connection.execute(statement)
+    for scan_id in moved:
+        audit.record(connection, by, Act.ERASURE, scan_id)
+    return moved
+
+
+def _same_films(connection: Connection, ids: set[int]) -> set[int]:
+    """And their originals, duplicates, and scans of the same bytes, until there are no more."""
+    while True:
+        rows = connection.execute(select(Scan.duplicate_of, Scan.sha256).where(Scan.id.in_(ids))).all()
+        originals = ids | {row.duplicate_of for row in rows if row.duplicate_of is not None}
+        hashes = {row.sha256 for row in rows if row.sha256 is not None}
+        same = or_(Scan.id.in_(originals), Scan.duplicate_of.in_(originals), Scan.sha256.in_(hashes))
+        more = set(connection.scalars(select(Scan.id).where(same)))
+        if more <= ids:
+            return ids
+        ids = ids | more
+
+
+def _of(table: Any, ids: Iterable[int]) -> Select[Any]:
+    return select(table.id).where(table.scan_id.in_(ids))
+
+
+def _count(connection: Connection, rows: Select[Any]) -> int:
+    return connection.scalar(select(func.count()).select_from(rows.subquery())) or 0
+
+
+def _there(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if path.exists()]
+
+
+def _empty_the_log(database: Database) -> None:
+    """What was erased stands in the write-ahead log until that is emptied; a reader may keep it a little longer."""
+    with closing(database.engine.raw_connection()) as connection:
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()

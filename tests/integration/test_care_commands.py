@@ -1,0 +1,129 @@
+"""`backup`, `restore`, `purge` and `erase` as they are called."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from books import Book, classified, seen
+from sqlalchemy import Connection
+from typer.testing import CliRunner
+
+from db import audit, deployment, schema, views
+from db.outcomes import Classified
+from db.session import Database
+from pneumowatch import patients
+from pneumowatch.cli import app
+from pneumowatch.errors import BackupError, ErasureRefused
+from pneumowatch.header import Header
+from pneumowatch.settings import Settings
+
+PATIENT = "PAT-0815"
+
+
+@pytest.fixture
+def data(tmp_path: Path, migrated_sqlite: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "pneumowatch.db").write_bytes(migrated_sqlite.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def book(data: Path) -> Iterator[Book]:
+    with closing(Database(f"sqlite:///{data / 'pneumowatch.db'}")) as database:
+        book = Book(database)
+        book.register_model()
+        secret = deployment.patient_key(database, Settings(data_dir=data))
+        his, other = book.add(seen("a.dcm"), seen("b.dcm"))
+        header = Header(patient_key=patients.keyed(secret, PATIENT))
+        book.finish(
+            book.claimed(), Classified(his, "1" * 64, 0.9, True, 0.5, "model-1", header=header), classified(other)
+        )
+        yield book
+
+
+def call(*arguments: object, answers: str = "") -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], input=answers)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+def test_a_patient_is_erased_by_an_id_that_is_asked_for(book: Book, data: Path) -> None:
+    code, said = call("erase", "--ask", "--data", data, answers=f"{PATIENT}\n\ny\n")
+    assert code == 0, said
+    assert "Erased scans: 1" in said
+    assert PATIENT not in said
+    assert book.row(1)["reason"] == "erased"
+    assert book.row(2)["reason"] is None
+    with pytest.raises(ErasureRefused):
+        call("erase", "--ask", "--data", data, answers=f"{PATIENT}\n\ny\n")
+
+
+def test_nothing_is_erased_by_a_dry_run_or_a_no(book: Book, data: Path) -> None:
+    code, said = call("erase", 1, 2, "--dry-run", "--data", data)
+    assert code == 0
+    assert "2 scans (2 classified): 1, 2" in said
+    assert call("erase", 1, "--data", data, answers="n\n")[0] == 1
+    assert book.states() == {1: "classified", 2: "classified"}
+    assert call("erase", 1, "--json", "--data", data)[0] == 2  # nobody can be asked
+    assert call("erase", "--data", data)[0] == 2
+    assert call("erase", 1, "--yes", "--json", "--data", data)[0] == 0
+    assert book.states() == {1: "rejected", 2: "classified"}
+
+
+def test_purge_says_what_goes(book: Book, data: Path) -> None:
+    events = book.event_count()
+    code, said = call("purge", "--older-than", "0h", "--events", "--films", "--audit", "--dry-run", "--data", data)
+    assert code == 0
+    assert f"{events - 1} rows of events would go" in said
+    assert book.event_count() == events
+    code, said = call("purge", "--older-than", "0h", "--events", "--data", data)
+    assert f"{events - 1} rows of events are gone" in said
+    (row,) = book.database.read(lambda c: audit.listed(c, 10))
+    assert (row["what"], row["detail"]) == (audit.Act.PURGE, "events older than 0h")
+
+
+@pytest.mark.parametrize("arguments", [["--older-than", "90d"], ["--older-than", "soon", "--films"], ["--films"]])
+def test_purge_wants_to_know_what_and_how_old(book: Book, data: Path, arguments: list[str]) -> None:
+    assert call("purge", *arguments, "--data", data)[0] == 2
+
+
+def test_a_backup_and_the_way_back(book: Book, data: Path, tmp_path: Path) -> None:
+    code, said = call("backup", tmp_path / "backup", "--data", data)
+    assert code == 0
+    assert "patient key is among them" in said
+    code, said = call("restore", tmp_path / "backup", "--data", tmp_path / "new")
+    assert code == 0
+    assert "erase them again" in said
+    with closing(Database(f"sqlite:///{tmp_path / 'new' / 'pneumowatch.db'}")) as database:
+        assert Book(database).states() == book.states()
+    with pytest.raises(BackupError, match="--replace"):
+        call("restore", tmp_path / "backup", "--data", tmp_path / "new")
+
+
+def test_an_upgrade_says_that_there_is_no_way_back_but_a_backup(book: Book, data: Path, tmp_path: Path) -> None:
+    revision = sorted(script.revision for script in schema.scripts().walk_revisions())[-2]
+    to(book, revision)
+    code, said = call("db", "upgrade", "--backup", tmp_path / "before", "--data", data)
+    assert code == 0
+    assert f"as it was at revision {revision}" in said
+    assert json.loads((tmp_path / "before" / "manifest.json").read_text())["schema"] == revision
+    to(book, revision)
+    assert "no way back" in call("db", "upgrade", "--data", data)[1]
+    assert "no way back" not in call("db", "upgrade", "--data", data)[1]
+
+
+def to(book: Book, revision: str) -> None:
+    """As an earlier version left it."""
+
+    def downgrade(connection: Connection) -> None:
+        views.drop(connection)
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+    book.database.write(downgrade)
