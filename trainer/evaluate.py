@@ -36,13 +36,14 @@ def threshold_for(
 
     The highest that does on these very films hangs on one of them: between it and the next there may be a wide gap.
     So it is chosen in each of many draws of the patients, and the mean of the logits is taken (bagging: Breiman, 1996;
-    of a quantile: Harrell and Davis, 1982). A target of 1 or 0 is taken at its word.
+    of a quantile: Harrell and Davis, 1982). Where not even one of these films may be missed, they are too few to say
+    more than what flags them all.
     """
     ill = labels == 1
     order = np.argsort(probabilities[ill])[::-1]
     ranked = np.clip(probabilities[ill][order].astype(np.float64), EDGE, 1 - EDGE)
     plain = _highest(np.ones((1, len(ranked))), target_sensitivity)
-    if not 0 < target_sensitivity < 1:
+    if target_sensitivity <= 0 or len(ranked) * (1 - target_sensitivity) < 1:
         return float(probabilities[ill][order][plain[0]])
     weights = resampled(patients[ill], rounds)[:, order]
     logits = np.log(ranked / (1 - ranked))[_highest(weights, target_sensitivity)]

@@ -220,6 +220,8 @@ class Decoders:
             if 0 <= (number := end.exitcode - UNANSWERED) < len(errands):
                 return self._without(errands[number].root, errands, side)
             alarmed = end.exitcode == -signal.SIGALRM
+            if not alarmed and len(errands) == 1 and tries == POOLS:  # somebody else may have killed it
+                return self._collect(errands, side, self._schedule(errands, side), tries - 1)
             reason, sentence = ("too_slow", self._slow) if alarmed else ("unreadable", child.STOPPER)
         except MemoryError:
             reason, sentence = "too_large", TOO_MUCH_MEMORY

@@ -242,4 +242,5 @@ def test_readiness_reads_no_table_from_end_to_end(book: Book) -> None:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         return " ".join(connection.execute(text(f"EXPLAIN {statement}")).scalars())
 
-    assert "ix_scans_waiting" in book.database.read(plan)
+    found = book.database.read(plan)  # either index holds only what waits or is read
+    assert "ix_scans_waiting" in found or "ix_scans_received" in found

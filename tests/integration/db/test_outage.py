@@ -145,6 +145,7 @@ def test_a_postgres_that_is_being_restored_is_waited_for(own_postgres: Server) -
                 Book(command).states()
             backup.execute("ALTER TABLE not_yet_restored RENAME TO scans")
         assert len(results[0].to_ring) == 1
+        backup.execute("CHECKPOINT")  # the tests' server commits to memory, and the next test kills it
 
 
 def test_a_postgres_that_dies_within_a_transaction(own_postgres: Server) -> None:

@@ -183,7 +183,9 @@ def test_children_leave_no_core_behind(decoders: Decoders) -> None:
     deadline = time.monotonic() + 10
     while any(cores(pid) != ["0", "0"] for pid in children()) and time.monotonic() < deadline:
         time.sleep(0.1)  # one that was just started has not said so yet
-    assert [cores(pid) for pid in children()] == [["0", "0"]] * 2
+    found = [cores(pid) for pid in children()]  # those of other tests' pools with them
+    assert len(found) >= 2
+    assert found == [["0", "0"]] * len(found)
 
 
 def test_the_pool_is_whole_after_all_that(decoders: Decoders, inbox: Path) -> None:

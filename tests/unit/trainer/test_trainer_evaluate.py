@@ -103,8 +103,8 @@ def test_what_is_undefined_is_nan() -> None:
     assert all(np.isnan(figure.value) for figure in nothing.values())
 
 
-@pytest.mark.parametrize(("target", "threshold"), [(1.0, 0.1), (0.0, 0.9)])
-def test_all_and_nothing_are_taken_at_their_word(target: float, threshold: float) -> None:
+@pytest.mark.parametrize(("target", "threshold"), [(1.0, 0.1), (0.8, 0.1), (0.0, 0.9)])
+def test_of_few_films_none_may_be_missed(target: float, threshold: float) -> None:
     labels = np.array([0, 1, 1, 1, 1, 0])
     probabilities = np.array([0.95, 0.9, 0.8, 0.3, 0.1, 0.2])
     assert threshold_for(labels, probabilities, names(6), target) == threshold
@@ -130,9 +130,9 @@ def test_the_threshold_reaches_its_target_on_others() -> None:
 def test_the_threshold_lies_among_the_ill_films(films: tuple[np.ndarray, np.ndarray], target: float) -> None:
     labels, probabilities = films
     labels[0] = 1
-    ill = np.clip(probabilities[labels == 1], 1e-7, 1 - 1e-7)
+    ill = probabilities[labels == 1]
     threshold = threshold_for(labels, probabilities, names(len(labels)), target, rounds=50)
-    assert ill.min() - 1e-9 <= threshold <= ill.max() + 1e-9
+    assert ill.min() - 1e-6 <= threshold <= ill.max() + 1e-6
 
 
 def test_films_of_one_patient_are_drawn_together() -> None:
