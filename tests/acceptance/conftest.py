@@ -18,7 +18,7 @@ def sample(request: pytest.FixtureRequest) -> list[Path]:
         folder = request.getfixturevalue("films")
     except pytest.skip.Exception:
         return sorted(request.getfixturevalue("phantoms").iterdir())
-    kinds = [sorted((folder / "kermany-224" / kind).iterdir())[:80] for kind in ("NORMAL", "PNEUMONIA")]
+    kinds = [sorted((folder / "kermany-224" / kind).iterdir())[-80:] for kind in ("NORMAL", "PNEUMONIA")]
     return [film for pair in zip(*kinds, strict=True) for film in pair]
 
 

@@ -140,7 +140,7 @@ def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Dr
     ((seconds,),) = deployment.ask(
         "SELECT extract(epoch FROM finished_at - received_at) FROM scan_ledger WHERE path = 'routine/one.jpeg'"
     )
-    assert 0.7 * CAP < seconds < CAP + 30  # the urgent ones went first; and then it did
+    assert 0.5 * CAP < seconds < CAP + 30  # the urgent ones went first; and then it did
     deployment.watcher.wait_until(lambda: waiting() == 0)
 
 

@@ -15,7 +15,7 @@ from db.pulse import Pulse
 from db.session import Database
 from db.sweep import Sweeper
 from pneumowatch.settings import Settings
-from watcher import intake, rescan
+from watcher import intake, patrol, rescan
 from watcher.intake import Watcher
 
 BEAT = 0.05  # seconds
@@ -78,6 +78,7 @@ def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
     hang = Hang(getattr(rescan, what))
     monkeypatch.setattr(rescan, what, hang)
     monkeypatch.setattr(intake, "STUCK_SECONDS", STUCK)
+    monkeypatch.setattr(patrol, "STUCK_SECONDS", STUCK)
     settings = Settings(settle_seconds=0.1, rescan_seconds=0.1)
     watcher = Watcher(
         settings,
@@ -91,7 +92,7 @@ def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
         until_told(database, Verdict.WELL)
         hang.free.clear()
         (inbox / "film.jpeg").write_bytes(b"film")
-        duty = {"walk": "the rescan of ward", "look": "the intake of files"}[what]
+        duty = {"walk": "the rescan of ward", "look": "the intake of ward"}[what]
         until_told(database, Verdict.STALLED, f"lives, but {duty}: no progress for")
         hang.free.set()
         until_told(database, Verdict.WELL)

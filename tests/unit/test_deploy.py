@@ -88,6 +88,7 @@ def test_no_two_units_want_one_port() -> None:
 # compose
 
 
+@pytest.mark.filterwarnings("ignore:The metaschema specified:DeprecationWarning")  # the schema's own, of some versions
 def test_the_compose_file_is_one() -> None:
     if not COMPOSE_SCHEMA.exists():
         missing("docker-compose's schema")

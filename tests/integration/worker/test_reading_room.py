@@ -399,8 +399,9 @@ def test_a_worker_that_cannot_read_at_all_blames_no_film_and_waits(place: Place,
         while len(moody.calls) < 12:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        rows = place.scans()
-        assert {scan.state for scan in rows} == {State.QUEUED}
+        while {scan.state for scan in (rows := place.scans())} != {State.QUEUED}:  # a thread may come late
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         assert {(scan.deaths, scan.deaths_alone) for scan in rows} == {(0, 0)}
         moves = sum(len(place.events(scan_id)) for scan_id in ids)
         moody.ill = None

@@ -17,7 +17,8 @@ def test_the_shipped_model_has_one() -> None:
     splits = shipped().card["data"]["counts"]["validation"].values()
     assert reference["films"] == sum(of["films"] for of in splits)
     for of in ("probability", "strangeness", "brightness"):
-        assert len(reference[of]["shares"]) == len(reference[of]["edges"]) + 1 == 10
+        # tenths; fewer where many films have the very same figure, as the surest have
+        assert 5 <= len(reference[of]["shares"]) == len(reference[of]["edges"]) + 1 <= 10
         assert sum(reference[of]["shares"]) == pytest.approx(1, abs=1e-6)
 
 
