@@ -399,9 +399,11 @@ def test_a_worker_that_cannot_read_at_all_blames_no_film_and_waits(place: Place,
         while len(moody.calls) < 12:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        while {scan.state for scan in (rows := place.scans())} != {State.QUEUED}:  # a thread may come late
+        rows = place.scans()
+        while any(scan.state != State.QUEUED for scan in rows):  # a thread may come late
             assert time.monotonic() < deadline
             time.sleep(0.01)
+            rows = place.scans()
         assert {(scan.deaths, scan.deaths_alone) for scan in rows} == {(0, 0)}
         moves = sum(len(place.events(scan_id)) for scan_id in ids)
         moody.ill = None
