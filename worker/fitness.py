@@ -29,6 +29,7 @@ class Fitness:
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._lock = threading.Lock()
+        self._trying = threading.Lock()  # apart: who has films in hand must not wait for a trial to give them back
         self._fit = True
         self._delay = 0.0
         self._erred: set[int] = set()  # films that ended in an error alone since any was read
@@ -38,15 +39,17 @@ class Fitness:
         made later and later. Raises ShuttingDown."""
         if self._fit:
             return
-        with self._lock:  # one thread tries; the others wait for it
+        with self._trying:  # one thread tries; the others wait for it
             while not self._fit:
                 if self._stop.wait(self._delay):
                     raise ShuttingDown("Shutdown was asked for while this worker could not read.")
-                if self._passes(trial):
-                    self._fit = True
-                    log.info("this worker tries to read again")
-                else:
-                    self._put_off()
+                passed = self._passes(trial)
+                with self._lock:
+                    if passed:
+                        self._fit = True
+                        log.info("this worker tries to read again")
+                    else:
+                        self._put_off()
 
     def blames(self, error: Exception, suspect: int | None, trial: Callable[[], object]) -> bool:
         """Whether an error is held against the films that were read. Where it is not, this worker is unfit from now on.

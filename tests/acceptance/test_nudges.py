@@ -203,7 +203,7 @@ def test_once_tells_at_its_end_and_what_fails_is_told_by_the_next(tmp_path: Path
     with ExitStack() as stack:
         env = environ(tmp_path, receiver, send_seconds=30)
         house = House(tmp_path, env, lambda _: [], receiver, stack, ())
-        house.drop(6)
+        house.drop(24)
         first = run("up", "--once", cwd=tmp_path, env=env)
         assert first.code == 0, first.err
         told = len(house.ask(FLAGGED))
