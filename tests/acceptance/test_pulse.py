@@ -112,7 +112,7 @@ def an_urgent_film_overtakes_what_waits(deployment: Deployment, drop: Drop) -> N
 
 def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Drop) -> None:
     """Urgent films come as fast as they are read, all the while."""
-    films = drop(deployment.folder / "flow", 3000)
+    films = drop(deployment.folder / "flow", 5000)
     enough, waited = threading.Event(), []
 
     def waiting() -> int:
@@ -120,8 +120,8 @@ def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Dr
 
     def flow() -> None:
         while films and not enough.is_set():
-            if waiting() < 100:
-                for film in [films.pop() for _ in range(min(50, len(films)))]:
+            if waiting() < 400:  # more than a busy machine reads before the next are registered
+                for film in [films.pop() for _ in range(min(100, len(films)))]:
                     film.rename(deployment.inbox / "stat" / film.name)
             else:
                 time.sleep(0.05)
@@ -129,7 +129,7 @@ def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Dr
     feeder = threading.Thread(target=flow)
     feeder.start()
     try:
-        deployment.watcher.wait_until(lambda: waiting() > 50)
+        deployment.watcher.wait_until(lambda: waiting() > 200)
         routine = drop(deployment.folder / "one", 601)[-1]
         routine.rename(deployment.inbox / "routine" / "one.jpeg")
         deployment.watcher.wait_until(lambda: waited.append(waiting()) or deployment.finished("routine/one%"))
@@ -140,7 +140,7 @@ def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Dr
     ((seconds,),) = deployment.ask(
         "SELECT extract(epoch FROM finished_at - received_at) FROM scan_ledger WHERE path = 'routine/one.jpeg'"
     )
-    assert 0.5 * CAP < seconds < CAP + 30  # the urgent ones went first; and then it did
+    assert 0.7 * CAP < seconds < CAP + 30  # the urgent ones went first; and then it did
     deployment.watcher.wait_until(lambda: waiting() == 0)
 
 
