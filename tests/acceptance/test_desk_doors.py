@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from certificates import pair
 from programs import COMMAND, Part, environment, run
 
 ENV = environment(settle_seconds=0.5, batch_size=4, decoders=2)
@@ -30,18 +31,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = subprocess.run([*COMMAND, "users", "add", "rita"], cwd=folder, env=environment(), input=PASSWORD, text=True)
     assert made.returncode == 0
     return folder
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here to make a certificate with")
-    files = tmp_path / "desk.pem", tmp_path / "desk.key"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    command = ["openssl", "req", *kind, *names, "-out", str(files[0]), "-keyout", str(files[1])]
-    subprocess.run(command, check=True, capture_output=True)
-    return files
 
 
 @pytest.mark.parametrize(
@@ -83,8 +72,9 @@ def test_its_log_knows_routes_and_not_what_was_asked_for(data: Path) -> None:
     assert "secret" not in part.said()
 
 
-def test_by_tls(data: Path, certificate: tuple[Path, Path]) -> None:
-    words = ("review", "--port", "0", "--tls-cert", certificate[0], "--tls-key", certificate[1])
+def test_by_tls(data: Path, tmp_path: Path) -> None:
+    certificate, key = pair(tmp_path)
+    words = ("review", "--port", "0", "--tls-cert", certificate, "--tls-key", key)
     with Part(words, data, data / "log-tls") as part:
         url = desk_url(part)
         assert url.startswith("https://")
