@@ -134,13 +134,6 @@ def by_hour(connection: Connection, hours: int = 24) -> list[tuple[datetime, int
     return [(now - timedelta(hours=number + 1), found[number]) for number in reversed(range(hours))]
 
 
-def finished_since(connection: Connection, span: timedelta) -> int:
-    """Films that came to an end within the last `span`."""
-    now = datetime.now(UTC)
-    recent = (Scan.received_at >= now - span - timedelta(days=7), Scan.finished_at > now - span)
-    return connection.scalar(select(func.count()).select_from(Scan).where(*recent)) or 0
-
-
 def agreement(connection: Connection, days: int) -> Agreement:
     """Over films that arrived within the last `days` days."""
     plan_anew(connection)

@@ -25,7 +25,7 @@ from pneumowatch.queue import Doorbell, part_name
 from pneumowatch.settings import Settings
 from watcher import rescan
 from watcher.observer import Hint, Signal
-from watcher.patrol import Patrol
+from watcher.patrol import STUCK_SECONDS, Patrol
 from watcher.stability import FileKey, Unsettled
 
 log = get("watcher")
@@ -33,7 +33,6 @@ log = get("watcher")
 BURST: Final = 1000  # files of one transaction
 IDLE_SECONDS: Final = 0.5  # longest wait for a signal; shutdown is noticed this late
 BUSY_SECONDS: Final = 0.5  # a file whose scan is being read is looked at again after this
-STUCK_SECONDS: Final = 120.0  # without a move of an intake, after which it is stuck
 LEAVE_SECONDS: Final = 10.0  # after which a thread that hangs on its share is left behind
 
 

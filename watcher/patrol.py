@@ -31,7 +31,7 @@ BACKLOG_SECONDS: Final = 0.01  # ... and looks again
 LOOK_SECONDS: Final = 5.0  # how often it is looked whether the inbox is there, at least
 CPU_SHARE: Final = 0.05  # of one core: rescans that take more come less often
 WALL_SHARE: Final = 0.5  # of the time: a share that takes long to list is left alone as long in between
-STUCK_SECONDS: Final = 120.0  # without a move, after which the patrol is stuck
+STUCK_SECONDS: Final = 120.0  # without a move, after which a patrol or an intake is stuck
 SILENCE_SECONDS: Final = 15.0  # without an answer of the file system, after which the share is away
 
 
