@@ -8,13 +8,15 @@ import numpy as np
 from PIL import Image
 
 SIDE: Final = 224  # edge of the films it writes
-GAMMA: Final = 2.6
-CONTRAST: Final = 0.25
-BORDER: Final = 0.14  # of the edge, black, on each side
+# On these the model that ships flags every healthy film, as measured on its test and validation patients: what a night
+# has to mend.
+GAMMA: Final = 2.0
+CONTRAST: Final = 0.8
+BORDER: Final = 0.18  # of the edge, black, on each side
 
 
 def second_scanner(film: bytes, gamma: float = GAMMA, contrast: float = CONTRAST, border: float = BORDER) -> bytes:
-    """A film as PNG, darker and flatter, within a black frame."""
+    """A film as PNG, darker and a little flatter, within a black frame."""
     gray = np.asarray(Image.open(io.BytesIO(film)).convert("L").resize((SIDE, SIDE)), np.float32) / 255
     bent = gray**gamma
     flat = (bent - bent.mean()) * contrast + bent.mean()
