@@ -69,17 +69,27 @@ def until_told(database: Database, verdict: Verdict, sentence: str = "") -> None
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("what", ["walk", "look"])
+@pytest.mark.parametrize(
+    ("what", "rescan_seconds"),
+    [
+        pytest.param("walk", 0.1, id="walk"),
+        pytest.param("look", 60, id="look"),  # two rescans in a row settle a film without a look
+    ],
+)
 def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
-    tmp_path: Path, database: Database, pulse: Pulse, monkeypatch: pytest.MonkeyPatch, what: str
+    tmp_path: Path,
+    database: Database,
+    pulse: Pulse,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    rescan_seconds: float,
 ) -> None:
     inbox = tmp_path / "ward"
     inbox.mkdir()
     hang = Hang(getattr(rescan, what))
     monkeypatch.setattr(rescan, what, hang)
-    monkeypatch.setattr(intake, "STUCK_SECONDS", STUCK)
-    monkeypatch.setattr(patrol, "STUCK_SECONDS", STUCK)
-    settings = Settings(settle_seconds=0.1, rescan_seconds=0.1)
+    monkeypatch.setattr({"walk": patrol, "look": intake}[what], "STUCK_SECONDS", STUCK)
+    settings = Settings(settle_seconds=0.1, rescan_seconds=rescan_seconds)
     watcher = Watcher(
         settings,
         {"ward": inbox},
