@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from prometheus_client.registry import Collector
-from sqlalchemy import Connection, func, literal_column, select
+from sqlalchemy import Connection, func, select
 
 from db import drift, heartbeats, outbox, silence, unscored
 from db.dialect import clock, plan_anew
-from db.models import Model, Outbox, Scan, Training
+from db.models import Model, Scan, Training
 from db.session import Database
 from db.statements import in_state
 from db.states import FINAL, WAITING, State
@@ -162,12 +162,8 @@ def _training(connection: Connection) -> list[Family]:
 def _outbox(connection: Connection, at: datetime) -> list[Family]:
     counts: dict[Any, float] = {}
     oldest: dict[Any, float] = {}
-    for state in (outbox.State.WAITING, outbox.State.GIVEN_UP):
-        # the state as a literal: else the partial index on it cannot be used
-        chosen = select(Outbox.kind, func.count(), func.min(Outbox.since))
-        rows = connection.execute(chosen.where(Outbox.state == literal_column(f"'{state}'")).group_by(Outbox.kind))
-        for way, number, since in rows:
-            counts[way, state] = number
-            if state is outbox.State.WAITING:
-                oldest[way,] = (at - since).total_seconds()
+    for way, backlog in outbox.backlogs(connection).items():
+        counts |= {(way, outbox.State.WAITING): backlog.waiting, (way, outbox.State.GIVEN_UP): backlog.given_up}
+        if backlog.since is not None:
+            oldest[way,] = (at - backlog.since).total_seconds()
     return [metrics.OUTBOX.family(counts), metrics.OUTBOX_OLDEST.family(oldest)]

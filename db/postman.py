@@ -10,6 +10,7 @@ from uuid import UUID
 
 from db import outbox
 from db.outbox import Parcel
+from db.pulse import Part
 from db.session import Database
 from pneumowatch.errors import ShuttingDown, Undelivered
 from pneumowatch.logs import get
@@ -20,9 +21,7 @@ log = get("outbox")
 
 DOUBLINGS: Final = 30  # beyond which a pause is longer than any cap
 DIGEST: Final = 500  # scans of one e-mail at most
-STEPS: Final = (
-    6  # of one delivery, each with its own bound on time: two objects into a PACS, or a mail server's greetings
-)
+STEPS: Final = 6  # of one delivery, each with a bound of its own: two objects into a PACS, or a mail server's greetings
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,15 @@ class Postman:
         self._every = timedelta(minutes=settings.mail_minutes if digest else 0)
         self._failures = 0  # since the destination last took something
 
-    def run(self, stop: threading.Event, interval: float) -> None:
+    def run(self, stop: threading.Event, interval: float, part: Part) -> None:
         """Deliver until `stop` is set, looking every `interval` seconds, or later where the destination is away."""
+        duty, delivery = f"what goes out by {self._courier.kind}", self._lease.total_seconds()
         while not stop.is_set():
+            part.promise(duty, delivery)
             pause = self.deliver(interval)
+            part.promise(duty, pause + delivery)
             stop.wait(pause)
+        part.keep(duty)
 
     def deliver(self, interval: float = 0) -> float:
         """One delivery, if anything is due. Returns the seconds to wait before the next: none after one that went well,

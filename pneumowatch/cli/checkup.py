@@ -6,21 +6,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
-from db import deployment, heartbeats, ledger, presence, registry, schema, silence
+from db import deployment, heartbeats, ledger, outbox, presence, registry, schema, silence
 from db.dialect import clock
+from db.outbox import Backlog
 from db.session import Database
 from pneumowatch import inboxes, model, patients
-from pneumowatch.errors import PneumowatchError
+from pneumowatch.durations import said
+from pneumowatch.errors import PneumowatchError, SettingsError
+from pneumowatch.outgoing import couriers
 from pneumowatch.queue import Doorbell, make_app
 from pneumowatch.settings import Settings
 from watcher import mounts
 
 LOW_DISK: Final = 2 * 2**30  # bytes
 CLOCK_SKEW: Final = 5  # seconds between this machine and the database's
+STUCK_MESSAGES: Final = 3600  # seconds; as the alert of deploy/prometheus/rules.yml
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
         _patient_key(settings),
         *_broker(settings),
         *_life(settings),
+        *_ways_out(settings),
         *_model(settings),
     ]
 
@@ -143,7 +150,7 @@ def _known_fingerprint(settings: Settings) -> str | None:
     return _asked(settings, deployment.known_fingerprint)
 
 
-def _asked(settings: Settings, what: Callable[[Connection], str | None]) -> str | None:
+def _asked(settings: Settings, what: Callable[[Connection], Answer]) -> Answer | None:
     """What the database says; None also where it does not answer or is none yet, of which `_database` tells."""
     if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
         return None
@@ -187,6 +194,30 @@ def _life(settings: Settings) -> Iterator[Finding]:
     for source in quiet:
         verdict = "bad" if source.verdict is silence.Verdict.SILENT else "good"
         yield Finding(verdict, f"source {source.source}", source.sentence)
+
+
+def _ways_out(settings: Settings) -> Iterator[Finding]:
+    """Who is told of flagged films: whether it can work as it is set, and whether it does."""
+    try:
+        couriers(settings, inboxes.named(settings))
+    except SettingsError as error:
+        yield Finding("bad", "ways out", str(error))
+    backlogs = _asked(settings, outbox.backlogs) or {}
+    for way in sorted({*settings.destinations, *backlogs}):
+        yield _way_out(way, backlogs.get(way, Backlog()), way in settings.destinations)
+
+
+def _way_out(way: str, backlog: Backlog, is_set: bool) -> Finding:
+    age = 0.0 if backlog.since is None else (datetime.now(UTC) - backlog.since).total_seconds()
+    if backlog.waiting and not is_set:
+        return Finding("bad", way, f"{backlog.waiting} messages wait, but where to is not set here")
+    if backlog.given_up:
+        told = f"{backlog.given_up} messages were given up; `pneumowatch outbox` says why, --again tries them again"
+        return Finding("bad", way, told)
+    if age > STUCK_MESSAGES:
+        told = f"{backlog.waiting} messages wait, the oldest for {said(age)}; `pneumowatch outbox` says why"
+        return Finding("bad", way, told)
+    return Finding("good", way, f"{backlog.waiting} messages wait" if backlog.waiting else "no message waits")
 
 
 def _model(settings: Settings) -> Iterator[Finding]:

@@ -83,7 +83,8 @@ class _Embedded:
             parts.enter_context(self._watcher.running())
             if not once:
                 parts.enter_context(self._school())
-                parts.enter_context(mailroom.delivering(self._settings, self._postmen, self._stop))
+                delivering = mailroom.delivering(self._settings, self._postmen, self._stop, self._schedule)
+                parts.enter_context(delivering)
             sweep.start()
             try:
                 code = self._read_once() if once else self._read()

@@ -12,6 +12,7 @@ from pneumowatch.cli.query import Data, Json, Limit, open_database
 
 if TYPE_CHECKING:
     from db.postman import Postman
+    from db.pulse import Part
     from db.session import Database
     from pneumowatch.settings import Settings
 
@@ -76,14 +77,14 @@ def postmen(settings: "Settings", database: "Database", inboxes: Mapping[str, Pa
 
 
 @contextmanager
-def delivering(settings: "Settings", men: "list[Postman]", stop: threading.Event) -> Iterator[None]:
+def delivering(settings: "Settings", men: "list[Postman]", stop: threading.Event, part: "Part") -> Iterator[None]:
     """A thread for each of them until `stop` is set, as it is when this is left: a receiver that hangs holds up neither
-    the others nor any film."""
+    the others nor any film. `part`: in whose heartbeat it is told when one of them hangs."""
     from pneumowatch.errors import ShuttingDown
 
     def deliver(man: "Postman") -> None:
         with suppress(ShuttingDown):
-            man.run(stop, settings.sweep_seconds)
+            man.run(stop, settings.sweep_seconds, part)
 
     # daemons: who waits for a receiver that hangs is left behind, and his notice goes out again under the same id
     threads = [threading.Thread(target=deliver, args=(man,), name="postman", daemon=True) for man in men]

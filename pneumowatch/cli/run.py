@@ -157,7 +157,7 @@ def schedule() -> None:
         part = pulse.part("schedule")
         part.say("sweeping")
         nights = apart.following(given, database, apart.ringing(doorbell), stop, part)
-        with nights, mailroom.delivering(given, men, stop):
+        with nights, mailroom.delivering(given, men, stop, part):
             _sweep_until(stop, given, database, doorbell, part)
 
 

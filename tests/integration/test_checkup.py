@@ -1,14 +1,18 @@
-"""What `doctor` says of the model of this machine, and of disks with little room."""
+"""What `doctor` says of the model of this machine, of disks with little room, and of ways out."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from books import Book, classified, seen
+from sqlalchemy import update
 from standin import tiny_network, write_model
 
-from db import cache, registry, schema
+from db import cache, ledger, registry, schema
+from db.models import Outbox
 from db.session import Database
 from pneumowatch.cli import checkup
 from pneumowatch.cli.checkup import Finding, examine
@@ -58,3 +62,37 @@ def test_a_disk_with_little_room(settings: Settings, monkeypatch: pytest.MonkeyP
     assert finding.verdict == "bad"
     assert "make room" in finding.finding
     assert found(settings, "model store's disk") == []  # it is the same one
+
+
+def test_ways_out_that_do_not_get_through(settings: Settings, database: Database) -> None:
+    assert found(settings, "webhook") == []
+    told = settings.model_copy(
+        update={"webhook_url": "https://there.example/hook", "webhook_secret": "a secret of ours"}
+    )
+    assert [one.verdict for one in found(told, "webhook")] == ["good"]
+    book = Book(database)
+    book.register_model()
+    ids = book.add(*(seen(f"{number}.png") for number in range(2)))
+    claim = book.claimed()
+    outcomes = [classified(id_) for id_ in ids]
+    database.write(lambda c: ledger.finish(c, claim.token, outcomes, "worker", ("webhook",)))
+    (finding,) = found(told, "webhook")
+    assert (finding.verdict, finding.finding) == ("good", "2 messages wait")
+    (finding,) = found(settings, "webhook")
+    assert (finding.verdict, finding.finding) == ("bad", "2 messages wait, but where to is not set here")
+    earlier = datetime.now(UTC) - timedelta(hours=3)
+    database.write(lambda c: c.execute(update(Outbox).values(since=earlier)))
+    (finding,) = found(told, "webhook")
+    assert finding.verdict == "bad"
+    assert "the oldest for 3 h" in finding.finding
+    database.write(lambda c: c.execute(update(Outbox).values(state="given_up")))
+    (finding,) = found(told, "webhook")
+    assert finding.verdict == "bad"
+    assert "2 messages were given up" in finding.finding
+
+
+def test_a_way_out_that_cannot_work_as_it_is_set(settings: Settings) -> None:
+    wrong = settings.model_copy(update={"webhook_url": "ftp://there.example/hook"})
+    (finding,) = found(wrong, "ways out")
+    assert finding.verdict == "bad"
+    assert "PNEUMOWATCH_WEBHOOK_URL" in finding.finding

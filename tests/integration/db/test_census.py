@@ -48,7 +48,10 @@ def test_films_by_source_and_state(book: Book, database: Database, census: Censu
     assert found["pneumowatch_unscored_films"] == {("unreadable",): 1}
     assert found["pneumowatch_flagged_ratio"] == {(book.row(ids[0])["inbox"],): 1}
     assert found["pneumowatch_champion_info"] == {(MODEL,): 1}
-    assert found["pneumowatch_outbox_messages"] == {("webhook", outbox.State.WAITING): 1}
+    assert found["pneumowatch_outbox_messages"] == {
+        ("webhook", outbox.State.WAITING): 1,
+        ("webhook", outbox.State.GIVEN_UP): 0,
+    }
     assert found["pneumowatch_drift_psi"] == {}  # one film, and a model without a reference
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from db import ledger, outbox
 from db.models import Outbox
 from db.outbox import State
 from db.postman import Patience, Postman
+from db.pulse import Part
 from pneumowatch.cli import mailroom
 from pneumowatch.errors import Undelivered
 from pneumowatch.outgoing.notice import Notice
@@ -125,7 +127,7 @@ def test_mail_goes_out_as_one(book: Book) -> None:
 def test_it_stops_when_asked_to(book: Book, postman: Postman, courier: Told) -> None:
     flag(book, 2)
     stop = threading.Event()
-    thread = threading.Thread(target=postman.run, args=(stop, 0.01))
+    thread = threading.Thread(target=postman.run, args=(stop, 0.01, Part("schedule")))
     thread.start()
     while counts(book)["sent"] < 2:
         stop.wait(0.01)
@@ -147,13 +149,41 @@ def test_a_receiver_that_hangs_holds_up_no_shutdown(
 
     monkeypatch.setattr(courier, "deliver", hang)
     monkeypatch.setattr(mailroom, "GRACE_SECONDS", 0.1)
-    with mailroom.delivering(SETTINGS, [postman], threading.Event()):
+    with mailroom.delivering(SETTINGS, [postman], threading.Event(), Part("schedule")):
         assert asked.wait(30)
     assert counts(book) == {"waiting": 1, "sent": 0, "given_up": 0}
     release.set()
     for thread in threading.enumerate():
         if thread.name == "postman":
             thread.join(30)
+
+
+def test_a_delivery_that_hangs_is_told_in_the_heartbeat(
+    book: Book, courier: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag(book, 1)
+    asked, release, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def hang(_: Sequence[Notice]) -> None:
+        asked.set()
+        release.wait(60)
+
+    monkeypatch.setattr(courier, "deliver", hang)
+    given = SETTINGS.model_copy(update={"lease_seconds": 0.5, "send_seconds": 0.05})
+    hanging = Postman(book.database, courier, UUID(int=7), given)
+    part = Part("schedule")
+    thread = threading.Thread(target=hanging.run, args=(stop, 0.01, part))
+    thread.start()
+    try:
+        assert asked.wait(30)
+        stop.wait(0.6)
+        owed = part.row(datetime.now(UTC))["owed"]["what goes out by webhook"]
+        assert owed["moved"] > owed["within"]
+    finally:
+        stop.set()
+        release.set()
+        thread.join(30)
+    assert part.row(datetime.now(UTC))["owed"] == {}
 
 
 def test_a_notice_of_a_scan_that_was_erased_is_given_up(book: Book, postman: Postman, courier: Told) -> None:
