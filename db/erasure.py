@@ -66,7 +66,7 @@ def find(
         _count(connection, _of(Prediction, ids)),
         _count(connection, _of(Review, ids)),
         _count(connection, _of(Outbox, ids)),
-        tuple(_there(path for sha256 in hashes for path in kept.paths(settings.data_dir, sha256))),
+        tuple(_there(kept.path(settings.data_dir, sha256) for sha256 in hashes)),
         tuple(_there(inboxes.uploads(settings) / os.fsdecode(name) for name in handed_in)),
     )
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -39,7 +40,7 @@ def audit_rows(database: Database, before: datetime, dry: bool) -> int:
 
 
 def films(database: Database, data_dir: Path, before: datetime, judged_too: bool, dry: bool) -> Films:
-    """Remove kept films, and their maps, of scans that came before, and those that no scan has known for a day: theirs
+    """Remove kept films, with their maps, of scans that came before, and those that no scan has known for a day: theirs
     was erased, while the film was kept on another machine.
 
     Their results stay. `judged_too`: those with a verdict as well, which then teach no longer.
@@ -48,17 +49,18 @@ def films(database: Database, data_dir: Path, before: datetime, judged_too: bool
     for portion in _portions(sorted(_kept(data_dir)), FILMS):
         known = database.read(partial(_known, hashes=portion))
         for sha256 in portion:
-            paths = [path for path in kept.paths(data_dir, sha256) if path.exists()]
+            file = kept.path(data_dir, sha256)
             received_at, verdict = known.get(sha256, (None, None))
-            if not (_is_forgotten(paths) if received_at is None else received_at < before):
+            if not (_is_forgotten(file) if received_at is None else received_at < before):
                 continue
             if verdict is not None and not judged_too:
                 judged += 1
                 continue
             removed += 1
-            size += sum(path.stat().st_size for path in paths)
-            for path in [] if dry else paths:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another purge is quicker
+                size += file.stat().st_size
+            if not dry:
+                file.unlink(missing_ok=True)
     return Films(removed, judged, size)
 
 
@@ -88,7 +90,7 @@ def _delete(connection: Connection, statement: Delete) -> int:
 
 
 def _kept(data_dir: Path) -> set[str]:
-    """Hashes of all films and maps that are kept."""
+    """Hashes of all films that are kept."""
     folder = data_dir / kept.FOLDER
     names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - of names alone
     return {name.partition(".")[0] for name in names if name.endswith(kept.FILM) and not name.startswith(".")}
@@ -102,9 +104,10 @@ def _known(connection: Connection, hashes: Sequence[str]) -> dict[str, tuple[dat
     }
 
 
-def _is_forgotten(paths: Sequence[Path]) -> bool:
-    long_ago = (datetime.now(UTC) - UNKNOWN).timestamp()
-    return bool(paths) and all(path.stat().st_mtime < long_ago for path in paths)
+def _is_forgotten(file: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return file.stat().st_mtime < (datetime.now(UTC) - UNKNOWN).timestamp()
+    return False
 
 
 def _portions(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:

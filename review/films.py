@@ -1,6 +1,6 @@
 """Pictures of films, and of what moved the model: to whoever is signed in, and with a row in the audit for each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path as File
 from typing import Annotated, Any, Final
@@ -14,6 +14,7 @@ from db.cases import Case
 from db.reviews import Judged
 from pneumowatch import kept
 from pneumowatch.errors import FilmRejected, PneumowatchError
+from pneumowatch.film import Pixels
 from pneumowatch.logs import get
 from pneumowatch.model import shipped
 from pneumowatch.originals import Copy
@@ -29,6 +30,7 @@ SOURCE: Final = "X-Film-Source"  # where the picture is from: `file`, or `kept`
 NOWHERE: Final = "The film's file is no longer where it was read, and no reduced film of it was kept."
 UNREAD: Final = "The film has not been read: there is no picture of it."
 NO_MAP: Final = "No map was kept of this film."
+Read = Callable[[File, str], Pixels | None]
 HIDDEN: Final = "The map is shown with the result, after your verdict."
 
 
@@ -56,7 +58,7 @@ def activation_map(request: Request, scan_id: ScanId, user: Reader) -> Response:
         raise Refused(404, f"There is no scan {scan_id}.")
     if not case.open_to(user.name):
         raise Refused(403, HIDDEN)
-    found = _kept(kept.map_path, state.settings.data_dir, case.result["sha256"])
+    found = _kept(kept.read_map, state.settings.data_dir, case.result["sha256"])
     if found is None:
         raise Refused(404, NO_MAP)
     _audit(request, user.name, scan_id, "map")
@@ -65,7 +67,7 @@ def activation_map(request: Request, scan_id: ScanId, user: Reader) -> Response:
 
 def has_map(state: Any, case: Case) -> bool:
     sha256 = case.result["sha256"]
-    return sha256 is not None and kept.map_path(state.settings.data_dir, sha256).exists()
+    return sha256 is not None and kept.read_map(state.settings.data_dir, sha256) is not None
 
 
 def keep(state: Any, scan_id: int) -> None:
@@ -101,7 +103,7 @@ def _picture(request: Request, scan_id: int) -> tuple[bytes, str]:
         raise Refused(422, fault.sentence) from None
     if made is not None:
         return made, "file"
-    found = _kept(kept.path, state.settings.data_dir, sha256)
+    found = _kept(kept.read, state.settings.data_dir, sha256)
     if found is None:
         raise Refused(404, NOWHERE)
     return found, "kept"
@@ -115,14 +117,10 @@ def _copies(state: Any, places: Sequence[Judged], sha256: str) -> list[Copy]:
     ]
 
 
-def _kept(place: Any, data_dir: File, sha256: str | None) -> bytes | None:
-    if sha256 is None:
-        return None
-    try:
-        file: File = place(data_dir, sha256)
-        return file.read_bytes()
-    except FileNotFoundError:
-        return None
+def _kept(read: Read, data_dir: File, sha256: str | None) -> bytes | None:
+    """The film or its map as a PNG of its own: a reader from whom the result is hidden gets nothing of the other."""
+    gray = None if sha256 is None else read(data_dir, sha256)
+    return None if gray is None else kept.png(gray)
 
 
 def _audit(request: Request, who: str, scan_id: int, detail: str) -> None:

@@ -1,13 +1,17 @@
 """Films kept: to the pixel, complete or not there."""
 
+import base64
+import io
 import os
 import stat
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pneumowatch import kept
 from pneumowatch.phantom import phantom
@@ -30,6 +34,29 @@ def test_a_map_shows_probabilities(tmp_path: Path) -> None:
     logits = np.float32([[-1e9, -np.log(3), 0], [np.log(3), 50, 1e9]])
     kept.write(tmp_path, SHA, FILM, logits)
     np.testing.assert_array_equal(kept.read_map(tmp_path, SHA), [[0, 64, 128], [191, 255, 255]])
+    np.testing.assert_array_equal(kept.read(tmp_path, SHA), FILM)
+
+
+@pytest.mark.parametrize("side", [1, 2, 160, 331])
+def test_any_reader_of_png_reads_film_and_map(tmp_path: Path, side: int) -> None:
+    pixels = np.random.default_rng(side).integers(0, 256, (side, side), np.uint8)
+    kept.write(tmp_path, SHA, pixels, np.zeros((3, 5)))
+    data = kept.path(tmp_path, SHA).read_bytes()
+    np.testing.assert_array_equal(imagecodecs.png_decode(data), pixels)
+    with Image.open(kept.path(tmp_path, SHA)) as picture:
+        picture.verify()
+    with Image.open(io.BytesIO(base64.b64decode(picture.info["activation map"]))) as shades:
+        np.testing.assert_array_equal(np.asarray(shades), np.full((3, 5), 128))
+
+
+@pytest.mark.parametrize("text", ["", "no base64!", base64.b64encode(b"no picture").decode()])
+def test_a_map_that_is_damaged_is_not_there(tmp_path: Path, text: str) -> None:
+    info = PngInfo()
+    info.add_text("activation map", text)
+    kept.path(tmp_path, SHA).parent.mkdir()
+    Image.fromarray(FILM).save(kept.path(tmp_path, SHA), pnginfo=info)
+    assert kept.read_map(tmp_path, SHA) is None
+    np.testing.assert_array_equal(kept.read(tmp_path, SHA), FILM)
 
 
 def test_a_film_kept_anew_loses_the_map_of_another_model(tmp_path: Path) -> None:

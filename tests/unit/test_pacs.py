@@ -219,7 +219,7 @@ def test_both_are_stored_in_what_every_pacs_knows(ward: Path) -> None:
 def test_the_report_alone_where_no_map_is_kept(ward: Path) -> None:
     with storing() as (address, stored):
         sender = courier(ward, f"dicom://{address}")
-        kept.map_path(ward.parent / "data", notice().sha256).unlink()
+        kept.write(ward.parent / "data", notice().sha256, PIXELS)
         sender.deliver([notice()])
     assert [one.Modality for one in stored] == ["SR"]
 

@@ -777,7 +777,7 @@ def test_films_are_kept_as_the_setting_says(
         np.testing.assert_allclose(shades, 255 / (1 + np.exp(-logits)), atol=1)
     folder = settings.data_dir / kept.FOLDER
     count = len(list(folder.iterdir())) if folder.exists() else 0
-    assert count == 2 * sum(kept.path(settings.data_dir, scan.sha256).exists() for scan in scans)
+    assert count == sum(kept.path(settings.data_dir, scan.sha256).exists() for scan in scans)
 
 
 def test_a_full_disk_costs_the_films_and_not_their_outcomes(

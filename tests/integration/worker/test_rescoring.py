@@ -185,6 +185,5 @@ def test_a_film_that_the_new_model_flags_is_kept_with_its_map(archive: Archive, 
     flagged = {scan.sha256 for scan in archive.scans() if scan.flagged}
     assert 0 < len(flagged) < FILMS
     folder = archive.settings.data_dir / kept.FOLDER
-    assert {path.name for path in folder.iterdir()} == {
-        f"{sha}{end}" for sha in flagged for end in (".png", ".map.png")
-    }
+    assert {path.name for path in folder.iterdir()} == {f"{sha}.png" for sha in flagged}
+    assert all(kept.read_map(archive.settings.data_dir, sha) is not None for sha in flagged)
