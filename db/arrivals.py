@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import Connection, Row, and_, select
+from sqlalchemy import Connection, Row, and_, func, select
 
 from db import ledger, silence, statements
 from db.dialect import name, plan_anew, rows
@@ -126,7 +126,8 @@ def _latest_rows(connection: Connection, files: Sequence[SeenFile]) -> dict[tupl
                 Scan.reason,
                 Scan.superseded_by,
             ).where(
-                Scan.inbox.in_({file.inbox for file in chunk}), Scan.path_sha256.in_([f.path_sha256 for f in chunk])
+                Scan.path_sha256.in_([file.path_sha256 for file in chunk]),
+                func.coalesce(Scan.inbox, "").in_({file.inbox for file in chunk}),  # as in `db.statements.unmatched`
             )
         )
         # not sorted by the database, which would then walk the table in that order to find a few hundred

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 from books import BY, LEASE, Book, at_once, classified, deferred, rejected, seen
+from plans import explain
 from sqlalchemy import Connection
 
-from db import ledger
+from db import arrivals, ledger
 from db.states import Reason
 
 OTHER = {"size": 200, "mtime_ns": 2}
@@ -221,3 +222,14 @@ def test_classified_and_rejected_in_one_burst(book: Book) -> None:
     book.finish(book.claimed(), classified(one), rejected(two))
     result = book.arrive(seen("1.png"), seen("2.png"), seen("3.png"))
     assert len(result.to_ring) == 1
+
+
+def test_known_files_are_found_by_their_paths_before_postgresql_knows_the_table(postgres_book: Book) -> None:
+    """By any other index it would read all rows of the inbox for each few files."""
+    files = [seen(f"{number}.png") for number in range(3000)]
+    postgres_book.arrive(*files)
+    for work in (arrivals.unknown, lambda c, some: arrivals.arrive(c, some, BY)):
+        plans = explain(postgres_book.database, lambda c, work=work: work(c, files[500:900]))
+        reads = [plan for plan in plans if "on scans" in plan]
+        assert reads
+        assert all("uq_scans_path_sha256" in plan for plan in reads), reads
