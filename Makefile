@@ -46,6 +46,7 @@ screens: $(VENV)/test ## take pictures of the desk's pages anew, with phantom fi
 
 lock: build/lock/bin/pip-compile ## pin what pyproject.toml asks for (UPGRADE=1: the newest of everything)
 	@$(COMPILE) --output-file requirements.lock pyproject.toml -
+	@$(COMPILE) --extra pacs --constraint requirements.lock --output-file requirements-pacs.lock pyproject.toml -
 	@$(COMPILE) --extra test --extra pacs --constraint requirements.lock --output-file requirements-test.lock pyproject.toml -
 
 clean: ## remove the environment and everything built; ./inbox and ./data stay

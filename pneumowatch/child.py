@@ -9,6 +9,8 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +22,21 @@ STOPPER: Final = "The image is damaged in a way that stops its decoder."
 _begun_with = 0  # bytes that this process held, if it is a child, before its first film
 
 
+@contextmanager
+def out_of_reach() -> Iterator[None]:
+    """What is started here, and by that in turn, is out of reach of Ctrl-C from its first moment, which reaches the
+    whole terminal group: the parent decides when its children end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def prepare(memory: int) -> None:
     """To be the first that a child does. `memory`: bytes that it may take."""
     global _begun_with
-    # Ctrl-C reaches the whole terminal group; the parent decides when its children end
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it, and however
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # C libraries complain there of what they find in a file; nobody but the parent speaks of films
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

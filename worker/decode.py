@@ -193,7 +193,10 @@ class Decoders:
     def _new_pool(self) -> ProcessPool:
         context = multiprocessing.get_context("spawn")
         given = self._bounds.memory, self._bounds.seconds * UNANSWERED_SHARE
-        return ProcessPool(self._count, context=context, initializer=_prepare_child, initargs=given)
+        pool = ProcessPool(self._count, context=context, initializer=_prepare_child, initargs=given)
+        with child.out_of_reach():
+            pool.schedule(_nothing)  # the first task starts the pool's threads, and those the children
+        return pool
 
     def _schedule(self, errands: Sequence[Errand], side: int) -> _Task:
         with self._renewal:

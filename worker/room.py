@@ -250,6 +250,8 @@ def open_room(
         stop: set at shutdown.
         patient: a model that can be loaded is waited for (`worker.handover.first_model`).
         part: is told what gets done.
+
+    Raises ShuttingDown where that is asked for meanwhile, and what `first_model` raises.
     """
     part = part or Part("worker")
     part.say("loading the model")
@@ -265,6 +267,8 @@ def open_room(
 
     stop = stop or threading.Event()
     serving = first_model(database, load, stop if patient else None)
+    if stop.is_set():
+        raise ShuttingDown("Shutdown was asked for while the model was loaded.")
     bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
     decoders = Decoders(settings.decoder_count, bounds)
     decoders.warm()

@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from celery import Celery, signals
@@ -11,13 +12,16 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state as celery_state
 from celery.worker.consumer import Consumer
 
+from db.pulse import Part
+from db.session import Database
+from pneumowatch import metrics
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.logs import get
 from pneumowatch.queue import FILMS, READ_SCANS, Doorbell
 from pneumowatch.settings import Settings
 from worker.batch import FilmBatches, films_announced
 from worker.hearing import Hearing, patience
-from worker.room import ReadingRoom
+from worker.room import ReadingRoom, open_room
 
 log = get("worker")
 
@@ -71,6 +75,32 @@ class PromptConsumer(Consumer):
         super().perform_pending_operations()
 
 
+def read_films(
+    app: Celery,
+    settings: Settings,
+    inboxes: dict[str, Path],
+    database: Database,
+    stop: threading.Event,
+    part: Part,
+    device: str | None = None,
+    patient: bool = True,
+) -> int:
+    """Open a reading room, and read films in it until SIGTERM, SIGINT or `stop`. Returns the exit code.
+
+    `patient`: as `worker.room.open_room` has it.
+    """
+    try:
+        room = open_room(settings, inboxes, database, device, stop, patient, part)
+    except ShuttingDown:
+        return 0  # before there was a film in hand
+    register(app, room, settings.batch_size)
+    try:
+        with metrics.telling(room):
+            return run_worker(app, settings, stop)
+    finally:
+        room.close()
+
+
 def run_worker(
     app: Celery, settings: Settings, stop: threading.Event, queue: str = FILMS, threads: int = THREADS
 ) -> int:
@@ -78,6 +108,8 @@ def run_worker(
 
     Must be called in the main thread (Celery installs signal handlers). Returns the exit code.
     """
+    if stop.is_set():
+        return 0
     # Celery warns that root must not unpickle messages; only JSON is accepted here
     warnings.simplefilter("ignore", SecurityWarning)
     # and, at each lost connection, that it does not cancel what is being read

@@ -1,7 +1,5 @@
 """The desk by itself, for a deployment."""
 
-import signal
-import threading
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -41,6 +39,7 @@ def review(
     from db.pulse import beating
     from db.session import Database
     from pneumowatch import inboxes, logs, settings
+    from pneumowatch.cli import stopping
     from pneumowatch.cli.query import open_database
     from review.app import make_app
     from review.server import Server
@@ -48,9 +47,7 @@ def review(
     given = settings.load(data_dir=data)
     logs.configure(given.log_format)
     tls = _require_tls(host, tls_cert, tls_key, behind_proxy)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stopping.on_request()
     with closing(Database(given.database, stop)) as patient:
         if not given.database_url:
             open_database(data)  # which says where there is none, and how one is made

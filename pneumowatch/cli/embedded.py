@@ -31,8 +31,10 @@ from watcher.reconcile import reconcile
 LOOK_SECONDS: Final = 0.2  # how often `--once` looks whether it is done
 
 
-def run_embedded(settings: Settings, inboxes: dict[str, Path], once: bool, desk: bool = False) -> int:
-    """Run everything until it is stopped or, with `once`, until the folders are worked off. Returns the exit code.
+def run_embedded(
+    settings: Settings, inboxes: dict[str, Path], stop: threading.Event, once: bool, desk: bool = False
+) -> int:
+    """Run everything until `stop` or, with `once`, until the folders are worked off. Returns the exit code.
 
     Args:
         desk: serve it too; not with `once`.
@@ -44,15 +46,15 @@ def run_embedded(settings: Settings, inboxes: dict[str, Path], once: bool, desk:
         )
     logs.configure(settings.log_format, logging.WARNING if once else logging.INFO)
     with own(settings.data_dir):
-        return _Embedded(settings, inboxes, desk and not once).run(once)
+        return _Embedded(settings, inboxes, stop, desk and not once).run(once)
 
 
 class _Embedded:
-    def __init__(self, settings: Settings, inboxes: dict[str, Path], desk: bool) -> None:
+    def __init__(self, settings: Settings, inboxes: dict[str, Path], stop: threading.Event, desk: bool) -> None:
         self._settings = settings
         self._with_desk = desk
         self._inboxes = inboxes
-        self._stop = threading.Event()
+        self._stop = stop
         self._database = Database(settings.database, self._stop)
         self._app = make_app(settings)
         self._doorbell = Doorbell(self._app, settings)
@@ -98,16 +100,10 @@ class _Embedded:
     def _read(self, patient: bool = True) -> int:
         """Read films until stopped; `patient`: even if it takes a while until a model can be loaded. TensorFlow is
         loaded here, while the watcher registers what is there already."""
-        from worker.room import open_room
-        from worker.tasks import register, run_worker
+        from worker.tasks import read_films
 
-        room = open_room(self._settings, self._inboxes, self._database, None, self._stop, patient, self._worker)
-        register(self._app, room, self._settings.batch_size)
-        try:
-            with metrics.telling(room):
-                return run_worker(self._app, self._settings, self._stop)
-        finally:
-            room.close()
+        given = self._settings, self._inboxes, self._database, self._stop, self._worker
+        return read_films(self._app, *given, patient=patient)
 
     def _read_once(self) -> int:
         while not self._nothing_left():
@@ -204,7 +200,10 @@ class _Embedded:
         console.print(
             "The ledger is closed." if report.closed else "Files are missing from the ledger; see `reconcile`."
         )
-        return 0 if report.closed and not counts[State.FAILED] else 1
+        waiting = self._database.read(scans.waiting)
+        if waiting:
+            console.print(f"{waiting} films still wait; the next run goes on with them.")
+        return 0 if report.closed and not waiting and not counts[State.FAILED] else 1
 
 
 def _take_over(connection: Connection, max_attempts: int) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,15 +53,14 @@ def retrain(
 
 def _attempt(data: Any, force: bool, epochs: int | None, steps: int | None, json: bool, nightly: bool) -> None:
     from pneumowatch import logs, settings
+    from pneumowatch.cli import stopping
     from pneumowatch.cli.output import console, print_json
     from trainer import nightly as school
 
     given = settings.load(data_dir=data)
     logs.configure(given.log_format)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that several models are asked, one by one
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stopping.on_request()
     begun_by = os.getppid()
     if nightly:
         os.nice(NICE)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import threading
 from contextlib import suppress
@@ -39,10 +38,11 @@ def up(
     or reason and nothing failed, else with 1.
     """
     from pneumowatch import inboxes, settings
+    from pneumowatch.cli import stopping
     from pneumowatch.cli.embedded import run_embedded
 
     given = settings.load(data_dir=data)
-    _leave(run_embedded(given, inboxes.watched(given, inbox), once, desk))
+    _leave(run_embedded(given, inboxes.watched(given, inbox), stopping.on_request(), once, desk))
 
 
 def demo(
@@ -54,6 +54,7 @@ def demo(
     The films are drawn by a program and marked as source 'synthetic'; what the model says of them means nothing.
     """
     from pneumowatch import settings
+    from pneumowatch.cli import stopping
     from pneumowatch.cli.embedded import run_embedded
     from pneumowatch.cli.output import console
     from pneumowatch.cli.query import flagged
@@ -64,7 +65,7 @@ def demo(
     write_phantoms(inbox, count)
     console.print(f"{count} phantom films lie in {folder / 'inbox'}; reading them as `up --once` would.")
     given = settings.load(data_dir=folder / "data")
-    code = run_embedded(given, {SOURCE: inbox}, once=True)
+    code = run_embedded(given, {SOURCE: inbox}, stopping.on_request(), once=True)
     flagged(data=folder / "data", limit=10)
     console.print("These films are synthetic: the figures show that the way works, not how well the model reads.")
     raise typer.Exit(code)
@@ -103,34 +104,24 @@ def work(
     from db.presence import known_here
     from db.pulse import beating
     from db.session import Database
-    from pneumowatch import inboxes, logs, metrics, settings
+    from pneumowatch import inboxes, metrics
+    from pneumowatch.cli import apart
     from pneumowatch.queue import FILMS, TRAINING, make_app
-    from worker.room import open_room
-    from worker.tasks import register, run_worker
+    from worker.tasks import read_films
 
     if queue not in (FILMS, TRAINING):
         raise typer.BadParameter(f"'{queue}' is no queue; there is {FILMS} and {TRAINING}.", param_hint="--queue")
-    given = settings.load()
-    logs.configure(given.log_format)
+    given, stop = _begin()
     _require_services(given)
-    stop = threading.Event()
     database = Database(given.database, stop)
     schema.require_current(database)
     app = make_app(given)
     with beating(database) as pulse, metrics.serving(given, pulse):
         if queue == TRAINING:
-            from pneumowatch.cli import apart
-
             code = apart.work(app, given, stop, pulse.part("training"))
         else:
             read_from = inboxes.choose(given, known=database.read(known_here))
-            room = open_room(given, read_from, database, device, stop, part=pulse.part("worker"))
-            register(app, room, given.batch_size)
-            try:
-                with metrics.telling(room):
-                    code = run_worker(app, given, stop)
-            finally:
-                room.close()
+            code = read_films(app, given, read_from, database, stop, pulse.part("worker"), device)
         if code:
             raise typer.Exit(code)
     _leave(0)
@@ -172,13 +163,11 @@ def _leave(code: int) -> NoReturn:
 def _begin() -> "tuple[Settings, threading.Event]":
     """Settings, logs, and an event that SIGTERM and Ctrl-C set."""
     from pneumowatch import logs, settings
+    from pneumowatch.cli import stopping
 
     given = settings.load()
     logs.configure(given.log_format)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return given, stop
+    return given, stopping.on_request()
 
 
 def _connect(given: "Settings", stop: threading.Event) -> "tuple[Database, Doorbell]":

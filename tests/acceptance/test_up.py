@@ -90,12 +90,14 @@ def assert_each_was_read_once(folder: Path) -> None:
     assert len(predictions) == states(folder)["classified"]
 
 
-def test_ctrl_c_while_it_starts(folder: Path, drop: Drop) -> None:
-    """Nobody waits for TensorFlow to be loaded before changing their mind."""
+@pytest.mark.parametrize("moment", ["before anything is loaded", "as TensorFlow is", "as reading begins"])
+def test_ctrl_c_while_it_starts(folder: Path, drop: Drop, moment: str) -> None:
     drop(folder / "inbox", 3)
     with up(folder) as part:
-        part.wait_until_said("Ctrl-C ends it")
-        part.interrupt()
+        part.wait_until_said("model ready" if moment == "as reading begins" else "Ctrl-C ends it")
+        if moment == "as TensorFlow is":
+            part.wait_until(lambda: "tensorflow" in Path(f"/proc/{part.process.pid}/maps").read_text("utf-8"))
+        assert part.interrupt() == 0
         assert "Traceback" not in part.said()
     assert states(folder)["running"] == 0
 
