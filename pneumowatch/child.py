@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ _begun_with = 0  # bytes that this process held, if it is a child, before its fi
 def out_of_reach() -> Iterator[None]:
     """What is started here, and by that in turn, is out of reach of Ctrl-C from its first moment, which reaches the
     whole terminal group: the parent decides when its children end."""
+    resource_tracker.ensure_running()  # every child needs it, and whoever starts it is within reach from then on
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,27 @@ def assert_each_was_read_once(folder: Path) -> None:
     assert len(predictions) == states(folder)["classified"]
 
 
-@pytest.mark.parametrize("moment", ["before anything is loaded", "as TensorFlow is", "as reading begins"])
+def commands_below(process: Path) -> list[str]:
+    """Of its children, as they are in /proc."""
+    found = []
+    for task in process.glob("task/*/children"):
+        with suppress(OSError):  # it has ended meanwhile, or its child has
+            found += [(process.parent / child / "cmdline").read_text("utf-8") for child in task.read_text().split()]
+    return found
+
+
+@pytest.mark.parametrize(
+    "moment", ["before anything is loaded", "as TensorFlow is", "as its children start", "as reading begins"]
+)
 def test_ctrl_c_while_it_starts(folder: Path, drop: Drop, moment: str) -> None:
     drop(folder / "inbox", 3)
     with up(folder) as part:
+        process = Path("/proc") / str(part.process.pid)
         part.wait_until_said("model ready" if moment == "as reading begins" else "Ctrl-C ends it")
         if moment == "as TensorFlow is":
-            part.wait_until(lambda: "tensorflow" in Path(f"/proc/{part.process.pid}/maps").read_text("utf-8"))
+            part.wait_until(lambda: "tensorflow" in (process / "maps").read_text("utf-8"))
+        if moment == "as its children start":
+            part.wait_until(lambda: any("spawn_main" in command for command in commands_below(process)))
         assert part.interrupt() == 0
         assert "Traceback" not in part.said()
     assert states(folder)["running"] == 0
