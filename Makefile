@@ -18,7 +18,7 @@ demo: $(VENV)/runtime ## send generated phantom films through the whole way
 	@$(BIN)/pneumowatch demo
 
 test: check ## lint, types and all tests
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/test ## lint and types only
 	$(BIN)/ruff check .

@@ -77,9 +77,9 @@ def _judge_some(visitor: Visitor) -> None:
 
 def _take(visitor: Visitor, out: Path, page: str) -> None:
     visitor.go({"worklist": "/", "scan": "/", "model": "/models"}.get(page, f"/{page}"))
-    if page == "scan":
-        visitor.press("j")
-        visitor.press_and_wait("Enter")
+    if page == "scan":  # the first whose result is not hidden
+        visitor.page.locator("tbody tr").filter(has_text="flagged").first.get_by_role("link").first.click()
+        visitor.page.locator("canvas").wait_for()
         visitor.page.wait_for_load_state("networkidle")
         visitor.press("m", *"<<<")  # phantoms are no lungs: the map is all over them
     if page == "model":

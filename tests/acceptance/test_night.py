@@ -3,6 +3,7 @@ scanner's films, a challenger that must not pass, one that is killed, one that t
 
 import csv
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ KINDS: Final = {"NORMAL": "no_pneumonia", "PNEUMONIA": "pneumonia"}
 JUDGED: Final = 200
 HELD_OUT: Final = 80  # of these, of patients that no model may learn from
 SCHOOL: Final = ("--epochs", 2)
+PACE: Final = 0.1  # seconds between films that come while it learns: they shall last until it has
 SLOW: Final = 600.0  # seconds, for what takes a minute on a machine that does nothing else
 FINISHED: Final = "SELECT count(*) FROM scan_ledger WHERE finished_at IS NOT NULL"
 
@@ -147,6 +149,7 @@ def what_is_better_takes_over_while_films_come(department: Department, before: s
             shutil.copyfile(coming[sent], department.inbox / coming[sent].name)
             sent += 1
             department.wait_for(ledger + sent)
+            time.sleep(PACE)
         assert part.process.returncode == 0, part.said()
     after = department.champion
     ((decision, reasons),) = department.ask(

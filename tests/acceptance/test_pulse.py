@@ -112,7 +112,7 @@ def an_urgent_film_overtakes_what_waits(deployment: Deployment, drop: Drop) -> N
 
 def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Drop) -> None:
     """Urgent films come as fast as they are read, all the while."""
-    films = drop(deployment.folder / "flow", 5000)
+    films = drop(deployment.folder / "flow", 8000)
     enough, waited = threading.Event(), []
 
     def waiting() -> int:
@@ -120,8 +120,8 @@ def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Dr
 
     def flow() -> None:
         while films and not enough.is_set():
-            if waiting() < 400:  # more than a busy machine reads before the next are registered
-                for film in [films.pop() for _ in range(min(100, len(films)))]:
+            if waiting() < 1200:  # more than is read before a busy machine has registered the next
+                for film in [films.pop() for _ in range(min(300, len(films)))]:
                     film.rename(deployment.inbox / "stat" / film.name)
             else:
                 time.sleep(0.05)
@@ -129,7 +129,7 @@ def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Dr
     feeder = threading.Thread(target=flow)
     feeder.start()
     try:
-        deployment.watcher.wait_until(lambda: waiting() > 200)
+        deployment.watcher.wait_until(lambda: waiting() > 800)
         routine = drop(deployment.folder / "one", 601)[-1]
         routine.rename(deployment.inbox / "routine" / "one.jpeg")
         deployment.watcher.wait_until(lambda: waited.append(waiting()) or deployment.finished("routine/one%"))

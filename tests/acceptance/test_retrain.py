@@ -179,8 +179,8 @@ def test_a_night_without_anything_new_is_one_row(site: Path) -> None:
     long_ago(site)
     (site / "inbox").mkdir()
     env = settings(site, retrain_at="00:00", **IDLE)
-    for _ in range(2):
-        with Part(("up", "--inbox", site / "inbox"), cwd=site, log=site / "said", env=env) as part:
+    for start in range(2):
+        with Part(("up", "--inbox", site / "inbox"), cwd=site, log=site / f"said-{start}", env=env) as part:
             part.wait_until(lambda: attempts(site) == [("finished", "nothing_to_do")], LONG)
             part.wait_until(lambda: "model ready" in part.said(), LONG)  # by then the timetable has looked
             part.interrupt()
