@@ -119,8 +119,10 @@ def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Dr
         return deployment.ask("SELECT count(*) FROM scans WHERE priority = 1 AND state = 'queued'")[0][0]
 
     def flow() -> None:
+        all_of_them = len(films)
         while films and not enough.is_set():
-            if waiting() < 1200:  # more than is read before a busy machine has registered the next
+            # more than is read before a busy machine has registered the next; what it is yet to register counts, too
+            if all_of_them - len(films) - deployment.finished("stat/%") < 1500:
                 for film in [films.pop() for _ in range(min(300, len(films)))]:
                     film.rename(deployment.inbox / "stat" / film.name)
             else:
