@@ -57,7 +57,7 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.ExceptionRenderer(_TRACEBACKS), structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(STDERR.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        else [structlog.dev.ConsoleRenderer(colors=STDERR.isatty(), exception_formatter=structlog.dev.plain_traceback)]
     )
     handler = logging.StreamHandler(STDERR)
     handler.setFormatter(

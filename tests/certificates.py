@@ -1,11 +1,10 @@
 """A certificate for loopback, made by openssl."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from lacking import lacking
 from services import HOST
 
 
@@ -13,8 +12,7 @@ def pair(folder: Path) -> tuple[Path, Path]:
     """Files (PEM) with a certificate that vouches for itself, and with its key. Where there is no openssl, it skips at
     a desk and fails under CI."""
     if shutil.which("openssl") is None:
-        missing = "no openssl on PATH to make a certificate with"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+        lacking("no openssl on PATH to make a certificate with")
     files = folder / "certificate.pem", folder / "certificate.key"
     words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext"
     names = f"subjectAltName=DNS:localhost,IP:{HOST}"

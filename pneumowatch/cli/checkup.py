@@ -73,15 +73,8 @@ def _inboxes(settings: Settings) -> Iterator[Finding]:
 
 def _shares(settings: Settings) -> Iterator[Finding]:
     """Inboxes that a watcher or worker has reported as away, on whichever machine."""
-    if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
-        return
-    try:
-        database = Database(settings.database)
-        schema.require_current(database)
-        away = [one for one in database.read(presence.standings) if one["state"] == presence.Standing.AWAY]
-    except PneumowatchError:  # of which `_database` tells
-        return
-    for one in away:
+    standings = _asked(settings, presence.standings) or ()
+    for one in (one for one in standings if one["state"] == presence.Standing.AWAY):
         since = f"{one['since']:%Y-%m-%d %H:%M} UTC"
         told = f"away on {one['machine']} since {since}: {one['detail']}; mount it again, its films wait"
         yield Finding("bad", f"inbox {one['inbox']}", told)
@@ -175,23 +168,17 @@ def _broker(settings: Settings) -> Iterator[Finding]:
 
 
 def _life(settings: Settings) -> Iterator[Finding]:
-    """What runs, and which sources send; nothing where there is no database, of which `_database` tells."""
-    if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
-        return
-    try:
-        database = Database(settings.database)
-        schema.require_current(database)
-        alive = database.read(lambda c: heartbeats.readiness(c, settings.lease_seconds))
-        minimum = timedelta(minutes=settings.silence_minutes)
-        quiet = database.read(lambda c: silence.silences(c, ledger.now(), settings.silence_factor, minimum))
-    except PneumowatchError:
+    """What runs, and which sources send."""
+    alive = _asked(settings, lambda c: heartbeats.readiness(c, settings.lease_seconds))
+    if alive is None:
         return
     for part in alive.parts:
         verdict = "good" if part.verdict is heartbeats.Verdict.WELL else "bad"
         yield Finding(verdict, part.part, part.sentence)
     if not alive.parts:
         yield Finding("note", "parts", "none is running: start `pneumowatch up`, or `watch` and `work`")
-    for source in quiet:
+    minimum = timedelta(minutes=settings.silence_minutes)
+    for source in _asked(settings, lambda c: silence.silences(c, ledger.now(), settings.silence_factor, minimum)) or ():
         verdict = "bad" if source.verdict is silence.Verdict.SILENT else "good"
         yield Finding(verdict, f"source {source.source}", source.sentence)
 

@@ -95,6 +95,8 @@ def measure(quick: bool) -> list[Figure]:
         small_network.write(folder / "small" / "champion")
         shipped = Subject.load("shipped", settings.load().models.absolute(), heaps, alone)
         found = [*try_all(shipped, folder, with_latency=True)]
+        bare = embedded(shipped, folder, KEEP_FILMS="judged")  # what keeping flagged films costs
+        found += try_one(shipped, "embedded, no film kept", bare, heaps[:1], with_latency=False)
         small = Subject.load("small", folder / "small", heaps, alone)
         found += try_all(small, folder, with_latency=False)
         found += against_baseline(small, found, films[: QUICK_BASELINE if quick else BASELINE])
@@ -112,8 +114,9 @@ def try_all(subject: Subject, folder: Path, with_latency: bool) -> Iterator[Figu
 System = Callable[[ExitStack], tuple[rig.Rig, Servers | None]]
 
 
-def embedded(subject: Subject, folder: Path) -> System:
-    return lambda stack: (stack.enter_context(rig.embedded(folder / f"{subject.name}-up", subject.store)), None)
+def embedded(subject: Subject, folder: Path, **given: str) -> System:
+    here = folder / "-".join((subject.name, "up", *given.values()))
+    return lambda stack: (stack.enter_context(rig.embedded(here, subject.store, **given)), None)
 
 
 def deployed(subject: Subject, folder: Path, workers: int) -> System:

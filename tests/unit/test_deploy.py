@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 from deploying import DEPLOY, PARTS, PROGRAM, UNITS, compose, of_compose, of_units
+from lacking import lacking
 from prometheus_client.metrics_core import Metric
 
 from db.census import LEDGER
@@ -29,14 +30,8 @@ LABELS = re.compile(r"(pneumowatch_[a-z_]+)\{([^}]*)\}")
 OF_OTHERS = {"up"}
 
 
-def missing(program: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(f"{program} is missing; under CI it must be there")
-    pytest.skip(f"{program} is missing")
-
-
 def tool(name: str) -> str:
-    return shutil.which(name) or missing(name)
+    return shutil.which(name) or lacking(f"no {name} on PATH")
 
 
 def documents(folder: Path) -> Iterator[dict[str, Any]]:
@@ -91,7 +86,7 @@ def test_no_two_units_want_one_port() -> None:
 @pytest.mark.filterwarnings("ignore:The metaschema specified:DeprecationWarning")  # the schema's own, of some versions
 def test_the_compose_file_is_one() -> None:
     if not COMPOSE_SCHEMA.exists():
-        missing("docker-compose's schema")
+        lacking("no schema of docker-compose")
     jsonschema.validate(compose(), json.loads(COMPOSE_SCHEMA.read_text("utf-8")))
 
 

@@ -39,5 +39,9 @@ def test_trouble_is_told_with_its_traceback(said: str) -> None:
     assert "not told" not in said
 
 
+def test_what_goes_to_no_terminal_bears_no_colours(said: str) -> None:
+    assert "\x1b" not in said
+
+
 def test_a_traceback_shows_no_variables(said: str) -> None:
     assert "DOE_JOHN" not in said

@@ -51,12 +51,12 @@ class Rig:
 
 
 @contextmanager
-def embedded(folder: Path, models: Path) -> Iterator[Rig]:
-    """`pneumowatch up` in one process, with SQLite, in `folder`; idle on entry."""
+def embedded(folder: Path, models: Path, **settings: object) -> Iterator[Rig]:
+    """`pneumowatch up` in one process, with SQLite, in `folder`; idle on entry. `settings`: of `environment`."""
     inbox, data = folder / "inbox", folder / "data"
     inbox.mkdir(parents=True, exist_ok=True)
     command = ["up", "--inbox", str(inbox), "--data", str(data)]
-    with part("up", command, folder, environment(MODEL_DIR=models)) as up:
+    with part("up", command, folder, environment(MODEL_DIR=models, **settings)) as up:
         wait_for(READY, "up", folder, up)
         rig = Rig(inbox, Database(f"sqlite:///{data / 'pneumowatch.db'}"), {"up": up.pid})
         with closing(rig.database):
