@@ -71,19 +71,20 @@ def enter(dialect: str) -> Any:
 
 @cache
 def waiting(resting: bool = False) -> Any:
-    """The most urgent scans that are due, locked: at, count; once, often, latest. `resting`: also those that rest.
+    """The most urgent scans that are announced, locked: count; once, often, latest. `resting`: also those that rest.
 
-    What has been announced is due, whatever this machine's clock says: were a slow clock asked again here, the message
-    would be spent and the scan forgotten for a lease.
+    Who announces a scan has found it due, and no clock is asked again here. One that is due and not announced yet is
+    left alone: there are as many licences out as scans announced, and one spent on it would be missing to another,
+    which would be forgotten for a lease.
     """
-    return _first(in_state(State.QUEUED), *_due(resting), order=(Scan.priority, Scan.id))
+    return _first(in_state(State.QUEUED), *_announced(resting), order=(Scan.priority, Scan.id))
 
 
 @cache
 def waiting_besides(dialect: str, resting: bool = False) -> Any:
     """As `waiting`, without the given ids."""
     others = Scan.id.not_in(_ids(dialect))
-    return _first(in_state(State.QUEUED), *_due(resting), others, order=(Scan.priority, Scan.id))
+    return _first(in_state(State.QUEUED), *_announced(resting), others, order=(Scan.priority, Scan.id))
 
 
 @cache
@@ -95,7 +96,7 @@ def overdue(resting: bool = False) -> Any:
     """
     queued = func.coalesce(Scan.state, "") == State.QUEUED
     old = Scan.received_at <= bindparam("received_by", type_=UtcDateTime)
-    return _first(in_state(*WAITING), queued, old, *_due(resting), order=(Scan.received_at,))
+    return _first(in_state(*WAITING), queued, old, *_announced(resting), order=(Scan.received_at,))
 
 
 def _first(*which: ColumnElement[bool], order: Sequence[Any]) -> Any:
@@ -109,9 +110,9 @@ def _first(*which: ColumnElement[bool], order: Sequence[Any]) -> Any:
     )
 
 
-def _due(resting: bool) -> list[ColumnElement[bool]]:
-    due = or_(Scan.rung_at.is_not(None), Scan.not_before <= _at())
-    return [due] if resting else [due, _rested()]
+def _announced(resting: bool) -> list[ColumnElement[bool]]:
+    announced = Scan.rung_at.is_not(None)
+    return [announced] if resting else [announced, _rested()]
 
 
 def _rested() -> ColumnElement[bool]:

@@ -68,8 +68,16 @@ class Book:
         return [id_ for (id_,) in ids]
 
     def claim(
-        self, count: int = 100, by: str = "worker", lease: timedelta = LEASE, patience: timedelta | None = None
+        self,
+        count: int = 100,
+        by: str = "worker",
+        lease: timedelta = LEASE,
+        patience: timedelta | None = None,
+        swept: bool = True,
     ) -> Claim | None:
+        """`swept`: what is due has been announced before, as the sweep does."""
+        if swept:
+            self.ring()
         return self.database.write(lambda c: ledger.claim(c, count, by, lease, patience))
 
     def claimed(self, count: int = 100) -> Claim:

@@ -30,6 +30,8 @@ class FilmBatches(Batches):
       prefetch count while the message is unacknowledged. A worker so never hoards what another could read.
     - A flush happens when a batch of films is there, or after FLUSH_SECONDS; at once where no other is being read, so
       that a lone film waits for nobody.
+    - Once it is closed, nothing is flushed any more: the timer outlives Celery's pool, which takes nothing by then.
+      What is left is unacknowledged, and comes to the next worker.
     - After a reconnect the strategy is built anew, but celery-batches keeps the old connection's timer and never
       flushes again: the timer is dropped here. The in-process transport's timer is a thread of its own, so the count
       and the flush stand under a lock.
@@ -45,6 +47,7 @@ class FilmBatches(Batches):
         self._lock = threading.RLock()
         self._films = 0  # announced by buffered messages
         self._flushes = 0  # handed to the pool and not yet read
+        self._closed = False
         self.heard = 0  # messages that ever came
         self._tref: Any
 
@@ -90,10 +93,16 @@ class FilmBatches(Batches):
         """Messages that have come and are in nobody's hands."""
         return int(self._buffer.qsize())
 
+    def close(self) -> None:
+        """From any thread, before the pool ends: hand nothing more to it."""
+        with self._lock:
+            self._closed = True
+
     def _do_flush(self) -> None:
         with self._lock:
-            self._films = 0
-            super()._do_flush()
+            if not self._closed:
+                self._films = 0
+                super()._do_flush()
 
     def flush(self, requests: Collection[Any]) -> Any:
         self._flushes += 1

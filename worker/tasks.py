@@ -127,14 +127,22 @@ def run_worker(
         without_gossip=True,
         without_mingle=True,
     )
-    threading.Thread(target=_end_with, args=(stop,), name="worker-stop", daemon=True).start()
+    task = app.tasks.get(READ_SCANS)
 
     # at once, not when all is drained: a thread that waits, for a database that is away, say, would wait on
     def shut_down(**_: Any) -> None:
         stop.set()
+        if task:
+            task.close()
+
+    def end() -> None:
+        stop.wait()
+        shut_down()
+        celery_state.should_stop = 0
 
     signals.worker_shutting_down.connect(shut_down)
-    if READ_SCANS in app.tasks:
+    threading.Thread(target=end, name="worker-stop", daemon=True).start()
+    if task:
         hearing = _hearing(app, settings, worker)
         threading.Thread(target=hearing.run, args=(stop,), name="hearing", daemon=True).start()
     worker.start()
@@ -157,8 +165,3 @@ def _hearing(app: Celery, settings: Settings, worker: Any) -> Hearing:
         rebuild=rebuild,
         seconds=patience(settings.lease_seconds),
     )
-
-
-def _end_with(stop: threading.Event) -> None:
-    stop.wait()
-    celery_state.should_stop = 0

@@ -150,6 +150,17 @@ def test_a_scan_is_not_claimed_before_its_time(book: Book) -> None:
     assert ids(book.claimed()) == [scan_id]
 
 
+def test_a_licence_is_not_spent_on_what_is_due_and_not_announced(book: Book) -> None:
+    """It would be missing to what was announced, which nothing else would announce for a lease."""
+    (put_off,) = book.add(seen("1"))
+    book.finish(book.claimed(), deferred(put_off))
+    (announced,) = book.add(seen("2"))
+    assert ids(book.claim(1, swept=False)) == [announced]
+    assert book.claim(1, swept=False) is None
+    assert book.ring() == [put_off]
+    assert ids(book.claim(1, swept=False)) == [put_off]
+
+
 def test_what_was_announced_is_due_on_every_clock(book: Book) -> None:
     """The watcher's clock may run before the worker's."""
     (scan_id,) = book.add(seen())

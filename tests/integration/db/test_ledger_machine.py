@@ -66,7 +66,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(target=claims, count=st.integers(1, 3))
     def claim(self, count: int) -> Any:
-        claim = self.book.claim(count)
+        claim = self.book.claim(count, swept=False)
         if claim is None:
             return multiple()
         assert len(claim.scans) == 1 or not any(scan.deaths for scan in claim.scans)
@@ -96,7 +96,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(kinds=kinds, sha256=hashes, header=headers, size=sizes)
     def read(self, kinds: list[str], sha256: str, header: Header | None, size: int) -> None:
         """What a worker does that nothing happens to."""
-        claim = self.book.claim()
+        claim = self.book.claim(swept=False)
         if claim is not None:
             self.finish(claim, kinds, sha256, header, size)
 

@@ -94,7 +94,12 @@ class Place:
         return [(before, after) for before, after in rows]
 
     def read(self, licence: int = 100) -> None:
+        """What a worker does whom the sweep has told of what is due."""
+        self.sweep()
         self.room.read(licence)
+
+    def sweep(self) -> list[int]:
+        return self.database.write(lambda c: ledger.ring(c, Scan.rung_at.is_(None), 1000))
 
     def read_when_due(self) -> None:
         time.sleep(SETTLE + 0.05)
@@ -410,6 +415,7 @@ def test_a_worker_that_cannot_read_at_all_blames_no_film_and_waits(place: Place,
         for future in reading:
             future.result(30)
     assert moves <= 12 + 2 * 4 * BATCH  # one claim of each thread, given back
+    place.read()
     assert {scan.state for scan in place.scans()} == {State.CLASSIFIED}
     assert {scan.deaths for scan in place.scans()} == {0}
 
@@ -428,6 +434,7 @@ def test_a_card_that_does_not_hold_one_film_costs_no_film_an_attempt(place: Plac
         assert (place.scan(scan_id).state, place.scan(scan_id).deaths_alone) == (State.QUEUED, 0)
         moody.ill = None
         reading.result(30)
+    place.read()
     assert (place.scan(scan_id).state, place.scan(scan_id).deaths_alone) == (State.CLASSIFIED, 0)
 
 
@@ -514,6 +521,7 @@ def test_a_film_that_kills_workers_is_found_among_two_of_four_threads_each_and_i
                 living.result(90)
         for mortal in pair:
             mortal.bury()
+        place.sweep()
         deaths += sum(mortal.dead for mortal in pair)
         if not place.database.read(lambda c: c.scalar(select(func.count()).where(Scan.state == State.QUEUED))):
             break

@@ -173,6 +173,23 @@ def test_the_timer_ends_when_nothing_waits(busy: Worker) -> None:
     assert busy.timer.running == 0
 
 
+def test_nothing_is_handed_to_a_pool_that_has_ended(busy: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timer of the in-process transport ticks on after it. Unread messages stay unacknowledged."""
+    busy.films(2)
+    busy.task.close()
+    busy.pool.work()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(busy.pool, "apply_async", refuse)
+    busy.timer.tick()
+    busy.films(BATCH)
+    assert busy.room.licences == [1]
+    assert len(busy.acknowledged) == 1
+    assert busy.task.unread == 2
+
+
 def test_after_a_reconnect_lone_messages_are_flushed(busy: Worker) -> None:
     """celery-batches keeps the dead connection's timer, and nothing is ever flushed again."""
     busy.films(1)
