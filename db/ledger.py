@@ -135,7 +135,7 @@ def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
 def claim(
     connection: Connection, count: int, by: str, lease: timedelta, patience: timedelta | None = None
 ) -> Claim | None:
-    """queued -> running: the most urgent `count` scans that are announced, or a single suspect where one is most urgent.
+    """queued -> running: the most urgent `count` scans that are announced, or a single suspect where it is that.
 
     Suspects that rest are claimed where nothing else waits.
 

@@ -73,6 +73,29 @@ def test_better_on_the_average_but_blind_for_more_ill_films_does_not() -> None:
     assert all("sensitivity" in reason or "auc" in reason for reason in found.reasons)
 
 
+def ranking(*others: float) -> Exam:
+    """A champion that calls every film ill and ranks them all rightly, and a challenger that calls the healthy ones
+    healthy, but for some about which it says `others`."""
+    newer = exam(80)
+    champion = np.where(newer.labels, 0.99, 0.9) + np.linspace(0, 0.005, 80)
+    challenger = np.where(newer.labels, 0.9, 0.1) + np.linspace(0, 0.005, 80)
+    challenger[1 : 2 * len(others) : 2] = others
+    return replace(newer, challenger=opinion(challenger), champion=opinion(champion))
+
+
+def test_a_film_that_slips_past_others_does_not_outweigh_all_the_rest() -> None:
+    newer = ranking(0.9025)  # one of forty healthy films stands before about twenty of the ill ones
+    found = decide(exam(FROZEN), newer)
+    assert found.promoted, found.reasons
+    assert -0.02 < found.figures["newer"]["champion"]["auc"]["value"] < -comparison.MARGIN
+
+
+def test_a_ranking_that_is_surely_worse_is_no_better() -> None:
+    found = decide(exam(FROZEN), ranking(*[0.92] * 10))
+    assert [("auc" in reason, "surely" in reason) for reason in found.reasons] == [(True, True)]
+    assert not found.promoted
+
+
 def test_on_few_newer_films_nothing_is_decided() -> None:
     found = decide(exam(FROZEN), exam(comparison.ENOUGH - 1, 0, 5))
     assert not found.promoted
