@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from hypothesis.stateful import run_state_machine_as_test as run
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
 from db import schema
 from db.models import Base, Content, Prediction, Scan, ScanEvent
 from db.outcomes import Claim, Outcome
 from db.session import Database
+from db.statements import in_state
 from db.states import REQUEUEABLE, WAITING, Reason, State
 from pneumowatch.header import Header
 
@@ -48,11 +49,13 @@ class LedgerMachine(RuleBasedStateMachine):
             # `scans` points at itself: one statement deletes it all, whatever the order of its rows
             self.database.write(lambda c, table=table: c.execute(text(f"DELETE FROM {table.name}")))
         self.book.register_model()
+        self.licences = 0  # in messages that were sent and not spent yet
 
     @rule(burst=st.lists(files, min_size=1, max_size=3))
     def arrive(self, burst: list[Any]) -> None:
         result = self.book.arrive(*burst)
         assert len(set(result.to_ring)) == len(result.to_ring)
+        self.licences += len(result.to_ring)
         for scan_id in result.to_ring:
             row = self.book.row(scan_id)
             assert (row["state"], row["rung_at"] is None) == (State.QUEUED, False)
@@ -66,7 +69,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(target=claims, count=st.integers(1, 3))
     def claim(self, count: int) -> Any:
-        claim = self.book.claim(count, swept=False)
+        claim = self._claim(count)
         if claim is None:
             return multiple()
         assert len(claim.scans) == 1 or not any(scan.deaths for scan in claim.scans)
@@ -96,7 +99,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(kinds=kinds, sha256=hashes, header=headers, size=sizes)
     def read(self, kinds: list[str], sha256: str, header: Header | None, size: int) -> None:
         """What a worker does that nothing happens to."""
-        claim = self.book.claim(swept=False)
+        claim = self._claim(100)
         if claim is not None:
             self.finish(claim, kinds, sha256, header, size)
 
@@ -113,12 +116,26 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(lost=st.booleans())
     def sweep(self, lost: bool) -> None:
         rung = self.book.ring(Scan.rung_at.is_not(None) if lost else Scan.rung_at.is_(None))
-        if lost:
-            self.book.unring(*rung[:1])
+        self.licences += len(rung)
+        if lost and rung:
+            self.book.unring(rung[0])
+            self.licences -= 1
+
+    def _claim(self, count: int) -> Claim | None:
+        """As a worker does that has so many licences, or fewer where fewer are out."""
+        claim = self.book.claim(min(count, self.licences), swept=False) if self.licences else None
+        self.licences -= len(claim.scans) if claim else 0
+        return claim
 
     def _held_by_others(self, claim: Claim) -> list[Any]:
         rows = [self.book.row(scan.id) for scan in claim.scans]
         return [row for row in rows if row["claim_token"] not in (None, claim.token)]
+
+    @invariant()
+    def no_film_that_was_announced_lacks_a_licence(self) -> None:
+        """It would wait for a lease, with workers idle."""
+        announced = select(func.count()).where(in_state(State.QUEUED), Scan.rung_at.is_not(None))
+        assert self.database.read(lambda c: c.scalar(announced)) <= self.licences
 
     @invariant()
     def the_ledger_is_closed(self) -> None:
