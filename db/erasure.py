@@ -34,6 +34,8 @@ class Found:
     notices: int
     films: tuple[Path, ...]  # kept ones, and their maps
     uploads: tuple[Path, ...]  # films that were handed in at the desk
+    hashes: tuple[str, ...] = ()  # of the films' bytes
+    patient_key: str | None = None  # of whom all was asked for
 
     @property
     def running(self) -> int:
@@ -47,9 +49,7 @@ def find(
 
     Raises ErasureRefused where there is none.
     """
-    theirs = Scan.patient_key == patient_key if patient_key is not None else false()
-    chosen = or_(Scan.id.in_(scan_ids), theirs)
-    ids = _same_films(connection, set(connection.scalars(select(Scan.id).where(chosen))))
+    ids = _chosen(connection, patient_key, scan_ids)
     rows = connection.execute(
         select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.sha256, Scan.state).where(Scan.id.in_(ids)).order_by(Scan.id)
     ).all()
@@ -68,16 +68,20 @@ def find(
         _count(connection, _of(Outbox, ids)),
         tuple(_there(kept.path(settings.data_dir, sha256) for sha256 in hashes)),
         tuple(_there(inboxes.uploads(settings) / os.fsdecode(name) for name in handed_in)),
+        tuple(hashes),
+        patient_key,
     )
 
 
 def erase(database: Database, found: Found, by: str) -> int:
     """Files first, then rows in one transaction: cut off in between, it can be done again. Returns how many scans.
 
-    Raises ErasureRefused where one of them is being read, or a file cannot be removed.
+    Raises ErasureRefused where one of them is being read, or there is more by now than was found, or a file cannot be
+    removed.
     """
     if found.running:
         raise ErasureRefused(f"{found.running} of these films are being read right now; try again in a minute.")
+    database.read(lambda connection: _still_all(connection, found))
     try:
         for path in (*found.films, *found.uploads):
             path.unlink(missing_ok=True)
@@ -85,15 +89,18 @@ def erase(database: Database, found: Found, by: str) -> int:
         raise ErasureRefused(
             f"A film of theirs cannot be removed: {error.strerror}. Nothing else was erased."
         ) from error
-    moved = database.write(lambda connection: _erase_rows(connection, found.scan_ids, by))
+    moved = database.write(lambda connection: _erase_rows(connection, found, by))
     if database.dialect == "sqlite":
         _empty_the_log(database)
     return len(moved)
 
 
-def _erase_rows(connection: Connection, ids: Sequence[int], by: str) -> list[int]:
+def _erase_rows(connection: Connection, found: Found, by: str) -> list[int]:
+    ids = found.scan_ids
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA secure_delete=ON")  # zeros instead of pages that are merely free
+    connection.execute(select(Scan.id).where(Scan.id.in_(ids)).order_by(Scan.id).with_for_update()).all()
+    _still_all(connection, found)
     moved = ledger.erase(connection, ids, by)
     if set(moved) != set(ids) and _count(
         connection, select(Scan.id).where(Scan.id.in_(ids), Scan.state == State.RUNNING)
@@ -111,6 +118,20 @@ def _erase_rows(connection: Connection, ids: Sequence[int], by: str) -> list[int
     for scan_id in moved:
         audit.record(connection, by, Act.ERASURE, scan_id)
     return moved
+
+
+def _still_all(connection: Connection, found: Found) -> None:
+    """Raises ErasureRefused where a film was read since it was found, and kept, or another has come."""
+    ids = _chosen(connection, found.patient_key, found.scan_ids)
+    read = connection.scalars(select(Scan.sha256).where(Scan.id.in_(ids), Scan.sha256.is_not(None)))
+    if ids > set(found.scan_ids) or set(read) > set(found.hashes):
+        raise ErasureRefused("More of these films has come or been read since you looked: look again, and repeat it.")
+
+
+def _chosen(connection: Connection, patient_key: str | None, scan_ids: Sequence[int]) -> set[int]:
+    theirs = Scan.patient_key == patient_key if patient_key is not None else false()
+    chosen = or_(Scan.id.in_(scan_ids), theirs)
+    return _same_films(connection, set(connection.scalars(select(Scan.id).where(chosen))))
 
 
 def _same_films(connection: Connection, ids: set[int]) -> set[int]:

@@ -23,7 +23,7 @@ class Moment:
     @classmethod
     def parse(cls, written: str) -> "Moment | None":
         event, dash, review = written.partition("-")
-        short = len(written) < 40 and event.isascii() and review.isascii()
+        short = max(len(event), len(review)) < 19 and written.isascii()  # as the database counts
         return cls(int(event), int(review)) if short and dash and event.isdigit() and review.isdigit() else None
 
 

@@ -50,6 +50,11 @@ def register(connection: Connection, folder: ModelFolder, archive: bytes, by: st
         _serve(connection, version, None, by, "it was the first model here")
 
 
+def in_turn(connection: Connection) -> None:
+    """Until this transaction ends, no other changes which model serves."""
+    wait_in_turn(connection, TURN)
+
+
 def promote(connection: Connection, version: str, by: str, reason: str) -> str | None:
     """Let a registered model serve. Returns the one that served before; where it serves already, nothing is done.
 

@@ -13,6 +13,8 @@ from sqlalchemy import Connection, Delete, delete, func, select
 
 from db.models import Audit, Content, Scan, ScanEvent
 from db.session import Database
+from db.statements import in_state
+from db.states import State
 from pneumowatch import kept
 
 ROWS: Final = 5000  # of one transaction
@@ -46,8 +48,9 @@ def films(database: Database, data_dir: Path, before: datetime, judged_too: bool
     Their results stay. `judged_too`: those with a verdict as well, which then teach no longer.
     """
     removed = judged = size = 0
+    turned_away = database.read(_turned_away)
     for portion in _portions(sorted(_kept(data_dir)), FILMS):
-        known = database.read(partial(_known, hashes=portion))
+        known = turned_away | database.read(partial(_known, hashes=portion))
         for sha256 in portion:
             file = kept.path(data_dir, sha256)
             received_at, verdict = known.get(sha256, (None, None))
@@ -102,6 +105,13 @@ def _known(connection: Connection, hashes: Sequence[str]) -> dict[str, tuple[dat
     return {
         row.sha256: (row.received_at, row.verdict) for row in connection.execute(rows.where(Content.sha256.in_(hashes)))
     }
+
+
+def _turned_away(connection: Connection) -> dict[str, tuple[datetime, str | None]]:
+    """As `_known`, of films that were judged although they were rejected: they are no content, and teach."""
+    judged = (Scan.verdict.is_not(None), in_state(State.REJECTED), Scan.sha256.is_not(None))
+    rows = connection.execute(select(Scan.sha256, Scan.received_at, Scan.verdict).where(*judged))
+    return {row.sha256: (row.received_at, row.verdict) for row in rows}
 
 
 def _is_forgotten(file: Path) -> bool:

@@ -103,11 +103,13 @@ def history(connection: Connection, scan_id: int) -> Sequence[RowMapping]:
 
 
 def places(connection: Connection, scan_id: int) -> list[Judged]:
-    """The original of a scan, and its duplicates: wherever its bytes stood when they were read."""
+    """The original of a scan, then its duplicates: wherever its bytes stood when they were read."""
     columns = (Scan.id, Scan.inbox, Scan.path_bytes, Scan.sha256)
     original = connection.scalar(select(Scan.duplicate_of).where(Scan.id == scan_id)) or scan_id
     rows = connection.execute(
-        select(*columns).where((Scan.id == original) | (Scan.duplicate_of == original)).order_by(Scan.id)
+        select(*columns)
+        .where((Scan.id == original) | (Scan.duplicate_of == original))
+        .order_by(Scan.id != original, Scan.id)
     )
     return [Judged(*row) for row in rows]
 

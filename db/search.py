@@ -48,5 +48,10 @@ def _of_accession(text: str) -> Any:
 
 def _named(text: str, bottom: int, top: int) -> Any:
     within = (Scan.id >= bottom, Scan.id < top)
-    has = func.lower(Scan.path).contains(text.lower(), autoescape=True)
+    path, sought = func.lower(Scan.path), text.lower()
+    # SQLite's lower() knows the letters of ASCII alone, as PostgreSQL's does in the locale C
+    for letter in set(sought):
+        if not letter.isascii() and len(letter.upper()) == 1:
+            path = func.replace(path, letter.upper(), letter)
+    has = path.contains(sought, autoescape=True)
     return select(Scan.id).where(*within, has).order_by(Scan.id.desc()).limit(FOUND)

@@ -11,6 +11,7 @@ from db.accounts import Role
 from db.audit import Act
 from db.session import Database
 from review.auth import Reader, User
+from review.problems import Refused
 from review.templating import page
 
 router = APIRouter(include_in_schema=False)
@@ -28,7 +29,12 @@ def make_token(
     label: Annotated[str, Form(min_length=1, max_length=64)],
     role: Annotated[Role, Form()] = Role.READER,
 ) -> Response:
-    """Answers with the page itself: the token is shown this once, and stands nowhere."""
+    """Answers with the page itself: the token is shown this once, and stands nowhere.
+
+    Not for a token: whoever found one could make others, and revoking it would end nothing.
+    """
+    if user.via == "token":
+        raise Refused(403, "A token makes no other: sign in to make one, or use `pneumowatch users token`.")
 
     def make(connection: Connection) -> str:
         made = accounts.make_token(connection, user.name, role, label.strip())

@@ -256,6 +256,7 @@ class Night:
         archive, by = cache.pack(challenger), part_name("retrain")
 
         def promote(connection: Connection) -> bool:
+            registry.in_turn(connection)  # or another promotion could come between the look and this one
             if registry.champion(connection) != conclusion.champion:
                 moved = "Another model was promoted while this one learned; it was not held against that one."
                 return training.finish(

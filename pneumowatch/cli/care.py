@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pneumowatch.cli.query import Data, Json, open_database
+from pneumowatch.cli.query import LARGEST_ID, Data, Json, open_database
 
 if TYPE_CHECKING:
     from db.erasure import Found
@@ -68,7 +68,9 @@ def purge(
 
 
 def erase(
-    scan_ids: Annotated[list[int] | None, typer.Argument(help="Films, by the ids of their scans.")] = None,
+    scan_ids: Annotated[
+        list[int] | None, typer.Argument(max=LARGEST_ID, help="Films, by the ids of their scans.")
+    ] = None,
     patient_key: Annotated[
         str | None, typer.Option(help="All of a patient, by the key that their rows bear (64 hexadecimal digits).")
     ] = None,

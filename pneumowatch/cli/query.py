@@ -15,7 +15,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Data = Annotated[
     Path | None, typer.Option("--data", help="The data folder (default: PNEUMOWATCH_DATA_DIR, or ./data).")
 ]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many rows.")]
+LARGEST_ID: Final = 2**63 - 1  # what the database's keys hold
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="At most this many rows.")]
 
 FLAGGED_COLUMNS: Final = ("scan_id", "probability", "caution", "path", "source", "received_at", "verdict")
 CLASSIFY_COLUMNS: Final = (
@@ -159,7 +160,7 @@ def reconcile(
 
 
 def requeue(
-    scan_ids: Annotated[list[int] | None, typer.Argument(help="Scans to try again, by id.")] = None,
+    scan_ids: Annotated[list[int] | None, typer.Argument(max=LARGEST_ID, help="Scans to try again, by id.")] = None,
     reason: Annotated[str | None, typer.Option(help="All rejected for this reason (see `unscored`).")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All that failed.")] = False,
     data: Data = None,

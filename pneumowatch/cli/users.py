@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from pneumowatch.cli.query import LARGEST_ID
 from pneumowatch.errors import AccountRefused
 
 users = typer.Typer(no_args_is_help=True, help="Accounts of the desk: list, add, remove, change; tokens for scripts.")
@@ -117,7 +118,7 @@ def token(
     name: Name,
     label: Annotated[str, typer.Option(help="What it is for.")] = "",
     role: RoleName = "reader",
-    revoke: Annotated[int | None, typer.Option(help="Revoke the token of this id instead.")] = None,
+    revoke: Annotated[int | None, typer.Option(max=LARGEST_ID, help="Revoke the token of this id instead.")] = None,
     data: Data = None,
     json: Json = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pneumowatch.cli.query import Data, Json
+from pneumowatch.cli.query import LARGEST_ID, Data, Json
 from pneumowatch.errors import ReviewRefused
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Said:
 
 
 def verdict(
-    scan_id: Annotated[int | None, typer.Argument(help="The scan, by id (see `flagged`).")] = None,
+    scan_id: Annotated[int | None, typer.Argument(max=LARGEST_ID, help="The scan, by id (see `flagged`).")] = None,
     said: Annotated[
         str | None, typer.Argument(metavar="VERDICT", help="pneumonia, no_pneumonia, unsure or unusable.")
     ] = None,
@@ -85,7 +85,9 @@ def _of_row(row: dict[str, str], line: int, reviewer: str | None) -> Said:
     who = row.get("reviewer") or reviewer
     if not row.get("scan_id", "").isdecimal() or not row.get("verdict") or not who:
         raise typer.BadParameter(f"line {line} does not hold {', '.join(COLUMNS)}.", param_hint="--from")
-    return Said(int(row["scan_id"]), _known(row["verdict"]), who, row.get("comment") or None)
+    if (scan_id := int(row["scan_id"][:20])) > LARGEST_ID:
+        raise typer.BadParameter(f"line {line} has a scan_id that no scan has.", param_hint="--from")
+    return Said(scan_id, _known(row["verdict"]), who, row.get("comment") or None)
 
 
 def _record(all_said: list[Said], data: Path | None, inbox: Path | None, json: bool) -> None:

@@ -52,6 +52,22 @@ def call(*arguments: object, answers: str = "") -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("erase", 2**63, "--yes"),
+        ("requeue", 2**63),
+        ("verdict", 2**63, "unsure", "--reviewer", "ada"),
+        ("flagged", "-n", 2**63),
+    ],
+)
+def test_numbers_that_no_database_holds(book: Book, data: Path, words: tuple[object, ...]) -> None:
+    code, said = call(*words, "--data", data)
+    assert code == 2, said
+    assert str(2**63 - 1) in said
+    assert set(book.states().values()) == {"classified"}
+
+
 def test_a_patient_is_erased_by_an_id_that_is_asked_for(book: Book, data: Path) -> None:
     code, said = call("erase", "--ask", "--data", data, answers=f"{PATIENT}\n\ny\n")
     assert code == 0, said

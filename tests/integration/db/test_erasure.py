@@ -61,6 +61,26 @@ def hers(book: Book, settings: Settings) -> list[int]:
     return [first, copy, handed_in]
 
 
+def test_what_is_read_or_comes_between_the_look_and_the_erasing_is_not_left_behind(
+    book: Book, settings: Settings
+) -> None:
+    (waiting,) = book.add(seen("hers.dcm"))
+    found = find(book, settings, scan_ids=[waiting])
+    book.finish(book.claimed(), film(waiting, "1" * 64, HERS, ACCESSION))
+    kept.write(settings.data_dir, "1" * 64, np.zeros((8, 8), np.uint8))
+    with pytest.raises(ErasureRefused, match="look again"):
+        erasure.erase(book.database, found, "adam")
+    assert kept.read(settings.data_dir, "1" * 64) is not None, "nothing was erased"
+
+    found = find(book, settings, patient_key=HERS)
+    (another,) = book.add(seen("hers again.dcm"))
+    book.finish(book.claimed(), film(another, "2" * 64, HERS, ACCESSION))
+    with pytest.raises(ErasureRefused, match="look again"):
+        erasure.erase(book.database, found, "adam")
+    assert erasure.erase(book.database, find(book, settings, patient_key=HERS), "adam") == 2
+    assert kept.read(settings.data_dir, "1" * 64) is None
+
+
 def find(book: Book, settings: Settings, **which: Any) -> Found:
     return book.database.read(lambda c: erasure.find(c, settings, **which))
 

@@ -42,6 +42,20 @@ def test_old_events_go_and_scans_stay(book: Book, monkeypatch: pytest.MonkeyPatc
     assert set(book.states().values()) == {"classified"}
 
 
+def test_a_film_that_was_judged_although_it_was_turned_away_teaches_and_stays(book: Book, tmp_path: Path) -> None:
+    (scan_id,) = book.add(seen())
+    turned_away = ledger.Rejected(scan_id, ledger.Reason.NOT_CHEST_XRAY, "A sentence.", "1" * 64)
+    book.finish(book.claimed(), turned_away)
+    book.database.write(lambda c: reviews.record(c, scan_id, Verdict.PNEUMONIA, "ada"))
+    kept.write(tmp_path, "1" * 64, np.zeros((8, 8), np.uint8))
+    long_ago = (ledger.now() - OLD).timestamp()
+    os.utime(kept.path(tmp_path, "1" * 64), (long_ago, long_ago))
+    found = retention.films(book.database, tmp_path, ledger.now(), judged_too=False, dry=False)
+    assert (found.removed, found.judged) == (0, 1)
+    found = retention.films(book.database, tmp_path, ledger.now(), judged_too=True, dry=False)
+    assert (found.removed, found.judged) == (1, 0)
+
+
 def test_the_newest_row_stays_so_that_its_number_is_never_given_again(book: Book) -> None:
     book.classify(seen())
     age(book, ScanEvent, 1, 2, 3)

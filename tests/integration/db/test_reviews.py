@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from books import Book, at_once, seen
-from sqlalchemy import select, text
+from books import Book, at_once, classified, seen
+from sqlalchemy import select, text, update
 
 from db import reviews
-from db.models import Review
+from db.models import Review, Scan
 from db.states import Verdict
 from pneumowatch.errors import ReviewRefused
 from trainer import verdicts
@@ -50,6 +50,21 @@ def test_said_twice_in_a_row_it_is_one_review(book: Book) -> None:
     assert say(book, scan_id, ILL) == say(book, scan_id, ILL)
     assert len(kept(book)) == 1
     assert say(book, scan_id, ILL, comment="after all") > 1
+
+
+def test_an_original_comes_first_whichever_was_seen_first(book: Book) -> None:
+    """Its film is kept under its own hash: a copy with another header has another."""
+    first, second = book.add(seen("ward/a"), seen("STAT/a"))
+    claim = book.claimed()
+    book.finish(claim, classified(second, "5" * 64))
+    book.database.write(
+        lambda c: c.execute(
+            update(Scan).where(Scan.id == first).values(state="duplicate", duplicate_of=second, sha256="6" * 64)
+        )
+    )
+    for scan_id in (first, second):
+        found = book.database.read(lambda c, scan_id=scan_id: reviews.places(c, scan_id))
+        assert [place.id for place in found] == [second, first]
 
 
 def test_what_is_said_of_a_duplicate_is_said_of_its_original(book: Book) -> None:

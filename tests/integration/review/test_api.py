@@ -81,6 +81,11 @@ def test_an_etag_saves_the_answer_while_nothing_changes(desk: Desk, book: Book, 
     assert script.get(path, headers={"If-None-Match": tag}).status_code == 200
 
 
+@pytest.mark.parametrize("moment", ["", "1", "1-", "-1", "a-b", f"{2**63}-0", f"0-{10**25}", "٣-٣"])
+def test_news_since_no_moment(desk: Desk, moment: str) -> None:
+    assert desk.script().get("/api/news", params={"since": moment}).status_code in (400, 422)
+
+
 def test_a_verdict(desk: Desk, book: Book) -> None:
     scan_id = read(book, "1", 0.9)
     script = desk.script("ada")
