@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     )
     min_new_labels: int = Field(default=20, ge=1, description="judged films that must be new for a retrain to begin")
     patient_pattern: str = Field(
-        default="", description="regular expression that finds the patient in a file's name; empty: the Kermany set's"
+        default="", description="regular expression that finds the patient in a file's name, before the Kermany set's"
     )
     keep_films: str = Field(
         default="flagged",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,11 @@ from pneumowatch.model import ModelFolder
 from trainer import evaluate
 from trainer.dataset import CLASSES, Dataset, LabelledFilm
 from trainer.evaluate import Figure
+
+OTHERWISE: Final = (
+    "Patients are told apart otherwise than when this model was trained (another pattern or patient key): it may have "
+    "learned from these {split} patients, and the figures say nothing of others."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,7 @@ class Assessment:
     fingerprint: str  # of the whole folder's films
     read: tuple[ReadFilm, ...]
     left_out: int
+    otherwise: bool = False  # patients were told apart otherwise when the model was trained
 
     @cached_property
     def labels(self) -> NDArray[np.float32]:
@@ -81,7 +87,7 @@ class Assessment:
     @property
     def notes(self) -> list[str]:
         """What whoever reads the figures must know."""
-        notes = []
+        notes = [OTHERWISE.format(split=self.split)] if self.otherwise else []
         for label, name in enumerate(CLASSES):
             if label not in self.labels:
                 empty = ", ".join(key.replace("_", " ") for key, of in self.figures.items() if math.isnan(of.value))
@@ -137,7 +143,8 @@ def assess(
         ReadFilm(film, _name(film, folder), value, value >= model.threshold)
         for film, value in zip(chosen, said, strict=True)
     )
-    return Assessment(model.version, model.threshold, split, films.fingerprint, read, len(films.left_out))
+    otherwise = split != "all" and films.split_otherwise(model.card)
+    return Assessment(model.version, model.threshold, split, films.fingerprint, read, len(films.left_out), otherwise)
 
 
 def compare(one: Assessment, other: Assessment) -> dict[str, dict[str, float | None]]:

@@ -87,6 +87,7 @@ def describe(
             "fingerprint": data.fingerprint,
             "counts": data.counts(),
             "duplicates": data.duplicates(),
+            "patients": data.naming.told(data.keyed),
             "left_out": len(data.left_out),
         },
         "split_rule": SPLIT_RULE,
@@ -121,7 +122,7 @@ def _kept_epoch(history: Sequence[dict[str, float]], patience: int) -> int | Non
 
 def about(card: dict[str, Any]) -> dict[str, Any]:
     """What a card was told about its data, as `describe` takes it: for a model that goes on from this one's."""
-    own = ("fingerprint", "counts", "duplicates", "left_out")
+    own = ("fingerprint", "counts", "duplicates", "left_out", "patients")
     told = {key: value for key, value in card.get("data", UNSTATED["data"]).items() if key not in own}
     limits = [limit for limit in card.get("limits", UNSTATED["limits"]) if limit != LIMIT_OF_ALL]
     return {"data": told, "limits": limits, "ages_years": card.get("ages_years")}

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumowatch import film as reader
+from pneumowatch import patients
 from pneumowatch.errors import FilmRejected, TrainingError
 from pneumowatch.film import Pixels
+from pneumowatch.settings import Settings
 from trainer import twins
 
 CLASSES: Final = ("NORMAL", "PNEUMONIA")  # sub-folders; a film's label is the index of its class
@@ -36,6 +38,39 @@ NO_SECRET: Final = b"pneumowatch: no patient key"
 _HELD_OUT: Final = {split: rank for rank, split in enumerate(SPLITS)}  # the further, the higher
 
 
+@dataclass(frozen=True)
+class Naming:
+    """How patients are told apart: by the first of the patterns that a file's name matches; DICOM films by the patient
+    ID of their header, hashed under the key. Told apart otherwise, the same patients fall into other splits."""
+
+    patterns: tuple[re.Pattern[str], ...] = (KERMANY,)
+    key: bytes = NO_SECRET
+
+    @classmethod
+    def here(cls, settings: Settings, *patterns: str) -> "Naming":
+        """By this deployment's key, where it has one; by these patterns, then the Kermany set's."""
+        file = settings.patient_key_path
+        compiled = [re.compile(pattern) for pattern in dict.fromkeys(patterns) if pattern not in ("", KERMANY.pattern)]
+        return cls((*compiled, KERMANY), patients.read(file) if file.exists() else NO_SECRET)
+
+    @classmethod
+    def of_card(cls, card: dict[str, Any], settings: Settings, *patterns: str) -> "Naming":
+        """As for the films that a model was trained on: its card's patterns come first."""
+        first = [*_stated(card)["patterns"], *(pattern for pattern in patterns if pattern)]
+        return cls(tuple(re.compile(pattern) for pattern in dict.fromkeys(first)), cls.here(settings).key)
+
+    def patient(self, name: str) -> str:
+        return patient_of(name, *self.patterns)
+
+    def told(self, keyed: bool) -> dict[str, Any]:
+        """For a card. `keyed`: patients of headers are among them."""
+        key = patients.fingerprint(self.key) if keyed else None
+        return {"patterns": [pattern.pattern for pattern in self.patterns], "key": key}
+
+
+OF_KERMANY: Final = Naming()
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledFilm:
     patient: str
@@ -43,6 +78,7 @@ class LabelledFilm:
     sha256: str  # of the file, in hex
     pixels: Pixels  # (side, side)
     path: Path | None = None  # None where it does not come from a folder
+    keyed: bool = False  # its patient is told by a header
 
 
 @dataclass(frozen=True)
@@ -73,11 +109,12 @@ class Dataset:
     films: tuple[LabelledFilm, ...]
     left_out: tuple[LeftOut, ...]
     side: int
+    naming: Naming = OF_KERMANY
 
     def __add__(self, other: "Dataset") -> "Dataset":
         if self.side != other.side:
             raise TrainingError(f"Films of {self.side} and of {other.side} pixels cannot be learned from together.")
-        return Dataset(self.films + other.films, self.left_out + other.left_out, self.side)
+        return Dataset(self.films + other.films, self.left_out + other.left_out, self.side, self.naming)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -93,8 +130,8 @@ class Dataset:
     def splits(self) -> tuple[str, ...]:
         """Of each film. Patients who share a picture, told by it to be one, share the split that is held out furthest:
         nobody who is held out is ever learned from."""
-        patients = [film.patient for film in self.films]
-        ranks = twins.spread(patients, self.twins.pairs, [_HELD_OUT[split_of(patient)] for patient in patients])
+        whose = [film.patient for film in self.films]
+        ranks = twins.spread(whose, self.twins.pairs, [_HELD_OUT[split_of(patient)] for patient in whose])
         return tuple(SPLITS[rank] for rank in ranks)
 
     def of(self, split: str) -> tuple[LabelledFilm, ...]:
@@ -108,6 +145,23 @@ class Dataset:
         pixels = np.array([film.pixels for film in films], np.uint8).reshape(-1, self.side, self.side, 1)
         labels = np.array([film.label for film in films], np.float32)
         return Examples(pixels, labels, np.array([film.patient for film in films], np.str_))
+
+    @property
+    def keyed(self) -> bool:
+        """Whether some patients are told by headers."""
+        return any(film.keyed for film in self.films)
+
+    def split_otherwise(self, card: dict[str, Any]) -> bool:
+        """Whether patients of these films were told apart otherwise when this card's model was trained, so that it may
+        have learned from those that are held out here."""
+        stated = _stated(card)
+        if self.keyed and stated["key"] not in (None, patients.fingerprint(self.naming.key)):
+            return True
+        then = tuple(re.compile(pattern) for pattern in stated["patterns"])
+        names = [film.path.name for film in self.films if film.path and not film.keyed]
+        if "patients" not in card.get("data", {}):  # it is of the Kermany set, as far as is known
+            names = [name for name in names if KERMANY.search(name)]
+        return any(patient_of(name, *then) != self.naming.patient(name) for name in names)
 
     def counts(self) -> dict[str, Any]:
         """Films and patients by split and class."""
@@ -124,15 +178,17 @@ class Dataset:
         }
 
     def _count(self, split: str, label: int) -> dict[str, int]:
-        patients = Counter(film.patient for film in self.of(split) if film.label == label)
-        return {"films": patients.total(), "patients": len(patients)}
+        films = Counter(film.patient for film in self.of(split) if film.label == label)
+        return {"films": films.total(), "patients": len(films)}
 
 
-def patient_of(name: str, pattern: re.Pattern[str] = KERMANY) -> str:
-    """The patient in a file's name: the pattern's first group, or all that it matches. A name that it does not match is
-    a patient of its own. The default is how the Kermany set writes it."""
-    match = pattern.search(name)
-    return match[1 if pattern.groups else 0] or Path(name).stem if match else Path(name).stem
+def patient_of(name: str, *patterns: re.Pattern[str]) -> str:
+    """The patient in a file's name: the first group of the first pattern that matches, or all that it matches. A name
+    that none matches is a patient of its own. Without patterns: as the Kermany set writes it."""
+    for pattern in patterns or (KERMANY,):
+        if match := pattern.search(name):
+            return match[1 if pattern.groups else 0] or Path(name).stem
+    return Path(name).stem
 
 
 def split_of(patient: str) -> str:
@@ -144,8 +200,7 @@ def split_of(patient: str) -> str:
 def read(
     folder: Path,
     side: int,
-    pattern: re.Pattern[str] = KERMANY,
-    patient_key: bytes = NO_SECRET,
+    naming: Naming = OF_KERMANY,
     both: bool = True,
     watch: Callable[[int, int], None] = lambda done, of: None,
 ) -> Dataset:
@@ -155,8 +210,7 @@ def read(
 
     Args:
         folder: holds NORMAL and PNEUMONIA, or NORMAL_ALL and PNEUMONIA_ALL, or any of train, val and test with those.
-        pattern: finds the patient in a file's name, see `patient_of`. DICOM films tell their patient themselves.
-        patient_key: secret under which a DICOM header's patient ID is hashed.
+        naming: how patients are told apart.
         both: films of both classes must be there; else one will do.
         watch: called with how many files are read, and of how many.
 
@@ -168,7 +222,7 @@ def read(
     left_out: list[LeftOut] = []
     for number, (path, label) in enumerate(files, start=1):
         try:
-            films.append(_read_film(path, label, side, pattern, patient_key))
+            films.append(_read_film(path, label, side, naming))
         except FilmRejected as rejected:
             left_out.append(LeftOut(path, rejected.reason, rejected.sentence))
         watch(number, len(files))
@@ -176,7 +230,13 @@ def read(
     for label, name in enumerate(CLASSES):
         if label not in found and (both or not found):
             raise TrainingError(f"{folder} is of no use: {name} holds no film that can be read.")
-    return Dataset(tuple(films), tuple(left_out), side)
+    return Dataset(tuple(films), tuple(left_out), side, naming)
+
+
+def _stated(card: dict[str, Any]) -> dict[str, Any]:
+    """What a card says of how its patients were told apart. Before cards said it, it was by the Kermany set's names."""
+    unstated = {"patterns": [KERMANY.pattern], "key": None}
+    return unstated | dict(card.get("data", {}).get("patients", {}))
 
 
 def _class_folders(folder: Path, both: bool) -> list[tuple[Path, int]]:
@@ -206,13 +266,12 @@ def _files(folder: Path) -> list[Path]:
         raise TrainingError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
-def _read_film(path: Path, label: int, side: int, pattern: re.Pattern[str], patient_key: bytes) -> LabelledFilm:
+def _read_film(path: Path, label: int, side: int, naming: Naming) -> LabelledFilm:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise FilmRejected("unreadable", f"The file cannot be read ({error.strerror}).") from error
-    film = reader.read(data, side, patient_key=patient_key)
+    film = reader.read(data, side, patient_key=naming.key)
     told = film.header.patient_key if film.header else None
-    return LabelledFilm(
-        told or patient_of(path.name, pattern), label, hashlib.sha256(data).hexdigest(), film.pixels, path
-    )
+    patient, sha256 = told or naming.patient(path.name), hashlib.sha256(data).hexdigest()
+    return LabelledFilm(patient, label, sha256, film.pixels, path, keyed=bool(told))

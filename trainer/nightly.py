@@ -5,7 +5,6 @@ decision, which is one transaction with the promotion. Until that transaction no
 so an attempt may be killed at any point.
 """
 
-import re
 import secrets
 import threading
 import time
@@ -21,7 +20,6 @@ from sqlalchemy import Connection
 from db import cache, deployment, registry, training
 from db.session import Database
 from db.training import LEASES, Conclusion, Decision, State, Watchman
-from pneumowatch import patients
 from pneumowatch.errors import ModelError, PneumowatchError, ShuttingDown, TrainingError
 from pneumowatch.logs import get
 from pneumowatch.model import ModelFolder, shipped
@@ -30,7 +28,7 @@ from pneumowatch.settings import Settings
 from trainer import card, comparison, dataset, networks, timetable, train, verdicts
 from trainer.comparison import Opinion
 from trainer.curriculum import Curriculum, arrays
-from trainer.dataset import Dataset
+from trainer.dataset import Dataset, Naming
 from trainer.examination import ask, examine
 from trainer.knobs import Knobs, fine_tuning
 from trainer.verdicts import Lessons
@@ -41,6 +39,11 @@ log = get("training")
 CONTRARY: Final = (
     "The newer verdicts say the contrary of what the champion says: labels were exchanged, or films are shown "
     "inverted. Nothing was learned from them."
+)
+OTHERWISE: Final = (
+    "Patients of the base dataset are told apart otherwise than when the champion was trained, so it may have learned "
+    "from those that are held out now. Set PNEUMOWATCH_PATIENT_PATTERN and the patient key as they were then, or train "
+    "a model here and promote it."
 )
 LOOK_SECONDS: Final = 0.5  # how often a training that may be dead is looked at
 
@@ -159,9 +162,10 @@ class Night:
     def run(self) -> None:
         """To a decision, which stands in its row."""
         self._progress("reading")
-        pattern = re.compile(self._settings.patient_pattern) if self._settings.patient_pattern else dataset.KERMANY
+        deployment.check_patient_key(self.database, self._settings)
+        naming = Naming.here(self._settings, self._settings.patient_pattern)
         said = self.database.read(verdicts.said)
-        judgements, _ = verdicts.judge(said, pattern)
+        judgements, _ = verdicts.judge(said, naming)
         used = self.database.read(lambda connection: training.seen_until(connection, *training.TRAINED))
         new = verdicts.new_since(judgements, used)
         if new < self._settings.min_new_labels and not self._wanted.force:
@@ -172,15 +176,17 @@ class Night:
             return self._finish(Conclusion(Decision.NO_BASE, (without,), new_labels=new))
         cache.enroll(self.database, self._settings.models, part_name("retrain"))
         champion = cache.fetch(self.database, self._settings.models)
-        lessons = verdicts.read(self._settings.data_dir, said, champion.side, pattern)
+        lessons = verdicts.read(self._settings.data_dir, said, champion.side, naming)
         about = Conclusion(
             Decision.REFUSED, (), {}, champion.version, new_labels=new, last_review_id=lessons.last_review_id
         )
-        return self._learn(champion, lessons, pattern, about)
+        return self._learn(champion, lessons, about)
 
-    def _learn(self, champion: ModelFolder, lessons: Lessons, pattern: re.Pattern[str], about: Conclusion) -> None:
+    def _learn(self, champion: ModelFolder, lessons: Lessons, about: Conclusion) -> None:
         promoted = self.database.read(lambda connection: training.seen_until(connection, Decision.PROMOTED))
-        base = self._base(champion.side, pattern)
+        base = self._base(champion, champion.side)
+        if base.split_otherwise(champion.card):
+            return self._finish(replace(about, reasons=(OTHERWISE,)))
         self._progress("looking")
         plan = Curriculum.of(base, lessons, promoted)
         about = replace(about, figures={"labels": plan.counts()})
@@ -192,7 +198,7 @@ class Night:
         challenger = self._school(champion, plan)
         self._progress("comparing")
         finding = comparison.decide(
-            examine(plan.test, challenger, champion, self._shipped(champion, plan, pattern)),
+            examine(plan.test, challenger, champion, self._shipped(champion, plan)),
             examine(plan.held_out, challenger, champion),
         )
         figures = {**about.figures, **finding.figures}
@@ -233,22 +239,21 @@ class Night:
             target_sensitivity=champion.card["threshold"].get("target_sensitivity", preset.target_sensitivity),
         )
 
-    def _shipped(self, champion: ModelFolder, plan: Curriculum, pattern: re.Pattern[str]) -> Opinion | None:
+    def _shipped(self, champion: ModelFolder, plan: Curriculum) -> Opinion | None:
         """Of the frozen films, in the size that the shipped model takes; None where it is the champion."""
         ships = shipped()
         if ships.version == champion.version:
             return None
         if ships.side == champion.side:
             return ask(ships, plan.test)
-        return ask(ships, self._base(ships.side, pattern, "comparing").examples("test"))
+        return ask(ships, self._base(champion, ships.side, "comparing").examples("test"))
 
-    def _base(self, side: int, pattern: re.Pattern[str], stage: str = "reading") -> Dataset:
+    def _base(self, champion: ModelFolder, side: int, stage: str = "reading") -> Dataset:
+        """Its patients told apart as when the champion was trained, or it would be examined on what it learned from."""
         folder = self._settings.training_dir
         assert folder is not None
-        key_file = self._settings.patient_key_path
-        deployment.check_patient_key(self.database, self._settings)
-        key = patients.read(key_file) if key_file.exists() else dataset.NO_SECRET
-        return dataset.read(folder, side, pattern, key, watch=lambda done, of: self._progress(stage, done, of))
+        naming = Naming.of_card(champion.card, self._settings, self._settings.patient_pattern)
+        return dataset.read(folder, side, naming, watch=lambda done, of: self._progress(stage, done, of))
 
     def promote(self, challenger: ModelFolder, conclusion: Conclusion) -> None:
         """The decision and what it brings about, or neither."""

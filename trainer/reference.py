@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from pneumowatch.errors import TrainingError
 from pneumowatch.film import Pixels
 from pneumowatch.model import CARD, ModelFolder
+from pneumowatch.settings import Settings
 from trainer import dataset, networks
+from trainer.dataset import Naming
 
 BINS: Final = 10
 DIGITS: Final = 9  # float32 keeps no more
@@ -36,8 +38,13 @@ def reference(served: Any, films: Pixels) -> dict[str, Any]:
     }
 
 
-def note(folder: Path, data: Path, also: Path | None = None) -> int:
+def note(folder: Path, data: Path, also: Path | None, settings: Settings) -> int:
     """Put the reference into the card of a model that has none. Returns the number of films.
+
+    Args:
+        data: the films that it was trained on.
+        also: a second such folder, of full-size films.
+        settings: whose patient key tells patients of headers apart.
 
     Raises:
         ModelError: the folder is damaged.
@@ -45,8 +52,9 @@ def note(folder: Path, data: Path, also: Path | None = None) -> int:
     """
     model = ModelFolder.read(folder)
     model.verify()
-    films = dataset.read(data, model.side)
-    validation = (films + dataset.read(also, model.side) if also else films).examples("validation")
+    naming = Naming.of_card(model.card, settings)
+    films = dataset.read(data, model.side, naming)
+    validation = (films + dataset.read(also, model.side, naming) if also else films).examples("validation")
     if not len(validation.labels):
         raise TrainingError("There is no film of a validation patient; see `pneumowatch train --help`.")
     card = model.card | {"reference": reference(networks.load(model), validation.pixels)}

@@ -1,7 +1,9 @@
 """One training run, from a labelled folder to a model folder, top to bottom."""
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +15,7 @@ from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
 from trainer import card, dataset, distil, gate, networks, pupil, reference, store
 from trainer.checkpoint import Checkpoint, fingerprint
-from trainer.dataset import Dataset, Examples, LeftOut
+from trainer.dataset import OF_KERMANY, Dataset, Examples, LeftOut, Naming
 from trainer.evaluate import Figure, figures, threshold_for
 from trainer.knobs import Knobs
 from trainer.lessons import lessons
@@ -60,6 +62,7 @@ def train(
     watch: Watch = lambda _: None,
     teachers: Sequence[ModelFolder] = (),
     start: ModelFolder | None = None,
+    naming: Naming = OF_KERMANY,
 ) -> Trained:
     """Train, choose the threshold, evaluate, and write `out`/<version>.
 
@@ -74,6 +77,7 @@ def train(
         watch: called after every step and every epoch; of a run that is taken up, with its former epochs first.
         teachers: whose word replaces the labels of what is learned from (`trainer.distil`).
         start: a model of the same network, whose weights are begun with.
+        naming: how patients are told apart.
 
     Raises:
         TrainingError: the data or the knobs cannot be used, or the model cannot be written.
@@ -81,15 +85,15 @@ def train(
     known = card.read_about(about)
     networks.choose_precision(knobs.precision)  # what cannot be is said before the films are read
     side = networks.find(knobs.network).side
-    films = small = dataset.read(data, side)
+    films = small = dataset.read(data, side, naming)
     judged = {}
     if also:
-        full_size = dataset.read(also, side)
+        full_size = dataset.read(also, side, naming)
         films = small + full_size
         judged["test_full_size"] = films.examples("test", full_size)
     learn, validation = films.examples("train"), films.examples("validation")
     if teachers:
-        learn = _taught(data, also, side, knobs, teachers, watch)
+        learn = _taught((data, also) if also else (data,), side, naming, knobs, teachers, watch)
     judged = {"validation": validation, "test": films.examples("test", small), **judged}
     _check(learn, validation)
 
@@ -103,12 +107,12 @@ def train(
 
 
 def _taught(
-    data: Path, also: Path | None, side: int, knobs: Knobs, folders: Sequence[ModelFolder], watch: Watch
+    data: Sequence[Path], side: int, naming: Naming, knobs: Knobs, folders: Sequence[ModelFolder], watch: Watch
 ) -> Examples:
     """Views of the training patients' films, with what the teachers say of them."""
     teachers = [distil.teacher(folder) for folder in folders]
     largest = max(teacher.side for teacher in teachers)
-    films = dataset.read(data, largest) + (dataset.read(also, largest) if also else Dataset((), (), largest))
+    films = reduce(operator.add, [dataset.read(folder, largest, naming) for folder in data])
 
     def tell(done: int, of: int) -> None:
         if done * 10 // of > max(done - distil.BATCH, 0) * 10 // of:

@@ -1,6 +1,5 @@
 """Readers' verdicts as labelled films: which of them teach, and what they say."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from db.states import Verdict
 from pneumowatch import kept
 from pneumowatch.film import Pixels
 from pneumowatch.phantom import SOURCE
-from trainer.dataset import CLASSES, KERMANY, Dataset, LabelledFilm, patient_of
+from trainer.dataset import CLASSES, OF_KERMANY, Dataset, LabelledFilm, Naming, patient_of
 
 LABELS: Final = {Verdict.NO_PNEUMONIA: CLASSES.index("NORMAL"), Verdict.PNEUMONIA: CLASSES.index("PNEUMONIA")}
 
@@ -43,6 +42,7 @@ class Judgement:
     label: int
     patient: str
     review_id: int  # of the newest of its reviews
+    keyed: bool = False  # the patient is told by a header
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def said(connection: Connection) -> list[Said]:
     return [Said(*row) for row in rows]
 
 
-def judge(reviews: Iterable[Said], pattern: re.Pattern[str] = KERMANY) -> tuple[list[Judgement], Counter[str]]:
+def judge(reviews: Iterable[Said], naming: Naming = OF_KERMANY) -> tuple[list[Judgement], Counter[str]]:
     """The films that teach, and how many do not, by why.
 
     A reader's last word counts. A film teaches where all its readers say `pneumonia`, or all `no_pneumonia`: where one
@@ -88,15 +88,15 @@ def judge(reviews: Iterable[Said], pattern: re.Pattern[str] = KERMANY) -> tuple[
         if why:
             left_out[why] += 1
         else:
-            patient = _patient(newest, pattern)
+            patient = _patient(newest, naming)
             label = LABELS[Verdict(newest.verdict)]
-            films.append(Judgement(newest.sha256 or "", label, patient, newest.review_id))
+            films.append(Judgement(newest.sha256 or "", label, patient, newest.review_id, bool(newest.patient_key)))
     return films, left_out
 
 
-def read(data_dir: Path, reviews: Sequence[Said], side: int, pattern: re.Pattern[str] = KERMANY) -> Lessons:
+def read(data_dir: Path, reviews: Sequence[Said], side: int, naming: Naming = OF_KERMANY) -> Lessons:
     """The films of the verdicts that teach, as they were kept, `side` pixels large."""
-    judgements, left_out = judge(reviews, pattern)
+    judgements, left_out = judge(reviews, naming)
     films = []
     for judgement in judgements:
         pixels = kept.read(data_dir, judgement.sha256)
@@ -104,7 +104,9 @@ def read(data_dir: Path, reviews: Sequence[Said], side: int, pattern: re.Pattern
             left_out["not_kept"] += 1
         else:
             sized = _sized(pixels, side)
-            films.append(LabelledFilm(judgement.patient, judgement.label, judgement.sha256, sized))
+            films.append(
+                LabelledFilm(judgement.patient, judgement.label, judgement.sha256, sized, keyed=judgement.keyed)
+            )
     newest = {judgement.sha256: judgement.review_id for judgement in judgements}
     last = max((review.review_id for review in reviews), default=0)
     return Lessons(Dataset(tuple(films), (), side), newest, dict(left_out), last)
@@ -138,14 +140,15 @@ def _teaches_not(last_words: Iterable[Said]) -> str | None:
     return None if verdict in LABELS else str(verdict)
 
 
-def _patient(review: Said, pattern: re.Pattern[str]) -> str:
+def _patient(review: Said, naming: Naming) -> str:
     """By the header; else by the file's name, else by its path; else a patient of its own."""
     if review.patient_key:
         return review.patient_key
     name = PurePosixPath(review.path).name
-    for text in (name, review.path):
-        if pattern.search(text):
-            return patient_of(text, pattern)
+    for pattern in naming.patterns:
+        for text in (name, review.path):
+            if pattern.search(text):
+                return patient_of(text, pattern)
     return str(PurePosixPath(review.path).with_suffix("")) if name else review.path
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pneumowatch.model import ModelFolder
     from pneumowatch.settings import Settings
     from trainer.assessment import Assessment
-    from trainer.dataset import Dataset
+    from trainer.dataset import Dataset, Naming
 
 SPLITS: Final = ("test", "validation", "train", "all")
 SHOWN: Final = 10  # wrongly read films in the table; the report and --json have them all
@@ -57,12 +57,17 @@ def evaluate(
     """
     from pneumowatch import settings
     from trainer import assessment
+    from trainer.dataset import Naming
 
     if split not in SPLITS:
         raise typer.BadParameter(f"'{split}' is no split; there are: {', '.join(SPLITS)}.", param_hint="--split")
     given = settings.load()
     folders = [_model(name, given) for name in ((model, against) if against else (model,))]
-    films = {side: read_films(data, side, given, patient_pattern) for side in {folder.side for folder in folders}}
+    if patient_pattern is not None:
+        naming = Naming.here(given, checked(patient_pattern))
+    else:
+        naming = Naming.of_card(folders[0].card, given)
+    films = {side: read_films(data, side, naming) for side in {folder.side for folder in folders}}
     found = [
         assessment.assess(folder, films[folder.side], data, split, _predictor(folder, given)) for folder in folders
     ]
@@ -87,8 +92,10 @@ def survey(
     from pneumowatch import settings
     from pneumowatch.cli.output import console, print_json, print_table
     from trainer import survey as surveying
+    from trainer.dataset import Naming
 
-    films = read_films(data, surveying.SIDE, settings.load(), patient_pattern)
+    naming = Naming.here(settings.load(), checked(patient_pattern or ""))
+    films = read_films(data, surveying.SIDE, naming)
     facts = surveying.survey(films)
     if report:
         from trainer.report import write_survey
@@ -103,15 +110,12 @@ def survey(
     return _say_where(report)
 
 
-def read_films(data: Path, side: int, given: "Settings", patient_pattern: str | None) -> "Dataset":
-    from pneumowatch import patients
+def read_films(data: Path, side: int, naming: "Naming") -> "Dataset":
     from pneumowatch.cli.output import progress_bar
     from trainer import dataset
 
-    key = patients.read(given.patient_key_path) if given.patient_key_path.exists() else dataset.NO_SECRET
-    pattern = _compiled(patient_pattern) if patient_pattern else dataset.KERMANY
     with progress_bar("reading films") as watch:
-        return dataset.read(data, side, pattern, key, both=False, watch=watch)
+        return dataset.read(data, side, naming, both=False, watch=watch)
 
 
 def _model(name: str | None, given: "Settings") -> "ModelFolder":
@@ -154,11 +158,13 @@ def _predictor(folder: "ModelFolder", given: "Settings") -> Callable[[Any], Any]
     return predict
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def checked(pattern: str) -> str:
+    """Raises BadParameter where it is no regular expression."""
     try:
-        return re.compile(pattern)
+        re.compile(pattern)
     except re.error as error:
         raise typer.BadParameter(f"it is no regular expression: {error}.", param_hint="--patient-pattern") from None
+    return pattern
 
 
 def _print_assessments(found: "list[Assessment]", report: Path | None, json: bool) -> None:

@@ -152,10 +152,11 @@ def reference(
 
     `train` does so itself; this is for models of earlier versions. Films are read as they were for the training.
     """
+    from pneumowatch import settings
     from pneumowatch.cli.output import console
     from trainer import reference as references
 
-    told = references.note(folder, films, also)
+    told = references.note(folder, films, also, settings.load())
     console.print(f"The card of {folder} has its reference now: {told} films of validation patients.", markup=False)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from pneumowatch.cli.evaluate import Pattern, checked
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
 from trainer.knobs import PRECISIONS, PRESETS, Knobs, finishing, taught
@@ -52,14 +53,16 @@ def train(
     report: Annotated[
         Path | None, typer.Option(help="Write a page about the films of test patients here, as `evaluate` does.")
     ] = None,
+    patient_pattern: Pattern = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Train a model on labelled films and say how good it is on patients it never saw.
 
-    The patient is read from the file name (person63_bacteria_306.jpeg is person63, IM-0115-0001.jpeg is IM-0115; any
-    other name counts as a patient of its own) and decides the split: a tenth of the patients for the test, a tenth for
-    validation, which chooses the threshold, the rest for training. Nobody is in two splits, nor moves when films are
-    added. With the defaults and two CPU cores it takes about half an hour.
+    The patient is read from the DICOM header or the file name (person63_bacteria_306.jpeg is person63,
+    IM-0115-0001.jpeg is IM-0115, others as [bold]--patient-pattern[/bold] says; any other name counts as a patient of
+    its own) and decides the split: a tenth of the patients for the test, a tenth for validation, which chooses the
+    threshold, the rest for training. Nobody is in two splits, nor moves when films are added. With the defaults and two
+    CPU cores it takes about half an hour.
 
     Killed at any point, the same command goes on after the last whole epoch. [bold]--precision mixed_bfloat16[/bold]
     trains the notebook's convolutions twice as fast on processors that know avx512_bf16 or amx_bf16.
@@ -67,7 +70,9 @@ def train(
     Try the model with [bold]pneumowatch classify --model OUT/VERSION FILE...[/bold]; its card.json holds every figure,
     training.html shows the epochs.
     """
+    from pneumowatch import settings
     from trainer import train as school
+    from trainer.dataset import Naming
 
     if network not in PRESETS:
         raise TrainingError(f"There is no network {network!r}; there is {', '.join(PRESETS)}.")
@@ -85,8 +90,9 @@ def train(
         patience=preset.patience if patience is None else patience,
         precision=precision or preset.precision,
     )
+    naming = Naming.here(settings.load(), checked(patient_pattern or ""))
     with _progress_bar(knobs) as watch:
-        trained = school.train(data, out, knobs, also, about, watch, teachers, begun)
+        trained = school.train(data, out, knobs, also, about, watch, teachers, begun, naming)
     _report(trained, _write_page(trained, data, report) if report else None, json)
 
 

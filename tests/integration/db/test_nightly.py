@@ -1,11 +1,13 @@
 """Attempts on real databases: taken over where another one died, and promoted with their row or not at all."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from books import model_folder
+from clinic import write_base
 
 from db import registry, training
 from db.session import Database
@@ -13,6 +15,7 @@ from db.training import Conclusion, Decision, State
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
 from pneumowatch.settings import Settings
+from trainer import dataset
 from trainer.nightly import Night, Wanted, attempt
 from trainer.workplace import occupied
 
@@ -91,6 +94,36 @@ def test_one_that_lives_on_another_machine_is_left_alone(database: Database, set
     with pytest.raises(TrainingError, match="Another training is running"):
         attempt(settings, database, threading.Event(), watch=lives)
     assert attempts(database) == [("running", None)]
+
+
+@pytest.mark.parametrize("pattern", [r"^([A-Z]+_[A-Z]+)_", r"^(.)"])
+def test_a_sites_pattern_moves_nobody_of_the_base_dataset(
+    database: Database, tmp_path: Path, tiny_model: ModelFolder, pattern: str
+) -> None:
+    """Or the challenger would be examined on patients that it and the champion learned from."""
+    base = write_base(tmp_path / "base", range(30))
+    settings = Settings(data_dir=tmp_path / "data", training_dir=base, patient_pattern=pattern)
+    begin(database, "a")
+    read = night(settings, database, "a")._base(tiny_model, 32)
+    assert read.splits == dataset.read(base, 32).splits
+    assert not read.split_otherwise(tiny_model.card)
+
+
+def test_where_patients_were_told_apart_otherwise_nothing_is_learned(
+    database: Database, tmp_path: Path, tiny_model: ModelFolder
+) -> None:
+    base = write_base(tmp_path / "base", range(30))
+    settings = Settings(data_dir=tmp_path / "data", training_dir=base, patient_pattern="nobody")
+    begin(database, "a")
+    stated = {"patients": {"patterns": [dataset.KERMANY.pattern], "key": "0" * 64}}
+    champion = replace(tiny_model, card=tiny_model.card | {"data": stated})
+    film = dataset.read(base, 32)
+    keyed = replace(film, films=tuple(replace(one, keyed=True) for one in film.films))
+    here = night(settings, database, "a")
+    here._base = lambda *_: keyed  # type: ignore[method-assign]
+    here._learn(champion, None, BETTER)  # type: ignore[arg-type]
+    (row,) = database.read(lambda c: training.listed(c, 1))
+    assert "told apart otherwise" in row["reasons"][0]
 
 
 def test_promotion_and_row_are_one(championed: Database, settings: Settings, tiny_model: ModelFolder) -> None:

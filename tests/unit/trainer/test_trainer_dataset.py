@@ -2,6 +2,7 @@ import hashlib
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import dicoms
 import numpy as np
@@ -12,8 +13,9 @@ from PIL import Image
 
 from pneumowatch.errors import TrainingError
 from pneumowatch.film import decode
+from pneumowatch.settings import Settings
 from trainer import dataset
-from trainer.dataset import SPLITS, patient_of, split_of
+from trainer.dataset import SPLITS, Naming, patient_of, split_of
 
 SIDE = 8
 PATIENTS = st.one_of(
@@ -184,10 +186,51 @@ def test_the_patient_of_a_dicom_film_is_in_its_header(folder: Path) -> None:
         path = folder / "NORMAL" / f"IM-{number:04}-0001.dcm"
         path.write_bytes(dicoms.film(np.roll(values, 7 * number, 0), PatientID=patient))
     told = [one.patient for one in dataset.read(folder, SIDE).films if one.path and one.path.suffix == ".dcm"]
-    other = [one.patient for one in dataset.read(folder, SIDE, patient_key=b"k" * 32).films[:3]]
+    other = [one.patient for one in dataset.read(folder, SIDE, Naming(key=b"k" * 32)).films[:3]]
     assert told[0] == told[1] != told[2]
     assert "P1" not in told
     assert not set(told) & set(other)
+
+
+def card_of(read: dataset.Dataset) -> dict[str, Any]:
+    return {"data": {"patients": read.naming.told(read.keyed)}}
+
+
+def test_the_splits_of_a_models_patients_outlive_a_sites_own_pattern(tmp_path: Path) -> None:
+    """A site's pattern may match the Kermany set's names, or none of them: its patients stay who they were."""
+    settings = Settings(data_dir=tmp_path)
+    for pattern in (r"^([A-Z]+_[A-Z]+)_", r"^(.+?)-", r"."):
+        naming = Naming.of_card({}, settings, pattern)
+        for name in ("person12_virus_3.jpeg", "IM-0115-0001.jpeg", "NORMAL2-IM-1427-0001.jpeg"):
+            assert naming.patient(name) == patient_of(name), pattern
+    assert Naming.of_card({}, settings, r"^([A-Z]+_[A-Z]+)_").patient("DOE_JOHN_1.png") == "DOE_JOHN"
+    assert Naming.here(settings, r"^(\w+?)_").patient("person12_virus_3.jpeg") == "person12"
+    assert Naming.here(settings, r"nobody").patient("IM-0115-0001.jpeg") == "IM-0115", "where it matches none"
+
+
+def test_patients_told_apart_otherwise_than_for_the_training(folder: Path) -> None:
+    film(folder / "NORMAL" / "DOE_JOHN_1.jpeg", 11)
+    plain = dataset.read(folder, SIDE)
+    site = dataset.read(folder, SIDE, Naming((re.compile(r"^([A-Z]+_[A-Z]+)_"), *plain.naming.patterns)))
+    assert not plain.split_otherwise({})
+    assert not plain.split_otherwise(card_of(plain))
+    assert not site.split_otherwise({}), "a model of the Kermany set knows nothing of the site's films"
+    assert site.split_otherwise(card_of(plain)), "it may have learned from the patient's other films"
+    assert not site.split_otherwise(card_of(site))
+    assert dataset.read(folder, SIDE, Naming((re.compile("nobody"),))).split_otherwise({})
+
+
+def test_patients_under_another_key_than_for_the_training(folder: Path) -> None:
+    values = np.random.default_rng(9).integers(0, 256, (40, 40)).astype(np.uint8)
+    (folder / "NORMAL" / "a.dcm").write_bytes(dicoms.film(values, PatientID="P1"))
+    own, other = (dataset.read(folder, SIDE, Naming(key=letter * 32)) for letter in (b"k", b"l"))
+    assert own.keyed
+    assert not own.split_otherwise(card_of(own))
+    assert own.split_otherwise(card_of(other))
+    (folder / "NORMAL" / "a.dcm").unlink()
+    without = dataset.read(folder, SIDE, Naming(key=b"l" * 32))
+    assert not without.split_otherwise(card_of(own)), "no patient is told by a header"
+    assert card_of(without)["data"]["patients"]["key"] is None
 
 
 def test_copies_under_two_names_stand_in_one_split_the_furthest_held_out(folder: Path) -> None:

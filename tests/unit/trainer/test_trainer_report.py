@@ -13,6 +13,7 @@ from pneumowatch.film import Pixels
 from pneumowatch.model import shipped
 from trainer import assessment, dataset, report, survey
 from trainer.assessment import Assessment
+from trainer.dataset import Naming
 
 HOSTILE = "<img src=x onerror=alert(1)>&.png"
 
@@ -150,7 +151,7 @@ def test_a_page_that_cannot_be_written_is_said(folder: Path) -> None:
 def test_a_survey_counts_what_is_there(folder: Path) -> None:
     (folder / "PNEUMONIA" / "twin.png").write_bytes((folder / "NORMAL" / "site0-0.png").read_bytes())
     (folder / "NORMAL" / "empty.png").write_bytes(b"")
-    facts = survey.survey(dataset.read(folder, survey.SIDE, re.compile(r"site\d-\d")))
+    facts = survey.survey(dataset.read(folder, survey.SIDE, Naming((re.compile(r"site\d-\d"),))))
     facts = json.loads(json.dumps(facts, allow_nan=False))
     assert (facts["films"], facts["patients"], facts["left_out"]) == (17, 17, {"empty": 1})
     assert facts["duplicates"] == {"exact": 1, "near": 0, "across_patients": 1, "across_classes": 1}
