@@ -10,11 +10,10 @@ from db import ledger, silence, statements
 from db.dialect import name, plan_anew, rows
 from db.models import Scan
 from db.seen import SeenFile
-from db.states import FINAL, WAITING, Reason, State
+from db.states import FINAL, UNREAD, WAITING, Reason, State
 from db.urgency import ranked
 
 LOOKUP: Final = 400  # paths of one query; SQLite binds at most 32,766 values
-UNREAD: Final = (Reason.VANISHED, Reason.SUPERSEDED)  # why a scan was rejected without a look at its content
 
 
 @dataclass

@@ -27,12 +27,12 @@ from db.outcomes import (
 )
 from db.seen import SeenFile
 from db.statements import in_state
-from db.states import REQUEUEABLE, Reason, State
+from db.states import REQUEUEABLE, UNREAD, Reason, State
 
 Condition = ColumnElement[bool]
 
 # No scan is put off by more: a time to wait for that is further away was written before a clock was set back.
-LONGEST_DELAY: Final = timedelta(minutes=1)
+LONGEST_DELAY: Final = timedelta(minutes=5)
 # How long a scan lets others go first after its worker died over it alone, once and more often: workers are also killed
 # for no fault of their films, and whatever they begin with must not be the same film each time.
 RESTS: Final = timedelta(seconds=30), timedelta(minutes=10)
@@ -368,6 +368,7 @@ def _defer(connection: Connection, outcome: Deferred, by: str, at: datetime) -> 
             newer = "Other content stands at this path; it has a scan of its own."
             _reject(connection, Rejected(outcome.scan_id, Reason.SUPERSEDED, newer), by, at)
             restore(connection, other, [outcome.scan_id])
+            requeue(connection, and_(Scan.id == other, Scan.reason.in_(UNREAD)), by)  # nobody would look at it again
             return
         values |= {"size": outcome.size, "mtime_ns": outcome.mtime_ns, "changed_at": at}
     connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(**values))

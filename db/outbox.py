@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, case, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, case, func, literal_column, or_, select, update
 
 from db.dialect import insert_new, name, wait_in_turn
 from db.models import Outbox, Prediction, Scan
@@ -69,25 +69,33 @@ def put(connection: Connection, outcomes: Sequence[Classified], kinds: Sequence[
         connection.execute(insert_new(name(connection), OUTBOX).values(values))
 
 
-def is_due(connection: Connection, kind: str) -> bool:
+def is_due(connection: Connection, kind: str, furthest: timedelta) -> bool:
     """Whether there is anything to `take`: a look that holds up no writer."""
-    due = select(Outbox.id).where(_waiting(), Outbox.kind == kind, Outbox.not_before <= _now())
+    due = select(Outbox.id).where(_waiting(), Outbox.kind == kind, _due(_now(), furthest))
     return bool(connection.scalar(select(due.exists())))
 
 
 def take(
-    connection: Connection, kind: str, count: int, lease: timedelta, deployment: UUID, every: timedelta = timedelta(0)
+    connection: Connection,
+    kind: str,
+    count: int,
+    lease: timedelta,
+    deployment: UUID,
+    furthest: timedelta,
+    every: timedelta = timedelta(0),
 ) -> Parcel | None:
     """Up to `count` notices that are due, those that have waited longest first, held for a lease.
+
+    `furthest`: nothing is put off by more: a time to wait that is further away was written before a clock was set back.
 
     None where there are none or, with `every`, while one sender holds some or the last were sent less than that ago.
     """
     at = _now()
     if every:
         wait_in_turn(connection, f"{TURN} {kind}")
-        if connection.scalar(_held_or_sent(kind, at, at - every)):
+        if connection.scalar(_held_or_sent(kind, at, at - every, furthest)):
             return None
-    due = select(Outbox.id).where(_waiting(), Outbox.kind == kind, Outbox.not_before <= at)
+    due = select(Outbox.id).where(_waiting(), Outbox.kind == kind, _due(at, furthest))
     ids = list(connection.scalars(due.order_by(Outbox.not_before).limit(count).with_for_update(skip_locked=True)))
     if not ids:
         return None
@@ -202,9 +210,14 @@ def _in(state: State) -> ColumnElement[bool]:
     return Outbox.state == literal_column(f"'{state}'")
 
 
-def _held_or_sent(kind: str, at: datetime, since: datetime) -> Any:
-    held = select(Outbox.id).where(_waiting(), Outbox.kind == kind, Outbox.token.is_not(None), Outbox.not_before > at)
-    sent = select(Outbox.id).where(_in(State.SENT), Outbox.kind == kind, Outbox.ended_at > since)
+def _due(at: datetime, furthest: timedelta) -> ColumnElement[bool]:
+    return or_(Outbox.not_before <= at, Outbox.not_before > at + furthest)
+
+
+def _held_or_sent(kind: str, at: datetime, since: datetime, furthest: timedelta) -> Any:
+    mine = (Outbox.kind == kind, Outbox.token.is_not(None))
+    held = select(Outbox.id).where(_waiting(), *mine, Outbox.not_before > at, Outbox.not_before <= at + furthest)
+    sent = select(Outbox.id).where(_in(State.SENT), Outbox.kind == kind, Outbox.ended_at.between(since, at))
     return select(held.exists() | sent.exists())
 
 

@@ -52,6 +52,7 @@ class Postman:
         self._patience = Patience(settings.resend_seconds, settings.resend_cap_seconds, settings.give_up_days)
         # longer than a delivery takes, else another would begin while this one still goes on
         self._lease = timedelta(seconds=max(settings.lease_seconds, STEPS * settings.send_seconds))
+        self._furthest = max(self._lease, timedelta(seconds=settings.resend_cap_seconds))
         digest = courier.kind == MAIL
         self._count = DIGEST if digest else 1
         self._every = timedelta(minutes=settings.mail_minutes if digest else 0)
@@ -93,10 +94,10 @@ class Postman:
 
     def _take(self) -> Parcel | None:
         kind = self._courier.kind
-        if not self._database.read(lambda c: outbox.is_due(c, kind)):
+        if not self._database.read(lambda c: outbox.is_due(c, kind, self._furthest)):
             return None
         return self._database.write(
-            lambda c: outbox.take(c, kind, self._count, self._lease, self._deployment, self._every)
+            lambda c: outbox.take(c, kind, self._count, self._lease, self._deployment, self._furthest, self._every)
         )
 
     def _failed(self, parcel: Parcel, failure: Undelivered) -> float:

@@ -15,7 +15,8 @@ inbox, and registered, as soon as that costs no film that waits:
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -45,6 +46,8 @@ FORGOTTEN: Final = timedelta(days=30)  # machines that have not looked for so lo
 CANNOT_BE_OPENED: Final = "its folder cannot be opened"
 DOES_NOT_ANSWER: Final = "it does not answer"
 
+Asking = Callable[[], AbstractContextManager[None]]
+
 
 class Standing(StrEnum):
     HERE = "here"
@@ -73,23 +76,27 @@ class Presence:
         self._patience = timedelta(seconds=patience_seconds)
         self._machine = machine or socket.gethostname()
 
-    def look(self, inbox: str, root: Path) -> bool:
-        """Whether the inbox is there now. Raises ShareAway where its folder cannot be opened at all."""
+    def look(self, inbox: str, root: Path, asking: Asking = nullcontext) -> bool:
+        """Whether the inbox is there now. Raises ShareAway where its folder cannot be opened at all.
+
+        `asking`: entered while the file system is asked, and not while the database is.
+        """
         try:
-            found = place.at(root)
+            with asking():
+                found = place.at(root)
         except OSError as error:
             self.miss(inbox, root, f"{CANNOT_BE_OPENED}: {error.strerror}")
             raise ShareAway(f"The inbox '{inbox}' cannot be opened: {error.strerror}.") from error
-        return self.vouch(inbox, root, found)
+        return self.vouch(inbox, root, found, asking)
 
-    def vouch(self, inbox: str, root: Path, found: Place) -> bool:
-        """Whether the folder at `found` is the inbox, so that what is not in it is gone."""
+    def vouch(self, inbox: str, root: Path, found: Place, asking: Asking = nullcontext) -> bool:
+        """Whether the folder at `found` is the inbox, so that what is not in it is gone. `asking`: as in `look`."""
         known = self._database.read(lambda c: _find(c, inbox, self._machine))
         if known is not None and (known.identity, known.state) == (found.identity, Standing.HERE):
             if (ledger.now() - known.seen_at).total_seconds() > SEEN_SECONDS:
                 self._database.write(lambda c: _change(c, inbox, self._machine, seen_at=ledger.now()))
             return True
-        doubt = self._doubt(inbox, root, known, found)
+        doubt = self._doubt(inbox, root, known, found, asking)
         if doubt is None:
             self._register(inbox, root, known, found)
         else:
@@ -106,7 +113,7 @@ class Presence:
         values = {"watching": rescan.watching, "rescan_seconds": rescan.seconds, "files": rescan.files}
         self._database.write(lambda c: _change(c, inbox, self._machine, rescanned_at=at, seen_at=at, **values))
 
-    def _doubt(self, inbox: str, root: Path, known: Row[Any] | None, found: Place) -> str | None:
+    def _doubt(self, inbox: str, root: Path, known: Row[Any] | None, found: Place, asking: Asking) -> str | None:
         """Why the folder is not taken for the inbox; None where it is."""
         if known is not None and known.identity == found.identity:
             return None
@@ -123,7 +130,10 @@ class Presence:
         else:
             doubt = "another folder stands in its place"
         last = None if known is None else known.last_scan_id
-        if any(share.stands(root, *film) for film in self._database.read(lambda c: _witnesses(c, inbox, last))):
+        witnesses = self._database.read(lambda c: _witnesses(c, inbox, last))
+        with asking():
+            stands = any(share.stands(root, *film) for film in witnesses)
+        if stands:
             return None
         doubted = known is not None and (known.state, known.detail) == (Standing.AWAY, doubt)
         if patience and doubted and ledger.now() - known.since >= self._patience:  # type: ignore[union-attr]

@@ -22,6 +22,8 @@ log = get("db")
 
 BUSY_SECONDS: Final = 30  # how long SQLite waits for another writer before it says "locked"
 CONNECT_SECONDS: Final = 5
+# A machine that vanishes closes no connection: without these, who waits for its answer would wait for two hours.
+LIVENESS: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 FIRST_DELAY: Final = 0.1  # seconds; doubled up to the last
 LAST_DELAY: Final = 5.0
 AT_ONCE: Final = 3  # times that what may have passed already is tried again before it counts as an outage
@@ -116,7 +118,11 @@ def _engine(url: str) -> Engine:
         if name == "postgresql":
             return create_engine(
                 parsed.set(drivername="postgresql+psycopg"),
-                connect_args={"connect_timeout": CONNECT_SECONDS, "options": "-c timezone=UTC"},
+                connect_args={
+                    "connect_timeout": CONNECT_SECONDS,
+                    "options": "-c timezone=UTC",
+                    **{name: value for name, value in LIVENESS.items() if name not in parsed.query},
+                },
                 pool_size=10,
                 hide_parameters=True,
             )

@@ -49,6 +49,9 @@ class Reason(StrEnum):
     ERASED = "erased"  # everything that was known of it was erased on demand; it is never tried again
 
 
+UNREAD: Final = (Reason.VANISHED, Reason.SUPERSEDED)  # why a scan was rejected without a look at its content
+
+
 class Verdict(StrEnum):
     """What a reader says of a film. Only the first two teach."""
 

@@ -77,7 +77,7 @@ class Observer:
     @property
     def complete(self) -> bool:
         """Whether events tell of every folder in the inbox."""
-        return self._watch is not None and self._observer is not None and not self._observer.short
+        return self._watch is not None and self._observer is not None and self._observer.hears_all
 
     def watch(self) -> None:
         """Watch the inbox if it is there and is not watched: at the start, and when it has come back as another folder,
@@ -133,6 +133,10 @@ class _InotifyObserver(InotifyObserver):
         self._inotify_fd.start()
         BaseObserver.__init__(self, InotifyFullEmitter, inotify_fd=self._inotify_fd)
 
+    @property
+    def hears_all(self) -> bool:
+        return not self.short and self._inotify_fd.is_alive()
+
     def _run_short(self) -> None:
         if not self.short:
             self.short = True
@@ -149,7 +153,11 @@ class _Inotify(InotifyFD):
         self._short = short
 
     def handle_event(self, event: InotifyEvent) -> None:
-        super().handle_event(event)  # which watches folders of whose making nothing was heard
+        try:
+            super().handle_event(event)  # which watches folders of whose making nothing was heard
+        except Exception as error:  # noqa: BLE001 - it would end the thread that reads events, and nobody would know
+            log.warning("an event could not be understood; looking through the folder", error=type(error).__name__)
+            self._overflowed()
         if event.is_queue_overflow:
             self._overflowed()
 

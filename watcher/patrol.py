@@ -97,8 +97,8 @@ class Patrol:
 
     def _is_there(self) -> bool:
         try:
+            here = self._presence.look(self._inbox, self._root, self._question)
             with self._question():
-                here = self._presence.look(self._inbox, self._root)
                 kind = place.at(self._root).kind
                 self._watching = Watching(self._settings.watching.get(self._inbox, mounts.watching(kind)))
                 # before the rescan, so that nothing arrives between them

@@ -29,6 +29,22 @@ class Absences:
         self._inboxes = inboxes
         self._monotonic = monotonic
         self._since: dict[str, float] = {}  # inbox -> when it was first away, and has been since
+        self._next: dict[str, float] = {}  # such an inbox -> when it is worth another try
+
+    def worth_a_try(self, scans: Sequence[ClaimedScan]) -> list[ClaimedScan]:
+        """Those whose films are to be asked for. Of an inbox that is known to be away one in a while, which finds out
+        whether it still is: each costs as long as the share hangs, and films of other inboxes would wait for that."""
+        moment = self._monotonic()
+        worth, asked = [], set[str]()
+        for scan in scans:
+            if scan.inbox in self._since:
+                if scan.inbox in asked or moment < self._next.get(scan.inbox, moment):
+                    continue
+                asked.add(scan.inbox)
+                self._next[scan.inbox] = moment + self._wait(scan.inbox)
+            if scan.inbox in self._inboxes:
+                worth.append(scan)
+        return worth
 
     def weigh(self, scans: Sequence[ClaimedScan], answers: Mapping[int, Fetched]) -> list[Fetched]:
         """An answer for each scan, in its order. A film that is not there has vanished only where its inbox is."""
@@ -37,8 +53,11 @@ class Absences:
         reached = {scan.inbox for scan, answer in zip(scans, weighed, strict=True) if not isinstance(answer, Away)}
         for inbox in reached:
             self._since.pop(inbox, None)
+            self._next.pop(inbox, None)
         return [
-            replace(answer, seconds=self._wait(scan.inbox)) if isinstance(answer, Away) else answer
+            replace(answer, seconds=0 if scan.inbox in reached else self._wait(scan.inbox))
+            if isinstance(answer, Away)
+            else answer
             for scan, answer in zip(scans, weighed, strict=True)
         ]
 

@@ -48,6 +48,7 @@ class FilmBatches(Batches):
         self._films = 0  # announced by buffered messages
         self._flushes = 0  # handed to the pool and not yet read
         self._closed = False
+        self._left = False
         self.heard = 0  # messages that ever came
         self._tref: Any
 
@@ -57,13 +58,17 @@ class FilmBatches(Batches):
                 self._tref.cancel()
             self._tref = None
         accept = super().Strategy(task, app, consumer)
+        with self._lock:
+            if self.unread:  # left over from the connection before: no message may come to set the timer again
+                self._do_flush()
 
         def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **options: Any) -> None:
             weight = films_announced(_arguments(message))
+            qos = consumer.qos  # of this connection: the next one's will not have given this
             with self._lock:
-                before = consumer.qos.value
+                before = qos.value
                 # what was taken off, to the letter: the count stops at one, and must not grow by what it did not give
-                taken = before - consumer.qos.decrement_eventually(weight - 1)
+                taken = before - qos.decrement_eventually(weight - 1)
 
             # Celery's loop acknowledges between two messages. The in-process transport's waits two seconds for the next
             # one, which does not come while the prefetch is full: there the message is acknowledged at once.
@@ -71,7 +76,9 @@ class FilmBatches(Batches):
 
             def weighed_ack(*args: Any, **kwargs: Any) -> Any:
                 with self._lock:
-                    consumer.qos.increment_eventually(taken)
+                    if self._left:
+                        return None
+                    qos.increment_eventually(taken)
                 return acknowledge(*args, **kwargs)
 
             with self._lock:
@@ -97,6 +104,12 @@ class FilmBatches(Batches):
         """From any thread, before the pool ends: hand nothing more to it."""
         with self._lock:
             self._closed = True
+
+    def leave(self) -> None:
+        """At shutdown: what was not read goes to others, so nothing is acknowledged any more. For what was read they
+        come in vain, which does no harm."""
+        with self._lock:
+            self._left = True
 
     def _do_flush(self) -> None:
         with self._lock:
@@ -145,6 +158,7 @@ class Batcher:
         self._held: tuple[Pixels, Future[Readings]] | None = None  # did not fit into the last batch
         self._door = threading.Lock()  # nothing may be put behind the end: it would be waited for, for ever
         self._closed = False
+        self._left = False
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 

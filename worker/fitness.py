@@ -14,6 +14,7 @@ log = get("worker")
 
 FIRST_DELAY: Final = 1.0  # seconds until an unfit worker is tried again; doubled up to the last, until a film was read
 LAST_DELAY: Final = 60.0
+LOOK_SECONDS: Final = 0.2
 MANY: Final = 3  # different films that end in an error one after the other, each alone: it is not the films
 
 
@@ -50,6 +51,17 @@ class Fitness:
                         log.info("this worker tries to read again")
                     else:
                         self._put_off()
+
+    def watch(self, trial: Callable[[], object], tell: Callable[[bool], None]) -> None:
+        """Until shutdown, `tell` of it whenever this worker has become unfit, and when a trial has passed since."""
+        while not self._stop.wait(LOOK_SECONDS):
+            if not self._fit:
+                tell(False)
+                try:
+                    self.wait(trial)
+                except ShuttingDown:
+                    return
+                tell(True)
 
     def blames(self, error: Exception, suspect: int | None, trial: Callable[[], object]) -> bool:
         """Whether an error is held against the films that were read. Where it is not, this worker is unfit from now on.

@@ -98,6 +98,10 @@ class ReadingRoom(Collector):
                     with self._door.alone():
                         self._settle(claim, serving)
 
+    def watch(self, tell: Callable[[bool], None]) -> None:
+        """Until shutdown, `tell` of it whenever this worker can read no more, and when it can again."""
+        self._fitness.watch(self._try_out, tell)
+
     def collect(self) -> Iterator[Family]:
         """The metrics of a room; those of its work are counted as it is done."""
         yield MODEL.family({(self._post.version,): 1})
@@ -179,8 +183,7 @@ class ReadingRoom(Collector):
         """An answer for each scan of the claim, in its order."""
         errands = [
             Errand(scan.id, self._inboxes[scan.inbox], scan.path_bytes, self._patient_key)
-            for scan in claim.scans
-            if scan.inbox in self._inboxes
+            for scan in self._absences.worth_a_try(claim.scans)
         ]
         answers = {fetched.scan_id: fetched for fetched in self._decoders.fetch(errands, side)}
         return self._absences.weigh(claim.scans, answers)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -140,8 +141,11 @@ def _postgres(rig: Deployed, program: str, *arguments: object) -> None:
 
 def _watches(stage: Stage[Deployed], name: str) -> bool:
     """It has asked the kernel for events."""
-    files = Path(f"/proc/{stage.rig.parts[name].process.pid}/fd").iterdir()
-    return any("inotify" in str(file.readlink()) for file in files)
+    for file in Path(f"/proc/{stage.rig.parts[name].process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has closed it meanwhile
+            if "inotify" in str(file.readlink()):
+                return True
+    return False
 
 
 def _end(stage: Stage[Deployed], name: str) -> None:

@@ -18,6 +18,7 @@ from pneumowatch.header import Header
 LEASE = timedelta(seconds=60)
 HOUSE = UUID(int=7)
 DAY = timedelta(days=1)
+FURTHEST = timedelta(hours=1)
 
 
 def finish(book: Book, *outcomes: Any, to: tuple[str, ...] = ("webhook",)) -> None:
@@ -37,7 +38,7 @@ def rows(book: Book) -> list[dict[str, Any]]:
 
 
 def take(book: Book, kind: str = "webhook", count: int = 1, lease: timedelta = LEASE, **more: Any) -> Parcel | None:
-    return book.database.write(lambda c: outbox.take(c, kind, count, lease, HOUSE, **more))
+    return book.database.write(lambda c: outbox.take(c, kind, count, lease, HOUSE, FURTHEST, **more))
 
 
 def taken(book: Book, kind: str = "webhook", count: int = 1, **more: Any) -> Parcel:
@@ -157,12 +158,25 @@ def test_held_by_one_until_it_is_delivered(book: Book) -> None:
     flag(book, "a.png")
     parcel = taken(book)
     assert take(book) is None
-    assert not book.database.read(lambda c: outbox.is_due(c, "webhook"))
+    assert not book.database.read(lambda c: outbox.is_due(c, "webhook", FURTHEST))
     assert delivered(book, parcel) == 1
     assert delivered(book, parcel) == 0  # as after an outage, when it is not known whether it was written
     (row,) = rows(book)
     assert (row["state"], row["attempts"], row["token"]) == ("sent", 1, None)
     assert row["ended_at"] is not None
+
+
+def test_a_clock_that_was_ahead_holds_nothing_up(book: Book) -> None:
+    ahead = datetime.now(UTC) + timedelta(hours=2)
+    flag(book, "a.png")
+    later(book, not_before=ahead)
+    assert book.database.read(lambda c: outbox.is_due(c, "webhook", FURTHEST))
+    delivered(book, taken(book))
+    later(book, ended_at=ahead)
+    flag(book, "b.png")
+    assert take(book, every=timedelta(minutes=5)) is not None, (
+        "what was sent in the future keeps nothing from going out"
+    )
 
 
 def test_a_sender_that_dies_leaves_it_to_the_next_under_the_same_name(book: Book) -> None:

@@ -362,3 +362,18 @@ def test_a_scan_read_again_after_requeue_keeps_no_trace_of_its_rejection(book: B
     book.finish(book.claimed(), classified(scan_id))
     row = book.row(scan_id)
     assert (row["state"], row["reason"], row["detail"]) == ("classified", None, None)
+
+
+def test_a_version_that_comes_back_before_it_was_ever_read_is_read(book: Book) -> None:
+    """The first version of a film returns, so its second is rejected unread; then that one stands there again."""
+    first, second, third = (seen(size=size) for size in (1, 2, 3))
+    book.classify(first)
+    (unread,) = book.add(second)
+    book.finish(book.claimed(), deferred(unread, size=1, mtime_ns=1))
+    assert (book.state(unread), book.row(unread)["reason"]) == ("rejected", "superseded")
+    (newest,) = book.add(third)
+    claim = book.claimed()
+    book.arrive(second)
+    book.finish(claim, deferred(newest, size=2, mtime_ns=1))
+    assert (book.state(unread), book.row(unread)["superseded_by"]) == ("queued", None)
+    assert book.unknown(second) == []

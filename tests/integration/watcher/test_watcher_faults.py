@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from house import DEADLINE, SETTLE, House, patrol_of, until
@@ -13,6 +14,7 @@ from db.states import Reason
 from pneumowatch.errors import ShareAway
 from pneumowatch.settings import Settings
 from watcher.intake import Watcher
+from watcher.observer import Observer, Signal
 from watcher.reconcile import reconcile
 
 
@@ -224,3 +226,43 @@ def test_reconcile_is_not_closed_over_a_folder_that_cannot_be_listed(
     monkeypatch.setattr(os, "scandir", denied)
     report = reconcile(house.database, {"inbox": house.inbox})
     assert (report.closed, report.rules) == (False, {"unlistable": 1})
+
+
+@pytest.mark.parametrize("second", ["deleted", "moved out and deleted"])
+def test_folders_moved_out_and_deleted_elsewhere_cost_no_event(tmp_path: Path, second: str) -> None:
+    """watchdog's reader ends over the end of a folder that it still knows under a name which is another's by then."""
+    inbox, archive = tmp_path / "inbox", tmp_path / "archive"
+    inbox.mkdir()
+    archive.mkdir()
+    missed = threading.Event()
+    observer = Observer("ward", inbox, missed.set)
+    observer.watch()
+    try:
+        (inbox / "today").mkdir()
+        hears(observer, inbox / "today" / "a.png")
+        (inbox / "today").rename(archive / "first")
+        (inbox / "today").mkdir()
+        hears(observer, inbox / "today" / "b.png")
+        if second != "deleted":
+            (inbox / "today").rename(archive / "second")
+        shutil.rmtree(inbox / "today" if second == "deleted" else archive / "second")
+        shutil.rmtree(archive / "first")
+        hears(observer, inbox / "c.png")
+        assert observer.complete
+    finally:
+        observer.rest()
+    assert missed.is_set(), "what it could not understand may have told of a film"
+
+
+def hears(observer: Observer, film: Path) -> None:
+    """A new film is told of."""
+    time.sleep(SETTLE)  # a folder just made has its watch by then
+    film.write_bytes(b"film")
+    until(lambda: any(signal.path.endswith(film.name.encode()) for signal in drained(observer)))
+
+
+def drained(observer: Observer) -> list[Signal]:
+    found = []
+    while not observer.signals.empty():
+        found.append(observer.signals.get())
+    return found

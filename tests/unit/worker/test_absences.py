@@ -60,6 +60,23 @@ def test_an_inbox_that_this_machine_does_not_know_is_away() -> None:
     assert absences().weigh([scan(1, "cellar")], {}) == [Away(1, FIRST_SECONDS)]
 
 
+def test_while_an_inbox_is_away_one_film_in_a_while_finds_out_whether_it_still_is() -> None:
+    clock = Clock()
+    weigher = absences(clock=clock)
+    films = [scan(1), scan(2), scan(3), scan(4, "cellar")]
+    assert weigher.worth_a_try(films) == films[:3]
+    weigher.weigh(films, {})
+    assert weigher.worth_a_try(films) == [films[0]], "the first wait is for the films alone"
+    assert weigher.worth_a_try(films) == [], "nor does another thread try meanwhile"
+    clock.now += FIRST_SECONDS
+    assert weigher.worth_a_try(films) == [films[0]]
+    answers = weigher.weigh(films, {1: Undecoded(1, **GONE, place=INBOX)})
+    assert [getattr(answer, "seconds", None) for answer in answers[:3]] == [None, 0, 0], (
+        "it is back: the others are due"
+    )
+    assert weigher.worth_a_try(films) == films[:3]
+
+
 def test_tries_become_rarer_until_the_inbox_is_reached() -> None:
     clock = Clock()
     weigher = absences(clock=clock)

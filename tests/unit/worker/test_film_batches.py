@@ -202,6 +202,28 @@ def test_after_a_reconnect_lone_messages_are_flushed(busy: Worker) -> None:
     assert sum(busy.room.licences) == 3
 
 
+def test_what_waited_over_a_reconnect_is_flushed_without_another_message(busy: Worker) -> None:
+    busy.films(2)
+    busy.reconnect()
+    busy.pool.work()
+    assert sum(busy.room.licences) == 3
+
+
+def test_a_new_connection_is_not_given_what_the_old_one_lent(worker: Worker) -> None:
+    worker.films(BATCH)
+    worker.qos = QoS(lambda prefetch_count: None, AHEAD)
+    worker.reconnect()
+    worker.pool.work()
+    assert worker.qos.value == AHEAD
+
+
+def test_nothing_is_acknowledged_once_films_are_left_to_others(worker: Worker) -> None:
+    worker.films(2)
+    worker.room.error = ShuttingDown("x")
+    worker.pool.work()
+    assert worker.acknowledged == []
+
+
 def test_unacknowledged_films_are_taken_off_the_prefetch_count(worker: Worker) -> None:
     worker.films(1)
     assert worker.qos.value == AHEAD
@@ -222,7 +244,7 @@ def test_the_prefetch_count_does_not_grow_by_what_it_could_not_give(worker: Work
         assert worker.qos.value == AHEAD
 
 
-@pytest.mark.parametrize("error", [ModelError("x"), ShuttingDown("x"), RuntimeError("x"), MemoryError(), KeyError(3)])
+@pytest.mark.parametrize("error", [ModelError("x"), RuntimeError("x"), MemoryError(), KeyError(3)])
 def test_no_error_of_the_room_escapes(worker: Worker, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """celery-batches would log it as its own, and acknowledge the batch all the same."""
     worker.room.error = error

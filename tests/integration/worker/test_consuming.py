@@ -1,0 +1,85 @@
+"""Whose the messages are that a worker has and cannot use: on a real Redis, with workers in processes of their own."""
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from programs import Part, environment
+from services import Server
+
+from pneumowatch.queue import Doorbell, make_app
+from pneumowatch.settings import Settings
+
+WORKER = (sys.executable, str(Path(__file__).parents[2] / "unfit_worker.py"))
+FILMS = 20
+
+
+@pytest.fixture
+def bell(own_redis: Server) -> Iterator[Doorbell]:
+    given = Settings(broker_url=own_redis.url)
+    with make_app(given) as app:
+        yield Doorbell(app, given)
+
+
+class Workers(ExitStack):
+    def __init__(self, folder: Path, redis: Server) -> None:
+        super().__init__()
+        self._folder, self._env = folder, environment(broker_url=redis.url, data_dir=folder / "data")
+
+    def start(self, name: str, *words: str) -> Part:
+        log = self._folder / f"{name}.log"
+        part = self.enter_context(Part((self._folder / name, *words), self._folder, log, self._env, WORKER))
+        part.wait_until_said("ready")
+        return part
+
+
+@pytest.fixture
+def workers(tmp_path: Path, own_redis: Server) -> Iterator[Workers]:
+    with Workers(tmp_path, own_redis) as made:
+        yield made
+
+
+def read(part: Part) -> int:
+    return sum(map(int, re.findall(r"^read (\d+)$", part.said(), re.MULTILINE)))
+
+
+def test_a_worker_that_cannot_read_leaves_all_messages_to_others_until_it_can(
+    workers: Workers, bell: Doorbell, tmp_path: Path
+) -> None:
+    ill, fit = workers.start("ill"), workers.start("fit")
+    (tmp_path / "fit").touch()
+    while "cannot read now" not in ill.said():  # it must have had one to find out
+        bell.ring([1])
+        time.sleep(0.05)
+    ill.wait_until_said("messages go to others")
+    ill.wait_until(lambda: bell.holds() == 0)
+    before = read(fit)
+    for number in range(FILMS):
+        bell.ring([number])
+    fit.wait_until(lambda: bell.holds() == 0)
+    assert (read(fit) - before, read(ill)) == (FILMS, 0)
+
+    (tmp_path / "ill").touch()
+    ill.wait_until_said("tries to read again")
+    assert fit.terminate() == 0
+    bell.ring(list(range(FILMS)))
+    ill.wait_until(lambda: bell.holds() == 0)
+    assert read(ill) >= FILMS  # and perhaps by a message that it had kept, and gave back as well
+    assert ill.terminate() == 0
+    assert "Traceback" not in ill.said()
+    assert "Warning" not in ill.said()
+
+
+def test_what_a_worker_waits_with_at_its_end_goes_back(workers: Workers, bell: Doorbell) -> None:
+    """Acknowledged, its films would wait for a lease."""
+    part = workers.start("stuck", "stuck")
+    bell.ring(list(range(4 * 32)))
+    part.wait_until(lambda: bell.unheard() == 0)
+    held = bell.holds()
+    part.wait_until_said("waits")
+    assert part.terminate() == 0
+    assert bell.unheard() == held > 0

@@ -1,0 +1,55 @@
+"""A worker whose card is broken until a file is there; its room counts what it may read, and reads nothing.
+
+    python tests/unfit_worker.py FILE [stuck]
+
+With `stuck`, it is not the card: whoever reads waits, for a database that is away, say, until shutdown.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from pneumowatch import logs, settings
+from pneumowatch.errors import ShuttingDown
+from pneumowatch.queue import make_app
+from worker.fitness import Fitness
+from worker.tasks import register, run_worker
+
+
+class Room:
+    def __init__(self, healed: Path, stuck: bool, stop: threading.Event) -> None:
+        self._healed, self._stuck, self._stop = healed, stuck, stop
+        self._fitness = Fitness(stop)
+
+    def read(self, licence: int) -> None:
+        if self._stuck:
+            print("waits", flush=True)
+            self._stop.wait()
+            raise ShuttingDown("Shutdown was asked for.")
+        self._fitness.wait(self._try_out)
+        if self._healed.exists():
+            print(f"read {licence}", flush=True)
+        else:
+            self._fitness.blames(RuntimeError("broken"), None, self._try_out)
+
+    def watch(self, tell: Callable[[bool], None]) -> None:
+        self._fitness.watch(self._try_out, tell)
+
+    def _try_out(self) -> None:
+        if not self._healed.exists():
+            raise RuntimeError("broken")
+
+
+def main() -> None:
+    given = settings.load()
+    logs.configure(given.log_format)
+    stop, app = threading.Event(), make_app(given)
+    room = Room(Path(sys.argv[1]), "stuck" in sys.argv, stop)
+    register(app, room, given.batch_size)  # type: ignore[arg-type]
+    print("ready", flush=True)
+    sys.exit(run_worker(app, given, stop, watch=room.watch))
+
+
+if __name__ == "__main__":
+    main()
