@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pneumowatch.model import WEIGHTS, ModelFolder, shipped
+from pneumowatch.settings import Settings
 from trainer.dataset import split_of
 from trainer.reference import note
 
@@ -35,7 +36,7 @@ def test_an_older_card_gets_one_and_the_weights_stay(gated_model: ModelFolder, p
         kind = tmp_path / "films" / ("NORMAL", "PNEUMONIA")[number % 2]
         kind.mkdir(parents=True, exist_ok=True)
         shutil.copy(drawn[number], kind / f"{name}_bacteria_1{drawn[number].suffix}")
-    told = note(folder, tmp_path / "films")
+    told = note(folder, tmp_path / "films", None, Settings(data_dir=tmp_path))
     written = ModelFolder.read(folder)
     written.verify()
     assert hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() == before

@@ -8,7 +8,7 @@ import pytest
 
 from pneumowatch import kept
 from trainer import verdicts
-from trainer.dataset import split_of
+from trainer.dataset import Naming, split_of
 from trainer.verdicts import Said
 
 ILL, WELL = "pneumonia", "no_pneumonia"
@@ -75,7 +75,7 @@ def test_drawn_films_and_those_never_read_teach_nothing() -> None:
 def test_the_patient_is_told_by_header_name_or_path(facts: dict[str, str], patient: str) -> None:
     (film,) = verdicts.judge([review(1, **facts)])[0]
     assert film.patient == patient
-    by_folder = re.compile(r"^(\d{4})/")
+    by_folder = Naming((re.compile(r"^(\d{4})/"),))
     (film,) = verdicts.judge([review(1, path="2026/a.dcm")], by_folder)[0]
     assert film.patient == "2026"
 
