@@ -1,5 +1,7 @@
 """A database that does not answer: parts that live on wait for it, commands at a terminal say so."""
 
+import os
+import socket
 import sqlite3
 import threading
 import time
@@ -241,3 +243,19 @@ def test_a_url_without_a_driver_takes_the_one_there_is() -> None:
     with closing(Database("postgresql://user:secret@host/name")) as database:
         assert database.dialect == "postgresql"
         assert database.engine.driver == "psycopg"
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux alone has it")
+def test_a_machine_that_vanishes_is_noticed(postgres_database: str) -> None:
+    """No connection is closed then: the kernel asks, and gives up. What a URL says itself holds."""
+
+    def options(url: str) -> tuple[int, ...]:
+        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        with closing(Database(url)) as database, database.engine.connect() as connection:
+            number = connection.connection.driver_connection.fileno()  # type: ignore[union-attr]
+            with socket.socket(fileno=os.dup(number)) as open_one:
+                return tuple(open_one.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+
+    assert options(postgres_database) == (10, 5, 3, 25_000)
+    joint = "&" if "?" in postgres_database else "?"
+    assert options(f"{postgres_database}{joint}keepalives_idle=77") == (77, 5, 3, 25_000)
