@@ -4,14 +4,12 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state as celery_state
-from celery.worker.consumer import Consumer
 
 from db.pulse import Part
 from db.session import Database
@@ -21,6 +19,7 @@ from pneumowatch.logs import get
 from pneumowatch.queue import FILMS, READ_SCANS, Doorbell
 from pneumowatch.settings import Settings
 from worker.batch import FilmBatches, films_announced
+from worker.consumer import Attention, PromptConsumer, without_our_own
 from worker.hearing import Hearing, patience
 from worker.room import ReadingRoom, open_room
 
@@ -28,8 +27,6 @@ log = get("worker")
 
 THREADS: Final = 4  # claims in flight: one is predicted, the others are read, decoded or written meanwhile
 BATCHES_AHEAD: Final = 4  # prefetched
-RECONNECT_SECONDS: Final = 5
-LOOK_SECONDS: Final = 0.2
 
 
 def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
@@ -47,39 +44,6 @@ def register(app: Celery, room: ReadingRoom, batch_size: int) -> None:
             # Nothing may escape: celery-batches would acknowledge the whole batch and forget it. The room gives back
             # what it could not read; here it could not even claim or give back: the sweep rings again after a lease.
             log.exception("films could not be claimed, or not be given back; they wait for a lease", films=licence)
-
-
-class Rebuilding(ConnectionResetError):
-    """The connection was not lost: this worker gives it up, and says why."""
-
-
-class PromptConsumer(Consumer):
-    """Celery's consumer, whose waits between attempts to reach the broker grow to 30 seconds, and whose loop over the
-    in-process queue looks every two whether it is to end: here five, and a fifth of one."""
-
-    def ensure_connected(self, conn: Any) -> Any:
-        conn.ensure_connection = partial(conn.ensure_connection, interval_step=1, interval_max=RECONNECT_SECONDS)
-        connected = super().ensure_connected(conn)
-        if not self.hub:
-            drain = connected.drain_events
-            connected.drain_events = lambda timeout=None, **others: drain(timeout=LOOK_SECONDS, **others)
-        return connected
-
-    def rebuild(self, why: str) -> None:
-        """From another thread: take the connection for lost, so that it is made anew, with all that hangs on it. What
-        was not acknowledged on it goes back to the broker."""
-        self._lost = why
-        if self.hub:
-            self.hub.call_soon(self.perform_pending_operations)
-
-    _lost = ""
-
-    def perform_pending_operations(self) -> None:
-        """Called in each round of the loop that has no hub; Celery calls what is pending there, and logs its errors."""
-        if self._lost:
-            why, self._lost = self._lost, ""
-            raise Rebuilding(why)
-        super().perform_pending_operations()
 
 
 def read_films(
@@ -142,8 +106,8 @@ def run_worker(
     )
     # it warns at each lost connection that it does not cancel what is being read, and has asked to hear that always
     warnings.simplefilter("ignore", CPendingDeprecationWarning)
-    logging.getLogger("celery.worker.consumer.consumer").addFilter(_without_our_own)
-    task = app.tasks.get(READ_SCANS)
+    logging.getLogger("celery.worker.consumer.consumer").addFilter(without_our_own)
+    task, attention = app.tasks.get(READ_SCANS), Attention(app, worker, queue)
 
     # at once, not when all is drained: a thread that waits, for a database that is away, say, would wait on
     def shut_down(**_: Any) -> None:
@@ -159,47 +123,22 @@ def run_worker(
     signals.worker_shutting_down.connect(shut_down)
     threading.Thread(target=end, name="worker-stop", daemon=True).start()
     if task:
-        hearing = _hearing(app, settings, worker)
+        hearing = _hearing(app, settings, attention)
         threading.Thread(target=hearing.run, args=(stop,), name="hearing", daemon=True).start()
     if watch:
-        attend = partial(_attend, app, worker, queue)
-        threading.Thread(target=watch, args=(attend,), name="fitness", daemon=True).start()
+        threading.Thread(target=watch, args=(attention.turn,), name="fitness", daemon=True).start()
     worker.start()
     drained = celery_state.should_stop is not None and not celery_state.should_terminate
     stop.set()
     return 0 if drained else int(worker.exitcode or 1)  # Celery calls it a failure where Ctrl-C asked for the end
 
 
-def _without_our_own(record: logging.LogRecord) -> bool:
-    """Celery tells of a lost connection with a traceback, which says nothing where we have given it up."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, Rebuilding):
-        record.msg, record.args, record.exc_info = f"the connection to the broker is made anew: {error}", (), None
-    return True
-
-
-def _attend(app: Celery, worker: Any, queue: str, fit: bool) -> None:
-    """While this worker cannot read, messages go to others: those that it has, and all that come. The in-process
-    queue has no others."""
-    if worker.consumer.hub:
-        if fit:
-            app.amqp.queues.select([queue])
-        else:
-            app.amqp.queues.deselect([queue])
-        worker.consumer.rebuild("messages come again" if fit else "this worker cannot read: messages go to others")
-
-
-def _hearing(app: Celery, settings: Settings, worker: Any) -> Hearing:
+def _hearing(app: Celery, settings: Settings, attention: Attention) -> Hearing:
     task, doorbell = app.tasks[READ_SCANS], Doorbell(app, settings)
-
-    def rebuild() -> None:
-        app.amqp.queues.select([FILMS])  # had somebody told the worker to take no more from it
-        worker.consumer.rebuild("no message came although some wait")
-
     return Hearing(
         waiting=lambda: doorbell.unheard() + task.unread,
         heard=lambda: task.heard,
-        busy=lambda: task.busy or FILMS not in app.amqp.queues.consume_from,
-        rebuild=rebuild,
+        busy=lambda: task.busy or attention.turned_away,
+        rebuild=lambda: attention.renew("no message came although some wait"),
         seconds=patience(settings.lease_seconds),
     )
