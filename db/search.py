@@ -1,9 +1,10 @@
 """Scans by what people know of them: an accession number, or a part of a file's name."""
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, or_, select
 
 from db.dialect import plan_anew
 from db.models import Scan
@@ -48,10 +49,17 @@ def _of_accession(text: str) -> Any:
 
 def _named(text: str, bottom: int, top: int) -> Any:
     within = (Scan.id >= bottom, Scan.id < top)
-    path, sought = func.lower(Scan.path), text.lower()
-    # SQLite's lower() knows the letters of ASCII alone, as PostgreSQL's does in the locale C
-    for letter in set(sought):
-        if not letter.isascii() and len(letter.upper()) == 1:
-            path = func.replace(path, letter.upper(), letter)
-    has = path.contains(sought, autoescape=True)
+    # composed or not: macOS writes names with accents apart from their letters
+    forms = {unicodedata.normalize(form, text.lower()) for form in ("NFC", "NFD")}
+    has = or_(*(_folded(form).contains(form, autoescape=True) for form in sorted(forms)))
     return select(Scan.id).where(*within, has).order_by(Scan.id.desc()).limit(FOUND)
+
+
+def _folded(sought: str) -> Any:
+    """The path in small letters, those that are sought at least."""
+    path = func.lower(Scan.path)
+    # SQLite's lower() knows the letters of ASCII alone, as PostgreSQL's does in the locale C
+    for letter in sorted(set(sought)):
+        if len(letter.upper()) == 1 and not letter.isascii():
+            path = func.replace(path, letter.upper(), letter)
+    return path
