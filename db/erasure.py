@@ -34,8 +34,8 @@ class Found:
     notices: int
     films: tuple[Path, ...]  # kept ones, and their maps
     uploads: tuple[Path, ...]  # films that were handed in at the desk
-    hashes: tuple[str, ...] = ()  # of the films' bytes
-    patient_key: str | None = None  # of whom all was asked for
+    hashes: tuple[str, ...]  # of the films' bytes
+    patient_key: str | None  # of whom all was asked for
 
     @property
     def running(self) -> int:
@@ -124,7 +124,7 @@ def _still_all(connection: Connection, found: Found) -> None:
     """Raises ErasureRefused where a film was read since it was found, and kept, or another has come."""
     ids = _chosen(connection, found.patient_key, found.scan_ids)
     read = connection.scalars(select(Scan.sha256).where(Scan.id.in_(ids), Scan.sha256.is_not(None)))
-    if ids > set(found.scan_ids) or set(read) > set(found.hashes):
+    if ids - set(found.scan_ids) or set(read) - set(found.hashes):
         raise ErasureRefused("More of these films has come or been read since you looked: look again, and repeat it.")
 
 

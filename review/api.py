@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from db import audit, cases, news, reviews, unscored, worklist
+from db import LARGEST_ID, audit, cases, news, reviews, unscored, worklist
 from db.audit import Act
 from db.session import Database
 from db.worklist import Cursor, Filters, Listing
@@ -46,7 +46,7 @@ CSV: Final[dict[int | str, dict[str, Any]]] = {
 }
 COLUMNS: Final = tuple(name for name in wire.ScanLine.model_fields if name != "films")
 
-ScanId = Annotated[int, Path(ge=1, le=wire.LARGEST_ID)]
+ScanId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 IfNoneMatch = Annotated[str | None, Header()]
 IfMatch = Annotated[str | None, Header()]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from db import audit, cases, registry, reviews
+from db import LARGEST_ID, audit, cases, registry, reviews
 from db.audit import Act
 from db.cases import Case
 from db.reviews import Judged
@@ -24,7 +24,6 @@ from review.problems import Refused
 log = get("desk")
 router = APIRouter(include_in_schema=False)
 
-LARGEST_ID: Final = 2**63 - 1  # what the database's keys hold
 ScanId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 SOURCE: Final = "X-Film-Source"  # where the picture is from: `file`, or `kept`
 NOWHERE: Final = "The film's file is no longer where it was read, and no reduced film of it was kept."

@@ -8,14 +8,14 @@ from pydantic import AfterValidator
 from sqlalchemy import Connection, RowMapping
 from starlette.responses import RedirectResponse, Response
 
-from db import audit, cases, reviews, worklist
+from db import LARGEST_ID, audit, cases, reviews, worklist
 from db.audit import Act
 from db.cases import Case
 from db.states import Verdict
 from db.worklist import Filters
 from review import films
 from review.auth import Reader
-from review.films import LARGEST_ID, ScanId
+from review.films import ScanId
 from review.problems import Refused
 from review.templating import page
 

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from db import audit, cases
+from db import LARGEST_ID, audit, cases
 from db.audit import Act
 from db.cases import Case
 from db.models import Scan
@@ -24,7 +24,6 @@ from pneumowatch.queue import part_name
 from review import deliveries
 from review.auth import Reader
 from review.deliveries import Delivery
-from review.films import LARGEST_ID
 from review.problems import Refused
 from review.templating import page, percent
 

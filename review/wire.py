@@ -5,9 +5,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from db import LARGEST_ID
 from db.states import State, Verdict
 
-LARGEST_ID: Final = 2**63 - 1  # what the database's keys hold
 LONGEST_COMMENT: Final = 2000  # letters
 HIDDEN: Final = "of a film that is read blind: null until the reader's verdict"
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]

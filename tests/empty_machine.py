@@ -29,6 +29,7 @@ SECTION: Final = re.compile(r"## A plain server\n(.*?)\n## ", re.DOTALL)
 BLOCK: Final = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND: Final = re.compile(r"^as_pneumowatch\(\) \{.*?^\}$", re.DOTALL | re.MULTILINE)
 TAKEN_ALONG: Final = ("etc/pip.conf", "etc/ssl/certs/ca-certificates.crt", "etc/resolv.conf", "etc/apt/apt.conf.d")
+CHECKOUT: Final = "usr/src/pneumowatch"  # on that machine
 FILMS: Final = 12
 BOOT_SECONDS, SETUP_SECONDS, READ_SECONDS = 120, 1800, 60
 PASSWORD: Final = "a sentence of some words\n"
@@ -57,7 +58,7 @@ def make(box: Path) -> None:
             shutil.copytree(here, there, dirs_exist_ok=True, symlinks=True)
         elif here.exists():
             shutil.copyfile(here, there)
-    subprocess.run(["git", "clone", "--quiet", ROOT, box / "root" / "pneumowatch"], check=True)
+    subprocess.run(["git", "clone", "--quiet", ROOT, box / CHECKOUT], check=True)
 
 
 @contextmanager
@@ -88,13 +89,13 @@ def inside(
     enter = ["nsenter", f"--target={leader}", "--mount", "--uts", "--ipc", "--pid", "--root", "--wd"]
     kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     env = kept | {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
-    command = [*enter, "bash", "-e", "-c", f"cd /root/pneumowatch\n{script}"]
+    command = [*enter, "bash", "-e", "-c", f"cd /{CHECKOUT}\n{script}"]
     return subprocess.run(command, input=said, env=env, capture_output=True, text=True, timeout=seconds)
 
 
 def follow_the_document(box: Path, leader: int) -> None:
     tell("following docs/install.md")
-    section = SECTION.search((box / "root/pneumowatch/docs/install.md").read_text("utf-8"))
+    section = SECTION.search((box / CHECKOUT / "docs" / "install.md").read_text("utf-8"))
     assert section is not None
     done = inside(leader, "apt-get update\n" + "\n".join(BLOCK.findall(section[1])), SETUP_SECONDS, PASSWORD)
     print(done.stdout[-3000:])

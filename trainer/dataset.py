@@ -50,14 +50,13 @@ class Naming:
     def here(cls, settings: Settings, *patterns: str) -> "Naming":
         """By this deployment's key, where it has one; by these patterns, then the Kermany set's."""
         file = settings.patient_key_path
-        compiled = [re.compile(pattern) for pattern in dict.fromkeys(patterns) if pattern not in ("", KERMANY.pattern)]
-        return cls((*compiled, KERMANY), patients.read(file) if file.exists() else NO_SECRET)
+        every = dict.fromkeys(pattern for pattern in (*patterns, KERMANY.pattern) if pattern)
+        return cls(tuple(map(re.compile, every)), patients.read(file) if file.exists() else NO_SECRET)
 
     @classmethod
     def of_card(cls, card: dict[str, Any], settings: Settings, *patterns: str) -> "Naming":
         """As for the films that a model was trained on: its card's patterns come first."""
-        first = [*_stated(card)["patterns"], *(pattern for pattern in patterns if pattern)]
-        return cls(tuple(re.compile(pattern) for pattern in dict.fromkeys(first)), cls.here(settings).key)
+        return cls.here(settings, *_stated(card)["patterns"], *patterns)
 
     def patient(self, name: str) -> str:
         return patient_of(name, *self.patterns)
@@ -235,8 +234,15 @@ def read(
 
 def _stated(card: dict[str, Any]) -> dict[str, Any]:
     """What a card says of how its patients were told apart. Before cards said it, it was by the Kermany set's names."""
-    unstated = {"patterns": [KERMANY.pattern], "key": None}
-    return unstated | dict(card.get("data", {}).get("patients", {}))
+    default: dict[str, Any] = {"patterns": [KERMANY.pattern], "key": None}
+    told = default | card.get("data", {}).get("patients", {})
+    try:
+        for pattern in told["patterns"]:
+            re.compile(pattern)
+    except (re.error, TypeError) as error:
+        sentence = f"The model's card tells patients apart by what is no regular expression: {error}."
+        raise TrainingError(sentence) from None
+    return told
 
 
 def _class_folders(folder: Path, both: bool) -> list[tuple[Path, int]]:

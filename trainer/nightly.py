@@ -162,7 +162,6 @@ class Night:
     def run(self) -> None:
         """To a decision, which stands in its row."""
         self._progress("reading")
-        deployment.check_patient_key(self.database, self._settings)
         naming = Naming.here(self._settings, self._settings.patient_pattern)
         said = self.database.read(verdicts.said)
         judgements, _ = verdicts.judge(said, naming)
@@ -252,6 +251,7 @@ class Night:
         """Its patients told apart as when the champion was trained, or it would be examined on what it learned from."""
         folder = self._settings.training_dir
         assert folder is not None
+        deployment.check_patient_key(self.database, self._settings)
         naming = Naming.of_card(champion.card, self._settings, self._settings.patient_pattern)
         return dataset.read(folder, side, naming, watch=lambda done, of: self._progress(stage, done, of))
 

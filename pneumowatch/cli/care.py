@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pneumowatch.cli.query import LARGEST_ID, Data, Json, open_database
+from db import LARGEST_ID
+from pneumowatch.cli.query import Data, Json, open_database
 
 if TYPE_CHECKING:
     from db.erasure import Found

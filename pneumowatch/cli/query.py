@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from db import LARGEST_ID
+
 if TYPE_CHECKING:
     from db.session import Database
     from pneumowatch.settings import Settings
@@ -15,7 +17,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Data = Annotated[
     Path | None, typer.Option("--data", help="The data folder (default: PNEUMOWATCH_DATA_DIR, or ./data).")
 ]
-LARGEST_ID: Final = 2**63 - 1  # what the database's keys hold
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="At most this many rows.")]
 
 FLAGGED_COLUMNS: Final = ("scan_id", "probability", "caution", "path", "source", "received_at", "verdict")

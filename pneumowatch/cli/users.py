@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from pneumowatch.cli.query import LARGEST_ID
+from db import LARGEST_ID
 from pneumowatch.errors import AccountRefused
 
 users = typer.Typer(no_args_is_help=True, help="Accounts of the desk: list, add, remove, change; tokens for scripts.")

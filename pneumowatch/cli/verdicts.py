@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pneumowatch.cli.query import LARGEST_ID, Data, Json
+from db import LARGEST_ID
+from pneumowatch.cli.query import Data, Json
 from pneumowatch.errors import ReviewRefused
 
 if TYPE_CHECKING:
     from db.session import Database
     from pneumowatch.settings import Settings
 
+DIGITS: Final = len(str(LARGEST_ID))
 COLUMNS: Final = ("scan_id", "verdict", "reviewer")  # of a file; `comment` may stand beside them
 
 
@@ -85,7 +87,8 @@ def _of_row(row: dict[str, str], line: int, reviewer: str | None) -> Said:
     who = row.get("reviewer") or reviewer
     if not row.get("scan_id", "").isdecimal() or not row.get("verdict") or not who:
         raise typer.BadParameter(f"line {line} does not hold {', '.join(COLUMNS)}.", param_hint="--from")
-    if (scan_id := int(row["scan_id"][:20])) > LARGEST_ID:
+    digits = row["scan_id"].lstrip("0") or "0"
+    if len(digits) > DIGITS or (scan_id := int(digits)) > LARGEST_ID:
         raise typer.BadParameter(f"line {line} has a scan_id that no scan has.", param_hint="--from")
     return Said(scan_id, _known(row["verdict"]), who, row.get("comment") or None)
 

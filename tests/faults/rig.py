@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +25,7 @@ LOOK_SECONDS: Final = 0.1
 SABOTAGED: Final = (sys.executable, str(Path(__file__).parents[1] / "sabotage.py"))
 
 
-class Rig:
+class Rig(ABC):
     """Named parts, each a process; which of them run is the scenarios' to say."""
 
     home: str  # which kind of installation it is, for the table
@@ -50,9 +51,9 @@ class Rig:
         }
         self._starts = 0
 
+    @abstractmethod
     def ask(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Rows of the ledger's database; `%s` stands for a parameter."""
-        raise NotImplementedError
 
     def start(
         self,

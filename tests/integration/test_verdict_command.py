@@ -76,7 +76,13 @@ def test_a_file_of_verdicts(tmp_path: Path, book: Book) -> None:
 
 @pytest.mark.parametrize(
     ("line", "complaint"),
-    [("2,ill,ada", "no verdict"), ("two,unsure,ada", "line 3"), ("2,unsure,", "line 3"), ("2", "line 3")],
+    [
+        ("2,ill,ada", "no verdict"),
+        ("two,unsure,ada", "line 3"),
+        ("2,unsure,", "line 3"),
+        ("2", "line 3"),
+        (f"{2**63},unsure,ada", "line 3"),
+    ],
 )
 def test_of_a_file_with_a_bad_line_nothing_is_recorded(tmp_path: Path, book: Book, line: str, complaint: str) -> None:
     file = tmp_path / "verdicts.csv"
@@ -85,6 +91,13 @@ def test_of_a_file_with_a_bad_line_nothing_is_recorded(tmp_path: Path, book: Boo
     assert ended.exit_code == 2
     assert complaint in ended.stderr
     assert reviews(book) == []
+
+
+def test_a_scan_id_means_its_number_however_it_is_padded(tmp_path: Path, book: Book) -> None:
+    file = tmp_path / "verdicts.csv"
+    file.write_text(f"scan_id,verdict,reviewer\n{'2':0>40},unsure,ada\n", "utf-8")
+    assert verdict(tmp_path, "--from", file).exit_code == 0
+    assert [scan_id for scan_id, *_ in reviews(book)] == [2]
 
 
 def test_of_a_file_with_an_unknown_scan_nothing_is_recorded(tmp_path: Path, book: Book) -> None:

@@ -220,6 +220,12 @@ def test_patients_told_apart_otherwise_than_for_the_training(folder: Path) -> No
     assert dataset.read(folder, SIDE, Naming((re.compile("nobody"),))).split_otherwise({})
 
 
+def test_a_card_whose_pattern_is_none_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    for patterns in (["("], [7]):
+        with pytest.raises(TrainingError, match="no regular expression"):
+            Naming.of_card({"data": {"patients": {"patterns": patterns}}}, Settings(data_dir=tmp_path))
+
+
 def test_patients_under_another_key_than_for_the_training(folder: Path) -> None:
     values = np.random.default_rng(9).integers(0, 256, (40, 40)).astype(np.uint8)
     (folder / "NORMAL" / "a.dcm").write_bytes(dicoms.film(values, PatientID="P1"))
