@@ -50,7 +50,7 @@ def films(database: Database, data_dir: Path, before: datetime, judged_too: bool
     removed = judged = size = 0
     turned_away = database.read(_turned_away)
     for portion in _portions(sorted(_kept(data_dir)), FILMS):
-        known = turned_away | database.read(partial(_known, hashes=portion))
+        known = database.read(partial(_known, hashes=portion)) | turned_away  # of one hash, what was judged stays
         for sha256 in portion:
             file = kept.path(data_dir, sha256)
             received_at, verdict = known.get(sha256, (None, None))
