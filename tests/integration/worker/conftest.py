@@ -1,0 +1,48 @@
+"""A reading room on a real ledger, with real files and decoding children, and a tiny network."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from practice import BATCH, KEY, SETTLE, Place
+
+from db import cache, schema
+from db.session import Database
+from pneumowatch.model import ModelFolder
+from pneumowatch.settings import Settings
+from worker.classifier import Classifier
+from worker.decode import Bounds, Decoders
+from worker.findings import AgeRule
+from worker.room import ReadingRoom
+from worker.serving import Serving
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_model: ModelFolder) -> Classifier:
+    return Classifier(tiny_model, BATCH, "cpu")
+
+
+@pytest.fixture(scope="module")
+def decoders(classifier: Classifier) -> Iterator[Decoders]:
+    made = Decoders(2, Bounds(2_000_000, 4_000_000, 30.0))
+    made.warm()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, phantoms: Path, tiny_model: ModelFolder, classifier: Classifier, decoders: Decoders
+) -> Iterator[Place]:
+    inbox = Path(shutil.copytree(phantoms, tmp_path / "inbox"))
+    settings = Settings(data_dir=tmp_path, batch_size=BATCH, settle_seconds=SETTLE)
+    database = Database(settings.database, threading.Event())
+    schema.upgrade(database)
+    cache.add(database, tiny_model, "test")
+    serving = Serving(classifier, BATCH, AgeRule((1, 5)))
+    made = ReadingRoom(settings, {"inbox": inbox}, database, serving, decoders, "worker@test:1", KEY)
+    yield Place(inbox, database, made, serving, settings)
+    made._post.close()
+    database.close()

@@ -1,0 +1,77 @@
+"""An inbox, its ledger and a worker's reading room, for tests of what becomes of films in it."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row, select
+
+from db import arrivals, ledger
+from db.models import Prediction, Scan, ScanEvent
+from db.seen import SeenFile
+from db.session import Database
+from pneumowatch.settings import Settings
+from worker.room import ReadingRoom
+from worker.serving import Serving
+
+BATCH = 8
+SETTLE = 0.4  # seconds
+KEY = b"\xa5" * 32
+FILMS = [f"phantom-{number:04}-{('pneumonia', 'normal')[number % 2]}.jpeg" for number in range(1, 13)]
+
+
+@dataclass
+class Place:
+    """An inbox, its ledger, and a worker's reading room."""
+
+    inbox: Path
+    database: Database
+    room: ReadingRoom
+    serving: Serving
+    settings: Settings
+
+    def announce(self, *names: str | bytes, inbox: str = "inbox") -> list[int]:
+        """What the watcher does with complete files: the scans' ids, in the order of their names. Files that are not
+        there are announced as if they had been."""
+        files = []
+        for name in names:
+            raw = os.fsencode(name)
+            path = self.inbox / os.fsdecode(raw)
+            size, mtime_ns = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (1000, 1)
+            files.append(SeenFile(inbox, raw, size, mtime_ns))
+        self.database.write(lambda c: arrivals.arrive(c, files, "watcher"))
+        rows = self.database.read(lambda c: c.execute(select(Scan.path_bytes, Scan.id).order_by(Scan.id)).all())
+        ids = {row.path_bytes: row.id for row in rows}
+        return [ids[file.path] for file in files]
+
+    def scan(self, scan_id: int) -> Row[Any]:
+        return self.database.read(lambda c: c.execute(select(Scan.__table__).where(Scan.id == scan_id)).one())
+
+    def scans(self) -> list[Row[Any]]:
+        return list(self.database.read(lambda c: c.execute(select(Scan.__table__).order_by(Scan.id)).all()))
+
+    def events(self, scan_id: int) -> list[tuple[str | None, str]]:
+        statement = select(ScanEvent.from_state, ScanEvent.to_state).where(ScanEvent.scan_id == scan_id)
+        rows = self.database.read(lambda c: c.execute(statement.order_by(ScanEvent.id)).all())
+        return [(before, after) for before, after in rows]
+
+    def read(self, licence: int = 100) -> None:
+        """What a worker does whom the sweep has told of what is due."""
+        self.sweep()
+        self.room.read(licence)
+
+    def sweep(self) -> list[int]:
+        return self.database.write(lambda c: ledger.ring(c, Scan.rung_at.is_(None), 1000))
+
+    def read_when_due(self) -> None:
+        time.sleep(SETTLE + 0.05)
+        self.read()
+
+
+def predicted(place: Place) -> list[tuple[int, str, float]]:
+    rows = place.database.read(
+        lambda c: c.execute(select(Prediction.scan_id, Prediction.model_version, Prediction.probability)).all()
+    )
+    return sorted((row.scan_id, row.model_version, row.probability) for row in rows)
