@@ -1,6 +1,7 @@
 """Attempts on real databases: taken over where another one died, and promoted with their row or not at all."""
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from books import model_folder
 from clinic import write_base
+from sqlalchemy import Connection
 
 from db import registry, training
 from db.session import Database
@@ -133,6 +135,27 @@ def test_promotion_and_row_are_one(championed: Database, settings: Settings, tin
     assert attempts(championed) == [("finished", "promoted")]
     assert (settings.models / "standin-1" / "card.json").exists()
     assert championed.write(lambda c: registry.rollback(c, "ada", "worse after all")) == "one"
+
+
+def test_a_promotion_that_is_under_way_is_waited_for(
+    championed: Database, settings: Settings, tiny_model: ModelFolder
+) -> None:
+    """The challenger was never held against the model that is about to serve."""
+    begin(championed, "a")
+    under_way = threading.Event()
+
+    def promote(connection: Connection) -> None:
+        registry.promote(connection, "other", "ada", "by hand")
+        under_way.set()
+        time.sleep(0.5)
+
+    thread = threading.Thread(target=championed.write, args=(promote,))
+    thread.start()
+    assert under_way.wait(20)
+    night(settings, championed, "a").promote(tiny_model, BETTER)
+    thread.join()
+    assert championed.read(registry.champion) == "other"
+    assert attempts(championed) == [("finished", "refused")]
 
 
 def test_what_was_taken_for_dead_promotes_nothing(

@@ -1,7 +1,10 @@
 """Whether the folder that is there is the inbox: said with real folders, and with mounts as the kernel would tell."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from books import Book, deferred, rejected, seen
@@ -60,6 +63,42 @@ def test_the_first_folder_that_is_seen_is_the_inbox(presence: Presence, database
     assert (found["state"], found["identity"], found["root"]) == (Standing.HERE, place.at(root).identity, str(root))
     assert presence.look("inbox", root)
     assert standing(database) == found, "nothing is written while nothing changes"
+
+
+def test_a_database_that_is_away_is_not_taken_for_a_share_that_does_not_answer(
+    presence: Presence, database: Database, book: Book, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share is asked by itself: whoever waits for the database meanwhile is not waiting for the share."""
+    asks: list[str] = []
+    in_question = False
+
+    @contextmanager
+    def asking() -> Iterator[None]:
+        nonlocal in_question
+        asks.append("share")
+        in_question = True
+        try:
+            yield
+        finally:
+            in_question = False
+
+    def noting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(work: Any) -> Any:
+            assert not in_question
+            asks.append("database")
+            return method(work)
+
+        return ask
+
+    for method in ("read", "write"):
+        monkeypatch.setattr(database, method, noting(getattr(database, method)))
+    assert presence.look("inbox", root, asking)
+    film(book, root)
+    root.rename(root.with_name("moved"))
+    root.mkdir()  # doubted, so films are looked for in it
+    assert not presence.look("inbox", root, asking)
+    assert asks.count("share") == 3
+    assert "database" in asks
 
 
 def test_a_folder_that_is_missing_is_away_and_taken_up_again(
