@@ -1,13 +1,14 @@
 # Everything is installed into .venv, from the lock files and with hashes.
-# The first of these that is Python 3.11 or 3.12 makes it; or name one: make run PYTHON=/opt/python/bin/python3.12
-PYTHON ?= python3.11 python3.12 python3
+# The first of these that is Python 3.11, 3.12 or 3.13 makes it; or name one: make run PYTHON=/opt/python/bin/python3.12
+# 3.14 joins them, here, in $(VENV)/made and in pyproject.toml, as soon as TensorFlow has wheels for it.
+PYTHON ?= python3.11 python3.12 python3.13 python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run demo test check bench faults settings formats picture screens lock clean
+.PHONY: help run demo test test-all test-here check coverage bench faults settings contract formats picture screens lock clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 run: $(VENV)/runtime ## watch ./inbox and classify what is dropped there, results in ./data (Ctrl-C ends it)
 	@mkdir -p inbox data
@@ -17,8 +18,22 @@ run: $(VENV)/runtime ## watch ./inbox and classify what is dropped there, result
 demo: $(VENV)/runtime ## send generated phantom films through the whole way
 	@$(BIN)/pneumowatch demo
 
-test: check ## lint, types and all tests
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Files of tests as they come, slow ones first, two at a time: each worker then starts a service or a model once.
+PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test: check ## lint, types, and every test that does not take long (ten minutes)
+	$(PYTEST) -m "not slow"
+
+test-all: test ## the same, then those that take long: all faults, a night, floods, shares, formats (25 minutes more)
+	$(PYTEST) -m slow
+
+test-here: $(VENV)/test ## unit and integration tests on another Python: make test-here PYTHON=python3.13 VENV=build/venv-3.13
+	$(PYTEST) -m "not slow" tests/unit tests/integration
+
+coverage: $(VENV)/test ## how much of the code the tests run, processes included, by make test (ALL=1: and by make test-all)
+	@rm -rf build/coverage
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(if $(ALL),,-m "not slow")
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --skip-covered --sort=cover
 
 check: $(VENV)/test ## lint and types only
 	$(BIN)/ruff check .
@@ -33,6 +48,9 @@ faults: $(VENV)/test ## kill everything under a flow of films, count, and write 
 
 settings: $(VENV)/runtime ## write docs/settings.md anew
 	@$(BIN)/python -c "from pneumowatch.settings import document; print(document(), end='')" > docs/settings.md
+
+contract: $(VENV)/test ## write docs/contract.json anew: every name that other programs may depend on
+	@$(BIN)/python tests/contract.py
 
 formats: $(VENV)/test ## read every kind of film and write docs/formats.md anew
 	@$(BIN)/python tests/formats
@@ -55,8 +73,10 @@ clean: ## remove the environment and everything built; ./inbox and ./data stay
 
 # Stamps: made when all of a step has succeeded, so that an interrupted one is taken up again.
 
-INSTALL = $(BIN)/pip install --quiet --require-hashes --requirement
-INSTALL_PROJECT = $(BIN)/pip install --quiet --no-deps --editable . && $(BIN)/pip check
+# Twice quiet: errors alone. A package index or folder that pip is configured for and cannot find is a page of warnings.
+PIP_INSTALL = $(BIN)/pip install --disable-pip-version-check --quiet --quiet
+INSTALL = $(PIP_INSTALL) --require-hashes --requirement
+INSTALL_PROJECT = $(PIP_INSTALL) --no-deps --editable . && $(BIN)/pip check --quiet
 
 $(VENV)/runtime: requirements.lock pyproject.toml | $(VENV)/made
 	@echo "Installing (TensorFlow is large; this takes some minutes the first time) ..."
@@ -73,14 +93,14 @@ $(VENV)/test: requirements-test.lock requirements.lock pyproject.toml | $(VENV)/
 
 $(VENV)/made:
 	@for python in $(PYTHON); do \
-	    "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || continue; \
+	    "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || continue; \
 	    "$$python" -c 'import ensurepip, venv' 2>/dev/null || { bare=$$python; continue; }; \
 	    "$$python" -m venv $(VENV) && touch $@; exit; \
 	done; \
 	if [ -n "$$bare" ]; then \
 	    echo "$$bare cannot make virtual environments; on Debian or Ubuntu install the package $$bare-venv." >&2; \
 	else \
-	    echo "Python 3.11 or 3.12 is needed and none was found (tried: $(PYTHON))." >&2; \
+	    echo "Python 3.11, 3.12 or 3.13 is needed and none was found (tried: $(PYTHON))." >&2; \
 	    echo "Install one, or name it: make $(or $(MAKECMDGOALS),run) PYTHON=/path/to/python3.12" >&2; \
 	fi; exit 1
 
