@@ -10,14 +10,18 @@ from lacking import lacking
 from playwright.sync_api import Browser
 from programs import Drop
 
+from pneumowatch.phantom import write_phantoms
+
 
 @pytest.fixture(scope="session")
-def sample(request: pytest.FixtureRequest) -> list[Path]:
-    """Films of both kinds, each with bytes of its own: real ones where there are any, else drawn ones."""
+def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Films of both kinds in turn, each with bytes of its own: 160 real ones where some are named, else 24 drawn."""
     try:
         folder = request.getfixturevalue("films")
     except pytest.skip.Exception:
-        return sorted(request.getfixturevalue("phantoms").iterdir())
+        drawn = tmp_path_factory.mktemp("sample")
+        write_phantoms(drawn, 24)
+        return sorted(drawn.iterdir())
     kinds = [sorted((folder / "kermany-224" / kind).iterdir())[-80:] for kind in ("NORMAL", "PNEUMONIA")]
     return [film for pair in zip(*kinds, strict=True) for film in pair]
 
