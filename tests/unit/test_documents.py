@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import contract
 import pytest
 import typer
 from formats import __main__ as formats
@@ -23,6 +24,12 @@ MISUSE: Any = typer.BadParameter.__base__  # typer has a click of its own
 
 def test_settings_are_documented_as_they_are() -> None:
     assert (ROOT / "docs" / "settings.md").read_text("utf-8") == document(), "run `make settings`"
+
+
+def test_the_contract_is_written_down_as_it_is() -> None:
+    assert contract.PAGE.read_text("utf-8") == contract.contract(), (
+        "run `make contract`, and name the change in CHANGELOG"
+    )
 
 
 def test_what_is_read_is_documented_as_it_is() -> None:
