@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 from sqlalchemy import Connection
@@ -25,11 +25,12 @@ ATTEMPTS: Final = 3  # that may be killed in one night; what kills more of them 
 
 
 def moment_before(now: datetime, at: time) -> datetime:
-    """The last time that a local clock showed `at`, in the local time zone, whatever summer time does to it."""
-    local = now.astimezone()
+    """The last time that a local clock showed `at`: the first of two where it shows it twice, an hour earlier where it
+    leaves it out (Pythons differ there: the earlier of both readings is the same on all)."""
     for days in (0, 1):
-        moment = datetime.combine(local.date() - timedelta(days=days), at).astimezone()
-        if moment <= local:
+        shown = datetime.combine(now.astimezone().date() - timedelta(days=days), at)
+        moment = min(shown.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
+        if moment <= now:
             return moment
     raise AssertionError("yesterday's moment is past")
 
