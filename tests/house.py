@@ -1,8 +1,7 @@
 """A watched folder to test with: real folders, events and threads, a real ledger, and a doorbell in our hands."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from books import Book, classified
 
 from db.outcomes import Rejected
+from db.presence import standings
 from db.session import Database
 from db.states import Reason
 from pneumowatch.errors import BrokerAway
@@ -18,7 +18,7 @@ from watcher.intake import Watcher
 from watcher.patrol import Patrol
 
 SETTLE: Final = 0.3
-DEADLINE: Final = 20.0  # seconds; reached only by a failure
+DEADLINE: Final = 60.0  # seconds; reached only by a failure
 
 
 class Bell:
@@ -78,11 +78,10 @@ class House:
         self.book.finish(claim, *outcomes)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.02)
+def standing(house: House, inbox: str = "inbox") -> dict[str, Any]:
+    """What is known of the inbox: whether it is here or away, and how it is watched."""
+    (found,) = [row for row in house.database.read(standings) if row["inbox"] == inbox]
+    return found
 
 
 def patrol_of(watcher: Watcher) -> Patrol:

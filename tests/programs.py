@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from support.waiting import eventually
 
 COMMAND: Final = [sys.executable, "-m", "pneumowatch"]
 Drop = Callable[[Path, int], list[Path]]  # copies so many films into a folder
@@ -70,13 +71,14 @@ class Part:
 
     def wait_until(self, what: Callable[[], Any], timeout: float = PATIENCE) -> Any:
         """The first true answer. Raises AssertionError with the log where none comes, or the part has ended."""
-        deadline = time.monotonic() + timeout
-        while True:
-            if answer := what():
-                return answer
+
+        def answer() -> Any:
+            if found := what():
+                return found
             assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.said()}"
-            assert time.monotonic() < deadline, f"still not so after {timeout:g} seconds: {self.said()}"
-            time.sleep(0.05)
+            return None
+
+        return eventually(answer, timeout, every=0.05, message=self.said)
 
     def wait_until_said(self, words: str) -> None:
         self.wait_until(lambda: words in self.said())

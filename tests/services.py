@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,9 +22,10 @@ from typing import Any, Final
 import psycopg
 import redis
 from sqlalchemy import URL, make_url
+from support.waiting import NotInTime, eventually
 
-START_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 10.0
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 60.0
 HOST: Final = "127.0.0.1"
 # Below Linux's ephemeral ports (32768 up): a client that dials a stopped server there can be given the very port it
 # dials as its own, is then connected to itself, and the server never gets its port back.
@@ -88,16 +88,24 @@ class Server:
         self.process = None
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
+        def answers() -> bool:
+            nonlocal fault
+            ended = process.poll() is not None  # before it is asked, as it may end after its last answer
             try:
                 self.probe(self.url)
-                return
             except (psycopg.OperationalError, redis.ConnectionError) as error:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log = (self.folder / "log").read_text("utf-8", "replace")[-2000:]
-                    raise RuntimeError(f"{self.command[0]} does not answer: {error}\n{log}") from None
-            time.sleep(0.02)
+                fault = error
+                if ended:
+                    raise NotInTime("it has ended") from error
+                return False
+            return True
+
+        fault: Exception | None = None
+        try:
+            eventually(answers, START_SECONDS)
+        except NotInTime:
+            log = (self.folder / "log").read_text("utf-8", "replace")[-2000:]
+            raise RuntimeError(f"{self.command[0]} does not answer: {fault}\n{log}") from None
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """Parts that live and do nothing: a rescan, an intake and a sweep that hang, as their heartbeats tell it."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.waiting import eventually
 
 from db import heartbeats, schema, sweep
 from db.heartbeats import Verdict
@@ -59,14 +59,17 @@ def pulse(database: Database) -> Iterator[Pulse]:
 
 def until_told(database: Database, verdict: Verdict, sentence: str = "") -> None:
     """Waits until this is said of the one part there is; the sentence by its beginning."""
-    deadline = time.monotonic() + 60
-    while True:
-        parts = database.read(lambda c: heartbeats.readiness(c, 60)).parts
-        told = parts and parts[0].verdict is verdict and parts[0].sentence.startswith(sentence)
-        if told and parts[0].state != "starting":
-            return
-        assert time.monotonic() < deadline, parts
-        time.sleep(0.02)
+
+    def parts() -> Any:
+        return database.read(lambda c: heartbeats.readiness(c, 60)).parts
+
+    def is_told() -> bool:
+        told = parts()
+        if not told or told[0].state == "starting":
+            return False
+        return told[0].verdict is verdict and told[0].sentence.startswith(sentence)
+
+    eventually(is_told, message=lambda: f"{parts()}")
 
 
 @pytest.mark.parametrize(
@@ -126,4 +129,5 @@ def test_a_sweep_that_hangs_is_stalled_until_it_goes_on(
     finally:
         hang.free.set()
         stop.set()
-        thread.join(30)
+        thread.join(60)
+    assert not thread.is_alive()

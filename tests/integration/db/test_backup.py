@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from alembic import command
 from books import Book, seen
-from house import until
 from services import fresh_database, postgres_programs
 from sqlalchemy import select, text
+from support.waiting import eventually
 
 from db import audit, backup, deployment, dump, restoration, schema
 from db.backup import Manifest
@@ -237,7 +237,7 @@ def test_a_wrecked_database_makes_way(place: Place, tmp_path: Path) -> None:
 def living(place: Place) -> Iterator[None]:
     with closing(Database(place.url)) as database, beating(database) as pulse:
         pulse.part("watcher")
-        until(lambda: place.rows(Heartbeat.part) != [])
+        eventually(lambda: place.rows(Heartbeat.part) != [])
         yield
 
 

@@ -1,7 +1,6 @@
 """Heartbeats on both databases: what parts write, and what is made of it."""
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from books import Book, classified, deferred, seen
 from services import Server
 from sqlalchemy import select, text, update
+from support.waiting import eventually
 
 from db import heartbeats, ledger, schema
 from db.heartbeats import SILENT_SECONDS, Readiness, Verdict
@@ -26,14 +26,6 @@ def rows(database: Database) -> list[Any]:
 
 def asked(database: Database) -> Readiness:
     return database.read(lambda c: heartbeats.readiness(c, LEASE))
-
-
-def until(what: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 30
-    while not (answer := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return answer
 
 
 class Clock:
@@ -61,12 +53,12 @@ def verdicts(database: Database) -> dict[str, Verdict]:
 def test_parts_are_written_while_they_live_and_leave_nothing(database: Database) -> None:
     with beating(database) as pulse:
         worker, watcher = pulse.part("worker"), pulse.part("watcher")
-        until(lambda: len(rows(database)) == 2)
+        eventually(lambda: len(rows(database)) == 2)
         worker.say("idle", busy="reading")
         worker.did(films=3)
         watcher.promise("the rescan of ward", 60)
         pulse.part("schedule")  # makes it beat at once
-        until(lambda: len(rows(database)) == 3)
+        eventually(lambda: len(rows(database)) == 3)
         _, first, second = rows(database)
         assert (first.kind, first.owed.keys(), first.done) == ("watcher", {"the rescan of ward"}, {})
         assert (second.kind, second.state, second.done) == ("worker", "idle", {"films": 3})
@@ -79,7 +71,7 @@ def test_a_part_that_fails_stays_to_be_seen(database: Database) -> None:
     def fail() -> None:
         with beating(database) as pulse:
             pulse.part("worker")
-            until(lambda: rows(database))
+            eventually(lambda: rows(database))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -107,18 +99,18 @@ def test_a_database_that_does_not_take_it_costs_beats_and_nothing_else(own_redis
         started = time.monotonic()
         with beating(other) as pulse:
             part = pulse.part("worker")
-            until(lambda: pulse._failing)
+            eventually(lambda: pulse._failing)
             part.did(films=1)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 60
 
 
 def test_it_beats_again_after_an_outage(empty_database: Database) -> None:
     pulse = Pulse(empty_database, seconds=0.05)
     pulse.start()
     pulse.part("worker")
-    until(lambda: pulse._failing)
+    eventually(lambda: pulse._failing)
     schema.upgrade(empty_database)
-    until(lambda: rows(empty_database))
+    eventually(lambda: rows(empty_database))
     pulse.close(clean=True)
     assert rows(empty_database) == []
 
@@ -211,7 +203,7 @@ def test_parts_that_never_came_back_are_forgotten_after_a_day(database: Database
     write(database, Part("worker"), 1, age=3 * 86400)
     with beating(database) as pulse:
         pulse.part("watcher")
-        until(lambda: [row.kind for row in rows(database)] == ["watcher"])
+        eventually(lambda: [row.kind for row in rows(database)] == ["watcher"])
 
 
 def test_clocks_of_machines_do_not_count(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +217,7 @@ def test_clocks_of_machines_do_not_count(database: Database, monkeypatch: pytest
     monkeypatch.setattr(ledger, "datetime", Behind)
     with beating(database) as pulse:
         pulse.part("worker")
-        until(lambda: rows(database))
+        eventually(lambda: rows(database))
         assert asked(database).ready
         assert database.read(lambda c: c.scalar(text("SELECT count(*) FROM heartbeats"))) == 1
 

@@ -1,8 +1,7 @@
 """Films handed in: by form and as a body, within bounds, whole or not at all, and what became of them."""
 
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -10,6 +9,7 @@ import httpx
 import pytest
 from books import Book, classified, rejected, seen
 from desk import Desk
+from support.waiting import eventually
 
 from db import audit
 from db.outcomes import Outcome
@@ -18,7 +18,6 @@ from pneumowatch.settings import Settings
 from review import upload
 
 MOST = 2 * 2**20
-PATIENCE = 20.0
 RAW = {"Content-Type": "application/octet-stream"}
 
 
@@ -39,13 +38,6 @@ def stored(folder: Path) -> list[Path]:
 def send(client: httpx.Client, data: bytes, name: str = "", **parameters: float) -> httpx.Response:
     headers = RAW | ({upload.FILE_NAME: name} if name else {})
     return client.post("/api/scans", content=data, headers=headers, params=parameters)
-
-
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def read(book: Book, scan_id: int, outcome: Outcome) -> None:
@@ -72,13 +64,13 @@ def test_a_film_as_the_body(desk: Desk, book: Book, folder: Path) -> None:
 
 def test_a_script_waits_for_the_result(desk: Desk, book: Book) -> None:
     def work() -> None:
-        until(book.states)
+        eventually(book.states)
         (scan_id,) = book.states()
         read(book, scan_id, rejected(scan_id))
 
     worker = Thread(target=work)
     worker.start()
-    answer = send(desk.script(), b"no film", wait=PATIENCE)
+    answer = send(desk.script(), b"no film", wait=upload.LONGEST_WAIT)
     worker.join()
     assert answer.status_code == 200
     (film,) = answer.json()["films"]
@@ -179,9 +171,9 @@ def test_what_is_cut_off_leaves_nothing(desk: Desk, book: Book, folder: Path, fo
     with socket.create_connection(("127.0.0.1", desk.server.port)) as connection:
         connection.sendall(head.encode() + bytes(MOST - 2**16))
         if not form:  # it is being written
-            until(lambda: stored(folder))
+            eventually(lambda: stored(folder))
             assert stored(folder)[0].name.startswith(".")
-    until(lambda: not stored(folder))
+    eventually(lambda: not stored(folder))
     assert book.states() == {}
     assert send(desk.script(), b"film").status_code == 202
 

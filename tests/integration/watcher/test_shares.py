@@ -11,19 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import DEADLINE, House, patrol_of, until
+from house import DEADLINE, House, patrol_of, standing
+from support.waiting import eventually
 
-from db.presence import standings
 from db.states import Reason
 from pneumowatch.errors import ShareAway
 from watcher.observer import _Inotify
 from watcher.patrol import Patrol
 from watcher.reconcile import reconcile
-
-
-def standing(house: House, inbox: str = "inbox") -> dict[str, Any]:
-    (found,) = [row for row in house.database.read(standings) if row["inbox"] == inbox]
-    return found
 
 
 def polled(**settings: Any) -> dict[str, Any]:
@@ -55,7 +50,7 @@ def test_a_polled_inbox_beside_one_with_events(house: House) -> None:
     with house.watched(inboxes=inboxes, watching={"inbox": "events", "share": "poll"}, poll_seconds=0.1):
         house.drop("a.png")
         (share / "b.png").write_bytes(b"film")
-        until(lambda: house.paths() == [b"a.png", b"b.png"])
+        eventually(lambda: house.paths() == [b"a.png", b"b.png"])
     assert (standing(house)["watching"], standing(house, "share")["watching"]) == ("events", "poll")
 
 
@@ -64,7 +59,7 @@ def test_a_polled_inbox_is_not_listened_to(house: House) -> None:
         house.drop("a.png")
         house.drop("b.png")
         patrol_of(watcher)._due.set()  # a rescan, now
-        until(lambda: house.paths() == [b"a.png", b"b.png"])
+        eventually(lambda: house.paths() == [b"a.png", b"b.png"])
         assert patrol_of(watcher).observer._observer is None
 
 
@@ -78,12 +73,12 @@ def test_a_share_that_hangs_delays_no_other_inbox(house: House, monkeypatch: pyt
         watcher = house.watcher(inboxes=inboxes, watching={"inbox": "events", "share": "poll"}, poll_seconds=0.1)
         with watcher.running():
             house.drop("a.png")
-            until(lambda: house.paths() == [b"a.png"])
-            until(lambda: standing(house, "share")["detail"] == "it does not answer")
+            eventually(lambda: house.paths() == [b"a.png"])
+            eventually(lambda: standing(house, "share")["detail"] == "it does not answer")
             assert standing(house)["state"] == "here"
             answered.set()
-            until(lambda: house.paths() == [b"a.png", b"b.png"])
-            until(lambda: standing(house, "share")["state"] == "here")
+            eventually(lambda: house.paths() == [b"a.png", b"b.png"])
+            eventually(lambda: standing(house, "share")["state"] == "here")
 
 
 def test_a_share_that_hangs_does_not_keep_the_watcher_from_ending(
@@ -93,7 +88,7 @@ def test_a_share_that_hangs_does_not_keep_the_watcher_from_ending(
     with hanging(monkeypatch, house.inbox):
         watcher = house.watcher(**polled())
         with watcher.running():
-            until(lambda: patrol_of(watcher)._asked is not None)
+            eventually(lambda: patrol_of(watcher)._asked is not None)
         assert not watcher.broken
 
 
@@ -102,17 +97,17 @@ def test_a_share_that_drops_is_reported_and_taken_up_again(house: House, empty: 
     for number in range(20):
         house.drop(f"{number}.png")
     with house.watched(**polled()):
-        until(lambda: len(house.bell.rung) == 20)
+        eventually(lambda: len(house.bell.rung) == 20)
         house.inbox.rename(house.outside / "mounted")
         if empty:
             house.inbox.mkdir()
-        until(lambda: standing(house)["state"] == "away")
+        eventually(lambda: standing(house)["state"] == "away")
         if empty:
             house.inbox.rmdir()
         (house.outside / "mounted").rename(house.inbox)
-        until(lambda: standing(house)["state"] == "here")
+        eventually(lambda: standing(house)["state"] == "here")
         house.drop("new.png")
-        until(lambda: b"new.png" in house.paths())
+        eventually(lambda: b"new.png" in house.paths())
     assert sorted(house.bell.rung) == list(range(1, 22))
     assert house.book.event_count() == 21
 
@@ -124,10 +119,10 @@ def test_a_watcher_that_starts_while_the_share_is_away_takes_it_up_when_it_comes
     house.inbox.rename(house.outside / "mounted")
     house.inbox.mkdir()
     with house.watched(**polled()):
-        until(lambda: standing(house)["state"] == "away")
+        eventually(lambda: standing(house)["state"] == "away")
         house.inbox.rmdir()
         (house.outside / "mounted").rename(house.inbox)
-        until(lambda: standing(house)["state"] == "here")
+        eventually(lambda: standing(house)["state"] == "here")
     assert house.bell.rung == [1]
 
 
@@ -137,7 +132,7 @@ def test_a_vanished_film_that_is_found_again_waits_again(house: House) -> None:
         (house.inbox / "a.png").rename(house.outside / "a.png")
         house.read_all(Reason.VANISHED)
         (house.outside / "a.png").rename(house.inbox / "a.png")
-        until(lambda: house.bell.rung == [1, 1])
+        eventually(lambda: house.bell.rung == [1, 1])
     assert house.book.states() == {1: "queued"}
 
 
@@ -146,7 +141,7 @@ def test_reconcile_of_an_empty_folder_in_an_inbox_place_proves_nothing(house: Ho
     with house.watched(**polled()):
         house.inbox.rename(house.outside / "mounted")
         house.inbox.mkdir()
-        until(lambda: standing(house)["state"] == "away")
+        eventually(lambda: standing(house)["state"] == "away")
     with pytest.raises(ShareAway, match="'inbox'"):
         reconcile(house.database, {"inbox": house.inbox})
     house.inbox.rmdir()
@@ -180,16 +175,17 @@ def test_events_that_the_kernel_dropped_are_looked_for_at_once(house: House, mon
         (house.inbox / "ward").mkdir()
         house.drop("ward/lost.png")
         going.set()
-        until(lambda: house.paths() == [b"first.png", b"lost.png", b"ward/lost.png"])
+        eventually(lambda: house.paths() == [b"first.png", b"lost.png", b"ward/lost.png"])
         house.drop("ward/after.png")  # and the folder of whose making nothing was heard is watched
-        until(lambda: b"ward/after.png" in house.paths())
+        eventually(lambda: b"ward/after.png" in house.paths())
 
 
 SHORT_OF_WATCHES = """
 import sys, threading, time
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from house import House, until
+from house import House
+from support.waiting import eventually
 from db import schema
 from db.session import Database
 folder = Path(sys.argv[1])
@@ -202,7 +198,7 @@ for number in range(30):
 with house.watched(poll_seconds=0.2) as watcher:
     for number in range(30):
         house.drop(f"ward-{number}/a.png")
-    until(lambda: len(house.paths()) == 30)
+    eventually(lambda: len(house.paths()) == 30)
     print("all found", watcher._intakes[0].patrol.observer.complete)
 """
 

@@ -1,7 +1,6 @@
 """The reading room in trouble: films that kill or make their reader fail, and a worker that can read none."""
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ import pytest
 import sabotage
 from practice import BATCH, FILMS, Place, predicted
 from sqlalchemy import func, select, update
+from support.waiting import eventually
 
 from db import ledger
 from db.models import Scan, ScanEvent
@@ -52,7 +52,7 @@ def test_suspects_are_read_one_by_one_with_nobody_else_in_the_room(place: Place,
     monkeypatch.setattr(ReadingRoom, "_read_claim", watched)
     with ThreadPoolExecutor(4) as pool:
         for future in [pool.submit(place.read, 3) for _ in range(4)]:
-            future.result(30)
+            future.result(60)
     place.read()
     suspects = set(ids[::3])
     assert {scan.state for scan in place.scans()} == {State.CLASSIFIED}
@@ -171,20 +171,13 @@ def test_a_worker_that_cannot_read_at_all_blames_no_film_and_waits(place: Place,
     moody.ill = RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
     with ThreadPoolExecutor(4) as pool, healed_at_last(moody):
         reading = [pool.submit(place.read, 12) for _ in range(4)]
-        deadline = time.monotonic() + 20
-        while len(moody.calls) < 12:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        rows = place.scans()
-        while any(scan.state != State.QUEUED for scan in rows):  # a thread may come late
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-            rows = place.scans()
+        eventually(lambda: len(moody.calls) >= 12)
+        rows = eventually(lambda: all_queued(place))  # a thread may come late
         assert {(scan.deaths, scan.deaths_alone) for scan in rows} == {(0, 0)}
         moves = sum(len(place.events(scan_id)) for scan_id in ids)
         moody.ill = None
         for future in reading:
-            future.result(30)
+            future.result(60)
     assert moves <= 12 + 2 * 4 * BATCH  # one claim of each thread, given back
     place.read()
     assert {scan.state for scan in place.scans()} == {State.CLASSIFIED}
@@ -198,13 +191,10 @@ def test_a_card_that_does_not_hold_one_film_costs_no_film_an_attempt(place: Plac
     moody.ill = DeviceFull("full")
     with ThreadPoolExecutor(1) as pool, healed_at_last(moody):
         reading = pool.submit(place.read, 5)
-        deadline = time.monotonic() + 20
-        while len(moody.calls) < 5:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: len(moody.calls) >= 5)
         assert (place.scan(scan_id).state, place.scan(scan_id).deaths_alone) == (State.QUEUED, 0)
         moody.ill = None
-        reading.result(30)
+        reading.result(60)
     place.read()
     assert (place.scan(scan_id).state, place.scan(scan_id).deaths_alone) == (State.CLASSIFIED, 0)
 
@@ -218,15 +208,18 @@ def test_an_error_of_the_ledger_is_held_against_no_film_where_all_end_in_it(
     place.read(12)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(lambda: [place.read(5) for _ in range(4)])
-        deadline = time.monotonic() + 20
-        while not any("could not read" in (event or "") for event in details(place)):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: any("could not read" in (event or "") for event in details(place)))
         monkeypatch.undo()
-        reading.result(30)
+        reading.result(60)
     for _ in range(12):
         place.read(1)
     assert [place.scan(scan_id).state for scan_id in ids] == [State.CLASSIFIED] * 12
+
+
+def all_queued(place: Place) -> list[Any]:
+    """Its scans, once all of them wait; else none."""
+    rows = place.scans()
+    return rows if all(scan.state == State.QUEUED for scan in rows) else []
 
 
 def details(place: Place) -> list[str | None]:

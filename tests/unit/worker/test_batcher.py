@@ -6,13 +6,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from support.waiting import eventually
 
 from pneumowatch.film import Pixels
 from worker.batch import Batcher
 from worker.readings import Readings
 
 SIZE = 8
-PATIENCE = 5.0
+PATIENCE = 60.0
 
 
 class Gate:
@@ -55,10 +56,7 @@ class Claims:
     def put(self, *numbers: int) -> Future[Readings]:
         before = self._batcher._waiting.qsize()
         future = self._pool.submit(self._batcher.predict, films(*numbers))
-        deadline = threading.Event()
-        while self._batcher._waiting.qsize() == before and not deadline.wait(0.002):
-            if future.done():
-                break
+        eventually(lambda: self._batcher._waiting.qsize() != before or future.done(), every=0.002)
         return future
 
     def put_first(self, gate: Gate, *numbers: int) -> Future[Readings]:
