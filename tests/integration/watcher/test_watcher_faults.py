@@ -3,12 +3,12 @@
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from house import DEADLINE, SETTLE, House, patrol_of, until
+from house import DEADLINE, SETTLE, House, patrol_of, standing
 from sqlalchemy.exc import OperationalError
+from support.waiting import eventually
 
 from db.states import Reason
 from pneumowatch.errors import ShareAway
@@ -23,10 +23,10 @@ def test_an_inbox_that_is_away_at_the_start(house: House) -> None:
     share = house.outside / "share"
     with house.watched(0.1, inboxes={"inbox": house.inbox, "share": share}):
         house.drop("a.png")
-        until(lambda: house.paths() == [b"a.png"])
+        eventually(lambda: house.paths() == [b"a.png"])
         share.mkdir()
         (share / "b.png").write_bytes(b"film")
-        until(lambda: house.paths() == [b"a.png", b"b.png"])
+        eventually(lambda: house.paths() == [b"a.png", b"b.png"])
 
 
 def test_without_file_events_the_rescan_finds_everything(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_without_file_events_the_rescan_finds_everything(house: House, monkeypat
     monkeypatch.setattr("watchdog.observers.inotify.InotifyEmitter.on_thread_start", no_watches)
     with house.watched(0.1):
         house.drop("a.png")
-        until(lambda: house.paths() == [b"a.png"])
+        eventually(lambda: house.paths() == [b"a.png"])
 
 
 @pytest.mark.parametrize("moved", [True, False])
@@ -48,17 +48,17 @@ def test_an_inbox_that_was_made_anew_is_watched_again(
     """By its events, too: the rescan, which comes once a minute, finds nothing any more in this test."""
     with house.watched(0.1) as watcher:
         house.drop("a.png")
-        until(lambda: house.paths() == [b"a.png"])
+        eventually(lambda: house.paths() == [b"a.png"])
         if moved:
             house.inbox.rename(house.outside / "old")
         else:
             shutil.rmtree(house.inbox)
-        time.sleep(0.3)
+        eventually(lambda: standing(house)["state"] == "away")
         house.inbox.mkdir()
-        time.sleep(0.3)
+        eventually(lambda: is_watched(patrol_of(watcher).observer, house.inbox))
         monkeypatch.setattr(patrol_of(watcher), "_rescan", lambda: 3600.0)
         house.drop("b.png")
-        until(lambda: house.paths() == [b"a.png", b"b.png"])
+        eventually(lambda: house.paths() == [b"a.png", b"b.png"])
     assert house.book.event_count() == 2
 
 
@@ -67,46 +67,46 @@ def test_a_share_that_drops_and_comes_back_announces_nothing_anew(house: House) 
     for number in range(20):
         house.drop(f"{number}.png")
     with house.watched(0.1):
-        until(lambda: len(house.paths()) == 20)
+        eventually(lambda: len(house.paths()) == 20)
         house.read_all()
         house.inbox.rename(house.outside / "mounted")
         house.inbox.mkdir()
-        time.sleep(0.3)
+        eventually(lambda: standing(house)["files"] == 0)  # it was looked through, and nothing was there
         house.inbox.rmdir()
         (house.outside / "mounted").rename(house.inbox)
         house.drop("new.png")
-        until(lambda: b"new.png" in house.paths())
+        eventually(lambda: b"new.png" in house.paths())
     assert sorted(house.bell.rung) == list(range(1, 22))
 
 
 def test_a_file_that_vanished_and_comes_back_is_queued_again(house: House) -> None:
     with house.watched():
         house.drop("a.png")
-        until(lambda: len(house.bell.rung) == 1)
+        eventually(lambda: len(house.bell.rung) == 1)
         (house.inbox / "a.png").rename(house.outside / "a.png")
         house.read_all(Reason.VANISHED)
         (house.outside / "a.png").rename(house.inbox / "a.png")
-        until(lambda: house.bell.rung == [1, 1])
+        eventually(lambda: house.bell.rung == [1, 1])
     assert house.book.states() == {1: "queued"}
 
 
 def test_a_file_renamed_inside_the_inbox_is_a_scan_of_its_new_path(house: House) -> None:
     with house.watched():
         house.drop("a.png")
-        until(lambda: house.paths() == [b"a.png"])
+        eventually(lambda: house.paths() == [b"a.png"])
         (house.inbox / "a.png").rename(house.inbox / "b.png")
-        until(lambda: house.paths() == [b"a.png", b"b.png"])
+        eventually(lambda: house.paths() == [b"a.png", b"b.png"])
 
 
 def test_a_folder_renamed_inside_the_inbox(house: House) -> None:
     with house.watched():
         (house.inbox / "ward").mkdir()
         house.drop("ward/a.png")
-        until(lambda: house.paths() == [b"ward/a.png"])
+        eventually(lambda: house.paths() == [b"ward/a.png"])
         (house.inbox / "ward").rename(house.inbox / "er")
-        until(lambda: house.paths() == [b"er/a.png", b"ward/a.png"])
+        eventually(lambda: house.paths() == [b"er/a.png", b"ward/a.png"])
         house.drop("er/b.png")
-        until(lambda: b"er/b.png" in house.paths())
+        eventually(lambda: b"er/b.png" in house.paths())
 
 
 def test_what_leaves_the_inbox_or_is_a_link_or_pipe_makes_no_row(house: House) -> None:
@@ -116,10 +116,10 @@ def test_what_leaves_the_inbox_or_is_a_link_or_pipe_makes_no_row(house: House) -
         (house.inbox / "folder.png").mkdir()
         (house.outside / "secret.png").write_bytes(b"film")
         house.drop("a.png")
-        until(lambda: house.paths() == [b"a.png"])
+        eventually(lambda: house.paths() == [b"a.png"])
         (house.inbox / "a.png").rename(house.outside / "a.png")
         house.drop("b.png")
-        until(lambda: b"b.png" in house.paths() and watcher.quiet.is_set())
+        eventually(lambda: b"b.png" in house.paths() and watcher.quiet.is_set())
         assert house.paths() == [b"a.png", b"b.png"]
 
 
@@ -127,7 +127,7 @@ def test_names_that_are_no_utf8_arrive_by_event(house: House) -> None:
     name = os.fsdecode(b"r\xf6nt\ngen.png")
     with house.watched():
         house.drop(name)
-        until(lambda: house.paths() == [os.fsencode(name)])
+        eventually(lambda: house.paths() == [os.fsencode(name)])
     assert reconcile(house.database, {"inbox": house.inbox}).closed
 
 
@@ -135,7 +135,7 @@ def test_two_watchers_of_one_inbox_make_one_row_a_file(house: House) -> None:
     with house.watched(0.1), house.watched(0.1):
         for number in range(50):
             house.drop(f"{number}.png")
-        until(lambda: len(house.paths()) == 50)
+        eventually(lambda: len(house.paths()) == 50)
     assert sorted(house.bell.rung) == list(range(1, 51))
 
 
@@ -143,11 +143,12 @@ def test_films_of_an_outage_of_the_database_are_registered_after_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watcher waits; nothing that happened meanwhile is lost."""
-    away = threading.Event()
+    away, tries = threading.Event(), []
     begin = house.database.engine.begin
 
     def faulty() -> object:
         if away.is_set():
+            tries.append(1)
             raise OperationalError("BEGIN", {}, ConnectionError("away"))
         return begin()
 
@@ -156,10 +157,11 @@ def test_films_of_an_outage_of_the_database_are_registered_after_it(
         away.set()
         for number in range(5):
             house.drop(f"{number}.png")
-        time.sleep(0.3)
+        eventually(lambda: len(tries) >= 3)
         assert not watcher.broken
+        assert house.bell.rung == []
         away.clear()
-        until(lambda: len(house.bell.rung) == 5)
+        eventually(lambda: len(house.bell.rung) == 5)
 
 
 def test_a_watcher_that_loses_a_thread_ends(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +197,7 @@ def test_reconcile_changes_nothing(house: House) -> None:
 def test_reconcile_names_a_file_that_changed_since(house: House) -> None:
     house.drop("a.png")
     with house.watched():
-        until(lambda: len(house.paths()) == 1)
+        eventually(lambda: len(house.paths()) == 1)
     house.drop("a.png", b"another film")
     report = reconcile(house.database, {"inbox": house.inbox})
     assert [(one.source, one.path, one.rule) for one in report.unlisted] == [("inbox", b"a.png", "missing")]
@@ -206,7 +208,7 @@ def test_reconcile_of_more_files_than_one_query(house: House, monkeypatch: pytes
     for number in range(30):
         house.drop(f"{number}.png")
     with house.watched():
-        until(lambda: len(house.paths()) == 30)
+        eventually(lambda: len(house.paths()) == 30)
     house.drop("one-more.png")
     report = reconcile(house.database, {"inbox": house.inbox})
     assert (report.files, report.rules) == (30, {"missing": 1})
@@ -256,9 +258,17 @@ def test_folders_moved_out_and_deleted_elsewhere_cost_no_event(tmp_path: Path, s
 
 def hears(observer: Observer, film: Path) -> None:
     """A new film is told of."""
-    time.sleep(SETTLE)  # a folder just made has its watch by then
+    eventually(lambda: is_watched(observer, film.parent))
     film.write_bytes(b"film")
-    until(lambda: any(signal.path.endswith(film.name.encode()) for signal in drained(observer)))
+    eventually(lambda: any(signal.path.endswith(film.name.encode()) for signal in drained(observer)))
+
+
+def is_watched(observer: Observer, folder: Path) -> bool:
+    """Whether the kernel tells the observer of what happens in this very folder: it lists the inodes watched."""
+    if observer._observer is None:
+        return False
+    told = Path(f"/proc/self/fdinfo/{observer._observer._inotify_fd._inotify_fd}").read_text("ascii")
+    return f" ino:{folder.stat().st_ino:x} " in told
 
 
 def drained(observer: Observer) -> list[Signal]:
