@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import multiprocessing
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import dicoms
 import numpy as np
 import pytest
 from PIL import Image
-from practice import FILMS, KEY, SETTLE, Place
+from practice import FILMS, KEY, Place
 from sqlalchemy import select, text
 
 from db.models import ScanEvent
@@ -70,8 +69,7 @@ def test_a_film_of_an_age_that_the_model_does_not_know_is_rejected_where_that_is
 ) -> None:
     monkeypatch.setattr(place.serving, "age_rule", AgeRule((1, 5), reject=True))
     adult, child = send(place, 1, "adult", PatientAge="042Y"), send(place, 2, "child", 1)
-    time.sleep(SETTLE)
-    place.read()
+    place.read_when_due()
     scan = place.scan(adult)
     assert (scan.state, scan.reason, scan.probability) == (State.REJECTED, "outside_age", None)
     assert (scan.age_years, scan.sop_uid) == (42, f"{dicoms.ROOT}.3.1")  # so that its study can be found
@@ -80,8 +78,7 @@ def test_a_film_of_an_age_that_the_model_does_not_know_is_rejected_where_that_is
 
 def test_a_rejected_film_can_be_found_by_its_study(place: Place) -> None:
     scan_id = send(place, 3, "lateral", ViewPosition="LL")
-    time.sleep(SETTLE)
-    place.read()
+    place.read_when_due()
     scan = place.scan(scan_id)
     assert (scan.state, scan.reason) == (State.REJECTED, "not_frontal")
     assert (scan.study_uid, scan.accession_number, scan.view_position) == (f"{dicoms.ROOT}.1.3", "A3", "LL")

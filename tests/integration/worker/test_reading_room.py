@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from practice import BATCH, FILMS, SETTLE, Place, predicted
+from practice import BATCH, FILMS, Place, predicted
 from sqlalchemy import select, text, update
 from standin import tiny_network, write_model
 
@@ -65,8 +64,7 @@ def test_bad_files_get_their_reason_and_cost_nobody_else(place: Place) -> None:
     for name, (data, _) in bad.items():
         (place.inbox / name).write_bytes(data)
     ids = place.announce(*bad, FILMS[0], "gone.jpeg")
-    time.sleep(SETTLE)
-    place.read()
+    place.read_when_due()
     assert [place.scan(scan_id).reason for scan_id in ids] == [
         *(reason for _, reason in bad.values()),
         None,
@@ -278,8 +276,7 @@ def test_films_are_kept_as_the_setting_says(
     relieve_by(place, gated_model)
     (place.inbox / "letter.jpeg").write_text("Dear colleague")
     place.announce(*FILMS, "letter.jpeg")
-    time.sleep(SETTLE)
-    place.read()
+    place.read_when_due()
     scans = [scan for scan in place.scans() if scan.state == State.CLASSIFIED]
     assert {scan.flagged for scan in scans} == {True, False}  # or this would show nothing
     model = Classifier(gated_model, BATCH, "cpu")
