@@ -1,12 +1,14 @@
 """A ledger to test with: files that never existed, and short ways to ask what became of them."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, text, update
+from support.waiting import eventually
 
 from db import arrivals, ledger, registry
 from db.arrivals import Arrivals
@@ -149,6 +151,17 @@ class Book:
         return self.database.read(lambda c: c.execute(statement).mappings().all())
 
 
+def wait_until_another_waits(connection: Connection) -> None:
+    """Within a transaction that holds locks: return once another one waits for them."""
+    if connection.dialect.name == "sqlite":
+        # nobody is told who waits for its one lock; whoever came for it after this would find the same
+        time.sleep(0.3)  # long enough for a thread to come and wait
+        return
+    # pg_locks is of this moment; pg_stat_activity would say again what it said first in this transaction
+    blocked = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))")
+    eventually(lambda: connection.scalar(blocked), message="nobody waits for this transaction")
+
+
 def at_once(*works: Callable[[], Any]) -> list[Any]:
     """The results of works that all begin in the same moment, each in a thread of its own; raises what one raised."""
     barrier = threading.Barrier(len(works))
@@ -166,7 +179,7 @@ def at_once(*works: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
     if faults:
         raise faults[0]

@@ -1,11 +1,10 @@
 """What the watcher saw becomes rows: once for each content at each path, whoever sees it and however often."""
 
 import threading
-import time
 from dataclasses import replace
 
 import pytest
-from books import BY, LEASE, Book, at_once, classified, deferred, rejected, seen
+from books import BY, LEASE, Book, at_once, classified, deferred, rejected, seen, wait_until_another_waits
 from plans import explain
 from sqlalchemy import Connection
 
@@ -193,12 +192,12 @@ def test_a_row_that_is_claimed_in_the_moment_it_changes_is_busy(book: Book) -> N
         def work(connection: Connection) -> None:
             ledger.claim(connection, 1, BY, LEASE)
             claimed.set()
-            time.sleep(0.3)  # uncommitted: the watcher still reads `queued`, and waits at the row
+            wait_until_another_waits(connection)  # the watcher still reads `queued`, and waits at the row
 
         book.database.write(work)
 
     def arrive() -> None:
-        claimed.wait(10)
+        assert claimed.wait(60)
         arrived.append(book.arrive(seen(**OTHER)))
 
     at_once(claim, arrive)

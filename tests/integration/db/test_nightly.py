@@ -1,13 +1,12 @@
 """Attempts on real databases: taken over where another one died, and promoted with their row or not at all."""
 
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from books import model_folder
+from books import model_folder, wait_until_another_waits
 from clinic import write_base
 from sqlalchemy import Connection
 
@@ -147,11 +146,11 @@ def test_a_promotion_that_is_under_way_is_waited_for(
     def promote(connection: Connection) -> None:
         registry.promote(connection, "other", "ada", "by hand")
         under_way.set()
-        time.sleep(0.5)
+        wait_until_another_waits(connection)
 
     thread = threading.Thread(target=championed.write, args=(promote,))
     thread.start()
-    assert under_way.wait(20)
+    assert under_way.wait(60)
     night(settings, championed, "a").promote(tiny_model, BETTER)
     thread.join()
     assert championed.read(registry.champion) == "other"

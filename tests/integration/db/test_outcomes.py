@@ -2,13 +2,12 @@
 
 import itertools
 import threading
-import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from books import MODEL, Book, at_once, classified, deferred, rejected, seen
+from books import MODEL, Book, at_once, classified, deferred, rejected, seen, wait_until_another_waits
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -275,10 +274,10 @@ def test_the_loser_of_a_race_waits_for_the_instance_and_is_the_duplicate(book: B
     def win(connection: Connection) -> None:
         ledger.finish(connection, winner.token, [dicom(one, "9" * 64)], "worker")
         written.set()
-        time.sleep(0.3)
+        wait_until_another_waits(connection)
 
     def lose() -> None:
-        assert written.wait(10)
+        assert written.wait(60)
         book.finish(loser, dicom(two, "1" * 64))
 
     at_once(lambda: book.database.write(win), lose)

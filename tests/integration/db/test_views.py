@@ -1,12 +1,11 @@
 """The SQL views: their columns are a contract, and what they leave out must be nobody's worry."""
 
 import threading
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from books import MODEL, Book, at_once, classified, deferred, rejected, seen
+from books import MODEL, Book, at_once, classified, deferred, rejected, seen, wait_until_another_waits
 from sqlalchemy import Connection, text
 
 from db import arrivals, ledger, scans
@@ -173,10 +172,10 @@ def test_a_file_replaced_while_its_copy_is_read_hides_no_case(book: Book, first:
     def slowly(connection: Connection) -> None:
         works[first](connection)
         done.set()
-        time.sleep(0.3)  # uncommitted
+        wait_until_another_waits(connection)
 
     def meanwhile() -> None:
-        assert done.wait(10)
+        assert done.wait(60)
         (second,) = works.keys() - {first}
         book.database.write(works[second])
 
