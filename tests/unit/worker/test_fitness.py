@@ -9,7 +9,7 @@ from pneumowatch.errors import DeviceFull, ShuttingDown
 from worker import fitness
 from worker.fitness import Fitness
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Trial:
