@@ -67,12 +67,13 @@ def _obey(errand: Errand) -> None:
     elif order == CRASH:
         os.abort()
     elif order == HANG:
-        time.sleep(600)
+        path.with_name(f".{path.name}.hangs").touch()  # for whoever waits until it does
+        _hang()
     elif order == UNANSWERED:
         with decode.asking():
-            time.sleep(600)
+            _hang()
     elif order.startswith(SLOW[:9]):
-        time.sleep(float(order[9:]))
+        time.sleep(float(order[9:]))  # as slow as the file says: what is tested is a bound on time
     elif order == GROW:
         _hold(8 * 2**30)
     elif order == LEAK:
@@ -80,6 +81,10 @@ def _obey(errand: Errand) -> None:
     elif order == ONCE and not done.exists():
         done.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang() -> None:
+    time.sleep(600)  # a decoder that hangs does just that; longer than any bound
 
 
 def _hold(count: int) -> None:

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,9 +51,7 @@ def test_a_worker_that_cannot_read_leaves_all_messages_to_others_until_it_can(
 ) -> None:
     ill, fit = workers.start("ill"), workers.start("fit")
     (tmp_path / "fit").touch()
-    while "cannot read now" not in ill.said():  # it must have had one to find out
-        bell.ring([1])
-        time.sleep(0.05)
+    ill.wait_until(lambda: "cannot read now" in ill.said() or bell.ring([1]))  # it must have had one to find out
     ill.wait_until_said("messages go to others")
     ill.wait_until(lambda: bell.holds() == 0)
     before = read(fit)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sabotage
+from support.waiting import eventually
 
 from pneumowatch import film
 from worker import decode
@@ -135,7 +136,7 @@ def test_a_film_that_hangs_is_cut_off(disloyal: Decoders, inbox: Path) -> None:
     took = time.monotonic() - started
     assert reasons(fetched) == {100: "too_slow"}
     assert sum(isinstance(one, Decoded) for one in fetched) == 12
-    assert took < 2 * SECONDS + 15  # once in its chunk, once alone, and children started anew
+    assert took < 2 * SECONDS + 60  # once in its chunk, once alone, and children started anew
 
 
 def test_a_slow_film_does_not_use_up_the_time_of_others(disloyal: Decoders, inbox: Path) -> None:
@@ -158,7 +159,7 @@ def test_no_alarm_is_left_behind_by_a_film_that_ran_out_of_memory(disloyal: Deco
     (inbox / "a-vast").write_bytes(sabotage.GROW)
     disloyal.fetch(errands(inbox, "a-vast"), SIDE)
     before = set(children())
-    time.sleep(SECONDS + 0.5)
+    time.sleep(SECONDS + 0.5)  # an alarm left behind would ring; its child alone could tell of it
     assert all(isinstance(one, Decoded) for one in disloyal.fetch(errands(inbox)[1:], SIDE))
     assert set(children()) == before
 
@@ -184,12 +185,12 @@ def cores(pid: int) -> list[str]:
 
 def test_children_leave_no_core_behind(decoders: Decoders) -> None:
     """It would hold a patient's film."""
-    deadline = time.monotonic() + 10
-    while any(cores(pid) != ["0", "0"] for pid in children()) and time.monotonic() < deadline:
-        time.sleep(0.1)  # one that was just started has not said so yet
-    found = [cores(pid) for pid in children()]  # those of other tests' pools with them
-    assert len(found) >= 2
-    assert found == [["0", "0"]] * len(found)
+
+    def found() -> list[list[str]]:
+        return [cores(pid) for pid in children()]  # those of other tests' pools with them
+
+    # one that was just started has not said so yet
+    eventually(lambda: len(found()) >= 2 and all(one == ["0", "0"] for one in found()), message=lambda: f"{found()}")
 
 
 def test_the_pool_is_whole_after_all_that(decoders: Decoders, inbox: Path) -> None:
@@ -211,7 +212,7 @@ def test_children_killed_while_they_had_nothing_to_do(inbox: Path, signal_number
         assert len(mine) == 2
         for pid in mine:
             os.kill(pid, signal_number)
-        time.sleep(0.5)  # the pool has noticed
+        eventually(lambda: not decoders._pool.active)  # it has noticed
         for _ in range(2):
             assert all(isinstance(one, Decoded) for one in decoders.fetch(errands(inbox), SIDE))
     finally:
@@ -221,7 +222,7 @@ def test_children_killed_while_they_had_nothing_to_do(inbox: Path, signal_number
 # what is left of a worker that was killed
 
 PARENT = """
-import sys, time
+import signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import sabotage
@@ -235,7 +236,7 @@ if __name__ == "__main__":
     print(*decoders._pool._pool_manager.worker_manager.workers, flush=True)
     folder = Path({inbox!r})
     decoders.fetch([Errand(1, folder, name.encode()) for name in {names!r}], 64)
-    time.sleep(600)
+    signal.pause()
 """
 
 
@@ -255,17 +256,16 @@ def test_children_end_when_their_worker_is_killed(tmp_path: Path, names: list[st
         assert parent.stdout is not None
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 2
-        time.sleep(0.5)
+        eventually(lambda: all((tmp_path / f".{name}.hangs").exists() for name in names))
         assert all(is_alive(pid) for pid in pids)
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 10
-    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    left = [pid for pid in pids if is_alive(pid)]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left
+    try:
+        eventually(lambda: not any(is_alive(pid) for pid in pids))
+    finally:
+        for pid in pids:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("hours", [-3, 3])
