@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from programs import Drop, Part, environment, run
 from services import Server, connect, postgres_programs
 
@@ -68,6 +69,7 @@ def wreck(data: Path) -> None:
     (data / "patient.key").write_text("0" * 64)
 
 
+@pytest.mark.slow
 def test_the_database_of_a_department_is_lost(
     tmp_path: Path, own_redis: Server, postgres_database: str, drop: Drop
 ) -> None:

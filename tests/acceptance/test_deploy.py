@@ -19,6 +19,8 @@ from db.accounts import Role
 from db.session import Database
 from review.passwords import hashed
 
+pytestmark = pytest.mark.slow  # every part started twice, as units and as compose
+
 FILMS = 6
 SAID_BESIDE = ("Desk: ", "worker: Warm shutdown")  # on standard output: the desk's address; and Celery, at the end
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from deploying import DEPLOY
 from PIL import Image
@@ -17,6 +18,8 @@ from db.census import Census
 from db.session import Database
 from pneumowatch.settings import Settings
 from trainer.dataset import patient_of, split_of
+
+pytestmark = pytest.mark.slow  # 400 real images
 
 GAMMA = 0.75  # what is mid-gray, 128, becomes 152
 

@@ -1,13 +1,19 @@
-"""Each fault once, on a small flow and with a short lease; `make faults` has them at size."""
+"""Each fault once, on a small flow and with a short lease; `make faults` has them at size.
+
+`make test` has one of each kind, a part killed and a service lost, deployed and embedded; `make test-all` has the rest.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from _pytest.mark import ParameterSet
 from faults.faults import FAULTS, Fault, installation
 from faults.rig import Rig
 from faults.stage import QUICK, Stage
 from services import ServiceMissing
+
+ALWAYS = {"worker-killed", "redis-restarted", "postgres-restarted", "up-killed"}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +32,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], R
         yield give
 
 
-@pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in FAULTS])
+def parameter(fault: Fault) -> ParameterSet:
+    return pytest.param(fault, id=fault.name, marks=() if fault.name in ALWAYS else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("fault", [parameter(fault) for fault in FAULTS])
 def test_nothing_is_lost_or_doubled(site: Callable[[str], Rig], fault: Fault, request: pytest.FixtureRequest) -> None:
     if reason := fault.missing():
         pytest.skip(reason)

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import flood
+import pytest
 from services import Server
+
+pytestmark = pytest.mark.slow  # 5,000 files and three starts of the watcher
 
 FILES, LEASE = 5_000, 5.0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import mutants
+import pytest
 import sabotage
 from programs import Drop, Part, environment
 
@@ -40,6 +41,7 @@ def expected(data: bytes) -> str:
     return "classified"
 
 
+@pytest.mark.slow
 def test_two_thousand_damaged_films_each_end_in_one_state(tmp_path: Path) -> None:
     paths = mutants.write(tmp_path / "inbox", MUTANTS, SEED)
     data, peak = tmp_path / "data", 0

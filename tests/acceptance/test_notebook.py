@@ -24,6 +24,7 @@ def test_no_output_is_kept_in_the_repository(cells: list[dict[str, Any]]) -> Non
     assert {(cell["execution_count"], len(cell["outputs"])) for cell in cells} == {(None, 0)}
 
 
+@pytest.mark.slow
 def test_it_trains_the_three_and_compares_them_with_what_ships(cells: list[dict[str, Any]], tmp_path: Path) -> None:
     script = tmp_path / "notebook.py"
     script.write_text("\n".join("".join(cell["source"]) for cell in cells), "utf-8")

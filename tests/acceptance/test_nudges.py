@@ -131,6 +131,7 @@ def department(tmp_path: Path, receiver: Receiver, own_redis: Server, postgres_d
         yield house
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["alone", "department"])
 def test_none_is_lost_and_none_is_doubled(kind: str, request: pytest.FixtureRequest) -> None:
     house: House = request.getfixturevalue(kind)

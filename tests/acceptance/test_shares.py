@@ -10,6 +10,8 @@ import pytest
 import shares
 from services import Server
 
+pytestmark = pytest.mark.slow  # shares away for seconds, and 160 images read again
+
 FILMS, SECONDS = 80, 3.0
 
 
