@@ -190,16 +190,13 @@ def test_models_change_while_films_arrive_and_none_is_lost_or_read_twice(
         for _ in range(count):
             film = next(waiting)
             film.rename(deployment.folder / "films" / film.name)
-            time.sleep(0.005)
+            time.sleep(0.005)  # the pace of arrivals: they shall last for all changes of model
 
     arrive(40)
     for swap in range(1, 5):
         deployment.models(*(("promote", "challenger-1") if swap % 2 else ("rollback",)))
         for worker in deployment.parts[1:]:
-            while worker.said().count("new model at work") < swap:
-                arrive(5)
-                time.sleep(0.05)
-                assert worker.process.poll() is None, worker.said()
+            worker.wait_until(lambda: worker.said().count("new model at work") >= swap or arrive(5))  # noqa: B023 - at once
         arrive(10)
     arrived = len(list((deployment.folder / "films").iterdir()))
     watcher = deployment.parts[0]

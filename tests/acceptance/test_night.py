@@ -149,7 +149,7 @@ def what_is_better_takes_over_while_films_come(department: Department, before: s
             shutil.copyfile(coming[sent], department.inbox / coming[sent].name)
             sent += 1
             department.wait_for(ledger + sent)
-            time.sleep(PACE)
+            time.sleep(PACE)  # the pace of a scanner
         assert part.process.returncode == 0, part.said()
     after = department.champion
     ((decision, reasons),) = department.ask(

@@ -5,7 +5,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from lacking import lacking
 from programs import Part, environment, run
 from pydicom.dataset import Dataset
 from services import HOST, free_port
+from support.waiting import eventually
 
 from pneumowatch.model import shipped
 from pneumowatch.phantom import phantom
@@ -40,7 +40,6 @@ PATIENT: Final = {
 SECRET: Final = ("Zwiebelfisch", "P471108", "A471108", "20210203", "Überweiser")
 REPORT: Final = "1.2.840.10008.5.1.4.1.1.88.33"
 CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
-START_SECONDS: Final = 30.0
 
 
 @pytest.fixture
@@ -57,13 +56,15 @@ def storescp(stack: ExitStack, folder: Path, title: str) -> int:
     process = subprocess.Popen([*map(str, words), "-od", str(folder), "-q"], cwd=folder.parent)
     stack.callback(process.wait)
     stack.callback(process.kill)
-    deadline = time.monotonic() + START_SECONDS
-    while True:
+
+    def listens() -> bool:
         with suppress(ConnectionRefusedError), socket.create_connection((HOST, port)):
-            return port
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+            return True
+        assert process.poll() is None, "it has ended"
+        return False
+
+    eventually(listens, every=0.1)
+    return port
 
 
 def storescu(port: int, *files: Path) -> None:

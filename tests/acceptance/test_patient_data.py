@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -116,7 +115,10 @@ def test_a_department(tmp_path: Path, own_redis: Server, postgres_database: str,
             ended = run(*command, cwd=tmp_path, env=env)
             if command != ("reconcile",):  # which names files: it is what it is asked for
                 found += leaks(" ".join(command), (ended.out + ended.err).encode())
-        time.sleep(1)
+        with connect(
+            postgres_database
+        ) as connection:  # what was queued again is read again
+            worker.wait_until(lambda: connection.execute(count).fetchone()[0] >= 13)
         for part in (watcher, worker):
             assert part.terminate() == 0, part.said()
     for log in tmp_path.glob("*.log"):

@@ -126,7 +126,7 @@ def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Dr
                 for film in [films.pop() for _ in range(min(300, len(films)))]:
                     film.rename(deployment.inbox / "stat" / film.name)
             else:
-                time.sleep(0.05)
+                enough.wait(0.05)
 
     feeder = threading.Thread(target=flow)
     feeder.start()

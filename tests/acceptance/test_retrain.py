@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from clinic import ask, champions, settings
 from programs import Ended, Part, run
 from services import Server
+from support.waiting import eventually
 
 LONG = 300.0  # seconds: learning shares the machine with others
 SCHOOL = ("--epochs", 1, "--steps", 100)
@@ -169,10 +169,7 @@ def test_a_night_does_not_outlive_an_up_that_is_killed(site: Path) -> None:
     with Part(("up", "--inbox", site / "inbox"), cwd=site, log=site / "said", env=env) as part:
         part.wait_until(lambda: ask(site / "data", "SELECT 1 FROM trainings WHERE stage = 'training'"), LONG)
         part.kill()
-    deadline = time.monotonic() + LONG
-    while attempts(site) != [("killed", None)]:
-        assert time.monotonic() < deadline, attempts(site)
-        time.sleep(0.1)
+    eventually(lambda: attempts(site) == [("killed", None)], LONG, every=0.1, message=lambda: f"{attempts(site)}")
 
 
 def test_a_night_without_anything_new_is_one_row(site: Path) -> None:

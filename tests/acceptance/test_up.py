@@ -48,7 +48,7 @@ def test_films_are_read_as_they_come_and_ctrl_c_drains(folder: Path, sample: lis
         part.wait_until_said("model ready")
 
         shutil.copy(sample[0], folder / "inbox" / "first.jpeg")
-        part.wait_until(lambda: finished(folder) == 1, 10)
+        part.wait_until(lambda: finished(folder) == 1)
 
         second = run("up", "--once", cwd=folder, env=ENV)
         assert second.code == 1
