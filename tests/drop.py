@@ -28,7 +28,7 @@ def written_slowly(film: Path, target: Path) -> None:
     for start in range(0, len(data), size):
         with target.open("ab") as file:
             file.write(data[start : start + size])
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # a slow writer's own pace
 
 
 def renamed_in(film: Path, target: Path) -> None:

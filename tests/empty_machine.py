@@ -16,11 +16,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+from support.waiting import eventually
 
 from pneumowatch.phantom import write_phantoms
 
@@ -69,7 +70,7 @@ def booted(box: Path, binds: list[str]) -> Iterator[int]:
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **quiet) as nspawn:
         try:
-            yield wait_for(lambda: started(nspawn), BOOT_SECONDS, "it does not boot")
+            yield eventually(lambda: started(nspawn), BOOT_SECONDS, 1, "it does not boot")
         finally:
             nspawn.terminate()  # which powers it off
 
@@ -116,19 +117,10 @@ def films_are_read(box: Path, leader: int) -> None:
         counts = ask("status")["counts"]
         return bool(counts["classified"] + counts["rejected"] == FILMS)
 
-    wait_for(all_are_read, READ_SECONDS, "no results")
+    eventually(all_are_read, READ_SECONDS, 1, "no results")
     flagged = ask("flagged")
     assert flagged, "no film is flagged"
     tell(f"{FILMS} films have their results; {len(flagged)} of them stand in the worklist")
-
-
-def wait_for(what: Any, seconds: float, otherwise: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (answer := what()):
-        if time.monotonic() > deadline:
-            sys.exit(f"{otherwise}, after {seconds:.0f} seconds")
-        time.sleep(1)
-    return answer
 
 
 def tell(words: str) -> None:

@@ -120,7 +120,7 @@ def story(folder: Path, files: int, watchers: int, lease: float, redis: str, pos
                 flushed = time.monotonic()
                 wait(parts, lambda: announced() >= files)
                 seen["seconds until rung again"] = round(time.monotonic() - flushed, 1)
-                time.sleep(min(lease, 5.0))  # in which it could be rung once more
+                time.sleep(min(lease, 5.0))  # that nothing is rung once more shows in time alone
                 seen["announced after the flush"] = announced()
         seen |= {
             "rows": registered(),

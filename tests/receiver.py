@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from services import HOST, free_port
+from support.waiting import eventually
 
 ANSWERS: Final = {"take": 204, "fail": 500, "gone": 410, "unknown": 404, "busy": 503, "moved": 302}
-START_SECONDS: Final = 30.0
+HANG_SECONDS: Final = 3600.0  # longer than anybody waits
 READY: Final = "listening"
 
 
@@ -83,8 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         with (self.folder / "log").open("a", encoding="utf-8") as log:
             log.write(json.dumps({**said, "body": body.decode("latin-1")}) + "\n")
         if mode == "hang":
-            while self._mode() == "hang":
-                time.sleep(0.05)
+            eventually(lambda: self._mode() != "hang", HANG_SECONDS)
             self.close_connection = True
         elif mode == "drop":
             self.close_connection = True
@@ -115,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(f"x-{number}: y\r\n".encode())
             except OSError:
                 break
-            time.sleep(0.1)
+            time.sleep(0.1)  # so slow that it never ends, and never falls silent
         self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:

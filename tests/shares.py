@@ -126,7 +126,7 @@ def story(folder: Path, films: int, seconds: float, ways: Sequence[str], redis: 
             until(lambda: ask(REGISTERED) == before + films and ask(FINISHED) > before)  # noqa: B023 - at once
             share.take_away(way)
             until(lambda: ask(HERE) == "away")
-            time.sleep(seconds)
+            time.sleep(seconds)  # an outage is the time that it lasts
             answers[f"waited, {way}"] = before + films - ask(FINISHED)
             share.bring_back(way)
             returned = time.monotonic()

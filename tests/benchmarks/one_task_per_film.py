@@ -21,6 +21,7 @@ from celery import Celery
 from figures import tell
 from redis import Redis
 from servers import redis_server
+from support.waiting import eventually
 
 from pneumowatch.film import decode
 from pneumowatch.logs import hush
@@ -78,11 +79,8 @@ def best(films: list[Path], model: Path) -> tuple[str, float]:
 
 
 def _wait(results: Redis, count: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while results.dbsize() < count:
-        if time.monotonic() > deadline:
-            raise RuntimeError("the baseline's worker gives no results")
-        time.sleep(0.05)
+    message = "the baseline's worker gives no results"
+    eventually(lambda: results.dbsize() >= count, START_SECONDS, every=0.05, message=message)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from figures import Figure, at_least, run, tell
 from servers import Servers, servers
 from sqlalchemy import Connection, func, select, text
 from stand_in_worker import MTIME_NS, SIZE
+from support.waiting import eventually
 
 from db import arrivals, scans
 from db.models import Scan
@@ -36,6 +37,7 @@ WAITING_FILMS = 1600  # for one worker; eight get eight times as many
 QUICK = 8  # times fewer
 FILMS_A_SECOND = 1500
 WORKERS, TIMES_ONE = 8, 7
+LIMIT_SECONDS = 1800  # reached only by a failure
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -101,8 +103,7 @@ def read_all(database: Database, doorbell: Doorbell, films: int) -> float:
         numbers = range(start, min(start + BURST, films))
         seen = [SeenFile(rig.INBOX, f"film-{number}.jpeg".encode(), SIZE, MTIME_NS) for number in numbers]
         doorbell.ring(database.write(partial(arrivals.arrive, files=seen, by="bench")).to_ring)
-    while database.read(scans.waiting):
-        time.sleep(0.25)
+    eventually(lambda: not database.read(scans.waiting), LIMIT_SECONDS, every=0.25)
     counts = database.read(scans.counts)
     if counts[State.CLASSIFIED] != films:
         raise RuntimeError(f"not every film was classified: {counts}")

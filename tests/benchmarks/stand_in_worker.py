@@ -55,7 +55,7 @@ class StandInClassifier:
 
     def predict(self, films: Pixels) -> Readings:
         with self._gpu:
-            time.sleep(self._seconds)
+            time.sleep(self._seconds)  # what the GPU takes
         return Readings.of(np.full(len(films), 0.25))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from figures import Figure, at_least, at_most, run, tell
 from servers import servers
 from sqlalchemy import func, select
+from support.waiting import eventually
 
 from db.models import Scan
 from db.session import Database
@@ -83,10 +84,13 @@ def at_start(folder: Path, given: dict[str, str], database: Database, present: i
 def burst(folder: Path, database: Database, process: rig.Process) -> float:
     """Files a second, from the first rename until the last row was written."""
     known = rows(database)
-    staged = sorted(path for path in (folder / "staged").rglob("*") if path.is_file())
+    first, *staged = sorted(path for path in (folder / "staged").rglob("*") if path.is_file())
     to = folder / "inbox" / "burst"
     to.mkdir()
-    time.sleep(1)  # the watcher must know the folder, or it lets its files settle
+    # the watcher must know the folder, or it lets its files settle: it does once it has taken in one
+    first.rename(to / first.name)
+    known += 1
+    wait_for_rows(database, known, process)
     started = time.time()
     for path in staged:
         path.rename(to / path.name)
@@ -102,7 +106,7 @@ def after_restart(folder: Path, given: dict[str, str], database: Database) -> li
     with rig.process("restarted", command, folder, given) as process:
         rig.wait_for(QUIET, "restarted", folder, process)
         seconds = time.perf_counter() - started
-        time.sleep(AFTER_SECONDS)
+        time.sleep(AFTER_SECONDS)  # that no row is added shows in time alone
     fresh = rows(database) - known
     tell(f"restart: {seconds:.1f} s, {fresh} new rows")
     return [
@@ -112,11 +116,11 @@ def after_restart(folder: Path, given: dict[str, str], database: Database) -> li
 
 
 def wait_for_rows(database: Database, count: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while rows(database) < count:
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{rows(database)} of {count} files are registered, and no more come")
-        time.sleep(LOOK_SECONDS)
+    def are_there() -> bool:
+        assert process.poll() is None, "the watcher has ended"
+        return rows(database) >= count
+
+    eventually(are_there, LIMIT_SECONDS, LOOK_SECONDS, lambda: f"{rows(database)} of {count} files are registered")
 
 
 def rows(database: Database) -> int:

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -12,7 +11,7 @@ from services import connect
 from sqlalchemy import make_url
 
 from faults.rig import DATABASE, SABOTAGED, WORKERS, Deployed
-from faults.stage import Stage
+from faults.stage import HANDFUL, Stage
 
 EVENTS: Final = 17_000  # more than a queue of events holds (fs.inotify.max_queued_events is 16,384 where nobody set it)
 HOURS: Final = (-3, 5, -1)  # the clock of some parts is set to these, one after another
@@ -24,7 +23,7 @@ def watcher_killed(stage: Stage[Deployed]) -> None:
     stage.wait_for(0.05)
     stage.surge(0.2)
     stage.rig.parts["watch"].kill()
-    time.sleep(1)
+    stage.wait_for_more(HANDFUL)  # which nobody sees come
     stage.rig.restart("watch")
     stage.over()
 

@@ -4,7 +4,6 @@ import os
 import signal
 import sqlite3
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -14,6 +13,7 @@ from typing import Any, Final
 from programs import COMMAND, PATIENCE, Part, environment, run
 from services import Server, connect
 from sqlalchemy import make_url
+from support.waiting import eventually
 
 from faults.films import Stock
 from pneumowatch.cli.bench.processes import cost, family
@@ -81,12 +81,8 @@ class Rig(ABC):
             self.parts[name].wait_until_said(READY)
 
     def wait_until(self, what: Callable[[], Any], timeout: float = PATIENCE) -> Any:
-        deadline = time.monotonic() + timeout
-        while not (answer := what()):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"still not so after {timeout:g} seconds:\n{self.said()}")
-            time.sleep(LOOK_SECONDS)
-        return answer
+        """The first true answer. Raises NotInTime with the ends of all logs where none comes."""
+        return eventually(what, timeout, LOOK_SECONDS, self.said)
 
     def held_by(self, pid: int) -> int:
         claims = "SELECT count(*) FROM scans WHERE state = 'running' AND claimed_by LIKE %s"

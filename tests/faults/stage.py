@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from support.waiting import NotInTime
+
 from faults.account import Account, count, finished
 from faults.rig import Rig
 
@@ -97,7 +99,7 @@ class Stage(Generic[R]):
         self._place_film(path)
 
     def lone_film(self) -> None:
-        """Once all is quiet, drop one film alone, and note how long it took. Raises TimeoutError where that is too
+        """Once all is quiet, drop one film alone, and note how long it took. Raises NotInTime where that is too
         long."""
         self.wait_for_all()
         started = time.monotonic()
@@ -108,12 +110,14 @@ class Stage(Generic[R]):
     def wait_out(self, seconds: float) -> None:
         """Let an outage of so many seconds pass. What the parts cost in its second half, when they have done all that
         can be done without what is away, is kept."""
-        time.sleep(seconds / 2)
-        before = self.rig.cpu_seconds()
-        time.sleep(seconds / 2)
+        spent = []
+        for _half in range(2):
+            time.sleep(seconds / 2)  # an outage is the time that it lasts
+            spent.append(self.rig.cpu_seconds())
         if seconds < TELLING_SECONDS:
             return
-        for pid, (name, cpu) in self.rig.cpu_seconds().items():
+        before, after = spent
+        for pid, (name, cpu) in after.items():
             if pid in before:
                 self._cpu[name] = (cpu - before[pid][1]) / (seconds / 2)
 
@@ -121,6 +125,11 @@ class Stage(Generic[R]):
         """The fault has ended: from here it is counted how long films dropped before it still take."""
         self._recovered = Future()
         threading.Thread(target=self._recover, args=(self._recovered, self._dropped), name="recovery").start()
+
+    def wait_for_more(self, count: int) -> None:
+        """Until so many films more have been dropped, or none is left to be."""
+        enough = self._dropped + count
+        self.rig.wait_until(lambda: self._dropped >= enough or not self._films, LEFT_SECONDS)
 
     def wait_for(self, share: float) -> None:
         """Until this share of all films is finished."""
@@ -139,7 +148,7 @@ class Stage(Generic[R]):
         """Let the flow end, wait for the films, and count."""
         assert self._recovered is not None, "the scenario has not said when its fault was over"
         recovery = self._recovered.result()
-        with suppress(TimeoutError):  # what is missing is counted as lost
+        with suppress(NotInTime):  # what is missing is counted as lost
             self.wait_for_all()
         self._wait_for_the_quiet()
         found = count(self.rig, self.name)
@@ -162,7 +171,7 @@ class Stage(Generic[R]):
     def _recover(self, answer: "Future[float]", dropped: int) -> None:
         over, first_later = time.monotonic(), f"{dropped:06}"  # the name of the first film that came later
         try:
-            with suppress(TimeoutError):
+            with suppress(NotInTime):
                 self._until_finished(dropped, first_later)
             answer.set_result(time.monotonic() - over)
         except BaseException as fault:  # noqa: BLE001 - handed to whoever asks for the answer
@@ -170,14 +179,14 @@ class Stage(Generic[R]):
 
     def _wait_for_the_quiet(self) -> None:
         """Whoever still holds a film may be about to write its second result."""
-        with suppress(TimeoutError):
+        with suppress(NotInTime):
             self.rig.wait_until(lambda: not self.rig.held_by_anyone(), 2 * self.pace.lease)
 
     def _run(self, pause: float) -> None:
         due = time.monotonic()
         while self._drop_next():
             due += pause
-            time.sleep(max(0.0, due - time.monotonic()))
+            time.sleep(max(0.0, due - time.monotonic()))  # the flow's own pace
 
     def _drop_next(self) -> bool:
         with self._place:

@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -56,8 +55,7 @@ def disk_full(stage: Stage[Cramped]) -> None:
     stage.flow(2 * stage.pace.outage)
     stage.wait_for(0.05)
     rig.inside("sh", "-c", f"cat /dev/zero > {filler}")
-    time.sleep(1)
-    stage.wait_out(stage.pace.outage)
+    stage.wait_out(1 + stage.pace.outage)
     rig.inside("rm", str(filler))
     stage.over()
 
