@@ -83,6 +83,7 @@ def test_what_cannot_be_is_a_sentence(data: Path, challenger: ModelFolder, tmp_p
     assert models(data, "list", "--json").json == []
 
 
+@pytest.mark.slow
 def test_a_worker_at_work_takes_a_promoted_model_and_rescore_reads_old_films(
     data: Path, challenger: ModelFolder, drop: Drop, tmp_path: Path
 ) -> None:
@@ -178,6 +179,7 @@ def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Ite
         yield Deployment(tmp_path, postgres_database, env, parts)
 
 
+@pytest.mark.slow
 def test_models_change_while_films_arrive_and_none_is_lost_or_read_twice(
     deployment: Deployment, challenger: ModelFolder, drop: Drop
 ) -> None:

@@ -17,6 +17,8 @@ from services import Server, connect
 
 from trainer.dataset import patient_of, split_of
 
+pytestmark = pytest.mark.slow  # a night of training, three times
+
 KINDS: Final = {"NORMAL": "no_pneumonia", "PNEUMONIA": "pneumonia"}
 JUDGED: Final = 200
 HELD_OUT: Final = 80  # of these, of patients that no model may learn from

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import dicoms
+import pytest
 import redis
 from formats.dicom_films import FILM
 from programs import Drop, Part, environment, run
@@ -88,6 +89,7 @@ def in_rows(tables: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
                     yield from leaks(f"{table}.{column}", str(value).encode())
 
 
+@pytest.mark.slow
 def test_a_department(tmp_path: Path, own_redis: Server, postgres_database: str, drop: Drop) -> None:
     inbox = tmp_path / "films"
     inbox.mkdir()
@@ -115,9 +117,7 @@ def test_a_department(tmp_path: Path, own_redis: Server, postgres_database: str,
             ended = run(*command, cwd=tmp_path, env=env)
             if command != ("reconcile",):  # which names files: it is what it is asked for
                 found += leaks(" ".join(command), (ended.out + ended.err).encode())
-        with connect(
-            postgres_database
-        ) as connection:  # what was queued again is read again
+        with connect(postgres_database) as connection:  # what was queued again is read again
             worker.wait_until(lambda: connection.execute(count).fetchone()[0] >= 13)
         for part in (watcher, worker):
             assert part.terminate() == 0, part.said()

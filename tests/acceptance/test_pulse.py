@@ -87,6 +87,7 @@ def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Ite
         yield Deployment(tmp_path, own_redis, postgres_database, env, watcher, worker)
 
 
+@pytest.mark.slow
 def test_a_department_with_urgent_films_and_parts_that_fail(deployment: Deployment, drop: Drop) -> None:
     """One story, as starting all this takes longer than what happens in it."""
     an_urgent_film_overtakes_what_waits(deployment, drop)

@@ -50,6 +50,7 @@ def written(site: Path) -> set[str]:
     return {path.name for folder in folders if folder.exists() for path in folder.iterdir()} - {".lock", "lock"}
 
 
+@pytest.mark.slow
 def test_what_is_better_takes_over_and_learns_nothing_twice(site: Path) -> None:
     (before,) = champions(site)
     ended = retrain(site, *SCHOOL)
@@ -72,6 +73,7 @@ def test_what_is_better_takes_over_and_learns_nothing_twice(site: Path) -> None:
     assert [one["decision"] for one in shown.json] == ["nothing_to_do", "promoted"]
 
 
+@pytest.mark.slow
 def test_exchanged_labels_are_refused(site: Path) -> None:
     before = champions(site)
     clinic.judge(site, flipped=True)
@@ -82,6 +84,7 @@ def test_exchanged_labels_are_refused(site: Path) -> None:
     assert written(site) == {"champion", *before}
 
 
+@pytest.mark.slow
 def test_without_a_base_dataset_nothing_is_promoted(site: Path) -> None:
     before = champions(site)
     ended = run("retrain", "--json", "--data", site / "data", cwd=site)
@@ -90,6 +93,7 @@ def test_without_a_base_dataset_nothing_is_promoted(site: Path) -> None:
     assert champions(site) == before
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_a_failure_that_the_row_tells(site: Path) -> None:
     (site / "empty").mkdir()
     ended = retrain(site, *SCHOOL, training_dir=site / "empty")
@@ -99,6 +103,7 @@ def test_what_cannot_be_read_is_a_failure_that_the_row_tells(site: Path) -> None
     assert attempts(site) == [("failed", None)]
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_it_does_no_harm(site: Path) -> None:
     before = champions(site)
     (site / "said").mkdir()
@@ -116,6 +121,7 @@ def test_killed_at_any_point_it_does_no_harm(site: Path) -> None:
     assert written(site) == {"champion", *before, *champions(site)}
 
 
+@pytest.mark.slow
 def test_two_at_once_and_one_that_is_told_to_stop(site: Path) -> None:
     words = ("retrain", "--epochs", 50)
     with Part(words, cwd=site, log=site / "said", env=settings(site)) as part:
@@ -146,6 +152,7 @@ def trains(process: Path, site: Path) -> bool:
     return b"retrain" in words and bytes(site / "data") in words
 
 
+@pytest.mark.slow
 def test_up_makes_a_night_up_behind_the_films_and_ends_it_with_itself(site: Path) -> None:
     long_ago(site)
     (site / "inbox").mkdir()
@@ -162,6 +169,7 @@ def test_up_makes_a_night_up_behind_the_films_and_ends_it_with_itself(site: Path
     assert written(site) == {"champion", *champions(site)}
 
 
+@pytest.mark.slow
 def test_a_night_does_not_outlive_an_up_that_is_killed(site: Path) -> None:
     long_ago(site)
     (site / "inbox").mkdir()
@@ -172,6 +180,7 @@ def test_a_night_does_not_outlive_an_up_that_is_killed(site: Path) -> None:
     eventually(lambda: attempts(site) == [("killed", None)], LONG, every=0.1, message=lambda: f"{attempts(site)}")
 
 
+@pytest.mark.slow
 def test_a_night_without_anything_new_is_one_row(site: Path) -> None:
     long_ago(site)
     (site / "inbox").mkdir()
@@ -184,6 +193,7 @@ def test_a_night_without_anything_new_is_one_row(site: Path) -> None:
     assert attempts(site) == [("finished", "nothing_to_do")]
 
 
+@pytest.mark.slow
 def test_two_schedules_and_a_training_worker(site: Path, own_redis: Server) -> None:
     long_ago(site)
     env = settings(site, retrain_at="00:00", broker_url=own_redis.url, **IDLE)
@@ -198,6 +208,7 @@ def test_two_schedules_and_a_training_worker(site: Path, own_redis: Server) -> N
     assert attempts(site) == [("finished", "nothing_to_do")]
 
 
+@pytest.mark.slow
 def test_a_training_worker_that_is_stopped_ends_its_training(site: Path, own_redis: Server) -> None:
     long_ago(site)
     env = settings(site, retrain_at="00:00", broker_url=own_redis.url)
