@@ -13,8 +13,8 @@ from db.models import Audit
 AUDIT: Final[Any] = Audit.__table__
 
 
-class Act(StrEnum):
-    FILM_OPENED = "film_opened"
+class AuditAction(StrEnum):
+    IMAGE_OPENED = "film_opened"
     VERDICT = "verdict"
     VERDICT_RETRACTED = "verdict_retracted"
     UPLOAD = "upload"
@@ -35,7 +35,9 @@ class Act(StrEnum):
     ERASURE = "erasure"
 
 
-def record(connection: Connection, who: str, what: Act, scan_id: int | None = None, detail: str | None = None) -> None:
+def record_action(
+    connection: Connection, who: str, what: AuditAction, scan_id: int | None = None, detail: str | None = None
+) -> None:
     """Add a row, in the transaction of what it tells of.
 
     Args:
@@ -46,7 +48,7 @@ def record(connection: Connection, who: str, what: Act, scan_id: int | None = No
     connection.execute(insert(AUDIT), [row])
 
 
-def listed(connection: Connection, limit: int, scan_id: int | None = None) -> Sequence[RowMapping]:
+def list_actions(connection: Connection, limit: int, scan_id: int | None = None) -> Sequence[RowMapping]:
     """The newest rows, the newest first; of one scan where it is given."""
     rows = select(*AUDIT.c).order_by(AUDIT.c.id.desc()).limit(limit)
     if scan_id is not None:

@@ -24,26 +24,26 @@ from typing import Any, Final
 from sqlalchemy import Connection, inspect
 
 from db import audit, deployment, dump, schema
-from db.audit import Act
+from db.audit import AuditAction
 from db.models import Deployment
 from db.session import Database
 from pneumowatch import __version__, inboxes, kept, patients
 from pneumowatch.errors import BackupError
 from pneumowatch.settings import Settings
 
-Watch = Callable[[int, int], None]  # bytes done, of how many
+StepProgress = Callable[[int, int], None]  # bytes done, of how many
 
-FORMAT: Final = 1
-MANIFEST: Final = "manifest.json"
-KEY: Final = "patient.key"
-UNFINISHED: Final = ".unfinished-"
-CHUNK: Final = 2**20  # bytes
-PRIVATE: Final = 0o600
-BY: Final = "command line"
+MANIFEST_FORMAT: Final = 1
+MANIFEST_FILE: Final = "manifest.json"
+PATIENT_KEY_FILE: Final = "patient.key"
+BACKUP_STAGING_PREFIX: Final = ".unfinished-"
+BACKUP_CHUNK_BYTES: Final = 2**20  # bytes
+PRIVATE_MODE: Final = 0o600
+AUDIT_ACTOR: Final = "command line"
 
 
 @dataclass(frozen=True)
-class Entry:
+class FileEntry:
     """One file: what it holds, and what of its metadata counts. A handed-in film is known by its size and mtime."""
 
     sha256: str
@@ -60,9 +60,9 @@ class Manifest:
     version: str
     schema: str
     database: str
-    files: dict[str, Entry]
+    files: dict[str, FileEntry]
     links: dict[str, str] = field(default_factory=dict)
-    format: int = FORMAT
+    format: int = MANIFEST_FORMAT
 
     @property
     def size(self) -> int:
@@ -70,9 +70,9 @@ class Manifest:
 
     @property
     def has_key(self) -> bool:
-        return KEY in self.files
+        return PATIENT_KEY_FILE in self.files
 
-    def beneath(self, folder: str) -> dict[PurePosixPath, Entry]:
+    def beneath(self, folder: str) -> dict[PurePosixPath, FileEntry]:
         """The files of one of the folders, by their path in it."""
         mine = (PurePosixPath(path) for path in self.files if path.startswith(f"{folder}/"))
         return {path.relative_to(folder): self.files[str(path)] for path in mine}
@@ -82,21 +82,23 @@ class Manifest:
         return {path.relative_to(folder): self.links[str(path)] for path in mine}
 
 
-def folders(settings: Settings) -> dict[str, Path]:
+def backed_up_folders(settings: Settings) -> dict[str, Path]:
     """{name in a backup: folder here} of what only pneumowatch fills. They need not be there."""
     return {
-        "films": settings.data_dir / kept.FOLDER,
+        "films": settings.data_dir / kept.IMAGES_FOLDER,
         "models": settings.models,
-        "uploads": inboxes.uploads(settings),
+        "uploads": inboxes.uploads_folder(settings),
     }
 
 
-def make(database: Database, settings: Settings, out: Path, with_key: bool, watch: Callable[[str], Watch]) -> Manifest:
+def create_backup(
+    database: Database, settings: Settings, out: Path, with_key: bool, progress: Callable[[str], StepProgress]
+) -> Manifest:
     """Write a backup into `out`, which must not be there, while everything goes on.
 
     Args:
         with_key: with the patient key, without which nobody can tell a patient's next film for his.
-        watch: gives, for the name of a step, what takes its progress.
+        progress: gives, for the name of a step, what takes its progress.
 
     Raises:
         BackupError: it cannot be made; nothing is left of it then.
@@ -104,119 +106,123 @@ def make(database: Database, settings: Settings, out: Path, with_key: bool, watc
     """
     if out.exists() or out.is_symlink():
         raise BackupError(f"{out} is there already, and no backup is ever overwritten: name another folder.")
-    revision = schema.current(database)
+    revision = schema.current_revision(database)
     if revision is None:
         raise BackupError("The database has no tables yet: there is nothing to back up.")
-    with _building(out) as scratch:
-        name = dump.FILES[database.dialect]
-        dump.write(database, scratch / name, watch("database"))
+    with _staging_folder(out) as staging:
+        name = dump.DUMP_FILES[database.dialect]
+        dump.write_dump(database, staging / name, progress("database"))
         links: dict[str, str] = {}
-        files = {name: _seal(scratch / name)}
+        files = {name: _make_private(staging / name)}
         if with_key and (key := _key_of(database, settings)):
-            (scratch / KEY).write_bytes(key)
-            files[KEY] = _seal(scratch / KEY)
-        for folder, source in folders(settings).items():
-            _copy_folder(source, scratch, folder, files, links, watch(folder))
+            (staging / PATIENT_KEY_FILE).write_bytes(key)
+            files[PATIENT_KEY_FILE] = _make_private(staging / PATIENT_KEY_FILE)
+        for folder, source in backed_up_folders(settings).items():
+            _copy_folder(source, staging, folder, files, links, progress(folder))
         made_at = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(made_at, __version__, revision, database.dialect, files, links)
-        (scratch / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", "ascii")
-        _seal(scratch / MANIFEST)
-    if revision == schema.head():
-        database.write(lambda c: audit.record(c, BY, Act.BACKUP, detail=f"schema {revision}"))
+        (staging / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=1) + "\n", "ascii")
+        _make_private(staging / MANIFEST_FILE)
+    if revision == schema.head_revision():
+        database.write(lambda c: audit.record_action(c, AUDIT_ACTOR, AuditAction.BACKUP, detail=f"schema {revision}"))
     return manifest
 
 
-def read(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
     """Raises BackupError where there is no backup, or it is one of a version that this one does not know."""
     try:
-        said = json.loads((folder / MANIFEST).read_bytes())
-        if said["format"] != FORMAT:
-            raise BackupError(f"This backup was made by pneumowatch {said['version']}; put it back with that version.")
-        files = {name: Entry(**entry) for name, entry in said.pop("files").items()}
-        manifest = Manifest(files=files, **said)
+        content = json.loads((folder / MANIFEST_FILE).read_bytes())
+        if content["format"] != MANIFEST_FORMAT:
+            raise BackupError(
+                f"This backup was made by pneumowatch {content['version']}; put it back with that version."
+            )
+        files = {name: FileEntry(**entry) for name, entry in content.pop("files").items()}
+        manifest = Manifest(files=files, **content)
     except OSError as error:
-        raise BackupError(f"{folder} is no backup that can be read: {MANIFEST}: {error.strerror}.") from None
+        raise BackupError(f"{folder} is no backup that can be read: {MANIFEST_FILE}: {error.strerror}.") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise BackupError(f"The manifest of {folder} is damaged.") from None
-    if manifest.database not in dump.FILES or dump.FILES[manifest.database] not in files:
+    if manifest.database not in dump.DUMP_FILES or dump.DUMP_FILES[manifest.database] not in files:
         raise BackupError(f"The manifest of {folder} names no database.")
     if not all(_is_inside(name) for name in (*files, *manifest.links, *manifest.links.values())):
         raise BackupError(f"The manifest of {folder} names files outside it.")
     return manifest
 
 
-def verify(folder: Path, manifest: Manifest, watch: Watch) -> None:
+def verify_backup(folder: Path, manifest: Manifest, progress: StepProgress) -> None:
     """Read every file. Raises BackupError where one is missing or is not as it was written; no name is told."""
-    done, bad = 0, 0
+    done, damaged = 0, 0
     for name, entry in manifest.files.items():
         try:
-            sound = _digest(folder / name) == entry.sha256
+            intact = _sha256_of(folder / name) == entry.sha256
         except OSError:
-            sound = False
-        bad += not sound
+            intact = False
+        damaged += not intact
         done += entry.size
-        watch(done, manifest.size)
-    if bad:
-        raise BackupError(f"The backup is damaged: {bad} of its {len(manifest.files)} files are missing or changed.")
+        progress(done, manifest.size)
+    if damaged:
+        raise BackupError(
+            f"The backup is damaged: {damaged} of its {len(manifest.files)} files are missing or changed."
+        )
 
 
 def _key_of(database: Database, settings: Settings) -> bytes | None:
     """The patient key as a file holds it; None where none was ever used. Raises SettingsError."""
-    known = database.read(_known_fingerprint)
+    known = database.read(_stored_fingerprint)
     if known is None and not settings.patient_key_path.exists():
         return None
-    key = patients.read(settings.patient_key_path)
+    key = patients.read_key(settings.patient_key_path)
     if known is not None:
         deployment.check_patient_key(database, settings)
     return f"{key.hex()}\n".encode()
 
 
-def _known_fingerprint(connection: Connection) -> str | None:
+def _stored_fingerprint(connection: Connection) -> str | None:
     if not inspect(connection).has_table(Deployment.__tablename__):
         return None  # tables of a version before that
-    return deployment.known_fingerprint(connection)
+    return deployment.stored_fingerprint(connection)
 
 
-def entries(folder: Path) -> Iterator[Path]:
+def visible_entries(folder: Path) -> Iterator[Path]:
     """What is in a folder, but for what is hidden: locks, unfinished files, what was replaced."""
     if folder.is_dir():
         yield from (path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 @contextmanager
-def _building(out: Path) -> Iterator[Path]:
+def _staging_folder(out: Path) -> Iterator[Path]:
     """A folder of our own beside `out`, which becomes it at the end, or is gone."""
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=out.absolute().parent))
+        staging = Path(tempfile.mkdtemp(prefix=BACKUP_STAGING_PREFIX, dir=out.absolute().parent))
     except OSError as error:
         raise BackupError(
             f"No backup can be written into {out.absolute().parent}: {error.strerror}. That folder must be there "
             "already: where a mount is missing, it shall not be made on the wrong disk."
         ) from None
     try:
-        yield scratch
+        yield staging
         os.sync()
-        scratch.rename(out.absolute())  # of two at once, one fails: a folder with something in it is never replaced
+        staging.rename(out.absolute())  # of two at once, one fails: a folder with something in it is never replaced
     except OSError as error:
         raise BackupError(f"The backup cannot be written: {error.strerror}.") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _copy_folder(
-    source: Path, scratch: Path, name: str, files: dict[str, Entry], links: dict[str, str], watch: Watch
+    source: Path, staging: Path, name: str, files: dict[str, FileEntry], links: dict[str, str], progress: StepProgress
 ) -> None:
     found = [path for path in _walk(source) if path.is_symlink() or path.is_file()]
     for number, path in enumerate(found, 1):
         relative = f"{name}/{path.relative_to(source).as_posix()}"
-        target = scratch / relative
+        target = staging / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
             links.update(_link(path, source, relative))
         else:
             with suppress(FileNotFoundError):  # purged, erased or replaced meanwhile
-                files[relative] = copied(path, target)
-        watch(number, len(found))
+                files[relative] = copy_file(path, target)
+        progress(number, len(found))
 
 
 def _link(path: Path, source: Path, relative: str) -> dict[str, str]:
@@ -227,37 +233,37 @@ def _link(path: Path, source: Path, relative: str) -> dict[str, str]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Files and links, those of subfolders too, but for what is hidden."""
-    for path in sorted(entries(folder)):
+    for path in sorted(visible_entries(folder)):
         if path.is_dir() and not path.is_symlink():
             yield from _walk(path)
         else:
             yield path
 
 
-def copied(source: Path, target: Path) -> Entry:
+def copy_file(source: Path, target: Path) -> FileEntry:
     """A file copied, for its owner alone, with its time."""
     with source.open("rb") as file:
         status = os.fstat(file.fileno())  # of the very file that is read
         digest = hashlib.sha256()
         size = 0
         with target.open("wb") as out:
-            os.fchmod(out.fileno(), PRIVATE)
-            while chunk := file.read(CHUNK):
+            os.fchmod(out.fileno(), PRIVATE_MODE)
+            while chunk := file.read(BACKUP_CHUNK_BYTES):
                 digest.update(chunk)
                 out.write(chunk)
                 size += len(chunk)
     os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
-    return Entry(digest.hexdigest(), size, status.st_mtime_ns, status.st_mode & 0o777)
+    return FileEntry(digest.hexdigest(), size, status.st_mtime_ns, status.st_mode & 0o777)
 
 
-def _seal(file: Path) -> Entry:
+def _make_private(file: Path) -> FileEntry:
     """Nobody else's to read."""
-    file.chmod(PRIVATE)
+    file.chmod(PRIVATE_MODE)
     status = file.stat()
-    return Entry(_digest(file), status.st_size, status.st_mtime_ns, PRIVATE)
+    return FileEntry(_sha256_of(file), status.st_size, status.st_mtime_ns, PRIVATE_MODE)
 
 
-def _digest(file: Path) -> str:
+def _sha256_of(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

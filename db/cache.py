@@ -19,16 +19,16 @@ from typing import Final
 from db import registry
 from db.session import Database
 from pneumowatch.errors import ModelError
-from pneumowatch.model import CHAMPION, ModelFolder, champion, shipped
+from pneumowatch.model import CHAMPION_LINK, ModelFolder, champion_folder, shipped_folder
 
-PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # what a file of a model may be called
-MOST_FILES: Final = 64
-MOST_BYTES: Final = 2**29  # of an archive; PostgreSQL holds twice that in a column
-EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
-UNFINISHED: Final = ".unfinished-"
+MEMBER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # what a file of a model may be called
+MAX_MODEL_FILES: Final = 64
+MAX_MODEL_BYTES: Final = 2**29  # of an archive; PostgreSQL holds twice that in a column
+ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
+MODEL_STAGING_PREFIX: Final = ".unfinished-"
 
 
-def fetch(database: Database, models: Path, version: str | None = None) -> ModelFolder:
+def fetch_model(database: Database, models: Path, version: str | None = None) -> ModelFolder:
     """A verified model in MODEL_DIR/<version>, from the database's archive where it is missing or damaged.
 
     Args:
@@ -38,25 +38,27 @@ def fetch(database: Database, models: Path, version: str | None = None) -> Model
     Raises:
         ModelError: there is no such model, its archive is no model, or MODEL_DIR cannot be written to.
     """
-    wanted = version or database.read(registry.champion)
-    if wanted is None:
+    target = version or database.read(registry.champion_version)
+    if target is None:
         raise ModelError("The database knows no model yet; a worker brings the first one when it starts.")
-    sha256 = database.read(lambda connection: registry.archive_sha256(connection, wanted))
+    sha256 = database.read(lambda connection: registry.archive_sha256(connection, target))
     try:
         models.mkdir(parents=True, exist_ok=True)
-        with _alone(models):
-            if not _holds(models / wanted, sha256):
-                _place(models, wanted, database.read(lambda connection: registry.archive(connection, wanted)), sha256)
+        with _locked(models):
+            if not _is_intact(models / target, sha256):
+                _install(
+                    models, target, database.read(lambda connection: registry.model_archive(connection, target)), sha256
+                )
             if version is None:
-                _name_champion(models, wanted, sha256)
+                _link_champion(models, target, sha256)
     except OSError as error:
         raise ModelError(f"The model store {models} cannot be written to: {error.strerror}.") from error
-    folder = ModelFolder.read(models / wanted)
+    folder = ModelFolder.read(models / target)
     folder.verify()
     return folder
 
 
-def enroll(database: Database, models: Path, by: str) -> None:
+def register_local_models(database: Database, models: Path, by: str) -> None:
     """Bring the models of this machine into the database: the shipped one; and first, where none is known yet or one
     of them has no archive, the one that MODEL_DIR/champion names. So a shipped model that comes with an upgrade enters
     as a challenger.
@@ -64,74 +66,76 @@ def enroll(database: Database, models: Path, by: str) -> None:
     Raises:
         ModelError: one of them is damaged, or known with other weights.
     """
-    known = database.read(registry.known)
+    known = database.read(registry.archive_hashes)
     complete = bool(known) and None not in known.values()
-    for folder in [shipped()] if complete else [champion(models), shipped()]:
+    for folder in [shipped_folder()] if complete else [champion_folder(models), shipped_folder()]:
         if known.get(folder.version) is None:
-            add(database, folder, by)
+            register_folder(database, folder, by)
 
 
-def add(database: Database, folder: ModelFolder, by: str) -> None:
+def register_folder(database: Database, folder: ModelFolder, by: str) -> None:
     """Register a model folder with its archive. Raises ModelError as `registry.register` and `ModelFolder.verify`."""
     folder.verify()
-    archive = pack(folder)
-    database.write(lambda connection: registry.register(connection, folder, archive, by))
+    archive = pack_folder(folder)
+    database.write(lambda connection: registry.register_model(connection, folder, archive, by))
 
 
-def pack(folder: ModelFolder) -> bytes:
+def pack_folder(folder: ModelFolder) -> bytes:
     """The plain files of a model folder as a zip archive: of equal folders to the byte the same, so that a copy can be
     told by its hash. Nothing is compressed, as weights are no smaller for it."""
     try:
-        return _pack(folder.path)
+        return _pack_files(folder.path)
     except OSError as error:
         raise ModelError(f"{folder.path} cannot be read: {error.strerror}.") from error
 
 
-def _pack(path: Path) -> bytes:
+def _pack_files(path: Path) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(path.iterdir()):
-            if PLAIN.fullmatch(file.name) and file.is_file() and not file.is_symlink():
-                entry = zipfile.ZipInfo(file.name, EPOCH)
+            if MEMBER_NAME.fullmatch(file.name) and file.is_file() and not file.is_symlink():
+                entry = zipfile.ZipInfo(file.name, ZIP_EPOCH)
                 entry.create_system, entry.external_attr = 3, 0o644 << 16
                 archive.writestr(entry, file.read_bytes())
     return out.getvalue()
 
 
-def _holds(path: Path, sha256: str) -> bool:
+def _is_intact(path: Path, sha256: str) -> bool:
     """Whether a folder is there and is what the archive of this hash holds."""
     try:
-        return path.is_dir() and hashlib.sha256(_pack(path)).hexdigest() == sha256
+        return path.is_dir() and hashlib.sha256(_pack_files(path)).hexdigest() == sha256
     except OSError:
         return False
 
 
-def _place(models: Path, version: str, archive: bytes, sha256: str) -> None:
+def _install(models: Path, version: str, archive: bytes, sha256: str) -> None:
     if hashlib.sha256(archive).hexdigest() != sha256:
         raise ModelError(f"The database's archive of the model {version} is damaged (its SHA-256 differs).")
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=models) as scratch:
-        made = Path(scratch) / "made"
-        _unpack(archive, made)
-        folder = ModelFolder.read(made)
+    with tempfile.TemporaryDirectory(prefix=MODEL_STAGING_PREFIX, dir=models) as staging:
+        staged = Path(staging) / "made"
+        _unpack(archive, staged)
+        folder = ModelFolder.read(staged)
         folder.verify()
         if folder.version != version:
             raise ModelError(f"The database's archive of the model {version} holds another one.")
-        place = models / version
-        if place.exists() or place.is_symlink():
-            place.rename(Path(scratch) / "damaged")
-        made.rename(place)
+        destination = models / version
+        if destination.exists() or destination.is_symlink():
+            destination.rename(Path(staging) / "damaged")
+        staged.rename(destination)
 
 
 def _unpack(archive: bytes, into: Path) -> None:
     """Raises ModelError where it holds anything but plain files, uncompressed, within the bounds."""
-    if len(archive) > MOST_BYTES:
-        raise ModelError(f"The archive of a model may have {MOST_BYTES:,} bytes; this one has {len(archive):,}.")
+    if len(archive) > MAX_MODEL_BYTES:
+        raise ModelError(f"The archive of a model may have {MAX_MODEL_BYTES:,} bytes; this one has {len(archive):,}.")
     into.mkdir()
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as packed:
             entries = packed.infolist()
-            plain = all(PLAIN.fullmatch(one.filename) and one.compress_type == zipfile.ZIP_STORED for one in entries)
-            if not plain or len(entries) > MOST_FILES:
+            plain = all(
+                MEMBER_NAME.fullmatch(one.filename) and one.compress_type == zipfile.ZIP_STORED for one in entries
+            )
+            if not plain or len(entries) > MAX_MODEL_FILES:
                 raise ModelError("The archive of a model holds something that no model has.")
             for entry in entries:
                 (into / entry.filename).write_bytes(packed.read(entry))
@@ -139,23 +143,23 @@ def _unpack(archive: bytes, into: Path) -> None:
         raise ModelError("The archive of a model is no archive.") from error
 
 
-def _name_champion(models: Path, version: str, sha256: str) -> None:
+def _link_champion(models: Path, version: str, sha256: str) -> None:
     """MODEL_DIR/champion -> <version>, replaced in one move."""
-    link = models / CHAMPION
-    if link.is_dir() and not link.is_symlink():
-        if _holds(link, sha256):
+    champion_link = models / CHAMPION_LINK
+    if champion_link.is_dir() and not champion_link.is_symlink():
+        if _is_intact(champion_link, sha256):
             return  # a folder that somebody put there by hand, and that is the champion by now
-        link.rename(Path(tempfile.mkdtemp(prefix=f"{CHAMPION}-before-", dir=models)) / CHAMPION)
-    if link.is_symlink() and link.readlink() == Path(version):
+        champion_link.rename(Path(tempfile.mkdtemp(prefix=f"{CHAMPION_LINK}-before-", dir=models)) / CHAMPION_LINK)
+    if champion_link.is_symlink() and champion_link.readlink() == Path(version):
         return
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=models) as scratch:
-        made = Path(scratch) / CHAMPION
-        made.symlink_to(version)
-        made.rename(link)
+    with tempfile.TemporaryDirectory(prefix=MODEL_STAGING_PREFIX, dir=models) as staging:
+        staged = Path(staging) / CHAMPION_LINK
+        staged.symlink_to(version)
+        staged.rename(champion_link)
 
 
 @contextmanager
-def _alone(models: Path) -> Iterator[None]:
+def _locked(models: Path) -> Iterator[None]:
     """Workers of one machine share its MODEL_DIR: one of them mends it at a time."""
     with (models / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

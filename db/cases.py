@@ -17,7 +17,7 @@ from db.states import WAITING, State
 SCANS: Final[Any] = Scan.__table__
 PREDICTIONS: Final[Any] = Prediction.__table__
 EVENTS: Final[Any] = ScanEvent.__table__
-MOST: Final = 200  # events, or other films, that a page shows
+MAX_LISTED: Final = 200  # events, or other films, that a page shows
 
 
 class Related(NamedTuple):
@@ -39,12 +39,12 @@ class Case:
     scan: RowMapping
     result: RowMapping
     predictions: Sequence[RowMapping]  # of all models, the newest first
-    reviews: Sequence[RowMapping]  # as `db.reviews.history` has them
+    reviews: Sequence[RowMapping]  # as `db.reviews.review_history` has them
     events: Sequence[RowMapping]  # the newest first
     related: Sequence[Related]
 
     @property
-    def waits(self) -> bool:
+    def waiting(self) -> bool:
         return self.scan["state"] in WAITING
 
     @property
@@ -57,7 +57,7 @@ class Case:
         return next((one for one in self.predictions if one["current"]), None)
 
     @property
-    def standing(self) -> Sequence[RowMapping]:
+    def standing_reviews(self) -> Sequence[RowMapping]:
         """Each reader's last word that was not taken back, the oldest first."""
         last = {one["reviewer"]: one for one in self.reviews if one["retracted_at"] is None}
         return sorted(last.values(), key=lambda one: int(one["id"]))
@@ -65,31 +65,31 @@ class Case:
     @property
     def disputed(self) -> bool:
         """Readers disagree."""
-        return len({one["verdict"] for one in self.standing}) > 1
+        return len({one["verdict"] for one in self.standing_reviews}) > 1
 
-    def said_by(self, reviewer: str) -> RowMapping | None:
+    def review_by(self, reviewer: str) -> RowMapping | None:
         """A reader's last word, where it stands."""
-        return next((one for one in self.standing if one["reviewer"] == reviewer), None)
+        return next((one for one in self.standing_reviews if one["reviewer"] == reviewer), None)
 
-    def open_to(self, reviewer: str) -> bool:
+    def result_visible_to(self, reviewer: str) -> bool:
         """Whether this reader may see the result: of a film that is read blind, once they have given a verdict, even
         one that they took back."""
-        return not self.result["blind"] or any(one["reviewer"] == reviewer for one in self.reviews)
+        return not self.result["hidden_until_verdict"] or any(one["reviewer"] == reviewer for one in self.reviews)
 
 
-def case(connection: Connection, scan_id: int) -> Case | None:
+def get_case(connection: Connection, scan_id: int) -> Case | None:
     """None where there is no such scan."""
     scan = _scan(connection, scan_id)
     if scan is None:
         return None
     result = (scan["duplicate_of"] and _scan(connection, scan["duplicate_of"])) or scan
     predictions = select(*PREDICTIONS.c).where(Prediction.scan_id == result["id"]).order_by(Prediction.id.desc())
-    events = select(*EVENTS.c).where(ScanEvent.scan_id == scan_id).order_by(ScanEvent.id.desc()).limit(MOST)
+    events = select(*EVENTS.c).where(ScanEvent.scan_id == scan_id).order_by(ScanEvent.id.desc()).limit(MAX_LISTED)
     return Case(
         scan,
         result,
         connection.execute(predictions).mappings().all(),
-        reviews.history(connection, scan_id),
+        reviews.review_history(connection, scan_id),
         connection.execute(events).mappings().all(),
         _related(connection, scan),
     )
@@ -108,6 +108,6 @@ def _related(connection: Connection, scan: RowMapping) -> Sequence[Related]:
     columns = (Scan.id, Scan.state, Scan.received_at, Scan.view_position, Scan.verdict, Scan.study_uid)
     others = (or_(*same), Scan.id != scan["id"], Scan.superseded_by.is_(None), Scan.state != State.DUPLICATE)
     # not sorted by the database, which would then walk the table in that order to find a few
-    rows = connection.execute(select(*columns).where(*others).limit(MOST))
+    rows = connection.execute(select(*columns).where(*others).limit(MAX_LISTED))
     found = [Related(*row[:-1], same_study=row.study_uid is not None and row.study_uid == study) for row in rows]
     return sorted(found, key=lambda one: (not one.same_study, -one.id))

@@ -10,32 +10,32 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from db import drift, heartbeats, outbox, silence, unscored
-from db.dialect import clock, plan_anew
-from db.models import Model, Scan, Training
+from db.dialect import database_now, force_custom_plans
+from db.models import Model, Scan, TrainingRun
 from db.session import Database
 from db.statements import in_state
 from db.states import FINAL, WAITING, State
-from db.training import Decision
-from db.training import State as TrainingState
+from db.training import TrainingDecision
+from db.training import TrainingState as TrainingState
 from pneumowatch import metrics
-from pneumowatch.logs import get
+from pneumowatch.logs import get_logger
 from pneumowatch.metrics import Family
-from pneumowatch.model import shipped
+from pneumowatch.model import shipped_folder
 from pneumowatch.settings import Settings
 
-log = get("metrics")
+log = get_logger("metrics")
 
-FRESH_SECONDS: Final = 15.0  # what was counted is told again for so long, ...
-SHARE: Final = 20  # ... and for so many times as long as the counting took
-HURRY_SECONDS: Final = 5.0  # who asks while it is being counted is told what was counted before
-OUTCOMES: Final = (TrainingState.RUNNING, TrainingState.FAILED, TrainingState.KILLED, *Decision)
+METRICS_CACHE_SECONDS: Final = 15.0  # what was counted is told again for so long, ...
+METRICS_CACHE_FACTOR: Final = 20  # ... and for so many times as long as the counting took
+COLLECT_TIMEOUT_SECONDS: Final = 5.0  # who asks while it is being counted is told what was counted before
+TRAINING_OUTCOMES: Final = (TrainingState.RUNNING, TrainingState.FAILED, TrainingState.KILLED, *TrainingDecision)
 
 
-class Census(Collector):
+class LedgerCollector(Collector):
     """The ledger's metrics.
 
     Args:
-        database: one that raises during an outage (`DatabaseAway`): metrics are told now, or not at all.
+        database: one that raises during an outage (`DatabaseUnavailable`): metrics are told now, or not at all.
     """
 
     def __init__(self, database: Database, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -43,127 +43,144 @@ class Census(Collector):
         self._settings = settings
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._told: list[Family] = [metrics.DATABASE_UP.family({(): 0})]
-        self._due = float("-inf")
+        self._families: list[Family] = [metrics.DATABASE_UP.family({(): 0})]
+        self._expires_at = float("-inf")
 
     def describe(self) -> Iterable[Family]:
         """By name alone: to be registered, nothing need be counted."""
-        return [one.family({}) for one in LEDGER]
+        return [one.family({}) for one in LEDGER_FAMILIES]
 
     def collect(self) -> Iterable[Family]:
-        if self._lock.acquire(timeout=HURRY_SECONDS):
+        if self._lock.acquire(timeout=COLLECT_TIMEOUT_SECONDS):
             try:
-                if self._monotonic() >= self._due:
-                    self._count()
+                if self._monotonic() >= self._expires_at:
+                    self._refresh()
             finally:
                 self._lock.release()
-        return self._told
+        return self._families
 
-    def _count(self) -> None:
+    def _refresh(self) -> None:
         began = self._monotonic()
         try:
-            self._told = self._database.read(self._counted)
+            self._families = self._database.read(self._collect_families)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, that itself is told
             log.warning("the ledger cannot be counted now", error=type(error).__name__)
-            self._told = [metrics.DATABASE_UP.family({(): 0})]
+            self._families = [metrics.DATABASE_UP.family({(): 0})]
         took = self._monotonic() - began
-        self._due = began + max(FRESH_SECONDS, SHARE * took)
+        self._expires_at = began + max(METRICS_CACHE_SECONDS, METRICS_CACHE_FACTOR * took)
 
-    def _counted(self, connection: Connection) -> list[Family]:
-        plan_anew(connection)
-        given, at = self._settings, clock(connection)
-        silences = silence.silences(connection, at, given.silence_factor, timedelta(minutes=given.silence_minutes))
-        films = ended(connection)
+    def _collect_families(self, connection: Connection) -> list[Family]:
+        force_custom_plans(connection)
+        settings, at = self._settings, database_now(connection)
+        sources_health = silence.assess_sources(
+            connection, at, settings.silence_factor, timedelta(minutes=settings.silence_minutes)
+        )
+        finished = finished_counts(connection)
         return [
             metrics.DATABASE_UP.family({(): 1}),
-            *_films(connection, films, at),
-            metrics.UNSCORED.family({(why,): number for why, number in unscored.groups(connection)}),
-            *_readings(connection, sorted({source for source, _ in films})),
-            metrics.SILENCE.family({(one.source,): one.seconds for one in silences}),
-            metrics.SILENT.family({(one.source,): one.verdict is silence.Verdict.SILENT for one in silences}),
-            *_parts(connection, given.lease_seconds),
-            *_training(connection),
-            *_outbox(connection, at),
+            *_scan_metrics(connection, finished, at),
+            metrics.UNSCORED_SCANS.family({(why,): number for why, number in unscored.counts_by_reason(connection)}),
+            *_prediction_metrics(connection, sorted({source for source, _ in finished})),
+            metrics.SOURCE_SILENCE.family({(one.source,): one.seconds for one in sources_health}),
+            metrics.SOURCE_SILENT.family(
+                {(one.source,): one.status is silence.SourceStatus.SILENT for one in sources_health}
+            ),
+            *_component_metrics(connection, settings.lease_seconds),
+            *_training_metrics(connection),
+            *_outbox_metrics(connection, at),
         ]
 
 
-LEDGER: Final = (
-    metrics.DATABASE_UP, metrics.FILMS, metrics.WAITING, metrics.OLDEST, metrics.UNSCORED, metrics.FLAGGED,
-    metrics.DRIFT, metrics.SILENCE, metrics.SILENT, metrics.CHAMPION, metrics.HEARTBEAT, metrics.PARTS,
-    metrics.TRAINING, metrics.TRAINED_AT, metrics.OUTBOX, metrics.OUTBOX_OLDEST,
+LEDGER_FAMILIES: Final = (
+    metrics.DATABASE_UP, metrics.SCANS_BY_STATE, metrics.WAITING_SCANS, metrics.OLDEST_WAITING, metrics.UNSCORED_SCANS, metrics.FLAGGED_RATIO,
+    metrics.DRIFT_PSI, metrics.SOURCE_SILENCE, metrics.SOURCE_SILENT, metrics.CHAMPION_INFO, metrics.HEARTBEAT_AGE, metrics.COMPONENTS,
+    metrics.LAST_TRAINING, metrics.LAST_TRAINING_TIME, metrics.OUTBOX_MESSAGES, metrics.OUTBOX_OLDEST,
 )  # fmt: skip
 
 
-def ended(connection: Connection) -> dict[tuple[str, str], float]:
+def finished_counts(connection: Connection) -> dict[tuple[str, str], float]:
     """{(source, state): scans} of those with a final state, from an index alone."""
     counted = select(Scan.inbox, Scan.state, func.count()).where(in_state(*FINAL)).group_by(Scan.inbox, Scan.state)
     return {(source, state): number for source, state, number in connection.execute(counted)}
 
 
-def _films(connection: Connection, films: dict[tuple[str, str], float], at: datetime) -> list[Family]:
-    sources = {source for source, _ in films}
+def _scan_metrics(connection: Connection, finished: dict[tuple[str, str], float], at: datetime) -> list[Family]:
+    sources = {source for source, _ in finished}
     waiting = select(Scan.inbox, Scan.state, func.count(), func.min(Scan.received_at)).where(in_state(*WAITING))
     rows = connection.execute(waiting.group_by(Scan.inbox, Scan.state)).all()
     sources |= {row[0] for row in rows}
     # every source with every state: what falls to nothing must be seen to be 0
-    states = {(source, str(state)): 0.0 for source in sources for state in State} | films
+    states = {(source, str(state)): 0.0 for source in sources for state in State} | finished
     count, oldest = dict.fromkeys(((source,) for source in sources), 0.0), {(source,): 0.0 for source in sources}
     for source, state, number, since in rows:
         states[source, state] = number
         count[source,] += number
         oldest[source,] = max(oldest[source,], (at - since).total_seconds())
-    return [metrics.FILMS.family(states), metrics.WAITING.family(count), metrics.OLDEST.family(oldest)]
+    return [
+        metrics.SCANS_BY_STATE.family(states),
+        metrics.WAITING_SCANS.family(count),
+        metrics.OLDEST_WAITING.family(oldest),
+    ]
 
 
-def _readings(connection: Connection, sources: list[str]) -> list[Family]:
+def _prediction_metrics(connection: Connection, sources: list[str]) -> list[Family]:
     champion = connection.execute(select(Model.version, Model.card).where(Model.champion)).one_or_none()
     flagged: dict[Any, float] = {}
     psi: dict[Any, float] = {}
     for source in sources:
-        readings = drift.last_read(connection, source)
-        if readings:
-            flagged[source,] = sum(one.flagged for one in readings) / len(readings)
+        predictions = drift.recent_predictions(connection, source)
+        if predictions:
+            flagged[source,] = sum(one.flagged for one in predictions) / len(predictions)
         if champion:
-            found = drift.measured(readings, champion.version, _card(champion))
-            psi |= {(source, of): value for of, value in found.items()}
+            found = drift.stability_indexes(predictions, champion.version, _card_of(champion))
+            psi |= {(source, quantity): value for quantity, value in found.items()}
     versions: dict[Any, float] = {(champion.version,): 1} if champion else {}
-    return [metrics.FLAGGED.family(flagged), metrics.DRIFT.family(psi), metrics.CHAMPION.family(versions)]
+    return [
+        metrics.FLAGGED_RATIO.family(flagged),
+        metrics.DRIFT_PSI.family(psi),
+        metrics.CHAMPION_INFO.family(versions),
+    ]
 
 
-def _card(champion: Any) -> Any:
+def _card_of(champion: Any) -> Any:
     """Where an earlier version made the shipped model known, its card has no reference yet, but the shipped one has."""
-    here = shipped()
-    return here.card if champion.version == here.version else champion.card
+    shipped_model = shipped_folder()
+    return shipped_model.card if champion.version == shipped_model.version else champion.card
 
 
-def _parts(connection: Connection, lease_seconds: float) -> list[Family]:
+def _component_metrics(connection: Connection, lease_seconds: float) -> list[Family]:
     ages: dict[Any, float] = {}
     counts: dict[Any, float] = {}
-    for part in heartbeats.readiness(connection, lease_seconds).parts:
-        if part.machine:  # a worker that is missing has none
-            ages[part.kind, part.machine] = max(ages.get((part.kind, part.machine), 0.0), part.beat_seconds)
-        for verdict in heartbeats.Verdict:
-            counts[part.kind, verdict] = counts.get((part.kind, verdict), 0) + (part.verdict is verdict)
-    return [metrics.HEARTBEAT.family(ages), metrics.PARTS.family(counts)]
+    for component in heartbeats.readiness(connection, lease_seconds).components:
+        if component.machine:  # a worker that is missing has none
+            ages[component.kind, component.machine] = max(
+                ages.get((component.kind, component.machine), 0.0), component.beat_seconds
+            )
+        for status in heartbeats.HealthStatus:
+            counts[component.kind, status] = counts.get((component.kind, status), 0) + (component.status is status)
+    return [metrics.HEARTBEAT_AGE.family(ages), metrics.COMPONENTS.family(counts)]
 
 
-def _training(connection: Connection) -> list[Family]:
+def _training_metrics(connection: Connection) -> list[Family]:
     row = connection.execute(
-        select(Training.state, Training.decision, Training.ended_at).order_by(Training.id.desc()).limit(1)
+        select(TrainingRun.state, TrainingRun.decision, TrainingRun.ended_at).order_by(TrainingRun.id.desc()).limit(1)
     ).one_or_none()
     if row is None:
-        return [metrics.TRAINING.family({}), metrics.TRAINED_AT.family({})]
-    came_to = row.decision or row.state
-    outcomes = {(str(outcome),): float(outcome == came_to) for outcome in OUTCOMES}
+        return [metrics.LAST_TRAINING.family({}), metrics.LAST_TRAINING_TIME.family({})]
+    outcome_now = row.decision or row.state
+    outcomes = {(str(outcome),): float(outcome == outcome_now) for outcome in TRAINING_OUTCOMES}
     ended_at = {(): row.ended_at.timestamp()} if row.ended_at else {}
-    return [metrics.TRAINING.family(outcomes), metrics.TRAINED_AT.family(ended_at)]
+    return [metrics.LAST_TRAINING.family(outcomes), metrics.LAST_TRAINING_TIME.family(ended_at)]
 
 
-def _outbox(connection: Connection, at: datetime) -> list[Family]:
+def _outbox_metrics(connection: Connection, at: datetime) -> list[Family]:
     counts: dict[Any, float] = {}
     oldest: dict[Any, float] = {}
-    for way, backlog in outbox.backlogs(connection).items():
-        counts |= {(way, outbox.State.WAITING): backlog.waiting, (way, outbox.State.GIVEN_UP): backlog.given_up}
+    for channel, backlog in outbox.backlogs(connection).items():
+        counts |= {
+            (channel, outbox.OutboxState.WAITING): backlog.waiting,
+            (channel, outbox.OutboxState.GIVEN_UP): backlog.given_up,
+        }
         if backlog.since is not None:
-            oldest[way,] = (at - backlog.since).total_seconds()
-    return [metrics.OUTBOX.family(counts), metrics.OUTBOX_OLDEST.family(oldest)]
+            oldest[channel,] = (at - backlog.since).total_seconds()
+    return [metrics.OUTBOX_MESSAGES.family(counts), metrics.OUTBOX_OLDEST.family(oldest)]

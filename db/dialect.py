@@ -22,21 +22,21 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
-_BY_INDEX: Final = select(
+_INDEX_ORDER_SETTINGS: Final = select(
     *(func.set_config(setting, "off", true()) for setting in ("enable_sort", "enable_bitmapscan", "enable_seqscan"))
 )
-_ANEW: Final = select(
+_CUSTOM_PLAN_SETTINGS: Final = select(
     func.set_config("plan_cache_mode", "force_custom_plan", true()), func.set_config("enable_seqscan", "off", true())
 )
-GIVEN: Final = "given"  # the parameter that carries `given` rows
+ROWS_PARAMETER: Final = "given"  # the parameter that carries `json_rows` rows
 
 
-def insert_new(dialect: str, table: Table) -> Any:
+def insert_or_ignore(dialect: str, table: Table) -> Any:
     """INSERT ... ON CONFLICT DO NOTHING, for a database of this name."""
     return (postgresql if dialect == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
 
 
-def replacing(dialect: str, table: Table, keys: Sequence[str], columns: Sequence[str], values: Any = None) -> Any:
+def upsert(dialect: str, table: Table, keys: Sequence[str], columns: Sequence[str], values: Any = None) -> Any:
     """INSERT ... ON CONFLICT DO UPDATE of these columns, of which `keys` say which rows are the same; from a SELECT,
     or, without one, of what the statement is executed with."""
     insertion = (postgresql if dialect == "postgresql" else sqlite).insert(table)
@@ -46,19 +46,19 @@ def replacing(dialect: str, table: Table, keys: Sequence[str], columns: Sequence
     return insertion.on_conflict_do_update(index_elements=list(keys), set_=anew)
 
 
-def replace_rows(connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
+def upsert_rows(connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
     """Put rows into a table; those that are there (by primary key) are overwritten."""
     keys = [column.name for column in table.primary_key]
-    connection.execute(replacing(name(connection), table, keys, table.c.keys()), values)
+    connection.execute(upsert(dialect_name(connection), table, keys, table.c.keys()), values)
 
 
-def given(dialect: str, **types: type[TypeEngine[Any]]) -> FromClause:
-    """A table whose rows come with the statement's parameters, as `rows` makes them; its columns are named by `types`.
+def json_rows(dialect: str, **types: type[TypeEngine[Any]]) -> FromClause:
+    """A table whose rows come with the statement's parameters, as `rows_parameter` makes them; its columns are named by `types`.
 
     They travel as one JSON document, so work on a whole batch is one statement with one parameter, which can be built
     once: the time of one execution a row, or of building it each time, is several times as long. Floats keep all bits.
     """
-    document = bindparam(GIVEN, type_=String)
+    document = bindparam(ROWS_PARAMETER, type_=String)
     if dialect == "postgresql":
         records = func.jsonb_to_recordset(cast(document, postgresql.JSONB))
         columns = [column(name, type_) for name, type_ in types.items()]
@@ -68,9 +68,9 @@ def given(dialect: str, **types: type[TypeEngine[Any]]) -> FromClause:
     return select(*fields).subquery("given_rows")
 
 
-def rows(values: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The parameter for a statement with `given`."""
-    return {GIVEN: json.dumps(values)}
+def rows_parameter(values: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The parameter for a statement with `json_rows`."""
+    return {ROWS_PARAMETER: json.dumps(values)}
 
 
 def unhex(dialect: str, digits: Any) -> Any:
@@ -78,39 +78,39 @@ def unhex(dialect: str, digits: Any) -> Any:
     return func.decode(digits, "hex", type_=LargeBinary) if dialect == "postgresql" else func.unhex(digits)
 
 
-def plan_by_index(connection: Connection) -> None:
+def prefer_index_order(connection: Connection) -> None:
     """For this transaction, let PostgreSQL follow indexes in their order.
 
     How many scans wait changes a thousandfold within seconds, and the planner's statistics are a minute old: it then
     fetches and sorts the whole queue for each claim (58 ms instead of 1 with 6,400 films waiting).
     """
-    if name(connection) == "postgresql":
-        connection.execute(_BY_INDEX)
+    if dialect_name(connection) == "postgresql":
+        connection.execute(_INDEX_ORDER_SETTINGS)
 
 
-def wait_in_turn(connection: Connection, purpose: str) -> None:
+def lock_for_transaction(connection: Connection, purpose: str) -> None:
     """Until this transaction ends, nobody else is past this line for the same purpose; on SQLite no writer ever is."""
-    if name(connection) == "postgresql":
+    if dialect_name(connection) == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(purpose))))
 
 
-def plan_anew(connection: Connection) -> None:
+def force_custom_plans(connection: Connection) -> None:
     """For this transaction, let PostgreSQL plan each statement for its parameters, and look rows up by an index.
 
     It keeps a statement's plan, and the one made while the table was small reads all of it once it is large: 1.5 s
     instead of 60 ms for a thousand paths among 32,000. And of a table that fills faster than it is analysed it believes
     that a few hundred keys pick most of it.
     """
-    if name(connection) == "postgresql":
-        connection.execute(_ANEW)
+    if dialect_name(connection) == "postgresql":
+        connection.execute(_CUSTOM_PLAN_SETTINGS)
 
 
-def clock(connection: Connection) -> datetime:
+def database_now(connection: Connection) -> datetime:
     """The time by the database's clock, which all machines share."""
-    if name(connection) == "sqlite":
+    if dialect_name(connection) == "sqlite":
         return datetime.fromisoformat(connection.scalar(text("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')")))
     return connection.execute(text("SELECT clock_timestamp()")).scalar_one()
 
 
-def name(connection: Connection) -> str:
+def dialect_name(connection: Connection) -> str:
     return connection.dialect.name

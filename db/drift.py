@@ -1,6 +1,6 @@
 """Drift: whether a source's films still look to the model like those that it was judged on.
 
-Of the model's probability, of its gate's distance (`strangeness`) and of the films' mean gray level (`brightness`), the
+Of the model's probability, of its gate's distance (`gate_score`) and of the films' mean gray level (`brightness`), the
 population stability index: the sum of (share now - share then) * ln(share now / share then) over ten bins that held a
 tenth of the reference each (Siddiqi, Credit Risk Scorecards, 2006). Below 0.1 nothing has moved; above 0.25 it has. The
 reference stands in the model's card: films of validation patients, as the trainer's `reference` writes it.
@@ -21,46 +21,50 @@ from db.models import Prediction, Scan
 from db.statements import in_state
 from db.states import FINAL, State
 
-WINDOW: Final = 200  # the last films of a source
-FEWEST: Final = 100  # of them, without which chance alone would move the index by 0.1
-OF: Final = ("probability", "strangeness", "brightness")
-NONE: Final = 0.5  # films that an empty bin counts as
+DRIFT_WINDOW: Final = 200  # the last films of a source
+MIN_DRIFT_IMAGES: Final = 100  # of them, without which chance alone would move the index by 0.1
+QUANTITIES: Final = ("probability", "gate_score", "brightness")
+EMPTY_BIN_COUNT: Final = 0.5  # films that an empty bin counts as
 
 
-class Reading(NamedTuple):
-    """What a model said of one film; `strangeness` and `brightness` are None where an earlier version read it."""
+class RecentPrediction(NamedTuple):
+    """What a model said of one film; `gate_score` and `brightness` are None where an earlier version read it."""
 
     probability: float
-    strangeness: float | None
+    gate_score: float | None
     brightness: float | None
     flagged: bool
     model_version: str
 
 
-def last_read(connection: Connection, source: str) -> Sequence[Reading]:
+def recent_predictions(connection: Connection, source: str) -> Sequence[RecentPrediction]:
     """A source's last WINDOW films with a result, duplicates aside."""
     # both conditions: SQLite sees in neither alone that the partial index on the final states will do
     classified = (in_state(*FINAL), Scan.state == literal_column(f"'{State.CLASSIFIED}'"))
-    newest = select(Scan.id).where(Scan.inbox == source, *classified).order_by(Scan.finished_at.desc()).limit(WINDOW)
+    newest = (
+        select(Scan.id).where(Scan.inbox == source, *classified).order_by(Scan.finished_at.desc()).limit(DRIFT_WINDOW)
+    )
     last = newest.subquery()
-    columns = (getattr(Prediction, name) for name in Reading._fields)
+    columns = (getattr(Prediction, name) for name in RecentPrediction._fields)
     joined = select(*columns).join(last, last.c.id == Prediction.scan_id).where(Prediction.current)
-    return [Reading(*row) for row in connection.execute(joined)]
+    return [RecentPrediction(*row) for row in connection.execute(joined)]
 
 
-def measured(readings: Sequence[Reading], version: str, card: Mapping[str, Any]) -> dict[str, float]:
+def stability_indexes(
+    predictions: Sequence[RecentPrediction], version: str, card: Mapping[str, Any]
+) -> dict[str, float]:
     """{what: its index}, of those that this model read; only what is measurable."""
     reference = card.get("reference") or {}
-    found = {}
-    for of in OF:
-        values = [getattr(one, of) for one in readings if one.model_version == version]
+    indexes = {}
+    for quantity in QUANTITIES:
+        values = [getattr(one, quantity) for one in predictions if one.model_version == version]
         known = [value for value in values if value is not None]
-        if reference.get(of) and len(known) >= FEWEST:
-            found[of] = index(reference[of]["edges"], reference[of]["shares"], known)
-    return found
+        if reference.get(quantity) and len(known) >= MIN_DRIFT_IMAGES:
+            indexes[quantity] = stability_index(reference[quantity]["edges"], reference[quantity]["shares"], known)
+    return indexes
 
 
-def index(edges: Sequence[float], shares: Sequence[float], values: Sequence[float]) -> float:
+def stability_index(edges: Sequence[float], shares: Sequence[float], values: Sequence[float]) -> float:
     """The population stability index of values.
 
     Args:
@@ -70,6 +74,6 @@ def index(edges: Sequence[float], shares: Sequence[float], values: Sequence[floa
     counts = [0] * len(shares)
     for value in values:
         counts[bisect_right(edges, value)] += 1
-    total = sum(count or NONE for count in counts)
-    now = [(count or NONE) / total for count in counts]
+    total = sum(count or EMPTY_BIN_COUNT for count in counts)
+    now = [(count or EMPTY_BIN_COUNT) / total for count in counts]
     return sum((new - old) * log(new / old) for new, old in zip(now, shares, strict=True))

@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Integer, case, cast, func, select
 
-from db.dialect import name, plan_anew
+from db.dialect import dialect_name, force_custom_plans
 from db.models import Review, Scan
-from db.reviews import STANDING
+from db.reviews import NOT_RETRACTED
 from db.statements import in_state
 from db.states import State, Verdict
 
@@ -22,7 +22,7 @@ DRAWS: Final = 4000  # of an interval
 SEED: Final = 1  # the same verdicts give the same intervals
 TAIL: Final = 0.025  # on either side: intervals are of 95 %
 PRIOR: Final = 0.5  # Jeffreys': an interval that holds where nothing, or everything, was found
-LABELS: Final = (Verdict.PNEUMONIA, Verdict.NO_PNEUMONIA)  # the verdicts that say whether a child is ill
+LABEL_VERDICTS: Final = (Verdict.PNEUMONIA, Verdict.NO_PNEUMONIA)  # the verdicts that say whether a child is ill
 HOUR: Final = 3600
 
 
@@ -44,21 +44,23 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Stratum:
-    """Flagged films, or the others: `films` arrived; `ill` and `well` of them were judged so, each counted by how many
-    it stands for, and `judged` is by how many heads that is."""
+    """Flagged films, or the others: `images` arrived; `pneumonia` and `no_pneumonia` of them were judged so, each counted by how many
+    it stands for, and `reviewed` is by how many heads that is."""
 
-    films: int
-    judged: int
-    ill: float
-    well: float
+    images: int
+    reviewed: int
+    pneumonia: float
+    no_pneumonia: float
 
     @property
-    def share_ill(self) -> float:
-        return self.ill / (self.ill + self.well)
+    def share_with_pneumonia(self) -> float:
+        return self.pneumonia / (self.pneumonia + self.no_pneumonia)
 
-    def drawn(self, source: random.Random) -> float:
+    def draw_share(self, source: random.Random) -> float:
         """A share of ill films that these verdicts would as well come from."""
-        return source.betavariate(self.share_ill * self.judged + PRIOR, (1 - self.share_ill) * self.judged + PRIOR)
+        return source.betavariate(
+            self.share_with_pneumonia * self.reviewed + PRIOR, (1 - self.share_with_pneumonia) * self.reviewed + PRIOR
+        )
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ class Disagreement(NamedTuple):
     scan_ids: list[int]  # of the newest that differ
 
 
-def by_day(connection: Connection, days: int) -> list[Day]:
+def counts_by_day(connection: Connection, days: int) -> list[Day]:
     """The last `days` days, today included, the oldest first; a day without films is there with zeros."""
-    plan_anew(connection)
+    force_custom_plans(connection)
     today = datetime.now(UTC).date()
     first = today - timedelta(days=days - 1)
     day = func.date(Scan.received_at).label("day")
@@ -101,9 +103,9 @@ def by_day(connection: Connection, days: int) -> list[Day]:
     return [Day(one, *found.get(one.isoformat(), (0, 0))) for one in all_days]
 
 
-def by_source(connection: Connection, days: int) -> dict[str, dict[State, int]]:
+def recent_counts_by_source(connection: Connection, days: int) -> dict[str, dict[State, int]]:
     """{source: {state: films}} of those that arrived within the last `days` days; every state is there."""
-    plan_anew(connection)
+    force_custom_plans(connection)
     first = datetime.now(UTC).date() - timedelta(days=days - 1)
     rows = connection.execute(
         select(Scan.inbox, Scan.state, func.count())
@@ -116,9 +118,9 @@ def by_source(connection: Connection, days: int) -> dict[str, dict[State, int]]:
     return dict(sorted(found.items()))
 
 
-def by_hour(connection: Connection, hours: int = 24) -> list[tuple[datetime, int]]:
+def finished_by_hour(connection: Connection, hours: int = 24) -> list[tuple[datetime, int]]:
     """(beginning, films that came to an end then), for each hour back from now, the oldest first."""
-    plan_anew(connection)
+    force_custom_plans(connection)
     now = datetime.now(UTC).replace(microsecond=0)
     back = _hours_back(connection, now).label("back")
     rows = connection.execute(
@@ -129,39 +131,50 @@ def by_hour(connection: Connection, hours: int = 24) -> list[tuple[datetime, int
         .group_by(back)
     )
     found: Counter[int] = Counter()
-    for number, films in rows:
-        found[number] += films
+    for number, images in rows:
+        found[number] += images
     return [(now - timedelta(hours=number + 1), found[number]) for number in reversed(range(hours))]
 
 
 def agreement(connection: Connection, days: int) -> Agreement:
     """Over films that arrived within the last `days` days."""
-    plan_anew(connection)
+    force_custom_plans(connection)
     arrived = (Scan.received_at >= _midnight(datetime.now(UTC).date() - timedelta(days=days - 1)),)
     counted = select(Scan.flagged, func.count()).where(*arrived, in_state(State.CLASSIFIED)).group_by(Scan.flagged)
-    films = {bool(flagged): number for flagged, number in connection.execute(counted)}
+    images = {bool(flagged): number for flagged, number in connection.execute(counted)}
     sampled = connection.scalar(select(func.count()).select_from(Scan).where(*arrived, Scan.sampled_share.is_not(None)))
-    flagged = _stratum(connection, films.get(True, 0), [*arrived, Scan.flagged.is_(True)])
-    unflagged = _stratum(connection, films.get(False, 0), [*arrived, Scan.sampled_share.is_not(None)])
-    return measured(flagged, unflagged, sampled or 0)
+    flagged = _stratum(connection, images.get(True, 0), [*arrived, Scan.flagged.is_(True)])
+    unflagged = _stratum(connection, images.get(False, 0), [*arrived, Scan.sampled_share.is_not(None)])
+    return agreement_between(flagged, unflagged, sampled or 0)
 
 
-def measured(flagged: Stratum, unflagged: Stratum, sampled: int = 0) -> Agreement:
+def agreement_between(flagged: Stratum, unflagged: Stratum, sampled: int = 0) -> Agreement:
     """The measures, and their intervals by drawing what the shares of ill films might as well be."""
-    precision = _interval(flagged.share_ill, _sorted(flagged, lambda ill: ill)) if flagged.judged else None
-    if not flagged.judged or not unflagged.judged:
+    precision = (
+        _interval(flagged.share_with_pneumonia, _sorted_draws(flagged, lambda pneumonia: pneumonia))
+        if flagged.reviewed
+        else None
+    )
+    if not flagged.reviewed or not unflagged.reviewed:
         return Agreement(flagged, unflagged, sampled, None, None, precision)
     source = random.Random(SEED)
-    pairs = [(flagged.drawn(source), unflagged.drawn(source)) for _ in range(DRAWS)]
-    sensitivity = [_found(flagged.films * ill, unflagged.films * missed) for ill, missed in pairs]
-    specificity = [_found(unflagged.films * (1 - missed), flagged.films * (1 - ill)) for ill, missed in pairs]
-    ill, missed = flagged.share_ill, unflagged.share_ill
+    pairs = [(flagged.draw_share(source), unflagged.draw_share(source)) for _ in range(DRAWS)]
+    sensitivity = [
+        _detected_share(flagged.images * pneumonia, unflagged.images * missed) for pneumonia, missed in pairs
+    ]
+    specificity = [
+        _detected_share(unflagged.images * (1 - missed), flagged.images * (1 - pneumonia))
+        for pneumonia, missed in pairs
+    ]
+    pneumonia, missed = flagged.share_with_pneumonia, unflagged.share_with_pneumonia
     return Agreement(
         flagged,
         unflagged,
         sampled,
-        _interval(_found(flagged.films * ill, unflagged.films * missed), sorted(sensitivity)),
-        _interval(_found(unflagged.films * (1 - missed), flagged.films * (1 - ill)), sorted(specificity)),
+        _interval(_detected_share(flagged.images * pneumonia, unflagged.images * missed), sorted(sensitivity)),
+        _interval(
+            _detected_share(unflagged.images * (1 - missed), flagged.images * (1 - pneumonia)), sorted(specificity)
+        ),
         precision,
     )
 
@@ -171,7 +184,7 @@ def disagreement(connection: Connection, days: int, listed: int = 20) -> Disagre
     since = _midnight(datetime.now(UTC).date() - timedelta(days=days - 1))
     rows = connection.execute(
         select(Review.scan_id, Review.reviewer, Review.verdict)
-        .where(Review.id > _last_review(since), STANDING)
+        .where(Review.id > _last_review(since), NOT_RETRACTED)
         .order_by(Review.id)
     )
     words: dict[int, dict[str, str]] = {}
@@ -188,25 +201,27 @@ def _last_review(since: datetime) -> Any:
     return func.coalesce(newest_before.scalar_subquery(), 0)
 
 
-def _stratum(connection: Connection, films: int, where: Sequence[ColumnElement[bool]]) -> Stratum:
+def _stratum(connection: Connection, images: int, where: Sequence[ColumnElement[bool]]) -> Stratum:
     weight = 1 / func.coalesce(Scan.sampled_share, 1.0)
     rows = connection.execute(
         select(Scan.verdict, func.count(), func.sum(weight))
-        .where(*where, in_state(State.CLASSIFIED), Scan.verdict.in_(LABELS))
+        .where(*where, in_state(State.CLASSIFIED), Scan.verdict.in_(LABEL_VERDICTS))
         .group_by(Scan.verdict)
     ).all()
     heads = {verdict: (number, float(stands_for)) for verdict, number, stands_for in rows}
-    (ill, ill_weight), (well, well_weight) = (heads.get(verdict, (0, 0.0)) for verdict in LABELS)
-    return Stratum(films, ill + well, ill_weight, well_weight)
+    (pneumonia, pneumonia_weight), (no_pneumonia, no_pneumonia_weight) = (
+        heads.get(verdict, (0, 0.0)) for verdict in LABEL_VERDICTS
+    )
+    return Stratum(images, pneumonia + no_pneumonia, pneumonia_weight, no_pneumonia_weight)
 
 
-def _found(found: float, missed: float) -> float:
+def _detected_share(found: float, missed: float) -> float:
     return found / (found + missed) if found + missed else 0.0
 
 
-def _sorted(stratum: Stratum, measure: Any) -> list[float]:
+def _sorted_draws(stratum: Stratum, measure: Any) -> list[float]:
     source = random.Random(SEED)
-    return sorted(measure(stratum.drawn(source)) for _ in range(DRAWS))
+    return sorted(measure(stratum.draw_share(source)) for _ in range(DRAWS))
 
 
 def _interval(value: float, draws: list[float]) -> Interval:
@@ -221,7 +236,7 @@ def _number(condition: Any) -> Any:
 def _hours_back(connection: Connection, now: datetime) -> Any:
     """Whole hours between a scan's end and now, which is in whole seconds."""
     at = round(now.timestamp())
-    if name(connection) == "postgresql":
+    if dialect_name(connection) == "postgresql":
         return cast(func.floor((at - func.extract("epoch", Scan.finished_at)) / HOUR), Integer)
     return (at - cast(func.strftime("%s", Scan.finished_at), Integer)) // HOUR
 

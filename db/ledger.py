@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
 from db import contents, outbox, statements, succession
-from db.dialect import name, plan_by_index, rows
+from db.dialect import dialect_name, prefer_index_order, rows_parameter
 from db.models import Scan
 from db.outcomes import (
     HEADER_COLUMNS,
@@ -23,19 +23,19 @@ from db.outcomes import (
     Deferred,
     Outcome,
     Rejected,
-    header_columns,
+    header_values,
 )
-from db.seen import SeenFile
+from db.seen import FileVersion
 from db.statements import in_state
-from db.states import REQUEUEABLE, UNREAD, Reason, State
+from db.states import REJECTED_UNREAD, REQUEUEABLE, Reason, State
 
 Condition = ColumnElement[bool]
 
 # No scan is put off by more: a time to wait for that is further away was written before a clock was set back.
-LONGEST_DELAY: Final = timedelta(minutes=5)
+MAX_DELAY: Final = timedelta(minutes=5)
 # How long a scan lets others go first after its worker died over it alone, once and more often: workers are also killed
 # for no fault of their films, and whatever they begin with must not be the same film each time.
-RESTS: Final = timedelta(seconds=30), timedelta(minutes=10)
+COOLDOWNS: Final = timedelta(seconds=30), timedelta(minutes=10)
 # What is left of a film that was erased
 TOMBSTONE: Final[dict[str, Any]] = {
     "path": "",
@@ -43,81 +43,83 @@ TOMBSTONE: Final[dict[str, Any]] = {
     "reason": Reason.ERASED,
     "detail": "Everything that was known of this film has been erased.",
     "worklist_rank": None,
-    "blind": False,
+    "hidden_until_verdict": False,
     "sampled_share": None,
     **dict.fromkeys(("sha256", "probability", "flagged", "caution", "model_version", "threshold")),
-    **dict.fromkeys(("duplicate_of", "carried_by", "verdict", "reviewer", "reviewed_at")),
+    **dict.fromkeys(("duplicate_of", "current_duplicate", "verdict", "reviewer", "reviewed_at")),
     **dict.fromkeys(HEADER_COLUMNS),
 }
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def register(connection: Connection, files: Sequence[SeenFile], by: str) -> dict[int, SeenFile]:
+def insert_scans(connection: Connection, files: Sequence[FileVersion], by: str) -> dict[int, FileVersion]:
     """(new) -> queued, for files whose content has no row yet. Returns {scan id: file}; what another watcher registered
     in the same moment is not in it. An older finished scan of the same path is marked as superseded.
 
-    The rows are written as announced (`rung_at`), which saves an update of every row once they are; where the message
-    then cannot be sent, `unring` says so, and where the process dies in between, the sweep finds them after a lease.
+    The rows are written as announced (`announced_at`), which saves an update of every row once they are; where the message
+    then cannot be sent, `mark_unannounced` says so, and where the process dies in between, the sweep finds them after a lease.
     """
-    at = now()
+    at = utc_now()
     by_key = {(file.inbox, file.path_sha256): file for file in files}
     ordered = sorted(by_key.values(), key=lambda file: (file.inbox, file.path))  # so that two watchers never deadlock
     values = [file.row() for file in ordered]
-    parameters = rows(values) | {"at": at}
-    inserted = connection.execute(statements.enter(name(connection)), parameters).all() if values else []
+    parameters = rows_parameter(values) | {"at": at}
+    inserted = (
+        connection.execute(statements.insert_queued(dialect_name(connection)), parameters).all() if values else []
+    )
     created = {row.id: by_key[row.inbox, row.path_sha256] for row in inserted}
     if created:
         _record(connection, list(created), None, State.QUEUED, by, at)
     return created
 
 
-def supersede(connection: Connection, older: dict[int, int]) -> None:
+def supersede(connection: Connection, superseded: dict[int, int]) -> None:
     """Finished scans ({scan: its successor}) whose path has newer content now keep their state, and point at it."""
-    succession.succeed(connection, older)
+    succession.set_superseded(connection, superseded)
 
 
-def restore(connection: Connection, scan_id: int, successors: Sequence[int]) -> None:
+def reinstate(connection: Connection, scan_id: int, successors: Sequence[int]) -> None:
     """The content of a superseded scan is back at its path: it is the current scan again, and supersedes the others."""
-    succession.succeed(connection, {scan_id: None, **dict.fromkeys(successors, scan_id)})
+    succession.set_superseded(connection, {scan_id: None, **dict.fromkeys(successors, scan_id)})
 
 
-def refresh(connection: Connection, scan_id: int, file: SeenFile) -> bool:
+def update_queued(connection: Connection, scan_id: int, file: FileVersion) -> bool:
     """A scan that still waits follows its file, which has changed. False where it no longer waits."""
-    at = now()
+    at = utc_now()
     moved = connection.execute(
         update(Scan)
         .where(Scan.id == scan_id, in_state(State.QUEUED))
-        .values(size=file.size, mtime_ns=file.mtime_ns, changed_at=at, not_before=at, rung_at=at)
+        .values(size=file.size, mtime_ns=file.mtime_ns, changed_at=at, not_before=at, announced_at=at)
     )
     return bool(moved.rowcount)
 
 
-def wake(connection: Connection, inbox: str) -> None:
+def make_due(connection: Connection, inbox: str) -> None:
     """Waiting scans of an inbox that is there again are due now, whatever they were put off to."""
-    at = now()
+    at = utc_now()
     connection.execute(
         update(Scan).where(in_state(State.QUEUED), Scan.inbox == inbox, Scan.not_before > at).values(not_before=at)
     )
 
 
-def settled(connection: Connection, scan_id: int) -> None:
+def mark_file_complete(connection: Connection, scan_id: int) -> None:
     """The file of a waiting scan is known to be complete: if it cannot be read, nobody waits for the rest of it."""
-    long_ago = now() - timedelta(days=1)
+    long_ago = utc_now() - timedelta(days=1)
     connection.execute(update(Scan).where(Scan.id == scan_id, in_state(State.QUEUED)).values(changed_at=long_ago))
 
 
-def unring(connection: Connection, ids: Sequence[int]) -> None:
+def mark_unannounced(connection: Connection, ids: Sequence[int]) -> None:
     """These waiting scans could not be announced; the sweep does it."""
-    connection.execute(update(Scan).where(Scan.id.in_(ids), in_state(State.QUEUED)).values(rung_at=None))
+    connection.execute(update(Scan).where(Scan.id.in_(ids), in_state(State.QUEUED)).values(announced_at=None))
 
 
-def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
+def mark_announced(connection: Connection, where: Condition, limit: int) -> list[int]:
     """Mark waiting scans that are due, and that `where` picks, as announced, and return them, most urgent first."""
-    at = now()
-    due = or_(Scan.not_before <= at, Scan.not_before > at + LONGEST_DELAY)
+    at = utc_now()
+    due = or_(Scan.not_before <= at, Scan.not_before > at + MAX_DELAY)
     ids = list(
         connection.scalars(
             select(Scan.id)
@@ -128,82 +130,88 @@ def ring(connection: Connection, where: Condition, limit: int) -> list[int]:
         )
     )
     if ids:
-        connection.execute(update(Scan).where(Scan.id.in_(ids)).values(rung_at=at))
+        connection.execute(update(Scan).where(Scan.id.in_(ids)).values(announced_at=at))
     return ids
 
 
 def claim(
-    connection: Connection, count: int, by: str, lease: timedelta, patience: timedelta | None = None
+    connection: Connection, count: int, by: str, lease: timedelta, overdue_after: timedelta | None = None
 ) -> Claim | None:
     """queued -> running: the most urgent `count` scans that are announced, or a single suspect where it is that.
 
     Suspects that rest are claimed where nothing else waits.
 
-    `patience`: half of the claim goes to scans that have waited for longer, the oldest first, whatever their priority.
+    `overdue_after`: half of the claim goes to scans that have waited for longer, the oldest first, whatever their priority.
     """
-    plan_by_index(connection)
-    at = now()
-    once, often = (at - rest for rest in RESTS)
-    moments = {"at": at, "once": once, "often": often, "latest": at + LONGEST_DELAY}
-    for resting in (False, True):
-        found = _most_urgent(connection, count, moments, patience, resting)
+    prefer_index_order(connection)
+    at = utc_now()
+    cooled_once, cooled_again = (at - rest for rest in COOLDOWNS)
+    moments = {"at": at, "cooled_once": cooled_once, "cooled_again": cooled_again, "latest_plausible": at + MAX_DELAY}
+    for include_cooling in (False, True):
+        found = _most_urgent(connection, count, moments, overdue_after, include_cooling)
         if found:
             break
     else:
         return None
     scans = tuple(ClaimedScan(*row) for row in found)
-    scans = scans[:1] if scans[0].deaths else tuple(scan for scan in scans if not scan.deaths)
+    scans = scans[:1] if scans[0].lost_leases else tuple(scan for scan in scans if not scan.lost_leases)
     token = secrets.token_hex(16)
     ids = [scan.id for scan in scans]
     values = {"token": token, "by": by, "until": at + lease}
-    connection.execute(statements.take(name(connection)), _ids(ids) | values)
+    connection.execute(statements.mark_running(dialect_name(connection)), _ids(ids) | values)
     _record(connection, ids, State.QUEUED, State.RUNNING, by, at)
     return Claim(token, scans)
 
 
 def _most_urgent(
-    connection: Connection, count: int, moments: dict[str, datetime], patience: timedelta | None, resting: bool
+    connection: Connection,
+    count: int,
+    moments: dict[str, datetime],
+    overdue_after: timedelta | None,
+    include_cooling: bool,
 ) -> list[Any]:
     """No more than `count` are locked: another worker that found the rest locked would spend its licence on nothing."""
     # what cannot be halved, an odd one or a suspect's turn, goes to either side by lot
-    lot = secrets.randbelow(2)
+    odd = secrets.randbelow(2)
     old: list[Any] = []
-    if patience is not None and (share := (count + lot) // 2):
-        values: dict[str, Any] = {"count": share, "received_by": moments["at"] - patience}
-        old = list(connection.execute(statements.overdue(resting), moments | values))
+    if overdue_after is not None and (share := (count + odd) // 2):
+        values: dict[str, Any] = {"count": share, "received_by": moments["at"] - overdue_after}
+        old = list(connection.execute(statements.overdue(include_cooling), moments | values))
     if not old:
-        return list(connection.execute(statements.waiting(resting), moments | {"count": count}))
+        return list(connection.execute(statements.most_urgent(include_cooling), moments | {"count": count}))
     values = {"count": count - len(old)} | _ids([row.id for row in old])
-    urgent = list(connection.execute(statements.waiting_besides(name(connection), resting), moments | values))
-    return old + urgent if lot else urgent + old
+    urgent = list(
+        connection.execute(statements.most_urgent_except(dialect_name(connection), include_cooling), moments | values)
+    )
+    return old + urgent if odd else urgent + old
 
 
-def renew(connection: Connection, claim: Claim, lease: timedelta, alone: bool = False) -> bool:
-    """Running scans have made progress: their lease starts anew. `alone`: nothing else is in this process now. False
+def renew_lease(connection: Connection, claim: Claim, lease: timedelta, exclusive: bool = False) -> bool:
+    """Running scans have made progress: their lease starts anew. `exclusive`: nothing else is in this process now. False
     where they were taken back meanwhile."""
     moved = connection.execute(
         update(Scan)
-        .where(*_held(claim.token, [scan.id for scan in claim.scans]))
-        .values(leased_until=now() + lease, alone=alone)
+        .where(*_still_claimed(claim.token, [scan.id for scan in claim.scans]))
+        .values(leased_until=utc_now() + lease, exclusive=exclusive)
     )
     return bool(moved.rowcount)
 
 
-def finish(
-    connection: Connection, token: str, outcomes: Sequence[Outcome], by: str, destinations: Sequence[str] = ()
+def record_outcomes(
+    connection: Connection, token: str, outcomes: Sequence[Outcome], by: str, notification_channels: Sequence[str] = ()
 ) -> None:
     """running -> classified, duplicate, rejected or queued, for each scan that still bears the claim's token.
 
-    `destinations` are to be told of those that are flagged (`Settings.destinations`).
+    `notification_channels` are to be told of those that are flagged (`Settings.notification_channels`).
     """
-    plan_by_index(connection)
-    at = now()
+    prefer_index_order(connection)
+    at = utc_now()
     parameters = _ids([outcome.scan_id for outcome in outcomes]) | {"token": token}
-    held = set(connection.scalars(statements.hold(name(connection)), parameters))
+    held = set(connection.scalars(statements.lock_claimed(dialect_name(connection)), parameters))
     mine = sorted((outcome for outcome in outcomes if outcome.scan_id in held), key=lambda outcome: outcome.scan_id)
-    firsts = _classify(connection, [outcome for outcome in mine if isinstance(outcome, Classified)], by, at)
-    if destinations:
-        outbox.put(connection, firsts, destinations, at)
+    originals = _classify(connection, [outcome for outcome in mine if isinstance(outcome, Classified)], by, at)
+    if notification_channels:
+        outbox.enqueue(connection, originals, notification_channels, at)
     for outcome in mine:
         if isinstance(outcome, Rejected):
             _reject(connection, outcome, by, at)
@@ -211,13 +219,13 @@ def finish(
             _defer(connection, outcome, by, at)
 
 
-def expire(
+def expire_claims(
     connection: Connection,
     claims: Iterable[tuple[int, str]],
     max_attempts: int,
     by: str,
     why: str = "the lease ran out",
-    pause: timedelta = timedelta(),
+    delay_per_loss: timedelta = timedelta(),
 ) -> int:
     """running -> queued or failed: (scan, token) pairs whose worker has not been heard of for a lease, or gave them up.
 
@@ -226,22 +234,30 @@ def expire(
 
     Args:
         why: for the event, and for people where the scan is failed.
-        pause: until a scan that was alone is due again, as often as this has happened to it.
+        delay_per_loss: until a scan that was alone is due again, as often as this has happened to it.
     """
-    at, moved = now(), 0
+    at, moved = utc_now(), 0
     for scan_id, token in sorted(claims):
         row = connection.execute(
-            select(Scan.alone, Scan.deaths_alone).where(*_held(token, [scan_id])).with_for_update()
+            select(Scan.exclusive, Scan.lost_leases_exclusive)
+            .where(*_still_claimed(token, [scan_id]))
+            .with_for_update()
         ).one_or_none()
         if row is None:
             continue
-        deaths_alone = row.deaths_alone + int(row.alone)
-        failed = deaths_alone >= max_attempts
-        given_up = f"Its worker died or gave up {deaths_alone} times while it read this film alone; at last, {why}."
-        delay = min(pause * deaths_alone, LONGEST_DELAY) if row.alone else timedelta()
-        change: dict[str, Any] = _final(State.FAILED, at, detail=given_up) if failed else _waiting(at + delay)
+        lost_leases_exclusive = row.lost_leases_exclusive + int(row.exclusive)
+        failed = lost_leases_exclusive >= max_attempts
+        given_up = (
+            f"Its worker died or gave up {lost_leases_exclusive} times while it read this film alone; at last, {why}."
+        )
+        delay = min(delay_per_loss * lost_leases_exclusive, MAX_DELAY) if row.exclusive else timedelta()
+        change: dict[str, Any] = (
+            _final_values(State.FAILED, at, detail=given_up) if failed else _queued_values(at + delay)
+        )
         connection.execute(
-            update(Scan).where(Scan.id == scan_id).values(**change, deaths=Scan.deaths + 1, deaths_alone=deaths_alone)
+            update(Scan)
+            .where(Scan.id == scan_id)
+            .values(**change, lost_leases=Scan.lost_leases + 1, lost_leases_exclusive=lost_leases_exclusive)
         )
         to = State.FAILED if failed else State.QUEUED
         _record(connection, [scan_id], State.RUNNING, to, by, at, given_up if failed else why)
@@ -251,7 +267,7 @@ def expire(
 
 def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
     """failed or rejected -> queued, with a clean slate. Returns the scans that moved."""
-    at = now()
+    at = utc_now()
     rows = connection.execute(
         select(Scan.id, Scan.state)
         .where(where, in_state(*REQUEUEABLE), Scan.superseded_by.is_(None), ~_erased())
@@ -265,17 +281,23 @@ def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
                 update(Scan)
                 .where(Scan.id.in_(ids), in_state(state))
                 # the header, too: by the time it is read, another film may stand there
-                .values(**_waiting(at), deaths=0, deaths_alone=0, finished_at=None, **dict.fromkeys(HEADER_COLUMNS))
+                .values(
+                    **_queued_values(at),
+                    lost_leases=0,
+                    lost_leases_exclusive=0,
+                    finished_at=None,
+                    **dict.fromkeys(HEADER_COLUMNS),
+                )
             )
             _record(connection, ids, state, State.QUEUED, by, at, "requeued")
     return [row.id for row in rows]
 
 
-def erase(connection: Connection, ids: Sequence[int], by: str) -> list[int]:
+def erase_scans(connection: Connection, ids: Sequence[int], by: str) -> list[int]:
     """Any state but running -> rejected, with nothing left of the film but what it is counted and recognised by: its
     inbox, the hash of its path, its size and time. Returns those that moved; the others are being read, or are
     tombstones already."""
-    at = now()
+    at = utc_now()
     rows = connection.execute(
         select(Scan.id, Scan.state)
         .where(Scan.id.in_(ids), ~in_state(State.RUNNING), ~_erased())
@@ -283,7 +305,7 @@ def erase(connection: Connection, ids: Sequence[int], by: str) -> list[int]:
         .with_for_update()
     ).all()
     moved = [row.id for row in rows]
-    connection.execute(update(Scan).where(Scan.id.in_(moved)).values(_final(State.REJECTED, at, **TOMBSTONE)))
+    connection.execute(update(Scan).where(Scan.id.in_(moved)).values(_final_values(State.REJECTED, at, **TOMBSTONE)))
     for state in State:
         of_state = [row.id for row in rows if row.state == state]
         if of_state:
@@ -295,26 +317,26 @@ def _erased() -> Condition:
     return func.coalesce(Scan.reason, "") == Reason.ERASED
 
 
-def _held(token: str, ids: Sequence[int]) -> tuple[Condition, ...]:
+def _still_claimed(token: str, ids: Sequence[int]) -> tuple[Condition, ...]:
     return Scan.id.in_(ids), in_state(State.RUNNING), Scan.claim_token == token
 
 
-def _waiting(not_before: datetime) -> dict[str, Any]:
+def _queued_values(not_before: datetime) -> dict[str, Any]:
     """Column values of a row that waits, unannounced, in nobody's hands."""
     return {
         "state": State.QUEUED,
         "not_before": not_before,
-        "rung_at": None,
+        "announced_at": None,
         "claim_token": None,
         "claimed_by": None,
         "leased_until": None,
-        "alone": False,
+        "exclusive": False,
         "reason": None,
         "detail": None,
     }
 
 
-def _final(state: State, at: datetime, **values: Any) -> dict[str, Any]:
+def _final_values(state: State, at: datetime, **values: Any) -> dict[str, Any]:
     return {"state": state, "finished_at": at, "claim_token": None, "leased_until": None, **values}
 
 
@@ -325,50 +347,57 @@ def _classify(connection: Connection, outcomes: list[Classified], by: str, at: d
     """
     if not outcomes:
         return []
-    owners = contents.owners(connection, outcomes)
-    twins = [outcome for outcome in outcomes if owners[outcome.sha256] != outcome.scan_id]
-    _duplicate(connection, twins, owners, by, at)
-    firsts = [outcome for outcome in outcomes if owners[outcome.sha256] == outcome.scan_id]
-    if firsts:
-        headers = any(outcome.header for outcome in firsts)
-        given = [{**vars(one), **one.entry._asdict(), **header_columns(one.header), "header": None} for one in firsts]
-        parameters = rows(given) | {"at": at}
-        connection.execute(statements.classify(name(connection), headers), parameters)
-        connection.execute(statements.retire(name(connection)), parameters)
-        connection.execute(statements.predict(name(connection)), parameters)
-        _record(connection, [outcome.scan_id for outcome in firsts], State.RUNNING, State.CLASSIFIED, by, at)
-    return firsts
+    owners = contents.content_owners(connection, outcomes)
+    copies = [outcome for outcome in outcomes if owners[outcome.sha256] != outcome.scan_id]
+    _duplicate(connection, copies, owners, by, at)
+    originals = [outcome for outcome in outcomes if owners[outcome.sha256] == outcome.scan_id]
+    if originals:
+        headers = any(outcome.header for outcome in originals)
+        parameter_rows = [
+            {**vars(one), **one.worklist_entry._asdict(), **header_values(one.header), "header": None}
+            for one in originals
+        ]
+        parameters = rows_parameter(parameter_rows) | {"at": at}
+        connection.execute(statements.mark_classified(dialect_name(connection), headers), parameters)
+        connection.execute(statements.retire_predictions(dialect_name(connection)), parameters)
+        connection.execute(statements.upsert_predictions(dialect_name(connection)), parameters)
+        _record(connection, [outcome.scan_id for outcome in originals], State.RUNNING, State.CLASSIFIED, by, at)
+    return originals
 
 
-def _duplicate(connection: Connection, twins: list[Classified], owners: dict[str, int], by: str, at: datetime) -> None:
-    if not twins:
+def _duplicate(connection: Connection, copies: list[Classified], owners: dict[str, int], by: str, at: datetime) -> None:
+    if not copies:
         return
-    originals = {owners[twin.sha256] for twin in twins}
-    succession.lock(connection, originals)
-    for twin in twins:
-        original = owners[twin.sha256]
-        values = _final(State.DUPLICATE, at, sha256=twin.sha256, duplicate_of=original, **header_columns(twin.header))
-        connection.execute(update(Scan).where(Scan.id == twin.scan_id).values(**values))
-        _record(connection, [twin.scan_id], State.RUNNING, State.DUPLICATE, by, at, f"same film as scan {original}")
-    succession.carry(connection, originals)
+    originals = {owners[copy.sha256] for copy in copies}
+    succession.lock_scans(connection, originals)
+    for copy in copies:
+        original = owners[copy.sha256]
+        values = _final_values(
+            State.DUPLICATE, at, sha256=copy.sha256, duplicate_of=original, **header_values(copy.header)
+        )
+        connection.execute(update(Scan).where(Scan.id == copy.scan_id).values(**values))
+        _record(connection, [copy.scan_id], State.RUNNING, State.DUPLICATE, by, at, f"same film as scan {original}")
+    succession.update_current_duplicates(connection, originals)
 
 
 def _reject(connection: Connection, outcome: Rejected, by: str, at: datetime) -> None:
-    values = _final(State.REJECTED, at, reason=outcome.reason, detail=outcome.sentence, sha256=outcome.sha256)
-    values |= header_columns(outcome.header)
+    values = _final_values(State.REJECTED, at, reason=outcome.reason, detail=outcome.sentence, sha256=outcome.sha256)
+    values |= header_values(outcome.header)
     connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(**values))
     _record(connection, [outcome.scan_id], State.RUNNING, State.REJECTED, by, at, outcome.reason)
 
 
 def _defer(connection: Connection, outcome: Deferred, by: str, at: datetime) -> None:
-    values = _waiting(min(outcome.not_before, at + LONGEST_DELAY))
+    values = _queued_values(min(outcome.not_before, at + MAX_DELAY))
     if outcome.size is not None and outcome.mtime_ns is not None:
         other = _row_of_content(connection, outcome.scan_id, outcome.size, outcome.mtime_ns)
         if other is not None:
             newer = "Other content stands at this path; it has a scan of its own."
             _reject(connection, Rejected(outcome.scan_id, Reason.SUPERSEDED, newer), by, at)
-            restore(connection, other, [outcome.scan_id])
-            requeue(connection, and_(Scan.id == other, Scan.reason.in_(UNREAD)), by)  # nobody would look at it again
+            reinstate(connection, other, [outcome.scan_id])
+            requeue(
+                connection, and_(Scan.id == other, Scan.reason.in_(REJECTED_UNREAD)), by
+            )  # nobody would look at it again
             return
         values |= {"size": outcome.size, "mtime_ns": outcome.mtime_ns, "changed_at": at}
     connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(**values))
@@ -399,8 +428,8 @@ def _record(
 ) -> None:
     """One event row for each of these scans."""
     values = {"before": before, "after": after, "at": at, "by": by, "detail": detail}
-    connection.execute(statements.record(name(connection)), _ids(ids) | values)
+    connection.execute(statements.insert_events(dialect_name(connection)), _ids(ids) | values)
 
 
 def _ids(ids: Sequence[int]) -> dict[str, str]:
-    return rows([{"id": id_} for id_ in ids])
+    return rows_parameter([{"id": id_} for id_ in ids])

@@ -52,9 +52,9 @@ BigKey = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KE
 
 
 # Where a scan's content stands now, at its own path or as a duplicate; as the partial indexes and the views say it
-STANDS: Final = "(superseded_by IS NULL OR carried_by IS NOT NULL)"
-ENTERED: Final = f"worklist_rank IS NOT NULL AND {STANDS}"  # the readers' worklist, and ...
-TO_READ: Final = f"{ENTERED} AND verdict IS NULL"  # ... waits there
+IS_CURRENT: Final = "(superseded_by IS NULL OR carried_by IS NOT NULL)"
+IN_WORKLIST: Final = f"worklist_rank IS NOT NULL AND {IS_CURRENT}"  # the readers' worklist, and ...
+TO_READ: Final = f"{IN_WORKLIST} AND verdict IS NULL"  # ... waits there
 
 
 class Base(DeclarativeBase):
@@ -68,13 +68,13 @@ class Base(DeclarativeBase):
     )
 
 
-def _for_readers() -> list[Index]:
+def _worklist_indexes() -> list[Index]:
     """By which `db.worklist` and `db.figures` find their way: {name: columns, and the condition}."""
     indexes = {
         # the worklist: by its rank, and by how long a film has waited; the rest is for filters
         "worklist": ("worklist_rank, id, received_at, inbox", TO_READ),
         "unread_since": ("received_at, id, worklist_rank, inbox", TO_READ),
-        "entered": ("worklist_rank, id, flagged", ENTERED),
+        "entered": ("worklist_rank, id, flagged", IN_WORKLIST),
         # all scans, the newest first, by what there may be little of
         "arrived": ("received_at, id", None),
         "arrived_from": ("inbox, received_at, id", None),
@@ -121,16 +121,16 @@ class Scan(Base):
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)  # when the watcher last saw the file change
     not_before: Mapped[datetime] = mapped_column(UtcDateTime)
-    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # last announced to the broker
+    announced_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # last announced to the broker
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     # claim
     claim_token: Mapped[str | None] = mapped_column(String(32))
     claimed_by: Mapped[str | None] = mapped_column(String(255))
     leased_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    deaths: Mapped[int] = mapped_column(SmallInteger, default=0)  # leases that ran out
-    deaths_alone: Mapped[int] = mapped_column(SmallInteger, default=0)  # ... while it was alone in its process
-    alone: Mapped[bool] = mapped_column(Boolean, default=False)
+    lost_leases: Mapped[int] = mapped_column(SmallInteger, default=0)  # leases that ran out
+    lost_leases_exclusive: Mapped[int] = mapped_column(SmallInteger, default=0)  # ... while it was alone in its process
+    exclusive: Mapped[bool] = mapped_column(Boolean, default=False)
 
     # result: the current prediction stands here too, so that views and worklists need no join
     sha256: Mapped[str | None] = mapped_column(String(64))
@@ -142,11 +142,11 @@ class Scan(Base):
     duplicate_of: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
     superseded_by: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
     # of a superseded original: its oldest duplicate that is not, where its content stands now
-    carried_by: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
+    current_duplicate: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
 
     # place in the readers' worklist, as `db.sampling` has it
     worklist_rank: Mapped[float | None]
-    blind: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    hidden_until_verdict: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     sampled_share: Mapped[float | None]
 
     # current verdict
@@ -191,15 +191,15 @@ class Scan(Base):
             "ix_scans_flagged",
             "probability",
             "id",
-            postgresql_where=text(f"flagged AND state = 'classified' AND {STANDS}"),
-            sqlite_where=text(f"flagged AND state = 'classified' AND {STANDS}"),
+            postgresql_where=text(f"flagged AND state = 'classified' AND {IS_CURRENT}"),
+            sqlite_where=text(f"flagged AND state = 'classified' AND {IS_CURRENT}"),
         ),
         Index(
             "ix_scans_unread",
             "probability",
             "id",
-            postgresql_where=text(f"flagged AND state = 'classified' AND {STANDS} AND verdict IS NULL"),
-            sqlite_where=text(f"flagged AND state = 'classified' AND {STANDS} AND verdict IS NULL"),
+            postgresql_where=text(f"flagged AND state = 'classified' AND {IS_CURRENT} AND verdict IS NULL"),
+            sqlite_where=text(f"flagged AND state = 'classified' AND {IS_CURRENT} AND verdict IS NULL"),
         ),
         Index(
             "ix_scans_received",
@@ -234,7 +234,7 @@ class Scan(Base):
             postgresql_where=text("duplicate_of IS NOT NULL"),
             sqlite_where=text("duplicate_of IS NOT NULL"),
         ),
-        *_for_readers(),
+        *_worklist_indexes(),
     )
 
 
@@ -293,14 +293,14 @@ class Model(Base):
 
 
 class Promotion(Base):
-    """A model that began to serve, and the one that it followed. `back`: by going back behind that one."""
+    """A model that began to serve, and the one that it followed. `is_rollback`: by going back behind that one."""
 
     __tablename__ = "promotions"
 
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     version: Mapped[str] = mapped_column(String(128), ForeignKey("models.version"))
     previous: Mapped[str | None] = mapped_column(String(128), ForeignKey("models.version"))
-    back: Mapped[bool] = mapped_column(Boolean)
+    is_rollback: Mapped[bool] = mapped_column(Boolean)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     by: Mapped[str] = mapped_column(String(255))
     reason: Mapped[str]
@@ -318,7 +318,7 @@ class Prediction(Base):
     threshold: Mapped[float]
     flagged: Mapped[bool]
     # for `db.drift`; not there where an earlier version made the prediction
-    strangeness: Mapped[float | None]  # by the model's gate
+    gate_score: Mapped[float | None]  # by the model's gate
     brightness: Mapped[float | None]  # mean gray level, 0 to 255
     current: Mapped[bool] = mapped_column(Boolean)
     made_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -358,7 +358,7 @@ class Retraction(Base):
     retracted_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class Training(Base):
+class TrainingRun(Base):
     """One attempt at a better model, from its start to its decision: see `db.training`.
 
     While it runs, its row is the lease that keeps others from starting: `token` names whose it is, and `renewed_at`
@@ -394,7 +394,7 @@ class Training(Base):
     )
 
 
-class InboxThere(Base):
+class Inbox(Base):
     """An inbox as one machine sees it: where it lies there, and whether it is there now. See `db.presence`."""
 
     __tablename__ = "inboxes"
@@ -404,13 +404,13 @@ class InboxThere(Base):
     root: Mapped[str]  # the folder as it is named there
     kind: Mapped[str | None] = mapped_column(String(64))  # file system type; none until it was there once
     mount_point: Mapped[str | None]
-    identity: Mapped[str | None]  # as `pneumowatch.place.Place` has it
+    identity: Mapped[str | None]  # as `pneumowatch.place.MountedFolder` has it
     state: Mapped[str] = mapped_column(String(8))  # here or away
     since: Mapped[datetime] = mapped_column(UtcDateTime)
     detail: Mapped[str | None]  # why it is away: a sentence
     last_scan_id: Mapped[int | None] = mapped_column(BigInteger)  # the newest when it went away
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    watching: Mapped[str | None] = mapped_column(String(8))  # events, poll or both; none where nobody watches it
+    watch_mode: Mapped[str | None] = mapped_column(String(8))  # events, poll or both; none where nobody watches it
     rescanned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the last rescan's end ...
     rescan_seconds: Mapped[float | None]  # ... how long it took ...
     files: Mapped[int | None] = mapped_column(BigInteger)  # ... and the files that it saw
@@ -476,7 +476,7 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class Session(Base):
+class UserSession(Base):
     """A browser that has signed in; what it holds is the token that this is the hash of."""
 
     __tablename__ = "sessions"
@@ -547,7 +547,9 @@ class Heartbeat(Base):
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     progress_at: Mapped[datetime] = mapped_column(UtcDateTime)  # last got something done
     beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    owed: Mapped[dict[str, Any]] = mapped_column(JSON)  # {duty: {"moved": seconds before the beat, "within": seconds}}
+    expectations: Mapped[dict[str, Any]] = mapped_column(
+        JSON
+    )  # {duty: {"moved": seconds before the beat, "within": seconds}}
     done: Mapped[dict[str, Any]] = mapped_column(JSON)  # {what: how many} since it started
 
 

@@ -7,11 +7,11 @@ from sqlalchemy import Connection, func, select
 from db.models import Review, Scan, ScanEvent
 from db.states import State
 
-LOOKED_AT = 10_000  # events; beyond, there is news enough
+EVENT_LIMIT = 10_000  # events; beyond, there is news enough
 
 
 @dataclass(frozen=True)
-class Moment:
+class ChangeMarker:
     """The newest event and the newest review of that moment."""
 
     event: int
@@ -21,33 +21,33 @@ class Moment:
         return f"{self.event}-{self.review}"
 
     @classmethod
-    def parse(cls, written: str) -> "Moment | None":
+    def parse(cls, written: str) -> "ChangeMarker | None":
         event, dash, review = written.partition("-")
         short = max(len(event), len(review)) < 19 and written.isascii()  # as the database counts
         return cls(int(event), int(review)) if short and dash and event.isdigit() and review.isdigit() else None
 
 
 @dataclass(frozen=True)
-class News:
-    """`entered`: films that wait for a reader now and did not; `judged`: verdicts."""
+class Changes:
+    """`entered`: films that wait for a reader now and did not; `reviewed`: verdicts."""
 
     entered: int
-    judged: int
+    reviewed: int
 
 
-def now(connection: Connection) -> Moment:
+def current_marker(connection: Connection) -> ChangeMarker:
     event = connection.scalar(select(func.max(ScanEvent.id)))
     review = connection.scalar(select(func.max(Review.id)))
-    return Moment(event or 0, review or 0)
+    return ChangeMarker(event or 0, review or 0)
 
 
-def since(connection: Connection, moment: Moment) -> News:
+def changes_since(connection: Connection, moment: ChangeMarker) -> Changes:
     some = select(ScanEvent.scan_id, ScanEvent.to_state).where(ScanEvent.id > moment.event)
-    newest = some.order_by(ScanEvent.id.desc()).limit(LOOKED_AT).subquery()
+    newest = some.order_by(ScanEvent.id.desc()).limit(EVENT_LIMIT).subquery()
     entered = (
         select(func.count(Scan.id.distinct()))
         .join(newest, newest.c.scan_id == Scan.id)
         .where(newest.c.to_state == State.CLASSIFIED, Scan.worklist_rank.is_not(None), Scan.verdict.is_(None))
     )
-    judged = select(func.count(Review.scan_id.distinct())).where(Review.id > moment.review)
-    return News(connection.scalar(entered) or 0, connection.scalar(judged) or 0)
+    reviewed = select(func.count(Review.scan_id.distinct())).where(Review.id > moment.review)
+    return Changes(connection.scalar(entered) or 0, connection.scalar(reviewed) or 0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from db.sampling import Entry, entry
+from db.sampling import WorklistEntry, worklist_entry
 from db.states import Reason
 from pneumowatch.header import Header
 
@@ -33,19 +33,19 @@ class ClaimedScan:
     size: int
     mtime_ns: int
     changed_at: datetime
-    deaths: int
+    lost_leases: int
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Scans taken together, under one token. `suspect`: one scan, held when a worker died; to be read alone."""
+    """Scans taken together, under one token. `quarantined`: one scan, held when a worker died; to be read alone."""
 
     token: str
     scans: tuple[ClaimedScan, ...]
 
     @property
-    def suspect(self) -> bool:
-        return self.scans[0].deaths > 0
+    def quarantined(self) -> bool:
+        return self.scans[0].lost_leases > 0
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Classified:
     caution: str | None = None
     header: Header | None = None
     sample_unflagged: float = 0.0  # the share of unflagged films that readers are to see
-    strangeness: float | None = None  # by the model's gate: beyond 1 it would be no chest film; 0 of one that has none
+    gate_score: float | None = None  # by the model's gate: beyond 1 it would be no chest film; 0 of one that has none
     brightness: float | None = None  # mean gray level of the pixels, 0 to 255
 
     @property
-    def entry(self) -> Entry:
+    def worklist_entry(self) -> WorklistEntry:
         """Into the readers' worklist."""
-        return entry(self.sha256, self.probability, self.flagged, self.threshold, self.sample_unflagged)
+        return worklist_entry(self.sha256, self.probability, self.flagged, self.threshold, self.sample_unflagged)
 
     @property
     def instance_key(self) -> str | None:
@@ -102,6 +102,6 @@ class Deferred:
 Outcome = Classified | Rejected | Deferred
 
 
-def header_columns(header: Header | None) -> dict[str, Any]:
+def header_values(header: Header | None) -> dict[str, Any]:
     """{column: value}; nothing where there is no header."""
     return {} if header is None else {name: getattr(header, name) for name in HEADER_COLUMNS}

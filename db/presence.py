@@ -26,128 +26,132 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, delete, func, select, update
 
 from db import ledger
-from db.dialect import insert_new, name
-from db.models import InboxThere, Scan
+from db.dialect import dialect_name, insert_or_ignore
+from db.models import Inbox, Scan
 from db.session import Database
 from db.statements import in_state
 from db.states import WAITING
 from pneumowatch import place, share
-from pneumowatch.errors import ShareAway
-from pneumowatch.logs import get
-from pneumowatch.place import Place
+from pneumowatch.errors import ShareUnavailable
+from pneumowatch.logs import get_logger
+from pneumowatch.place import MountedFolder
 
-log = get("inboxes")
+log = get_logger("inboxes")
 
-INBOXES: Final[Any] = InboxThere.__table__
-WITNESSES: Final = 200  # films that are looked for in a doubtful folder, of the waiting and of the latest each
-LATEST: Final = 20_000  # scans among which the latter are looked for
-SEEN_SECONDS: Final = 60.0  # how often a row says that its machine still looks
-FORGOTTEN: Final = timedelta(days=30)  # machines that have not looked for so long
+INBOXES: Final[Any] = Inbox.__table__
+MOUNT_SAMPLE_SIZE: Final = 200  # films that are looked for in a doubtful folder, of the waiting and of the latest each
+RECENT_SCANS: Final = 20_000  # scans among which the latter are looked for
+SEEN_AT_INTERVAL_SECONDS: Final = 60.0  # how often a row says that its machine still looks
+MACHINE_EXPIRY: Final = timedelta(days=30)  # machines that have not looked for so long
 CANNOT_BE_OPENED: Final = "its folder cannot be opened"
 DOES_NOT_ANSWER: Final = "it does not answer"
 
-Asking = Callable[[], AbstractContextManager[None]]
+IoContext = Callable[[], AbstractContextManager[None]]
 
 
-class Standing(StrEnum):
-    HERE = "here"
-    AWAY = "away"
+class InboxState(StrEnum):
+    AVAILABLE = "here"
+    UNAVAILABLE = "away"
 
 
 @dataclass(frozen=True)
-class Rescan:
+class RescanReport:
     """How a rescan of an inbox went: how it is watched, seconds it took, files that it saw."""
 
-    watching: str
+    watch_mode: str
     seconds: float
     files: int
 
 
-class Presence:
+class InboxPresence:
     """What this machine knows of its inboxes. Used by every part that would say that a film is gone.
 
     Args:
-        patience_seconds: how long a folder that stands in an inbox's place is doubted.
+        accept_after_seconds: how long a folder that stands in an inbox's place is doubted.
         machine: under whose name the inboxes are registered.
     """
 
-    def __init__(self, database: Database, patience_seconds: float, machine: str | None = None) -> None:
+    def __init__(self, database: Database, accept_after_seconds: float, machine: str | None = None) -> None:
         self._database = database
-        self._patience = timedelta(seconds=patience_seconds)
+        self._accept_after = timedelta(seconds=accept_after_seconds)
         self._machine = machine or socket.gethostname()
 
-    def look(self, inbox: str, root: Path, asking: Asking = nullcontext) -> bool:
+    def check(self, inbox: str, root: Path, io_context: IoContext = nullcontext) -> bool:
         """Whether the inbox is there now. Raises ShareAway where its folder cannot be opened at all.
 
-        `asking`: entered while the file system is asked, and not while the database is.
+        `io_context`: entered while the file system is asked, and not while the database is.
         """
         try:
-            with asking():
-                found = place.at(root)
+            with io_context():
+                found = place.identify_folder(root)
         except OSError as error:
-            self.miss(inbox, root, f"{CANNOT_BE_OPENED}: {error.strerror}")
-            raise ShareAway(f"The inbox '{inbox}' cannot be opened: {error.strerror}.") from error
-        return self.vouch(inbox, root, found, asking)
+            self.report_unavailable(inbox, root, f"{CANNOT_BE_OPENED}: {error.strerror}")
+            raise ShareUnavailable(f"The inbox '{inbox}' cannot be opened: {error.strerror}.") from error
+        return self.verify_mount(inbox, root, found, io_context)
 
-    def vouch(self, inbox: str, root: Path, found: Place, asking: Asking = nullcontext) -> bool:
-        """Whether the folder at `found` is the inbox, so that what is not in it is gone. `asking`: as in `look`."""
-        known = self._database.read(lambda c: _find(c, inbox, self._machine))
-        if known is not None and (known.identity, known.state) == (found.identity, Standing.HERE):
-            if (ledger.now() - known.seen_at).total_seconds() > SEEN_SECONDS:
-                self._database.write(lambda c: _change(c, inbox, self._machine, seen_at=ledger.now()))
+    def verify_mount(self, inbox: str, root: Path, found: MountedFolder, io_context: IoContext = nullcontext) -> bool:
+        """Whether the folder at `found` is the inbox, so that what is not in it is gone. `io_context`: as in `check`."""
+        known = self._database.read(lambda c: _select_row(c, inbox, self._machine))
+        if known is not None and (known.identity, known.state) == (found.identity, InboxState.AVAILABLE):
+            if (ledger.utc_now() - known.seen_at).total_seconds() > SEEN_AT_INTERVAL_SECONDS:
+                self._database.write(lambda c: _update_row(c, inbox, self._machine, seen_at=ledger.utc_now()))
             return True
-        doubt = self._doubt(inbox, root, known, found, asking)
-        if doubt is None:
-            self._register(inbox, root, known, found)
+        mismatch = self._mismatch(inbox, root, known, found, io_context)
+        if mismatch is None:
+            self._mark_available(inbox, root, known, found)
         else:
-            self._leave(inbox, root, known, doubt)
-        return doubt is None
+            self._mark_unavailable(inbox, root, known, mismatch)
+        return mismatch is None
 
-    def miss(self, inbox: str, root: Path, why: str) -> None:
+    def report_unavailable(self, inbox: str, root: Path, why: str) -> None:
         """The inbox is not there: `why`, in words that name no path."""
-        self._leave(inbox, root, self._database.read(lambda c: _find(c, inbox, self._machine)), why)
+        self._mark_unavailable(inbox, root, self._database.read(lambda c: _select_row(c, inbox, self._machine)), why)
 
-    def rescanned(self, inbox: str, rescan: Rescan) -> None:
+    def record_rescan(self, inbox: str, rescan: RescanReport) -> None:
         """A rescan has ended."""
-        at = ledger.now()
-        values = {"watching": rescan.watching, "rescan_seconds": rescan.seconds, "files": rescan.files}
-        self._database.write(lambda c: _change(c, inbox, self._machine, rescanned_at=at, seen_at=at, **values))
+        at = ledger.utc_now()
+        values = {"watch_mode": rescan.watch_mode, "rescan_seconds": rescan.seconds, "files": rescan.files}
+        self._database.write(lambda c: _update_row(c, inbox, self._machine, rescanned_at=at, seen_at=at, **values))
 
-    def _doubt(self, inbox: str, root: Path, known: Row[Any] | None, found: Place, asking: Asking) -> str | None:
+    def _mismatch(
+        self, inbox: str, root: Path, known: Row[Any] | None, found: MountedFolder, io_context: IoContext
+    ) -> str | None:
         """Why the folder is not taken for the inbox; None where it is."""
         if known is not None and known.identity == found.identity:
             return None
-        patience = True
+        may_be_accepted = True
         if known is None or known.identity is None:
-            kinds = self._database.read(lambda c: _kinds(c, inbox, self._machine))
-            if not kinds or found.kind in kinds:
+            filesystem_types = self._database.read(lambda c: _filesystem_types(c, inbox, self._machine))
+            if not filesystem_types or found.kind in filesystem_types:
                 return None
-            doubt = f"its folder is on {found.kind} here, and on {' or '.join(sorted(kinds))} on other machines"
+            mismatch = (
+                f"its folder is on {found.kind} here, and on {' or '.join(sorted(filesystem_types))} on other machines"
+            )
         elif known.root == _text(root) and found.beneath(known.mount_point):
-            doubt, patience = f"nothing is mounted where it was ({known.kind})", False
-        elif not self._database.read(lambda c: _waits(c, inbox)):
+            mismatch, may_be_accepted = f"nothing is mounted where it was ({known.kind})", False
+        elif not self._database.read(lambda c: _has_waiting_scans(c, inbox)):
             return None
         else:
-            doubt = "another folder stands in its place"
-        last = None if known is None else known.last_scan_id
-        witnesses = self._database.read(lambda c: _witnesses(c, inbox, last))
-        with asking():
-            stands = any(share.stands(root, *film) for film in witnesses)
+            mismatch = "another folder stands in its place"
+        last_scan_id = None if known is None else known.last_scan_id
+        samples = self._database.read(lambda c: _sample_files(c, inbox, last_scan_id))
+        with io_context():
+            stands = any(share.is_unchanged(root, *sample) for sample in samples)
         if stands:
             return None
-        doubted = known is not None and (known.state, known.detail) == (Standing.AWAY, doubt)
-        if patience and doubted and ledger.now() - known.since >= self._patience:  # type: ignore[union-attr]
+        already_reported = known is not None and (known.state, known.detail) == (InboxState.UNAVAILABLE, mismatch)
+        if may_be_accepted and already_reported and ledger.utc_now() - known.since >= self._accept_after:  # type: ignore[union-attr]
             return None
-        return doubt
+        return mismatch
 
-    def _register(self, inbox: str, root: Path, known: Row[Any] | None, found: Place) -> None:
-        at = ledger.now()
+    def _mark_available(self, inbox: str, root: Path, known: Row[Any] | None, found: MountedFolder) -> None:
+        at = ledger.utc_now()
         values = {
             "root": _text(root),
             "kind": found.kind,
             "mount_point": found.mount_point,
             "identity": found.identity,
-            "state": Standing.HERE,
+            "state": InboxState.AVAILABLE,
             "since": at,
             "detail": None,
             "last_scan_id": None,
@@ -155,104 +159,106 @@ class Presence:
         }
 
         def work(connection: Connection) -> None:
-            _put(connection, inbox, self._machine, values)
-            connection.execute(delete(InboxThere).where(InboxThere.seen_at < at - FORGOTTEN))
-            ledger.wake(connection, inbox)
+            _upsert(connection, inbox, self._machine, values)
+            connection.execute(delete(Inbox).where(Inbox.seen_at < at - MACHINE_EXPIRY))
+            ledger.make_due(connection, inbox)
 
         self._database.write(work)
         if known is None:
             log.info("an inbox is watched or read for the first time here", inbox=inbox, filesystem=found.kind)
-        elif known.state == Standing.AWAY:
+        elif known.state == InboxState.UNAVAILABLE:
             seconds = round((at - known.since).total_seconds())
             log.info("an inbox is there again", inbox=inbox, filesystem=found.kind, after_seconds=seconds)
         else:
             log.info("another folder is the inbox from now on", inbox=inbox, filesystem=found.kind)
 
-    def _leave(self, inbox: str, root: Path, known: Row[Any] | None, why: str) -> None:
-        if known is not None and (known.state, known.detail) == (Standing.AWAY, why):
+    def _mark_unavailable(self, inbox: str, root: Path, known: Row[Any] | None, why: str) -> None:
+        if known is not None and (known.state, known.detail) == (InboxState.UNAVAILABLE, why):
             return
-        at = ledger.now()
+        at = ledger.utc_now()
 
         def work(connection: Connection) -> None:
-            values: dict[str, Any] = {"state": Standing.AWAY, "since": at, "detail": why, "seen_at": at}
-            if known is None or known.state != Standing.AWAY:
+            values: dict[str, Any] = {"state": InboxState.UNAVAILABLE, "since": at, "detail": why, "seen_at": at}
+            if known is None or known.state != InboxState.UNAVAILABLE:
                 values["last_scan_id"] = connection.scalar(select(func.max(Scan.id))) or 0
             if known is None:
                 values["root"] = _text(root)
-            _put(connection, inbox, self._machine, values)
+            _upsert(connection, inbox, self._machine, values)
 
         self._database.write(work)
         log.warning("an inbox is away; its films wait", inbox=inbox, why=why)
 
 
-def require(database: Database, inbox: str, root: Path, machine: str | None = None) -> None:
+def require_available(database: Database, inbox: str, root: Path, machine: str | None = None) -> None:
     """Raises ShareAway where this machine's watcher or worker has reported the inbox as away, and it still is."""
-    known = database.read(lambda c: _find(c, inbox, machine or socket.gethostname()))
-    if known is None or known.state == Standing.HERE:
+    known = database.read(lambda c: _select_row(c, inbox, machine or socket.gethostname()))
+    if known is None or known.state == InboxState.AVAILABLE:
         return
     try:
-        back = place.at(root).identity == known.identity
+        is_back = place.identify_folder(root).identity == known.identity
     except OSError:
-        back = False
-    if not back:
-        raise ShareAway(f"The inbox '{inbox}' is away: {known.detail}.")
+        is_back = False
+    if not is_back:
+        raise ShareUnavailable(f"The inbox '{inbox}' is away: {known.detail}.")
 
 
-def known_here(connection: Connection, machine: str | None = None) -> dict[str, Path]:
+def known_roots(connection: Connection, machine: str | None = None) -> dict[str, Path]:
     """{name: folder} of the inboxes that were once there on this machine."""
-    mine = InboxThere.machine == (machine or socket.gethostname()), InboxThere.identity.is_not(None)
-    found = connection.execute(select(InboxThere.inbox, InboxThere.root).where(*mine))
+    on_this_machine = Inbox.machine == (machine or socket.gethostname()), Inbox.identity.is_not(None)
+    found = connection.execute(select(Inbox.inbox, Inbox.root).where(*on_this_machine))
     return {row.inbox: Path(row.root) for row in found}
 
 
-def standings(connection: Connection) -> Sequence[dict[str, Any]]:
-    """Every inbox as every machine sees it, for `status` and `doctor`: the columns of `db.models.InboxThere`."""
-    found = connection.execute(select(INBOXES).order_by(InboxThere.inbox, InboxThere.machine))
+def inbox_states(connection: Connection) -> Sequence[dict[str, Any]]:
+    """Every inbox as every machine sees it, for `status` and `doctor`: the columns of `db.models.Inbox`."""
+    found = connection.execute(select(INBOXES).order_by(Inbox.inbox, Inbox.machine))
     return [dict(row) for row in found.mappings()]
 
 
-def _find(connection: Connection, inbox: str, machine: str) -> Row[Any] | None:
-    return connection.execute(
-        select(INBOXES).where(InboxThere.inbox == inbox, InboxThere.machine == machine)
-    ).one_or_none()
+def _select_row(connection: Connection, inbox: str, machine: str) -> Row[Any] | None:
+    return connection.execute(select(INBOXES).where(Inbox.inbox == inbox, Inbox.machine == machine)).one_or_none()
 
 
-def _put(connection: Connection, inbox: str, machine: str, values: dict[str, Any]) -> None:
-    new = {"root": "", "state": Standing.AWAY, "since": ledger.now(), "seen_at": ledger.now(), **values}
-    connection.execute(insert_new(name(connection), INBOXES).values(inbox=inbox, machine=machine, **new))
-    _change(connection, inbox, machine, **values)
+def _upsert(connection: Connection, inbox: str, machine: str, values: dict[str, Any]) -> None:
+    new = {
+        "root": "",
+        "state": InboxState.UNAVAILABLE,
+        "since": ledger.utc_now(),
+        "seen_at": ledger.utc_now(),
+        **values,
+    }
+    connection.execute(insert_or_ignore(dialect_name(connection), INBOXES).values(inbox=inbox, machine=machine, **new))
+    _update_row(connection, inbox, machine, **values)
 
 
-def _change(connection: Connection, inbox: str, machine: str, **values: Any) -> None:
-    connection.execute(
-        update(InboxThere).where(InboxThere.inbox == inbox, InboxThere.machine == machine).values(**values)
-    )
+def _update_row(connection: Connection, inbox: str, machine: str, **values: Any) -> None:
+    connection.execute(update(Inbox).where(Inbox.inbox == inbox, Inbox.machine == machine).values(**values))
 
 
-def _kinds(connection: Connection, inbox: str, machine: str) -> set[str]:
+def _filesystem_types(connection: Connection, inbox: str, machine: str) -> set[str]:
     """On which types of file system other machines have it."""
-    others = InboxThere.inbox == inbox, InboxThere.machine != machine, InboxThere.kind.is_not(None)
-    return {kind for kind in connection.scalars(select(InboxThere.kind).where(*others)) if kind is not None}
+    on_other_machines = Inbox.inbox == inbox, Inbox.machine != machine, Inbox.kind.is_not(None)
+    return {kind for kind in connection.scalars(select(Inbox.kind).where(*on_other_machines)) if kind is not None}
 
 
-def _waits(connection: Connection, inbox: str) -> bool:
+def _has_waiting_scans(connection: Connection, inbox: str) -> bool:
     found = connection.scalar(select(Scan.id).where(in_state(*WAITING), Scan.inbox == inbox).limit(1))
     return found is not None
 
 
-def _witnesses(connection: Connection, inbox: str, last: int | None) -> list[tuple[bytes, int, int]]:
-    """Films by which the inbox would be known: of those registered up to scan `last`, some that wait, some others."""
-    film = (
+def _sample_files(connection: Connection, inbox: str, last_scan_id: int | None) -> list[tuple[bytes, int, int]]:
+    """Films by which the inbox would be known: of those registered up to scan `last_scan_id`, some that wait, some others."""
+    sample = (
         select(Scan.path_bytes, Scan.size, Scan.mtime_ns)
         .where(Scan.inbox == inbox, Scan.path_bytes != b"")
-        .limit(WITNESSES)
+        .limit(MOUNT_SAMPLE_SIZE)
     )
-    last = (connection.scalar(select(func.max(Scan.id))) or 0) if last is None else last
-    waiting = film.where(in_state(*WAITING), Scan.id <= last)
-    latest = film.where(Scan.id <= last, Scan.id > last - LATEST).order_by(Scan.id.desc())
+    last_scan_id = (connection.scalar(select(func.max(Scan.id))) or 0) if last_scan_id is None else last_scan_id
+    waiting = sample.where(in_state(*WAITING), Scan.id <= last_scan_id)
+    latest = sample.where(Scan.id <= last_scan_id, Scan.id > last_scan_id - RECENT_SCANS).order_by(Scan.id.desc())
     rows = [row for statement in (waiting, latest) for row in connection.execute(statement)]
     return [(row.path_bytes, row.size, row.mtime_ns) for row in rows]
 
 
 def _text(root: Path) -> str:
-    return place.printable(os.fspath(root))
+    return place.escape_non_utf8(os.fspath(root))

@@ -12,20 +12,20 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from db.dialect import insert_new, name
+from db.dialect import dialect_name, insert_or_ignore
 from db.models import Prediction, Scan, ScanEvent
 from db.outcomes import Classified
-from db.sampling import Entry, entry
+from db.sampling import WorklistEntry, worklist_entry
 from db.statements import in_state
 from db.states import State
 from pneumowatch.inboxes import UPLOADS
 
-SCANS: Final[Any] = Scan.__table__
-PREDICTIONS: Final[Any] = Prediction.__table__
+_SCANS: Final[Any] = Scan.__table__
+_PREDICTIONS: Final[Any] = Prediction.__table__
 
 
 @dataclass(frozen=True)
-class OldScan:
+class RescoreCandidate:
     """A classified scan: where its file stood, and the hash of the bytes that were read then."""
 
     id: int
@@ -35,21 +35,21 @@ class OldScan:
     age_years: float | None
 
 
-def counts(connection: Connection, version: str) -> tuple[int, int]:
+def rescore_counts(connection: Connection, version: str) -> tuple[int, int]:
     """Classified scans, and how many of them this model has not read."""
     classified = connection.scalar(select(func.count()).where(in_state(State.CLASSIFIED))) or 0
-    unread = connection.scalar(select(func.count()).select_from(Scan).where(*_unread(version))) or 0
-    return classified, unread
+    unscored = connection.scalar(select(func.count()).select_from(Scan).where(*_unscored_by(version))) or 0
+    return classified, unscored
 
 
-def unread(connection: Connection, version: str, after: int, limit: int) -> list[OldScan]:
+def unscored_by(connection: Connection, version: str, after: int, limit: int) -> list[RescoreCandidate]:
     """The first classified scans beyond the id `after` that this model has not read, in the order of their ids."""
-    columns = (SCANS.c[name] for name in ("id", "inbox", "path_bytes", "sha256", "age_years"))
-    chosen = select(*columns).where(*_unread(version), Scan.id > after).order_by(Scan.id).limit(limit)
-    return [OldScan(*row) for row in connection.execute(chosen)]
+    columns = (_SCANS.c[name] for name in ("id", "inbox", "path_bytes", "sha256", "age_years"))
+    chosen = select(*columns).where(*_unscored_by(version), Scan.id > after).order_by(Scan.id).limit(limit)
+    return [RescoreCandidate(*row) for row in connection.execute(chosen)]
 
 
-def add(connection: Connection, outcomes: Sequence[Classified]) -> int:
+def add_predictions(connection: Connection, outcomes: Sequence[Classified]) -> int:
     """Predictions beside those that are there, none of them current. Returns how many were new."""
     at, new = datetime.now(UTC), 0
     for outcome in sorted(outcomes, key=lambda outcome: outcome.scan_id):
@@ -59,12 +59,12 @@ def add(connection: Connection, outcomes: Sequence[Classified]) -> int:
             "probability": outcome.probability,
             "threshold": outcome.threshold,
             "flagged": outcome.flagged,
-            "strangeness": outcome.strangeness,
+            "gate_score": outcome.gate_score,
             "brightness": outcome.brightness,
             "current": False,
             "made_at": at,
         }
-        insertion = insert_new(name(connection), PREDICTIONS).values(row).returning(PREDICTIONS.c.id)
+        insertion = insert_or_ignore(dialect_name(connection), _PREDICTIONS).values(row).returning(_PREDICTIONS.c.id)
         new += connection.scalar(insertion) is not None
     return new
 
@@ -107,11 +107,11 @@ def make_current(
     connection.execute(
         update(Prediction).where(Prediction.scan_id.in_(ids), Prediction.model_version == version).values(current=True)
     )
-    shown = ("probability", "threshold", "flagged", "caution", *Entry._fields)
+    copied = ("probability", "threshold", "flagged", "caution", *WorklistEntry._fields)
     connection.execute(
-        update(SCANS)
-        .where(SCANS.c.id == bindparam("scan"))
-        .values(model_version=version, **{column: bindparam(f"new_{column}") for column in shown}),
+        update(_SCANS)
+        .where(_SCANS.c.id == bindparam("scan"))
+        .values(model_version=version, **{column: bindparam(f"new_{column}") for column in copied}),
         [
             {
                 "scan": row.scan_id,
@@ -121,12 +121,12 @@ def make_current(
                 "new_caution": caution(row.age_years),
                 **{
                     f"new_{column}": value
-                    for column, value in entry(
+                    for column, value in worklist_entry(
                         row.sha256 or "",
                         row.probability,
                         row.flagged,
                         row.threshold,
-                        0.0 if row.inbox == UPLOADS else sample_unflagged,  # as in `db.statements.classify`
+                        0.0 if row.inbox == UPLOADS else sample_unflagged,  # as in `db.statements.mark_classified`
                     )
                     ._asdict()
                     .items()
@@ -141,6 +141,6 @@ def make_current(
     return len(ids)
 
 
-def _unread(version: str) -> tuple[ColumnElement[bool], ...]:
-    read = select(Prediction.id).where(Prediction.scan_id == Scan.id, Prediction.model_version == version)
-    return in_state(State.CLASSIFIED), Scan.sha256.is_not(None), ~read.exists()
+def _unscored_by(version: str) -> tuple[ColumnElement[bool], ...]:
+    scored = select(Prediction.id).where(Prediction.scan_id == Scan.id, Prediction.model_version == version)
+    return in_state(State.CLASSIFIED), Scan.sha256.is_not(None), ~scored.exists()

@@ -10,17 +10,17 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from db.dialect import insert_new, name
+from db.dialect import dialect_name, insert_or_ignore
 from db.models import Prediction, Retraction, Review, Scan
 from db.states import WAITING, Verdict
 from pneumowatch.errors import ReviewRefused
 
 REVIEWS: Final[Any] = Review.__table__
 RETRACTIONS: Final[Any] = Retraction.__table__
-STANDING: Final = Review.id.not_in(select(Retraction.review_id))
+NOT_RETRACTED: Final = Review.id.not_in(select(Retraction.review_id))
 
 
-class Judged(NamedTuple):
+class FileLocation(NamedTuple):
     """Where the film of a judged scan may be found."""
 
     id: int
@@ -29,7 +29,7 @@ class Judged(NamedTuple):
     sha256: str | None
 
 
-def record(
+def record_verdict(
     connection: Connection,
     scan_id: int,
     verdict: Verdict,
@@ -56,11 +56,11 @@ def record(
     at = datetime.now(UTC)
     row = {"scan_id": original, "prediction_id": seen, "verdict": verdict, "reviewer": reviewer, "comment": comment}
     review_id = connection.execute(insert(REVIEWS).values(**row, reviewed_at=at).returning(REVIEWS.c.id)).scalar_one()
-    _show_latest(connection, original)
+    _copy_latest_to_scan(connection, original)
     return int(review_id)
 
 
-def retract(connection: Connection, review_id: int, reviewer: str) -> int:
+def retract_verdict(connection: Connection, review_id: int, reviewer: str) -> int:
     """A reader takes a verdict back; what was said before it stands again. Returns the scan that it judged.
 
     Raises:
@@ -69,32 +69,32 @@ def retract(connection: Connection, review_id: int, reviewer: str) -> int:
     scan_id = connection.scalar(select(Review.scan_id).where(Review.id == review_id, Review.reviewer == reviewer))
     if scan_id is None:
         raise ReviewRefused("Only the reader who gave a verdict can take it back.")
-    _hold(connection, scan_id)
+    _lock_scan(connection, scan_id)
     row = {"review_id": review_id, "retracted_at": datetime.now(UTC)}
-    connection.execute(insert_new(name(connection), RETRACTIONS).values(row))
-    _show_latest(connection, scan_id)
+    connection.execute(insert_or_ignore(dialect_name(connection), RETRACTIONS).values(row))
+    _copy_latest_to_scan(connection, scan_id)
     return int(scan_id)
 
 
-def standing(connection: Connection, review_id: int, reviewer: str) -> RowMapping | None:
+def standing_review(connection: Connection, review_id: int, reviewer: str) -> RowMapping | None:
     """A review of this reader's that was not taken back."""
-    one = select(*REVIEWS.c).where(Review.id == review_id, Review.reviewer == reviewer, STANDING)
+    one = select(*REVIEWS.c).where(Review.id == review_id, Review.reviewer == reviewer, NOT_RETRACTED)
     return connection.execute(one).mappings().one_or_none()
 
 
-def hold(connection: Connection, scan_id: int) -> tuple[int, int] | None:
+def lock_latest_review(connection: Connection, scan_id: int) -> tuple[int, int] | None:
     """(the scan whose film this is, the newest of its reviews that stands or 0); none comes in between until the
     transaction ends. None where there is no such scan."""
     row = connection.execute(select(Scan.id, Scan.duplicate_of).where(Scan.id == scan_id)).one_or_none()
     if row is None:
         return None
     original = int(row.duplicate_of or row.id)
-    _hold(connection, original)
+    _lock_scan(connection, original)
     latest = _latest(connection, original)
     return original, int(latest["id"]) if latest else 0
 
 
-def history(connection: Connection, scan_id: int) -> Sequence[RowMapping]:
+def review_history(connection: Connection, scan_id: int) -> Sequence[RowMapping]:
     """All that was said of a scan, the oldest first: its reviews' columns, and `retracted_at`. Of a duplicate: what was
     said of its original."""
     original = connection.scalar(select(Scan.duplicate_of).where(Scan.id == scan_id)) or scan_id
@@ -102,7 +102,7 @@ def history(connection: Connection, scan_id: int) -> Sequence[RowMapping]:
     return connection.execute(rows.where(Review.scan_id == original).order_by(Review.id)).mappings().all()
 
 
-def places(connection: Connection, scan_id: int) -> list[Judged]:
+def file_locations(connection: Connection, scan_id: int) -> list[FileLocation]:
     """The original of a scan, then its duplicates: wherever its bytes stood when they were read."""
     columns = (Scan.id, Scan.inbox, Scan.path_bytes, Scan.sha256)
     original = connection.scalar(select(Scan.duplicate_of).where(Scan.id == scan_id)) or scan_id
@@ -111,7 +111,7 @@ def places(connection: Connection, scan_id: int) -> list[Judged]:
         .where((Scan.id == original) | (Scan.duplicate_of == original))
         .order_by(Scan.id != original, Scan.id)
     )
-    return [Judged(*row) for row in rows]
+    return [FileLocation(*row) for row in rows]
 
 
 def _original(connection: Connection, scan_id: int) -> int:
@@ -123,21 +123,21 @@ def _original(connection: Connection, scan_id: int) -> int:
     if row.state in WAITING:
         raise ReviewRefused(f"Scan {scan_id} has not been read yet; judge it when it has.")
     original = int(row.duplicate_of or row.id)
-    _hold(connection, original)
+    _lock_scan(connection, original)
     return original
 
 
-def _hold(connection: Connection, scan_id: int) -> None:
+def _lock_scan(connection: Connection, scan_id: int) -> None:
     connection.execute(select(Scan.id).where(Scan.id == scan_id).with_for_update(key_share=True)).all()
 
 
 def _latest(connection: Connection, scan_id: int) -> RowMapping | None:
     """The newest of a scan's reviews that stand."""
-    reviews = select(*REVIEWS.c).where(Review.scan_id == scan_id, STANDING).order_by(Review.id.desc())
+    reviews = select(*REVIEWS.c).where(Review.scan_id == scan_id, NOT_RETRACTED).order_by(Review.id.desc())
     return connection.execute(reviews.limit(1)).mappings().one_or_none()
 
 
-def _show_latest(connection: Connection, scan_id: int) -> None:
+def _copy_latest_to_scan(connection: Connection, scan_id: int) -> None:
     latest = _latest(connection, scan_id)
     shown = {column: latest and latest[column] for column in ("verdict", "reviewer", "reviewed_at")}
     connection.execute(update(Scan).where(Scan.id == scan_id).values(shown))

@@ -9,36 +9,36 @@ and so is that of some flagged films: a hidden result says nothing about what it
 import hashlib
 from typing import Final, NamedTuple
 
-BLIND_FLAGGED: Final = 0.25  # share of the flagged films whose result is hidden as well, while there is a sample
-UNIT: Final = 2.0**64
+HIDDEN_FLAGGED_SHARE: Final = 0.25  # share of the flagged films whose result is hidden as well, while there is a sample
+UINT64_VALUES: Final = 2.0**64
 
 
-class Entry(NamedTuple):
+class WorklistEntry(NamedTuple):
     """Columns of a scan. `worklist_rank`: None where it does not enter. `sampled_share`: by which it was drawn; None
     where it is flagged, or was not drawn."""
 
     worklist_rank: float | None
-    blind: bool
+    hidden_until_verdict: bool
     sampled_share: float | None
 
 
-def entry(sha256: str, probability: float, flagged: bool, threshold: float, share: float) -> Entry:
+def worklist_entry(sha256: str, probability: float, flagged: bool, threshold: float, share: float) -> WorklistEntry:
     """Where a classified film stands in the worklist.
 
     Args:
         share: of the films that are not flagged, 0 to 1, which are to be read.
     """
-    drawn, place = _draws(sha256)
+    drawn, place = _uniform_draws(sha256)
     if flagged:
-        return Entry(probability, share > 0 and drawn < max(share, BLIND_FLAGGED), None)
+        return WorklistEntry(probability, share > 0 and drawn < max(share, HIDDEN_FLAGGED_SHARE), None)
     if drawn >= share:
-        return Entry(None, False, None)
+        return WorklistEntry(None, False, None)
     # between the threshold and 1, more of them near 1, as flagged films are
-    return Entry(threshold + (1 - threshold) * (1 - place**2), True, share)
+    return WorklistEntry(threshold + (1 - threshold) * (1 - place**2), True, share)
 
 
-def _draws(sha256: str) -> tuple[float, float]:
+def _uniform_draws(sha256: str) -> tuple[float, float]:
     """Two numbers, 0 to below 1: the same film is drawn or not whoever reads it, and whenever."""
     digest = hashlib.sha256(f"pneumowatch-sample-1:{sha256}".encode()).digest()
-    first, second = (int.from_bytes(digest[start : start + 8], "big") / UNIT for start in (0, 8))
+    first, second = (int.from_bytes(digest[start : start + 8], "big") / UINT64_VALUES for start in (0, 8))
     return first, second

@@ -10,14 +10,14 @@ from db.models import Scan, UtcDateTime
 from db.statements import in_state
 from db.states import FINAL, WAITING, State
 
-TYPED: Final[dict[str, Any]] = {
+COLUMN_TYPES: Final[dict[str, Any]] = {
     "flagged": Boolean,
     **dict.fromkeys(("received_at", "finished_at", "reviewed_at"), UtcDateTime),
 }
-LISTED: Final = ("flagged_cases", "unscored_cases", "scan_ledger")
+VIEWS: Final = ("flagged_cases", "unscored_cases", "scan_ledger")
 
 
-def counts(connection: Connection) -> dict[State, int]:
+def counts_by_state(connection: Connection) -> dict[State, int]:
     """Scans in each state; every state is there, with 0 where it is empty."""
     rows = connection.execute(select(Scan.state, func.count()).group_by(Scan.state))
     return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
@@ -33,12 +33,12 @@ def counts_by_source(connection: Connection) -> dict[str, dict[State, int]]:
     return sources
 
 
-def waiting(connection: Connection) -> int:
+def count_waiting(connection: Connection) -> int:
     """Scans without a final state."""
     return connection.scalar(select(func.count()).where(in_state(*WAITING))) or 0
 
 
-def finished(connection: Connection) -> int:
+def count_finished(connection: Connection) -> int:
     return connection.scalar(select(func.count()).where(in_state(*FINAL))) or 0
 
 
@@ -52,18 +52,18 @@ def oldest_waiting_by_source(connection: Connection) -> dict[str, datetime]:
     return {row[0]: row[1] for row in connection.execute(statement.order_by(Scan.inbox))}
 
 
-def size_of(connection: Connection, view: str, unread: bool = False) -> int:
+def count_view_rows(connection: Connection, view: str, unread: bool = False) -> int:
     return connection.scalar(text(f"SELECT count(*) {_from(view, unread)}")) or 0
 
 
-def listing(connection: Connection, view: str, limit: int, unread: bool = False) -> Sequence[dict[str, Any]]:
+def view_rows(connection: Connection, view: str, limit: int, unread: bool = False) -> Sequence[dict[str, Any]]:
     """The first `limit` rows of one of the SQL views, in the view's order, each as {column: value}."""
     # SQLite has neither times nor booleans: the types say what its text and numbers stand for
-    statement = text(f"SELECT * {_from(view, unread)} LIMIT :limit").columns(**TYPED)
+    statement = text(f"SELECT * {_from(view, unread)} LIMIT :limit").columns(**COLUMN_TYPES)
     return [dict(row) for row in connection.execute(statement, {"limit": limit}).mappings()]
 
 
 def _from(view: str, unread: bool) -> str:
-    if view not in LISTED:
+    if view not in VIEWS:
         raise ValueError(f"no such view: {view}")
     return f"FROM {view}" + (" WHERE verdict IS NULL" if unread else "")

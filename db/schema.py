@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from db import views
-from db.dialect import wait_in_turn
+from db.dialect import lock_for_transaction
 from db.models import Base
 from db.session import Database
 from pneumowatch.errors import SchemaMismatch
@@ -20,14 +20,14 @@ from pneumowatch.errors import SchemaMismatch
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
-def head() -> str:
+def head_revision() -> str:
     """The revision that this version of the program wants."""
     revision = scripts().get_current_head()
     assert revision is not None, "there is at least one migration"
     return revision
 
 
-def is_known(revision: str) -> bool:
+def is_known_revision(revision: str) -> bool:
     """Whether this version can bring tables of this revision up to its own."""
     return revision in {script.revision for script in scripts().walk_revisions()}
 
@@ -37,7 +37,7 @@ def scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_config())
 
 
-def current(database: Database) -> str | None:
+def current_revision(database: Database) -> str | None:
     """The revision the database is at; None where it is empty."""
     return database.read(lambda connection: MigrationContext.configure(connection).get_current_revision())
 
@@ -46,7 +46,7 @@ def upgrade(database: Database) -> None:
     """Run the migrations that are missing, in one transaction, the views made anew."""
 
     def migrate(connection: Connection) -> None:
-        wait_in_turn(connection, "pneumowatch db upgrade")  # replicas of a deployment start together
+        lock_for_transaction(connection, "pneumowatch db upgrade")  # replicas of a deployment start together
         views.drop(connection)
         config = _config()
         config.attributes["connection"] = connection
@@ -58,13 +58,13 @@ def upgrade(database: Database) -> None:
 
 def require_current(database: Database) -> None:
     """Raises SchemaMismatch where the database is not at this version's revision."""
-    have, want = current(database), head()
+    have, want = current_revision(database), head_revision()
     if have != want:
         state = "has no tables yet" if have is None else f"is at revision {have}, this version wants {want}"
         raise SchemaMismatch(f"The database {state}; run `pneumowatch db upgrade`.")
 
 
-def drift(database: Database) -> list[Any]:
+def model_differences(database: Database) -> list[Any]:
     """Differences between the tables and `db.models`; empty where migrations and models agree."""
 
     def compare(connection: Connection) -> list[Any]:

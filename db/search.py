@@ -6,45 +6,45 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, or_, select
 
-from db.dialect import plan_anew
+from db.dialect import force_custom_plans
 from db.models import Scan
 
-FOUND: Final = 100  # scans of one answer
-WINDOW: Final = 250_000  # scans whose names are looked through at once; there is no index of parts of names
-SHORTEST: Final = 3  # letters of a name
+RESULT_LIMIT: Final = 100  # scans of one answer
+SEARCH_WINDOW: Final = 250_000  # scans whose names are looked through at once; there is no index of parts of names
+MIN_LETTERS: Final = 3  # letters of a name
 
 
 @dataclass(frozen=True)
-class Found:
-    """`scan_ids`: the newest first. `looked_down_to`: names of older scans than this one have not been looked at;
+class SearchResult:
+    """`scan_ids`: the newest first. `searched_down_to`: names of older scans than this one have not been looked at;
     None: all have."""
 
     scan_ids: list[int]
-    looked_down_to: int | None
+    searched_down_to: int | None
 
 
-def search(connection: Connection, text: str, before: int | None = None) -> Found:
+def search_scans(connection: Connection, text: str, before: int | None = None) -> SearchResult:
     """Scans of this accession number, then those in whose path the text stands, whatever its case.
 
     Args:
         before: look only through names of older scans than this one.
     """
-    plan_anew(connection)
+    force_custom_plans(connection)
     text = text.strip()
     exact = [] if before or not text else list(connection.scalars(_of_accession(text)))
-    if len(text) < SHORTEST:
-        return Found(exact, None)
+    if len(text) < MIN_LETTERS:
+        return SearchResult(exact, None)
     top = before or (connection.scalar(select(func.max(Scan.id))) or 0) + 1
-    bottom = max(top - WINDOW, 1)
+    bottom = max(top - SEARCH_WINDOW, 1)
     named = list(connection.scalars(_named(text, bottom, top)))
-    if len(named) == FOUND:
+    if len(named) == RESULT_LIMIT:
         bottom = named[-1]
     found = list(dict.fromkeys([*exact, *named]))
-    return Found(found, bottom if bottom > 1 else None)
+    return SearchResult(found, bottom if bottom > 1 else None)
 
 
 def _of_accession(text: str) -> Any:
-    return select(Scan.id).where(Scan.accession_number == text).order_by(Scan.id.desc()).limit(FOUND)
+    return select(Scan.id).where(Scan.accession_number == text).order_by(Scan.id.desc()).limit(RESULT_LIMIT)
 
 
 def _named(text: str, bottom: int, top: int) -> Any:
@@ -52,7 +52,7 @@ def _named(text: str, bottom: int, top: int) -> Any:
     # composed or not: macOS writes names with accents apart from their letters
     forms = {unicodedata.normalize(form, text.lower()) for form in ("NFC", "NFD")}
     has = or_(*(_folded(form).contains(form, autoescape=True) for form in sorted(forms)))
-    return select(Scan.id).where(*within, has).order_by(Scan.id.desc()).limit(FOUND)
+    return select(Scan.id).where(*within, has).order_by(Scan.id.desc()).limit(RESULT_LIMIT)
 
 
 def _folded(sought: str) -> Any:

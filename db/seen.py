@@ -9,7 +9,7 @@ from db.models import ROUTINE
 
 
 @dataclass(frozen=True)
-class SeenFile:
+class FileVersion:
     """A file in an inbox: raw path bytes relative to it, size in bytes, mtime in integer nanoseconds."""
 
     inbox: str
@@ -28,7 +28,7 @@ class SeenFile:
         return self.path.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
     def row(self) -> dict[str, Any]:
-        """What `db.statements.enter` takes: JSON values, bytes in hexadecimal digits."""
+        """What `db.statements.insert_queued` takes: JSON values, bytes in hexadecimal digits."""
         return {
             "inbox": self.inbox,
             "path_sha256": self.path_sha256.hex(),

@@ -14,22 +14,22 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 
-from pneumowatch.errors import DatabaseAway, SettingsError, ShuttingDown
-from pneumowatch.logs import get
+from pneumowatch.errors import DatabaseUnavailable, SettingsError, ShuttingDown
+from pneumowatch.logs import get_logger
 
 T = TypeVar("T")
-log = get("db")
+log = get_logger("db")
 
 BUSY_SECONDS: Final = 30  # how long SQLite waits for another writer before it says "locked"
 CONNECT_SECONDS: Final = 5
 # A machine that vanishes closes no connection: without these, who waits for its answer would wait for two hours.
-LIVENESS: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
-FIRST_DELAY: Final = 0.1  # seconds; doubled up to the last
-LAST_DELAY: Final = 5.0
-AT_ONCE: Final = 3  # times that what may have passed already is tried again before it counts as an outage
+KEEPALIVES: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
+FIRST_RETRY_SECONDS: Final = 0.1  # seconds; doubled up to the last
+LONGEST_RETRY_SECONDS: Final = 5.0
+IMMEDIATE_RETRIES: Final = 3  # times that what may have passed already is tried again before it counts as an outage
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 DEADLOCK: Final = "40P01"
-NO_TABLE: Final = "42P01"
+UNDEFINED_TABLE: Final = "42P01"
 
 
 class Database:
@@ -53,54 +53,54 @@ class Database:
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction and commit it. `work` may run again after an outage or a deadlock, so it must
         be a compare-and-set: whatever it had already done must not happen twice."""
-        return self._persist(self.engine, work)
+        return self._run_with_retries(self.engine, work)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction that takes no write lock."""
-        return self._persist(self._snapshot, work)
+        return self._run_with_retries(self._snapshot, work)
 
     def close(self) -> None:
         self.engine.dispose()
 
-    def _persist(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+    def _run_with_retries(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         delay, failures = 0.0, 0
         while True:
             try:
                 with engine.begin() as connection:
                     result = work(connection)
             except DBAPIError as error:
-                if not _outage(error):
+                if not _is_outage(error):
                     raise
                 failures += 1
-                if failures > AT_ONCE or not _passing(error):
-                    delay = self._wait_out(error, delay)
+                if failures > IMMEDIATE_RETRIES or not _is_transient(error):
+                    delay = self._back_off(error, delay)
             else:
                 if delay:
                     log.info("database answers again")
                 return result
 
-    def _wait_out(self, error: DBAPIError, delay: float) -> float:
+    def _back_off(self, error: DBAPIError, delay: float) -> float:
         kind = type(error.orig).__name__
         if self._stop is None:
-            raise DatabaseAway(
+            raise DatabaseUnavailable(
                 f"The database does not answer ({kind}); see `pneumowatch doctor`, and `pneumowatch db upgrade` where "
                 "it is new."
             ) from error
         if not delay:
             log.warning("database does not answer; waiting for it", error=kind)
-        delay = min(max(delay * 2, FIRST_DELAY), LAST_DELAY)
+        delay = min(max(delay * 2, FIRST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
         if self._stop.wait(delay):
             raise ShuttingDown("Shutdown was asked for while the database was away.") from error
         return delay
 
 
-def _outage(error: DBAPIError) -> bool:
+def _is_outage(error: DBAPIError) -> bool:
     """The database is not there, or not as yet: one that is being restored from a backup has no tables."""
     unreachable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-    return unreachable or _sqlstate(error) == NO_TABLE
+    return unreachable or _sqlstate(error) == UNDEFINED_TABLE
 
 
-def _passing(error: DBAPIError) -> bool:
+def _is_transient(error: DBAPIError) -> bool:
     """A deadlock, which others have survived, or a connection that broke: a new one may be had at once."""
     return error.connection_invalidated or _sqlstate(error) == DEADLOCK
 
@@ -121,7 +121,7 @@ def _engine(url: str) -> Engine:
                 connect_args={
                     "connect_timeout": CONNECT_SECONDS,
                     "options": "-c timezone=UTC",
-                    **{name: value for name, value in LIVENESS.items() if name not in parsed.query},
+                    **{name: value for name, value in KEEPALIVES.items() if name not in parsed.query},
                 },
                 pool_size=10,
                 hide_parameters=True,
@@ -164,4 +164,4 @@ def _use_wal(cursor: Any) -> None:
         except sqlite3.OperationalError:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(FIRST_DELAY)
+        time.sleep(FIRST_RETRY_SECONDS)

@@ -15,20 +15,20 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, select, tuple_
 
-from db.dialect import replace_rows
+from db.dialect import upsert_rows
 from db.models import SourceHour
-from pneumowatch.durations import said
+from pneumowatch.durations import format_duration
 
-HOURS: Final[Any] = SourceHour.__table__
+SOURCE_HOURS: Final[Any] = SourceHour.__table__
 WEEKS: Final = 4  # looked back
-AROUND: Final = timedelta(hours=1)
-ENOUGH: Final = 2  # weeks without which nothing can be told
-OUTLIER: Final = 4  # times as long as in any other of these weeks
-KEPT: Final = timedelta(weeks=WEEKS + 2)
+TIME_TOLERANCE: Final = timedelta(hours=1)
+MIN_WEEKS: Final = 2  # weeks without which nothing can be told
+OUTLIER_FACTOR: Final = 4  # times as long as in any other of these weeks
+SILENCE_HISTORY: Final = timedelta(weeks=WEEKS + 2)
 
 
-class Verdict(StrEnum):
-    WELL = "well"
+class SourceStatus(StrEnum):
+    HEALTHY = "well"
     SILENT = "silent"
     UNKNOWN = "unknown"  # not enough history
 
@@ -42,50 +42,58 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Silence:
+class SourceHealth:
     """`seconds` since the last film of the source; `usual_seconds` at this time of the week, None where unknown."""
 
     source: str
-    verdict: Verdict
+    status: SourceStatus
     seconds: float
     usual_seconds: float | None
     sentence: str
 
 
-def note(connection: Connection, sources: Iterable[str], at: datetime) -> None:
+def record_arrivals(connection: Connection, sources: Iterable[str], at: datetime) -> None:
     """Films of these sources (each named once a film) have come at that moment."""
-    films = Counter(sources)
+    images = Counter(sources)
     hour = at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    keys = [(source, hour) for source in sorted(films)]  # in one order, so that two watchers never deadlock
-    here = tuple_(HOURS.c.source, HOURS.c.hour).in_(keys)
-    known = {row.source: row for row in connection.execute(select(HOURS).where(here).with_for_update())}
+    keys = [(source, hour) for source in sorted(images)]  # in one order, so that two watchers never deadlock
+    same_hour = tuple_(SOURCE_HOURS.c.source, SOURCE_HOURS.c.hour).in_(keys)
+    existing = {row.source: row for row in connection.execute(select(SOURCE_HOURS).where(same_hour).with_for_update())}
     if keys:
-        replace_rows(
-            connection, HOURS, [_counted(source, hour, films[source], at, known.get(source)) for source, _ in keys]
+        upsert_rows(
+            connection,
+            SOURCE_HOURS,
+            [_updated_hour(source, hour, images[source], at, existing.get(source)) for source, _ in keys],
         )
-    if begun := [source for source in films if source not in known]:
-        connection.execute(delete(HOURS).where(HOURS.c.source.in_(begun), HOURS.c.hour < hour - KEPT))
+    if new_sources := [source for source in images if source not in existing]:
+        connection.execute(
+            delete(SOURCE_HOURS).where(
+                SOURCE_HOURS.c.source.in_(new_sources), SOURCE_HOURS.c.hour < hour - SILENCE_HISTORY
+            )
+        )
 
 
-def _counted(source: str, hour: datetime, films: int, at: datetime, known: Any) -> dict[str, Any]:
-    first, last, longest = (known.first_at, known.last_at, known.longest_gap) if known else (at, at, 0.0)
+def _updated_hour(source: str, hour: datetime, images: int, at: datetime, existing: Any) -> dict[str, Any]:
+    first, last, longest = (existing.first_at, existing.last_at, existing.longest_gap) if existing else (at, at, 0.0)
     return {
         "source": source,
         "hour": hour,
-        "films": films + (known.films if known else 0),
+        "images": images + (existing.images if existing else 0),
         "first_at": min(first, at),
         "last_at": max(last, at),
         "longest_gap": max(longest, (at - last).total_seconds()),
     }
 
 
-def silences(connection: Connection, at: datetime, factor: float, minimum: timedelta) -> list[Silence]:
+def assess_sources(connection: Connection, at: datetime, factor: float, minimum: timedelta) -> list[SourceHealth]:
     """Of each source that sent films in the last weeks, by name."""
     rows = connection.execute(
-        select(HOURS).where(HOURS.c.hour >= at - KEPT).order_by(HOURS.c.source, HOURS.c.hour)
+        select(SOURCE_HOURS)
+        .where(SOURCE_HOURS.c.hour >= at - SILENCE_HISTORY)
+        .order_by(SOURCE_HOURS.c.source, SOURCE_HOURS.c.hour)
     ).all()
     grouped = groupby(rows, key=lambda row: row.source)
-    return [judge(source, gaps(list(hours), at), at, factor, minimum) for source, hours in grouped]
+    return [assess_source(source, gaps(list(hours), at), at, factor, minimum) for source, hours in grouped]
 
 
 def gaps(hours: Sequence[Any], at: datetime) -> list[Gap]:
@@ -96,32 +104,38 @@ def gaps(hours: Sequence[Any], at: datetime) -> list[Gap]:
     return [*sorted(within + between, key=lambda gap: gap.start), Gap(hours[-1].last_at, max(at, hours[-1].last_at))]
 
 
-def judge(source: str, history: Sequence[Gap], at: datetime, factor: float, minimum: timedelta) -> Silence:
+def assess_source(source: str, history: Sequence[Gap], at: datetime, factor: float, minimum: timedelta) -> SourceHealth:
     """`history`: its gaps, the last of them the present silence. Alarms beyond both `minimum` and `factor` times what
     is usual."""
     *before, now = history
-    silent = now.end - now.start
-    usual = _usual(before, at)
+    silence = now.end - now.start
+    usual = _usual_seconds(before, at)
     if usual is None:
-        sentence = f"last film {said(silent.total_seconds())} ago; not enough history to say whether that is usual"
-        return Silence(source, Verdict.UNKNOWN, silent.total_seconds(), None, sentence)
-    sentence = f"last film {said(silent.total_seconds())} ago; at this time of the week up to {said(usual)} are usual"
-    alarm = silent > minimum and silent.total_seconds() > factor * usual
-    if alarm:
+        sentence = (
+            f"last film {format_duration(silence.total_seconds())} ago; not enough history to say whether that is usual"
+        )
+        return SourceHealth(source, SourceStatus.UNKNOWN, silence.total_seconds(), None, sentence)
+    sentence = f"last film {format_duration(silence.total_seconds())} ago; at this time of the week up to {format_duration(usual)} are usual"
+    is_silent = silence > minimum and silence.total_seconds() > factor * usual
+    if is_silent:
         sentence += ": see that the scanner, its share and the watcher are well"
-    verdict = Verdict.SILENT if alarm else Verdict.WELL
-    return Silence(source, verdict, silent.total_seconds(), usual, sentence)
+    status = SourceStatus.SILENT if is_silent else SourceStatus.HEALTHY
+    return SourceHealth(source, status, silence.total_seconds(), usual, sentence)
 
 
-def _usual(history: Sequence[Gap], at: datetime) -> float | None:
+def _usual_seconds(history: Sequence[Gap], at: datetime) -> float | None:
     """Seconds since the last film at this time in the weeks before, at most; but for one that stands out, as a holiday
     or an outage must not hide the next one. None where there are too few weeks."""
     known_since = min((gap.start for gap in history), default=at)
     moments = [_weeks_before(at, weeks) for weeks in range(1, WEEKS + 1)]
-    waits = sorted(_longest_wait(history, moment) for moment in moments if moment - AROUND >= known_since)
-    if len(waits) < ENOUGH:
+    intervals = sorted(_longest_wait(history, moment) for moment in moments if moment - TIME_TOLERANCE >= known_since)
+    if len(intervals) < MIN_WEEKS:
         return None
-    return waits[-2] if len(waits) > ENOUGH and waits[-1] > OUTLIER * waits[-2] else waits[-1]
+    return (
+        intervals[-2]
+        if len(intervals) > MIN_WEEKS and intervals[-1] > OUTLIER_FACTOR * intervals[-2]
+        else intervals[-1]
+    )
 
 
 def _weeks_before(at: datetime, weeks: int) -> datetime:
@@ -132,6 +146,8 @@ def _weeks_before(at: datetime, weeks: int) -> datetime:
 
 def _longest_wait(history: Sequence[Gap], moment: datetime) -> float:
     """How long no film had come, at most, around a moment."""
-    begin, end = moment - AROUND, moment + AROUND
-    waits = ((min(gap.end, end) - gap.start).total_seconds() for gap in history if gap.start < end and gap.end > begin)
-    return max(waits, default=0.0)
+    begin, end = moment - TIME_TOLERANCE, moment + TIME_TOLERANCE
+    intervals = (
+        (min(gap.end, end) - gap.start).total_seconds() for gap in history if gap.start < end and gap.end > begin
+    )
+    return max(intervals, default=0.0)

@@ -49,7 +49,7 @@ class Reason(StrEnum):
     ERASED = "erased"  # everything that was known of it was erased on demand; it is never tried again
 
 
-UNREAD: Final = (Reason.VANISHED, Reason.SUPERSEDED)  # why a scan was rejected without a look at its content
+REJECTED_UNREAD: Final = (Reason.VANISHED, Reason.SUPERSEDED)  # why a scan was rejected without a look at its content
 
 
 class Verdict(StrEnum):

@@ -12,28 +12,28 @@ from sqlalchemy.orm import aliased
 from db.models import Scan
 
 
-def succeed(connection: Connection, successors: Mapping[int, int | None]) -> None:
+def set_superseded(connection: Connection, successors: Mapping[int, int | None]) -> None:
     """{scan: the one with newer content at its path; None: it is current itself}."""
     if not successors:
         return
     original = select(Scan.duplicate_of).where(Scan.id.in_(successors), Scan.duplicate_of.is_not(None))
     touched = {*successors, *connection.scalars(original)}
-    lock(connection, touched)
+    lock_scans(connection, touched)
     for scan_id, successor in sorted(successors.items()):
         connection.execute(update(Scan).where(Scan.id == scan_id).values(superseded_by=successor))
-    carry(connection, touched)
+    update_current_duplicates(connection, touched)
 
 
-def lock(connection: Connection, ids: set[int]) -> None:
+def lock_scans(connection: Connection, ids: set[int]) -> None:
     """Hold these rows, in their order: a worker may find a twin of a film while the watcher finds its file replaced."""
     rows = select(Scan.id).where(Scan.id.in_(ids)).order_by(Scan.id)
     connection.execute(rows.with_for_update(key_share=True)).all()
 
 
-def carry(connection: Connection, ids: set[int]) -> None:
+def update_current_duplicates(connection: Connection, ids: set[int]) -> None:
     """Let each of these scans be carried by its oldest current duplicate where it is superseded, else by none."""
-    twin = aliased(Scan)
-    oldest = select(func.min(twin.id)).where(twin.duplicate_of == Scan.id, twin.superseded_by.is_(None))
-    carrier = case((Scan.superseded_by.is_not(None), oldest.scalar_subquery()))
-    stale = Scan.carried_by.is_distinct_from(carrier)
-    connection.execute(update(Scan).where(Scan.id.in_(ids), stale).values(carried_by=carrier))
+    duplicate = aliased(Scan)
+    oldest = select(func.min(duplicate.id)).where(duplicate.duplicate_of == Scan.id, duplicate.superseded_by.is_(None))
+    current = case((Scan.superseded_by.is_not(None), oldest.scalar_subquery()))
+    stale = Scan.current_duplicate.is_distinct_from(current)
+    connection.execute(update(Scan).where(Scan.id.in_(ids), stale).values(current_duplicate=current))

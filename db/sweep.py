@@ -12,26 +12,26 @@ from sqlalchemy import Connection, or_, select
 
 from db import ledger
 from db.models import Scan
-from db.pulse import Part
+from db.pulse import Component
 from db.session import Database
 from db.statements import in_state
 from db.states import State
-from pneumowatch.errors import BrokerAway
-from pneumowatch.logs import get
+from pneumowatch.errors import BrokerUnavailable
+from pneumowatch.logs import get_logger
 
 T = TypeVar("T")
-log = get("sweep")
+log = get_logger("sweep")
 
 STUCK_SECONDS: Final = 120.0  # a sweep that takes longer hangs
-RING_AT_ONCE: Final = 2000  # scans of one transaction
+ANNOUNCE_LIMIT: Final = 2000  # scans of one transaction
 
 
 class Sweeper:
     """Rings again for rows that wait unannounced, and takes back rows whose claim has not moved for a lease.
 
     Args:
-        ring: announces scans to the workers; raises BrokerAway.
-        broker_holds: how many messages the broker holds, waiting or unacknowledged; raises BrokerAway.
+        announce: announces scans to the workers; raises BrokerAway.
+        outstanding: how many messages the broker holds, waiting or unacknowledged; raises BrokerAway.
         lease_seconds: a claim seen unchanged for this long is void. The sweeper's own monotonic clock decides, not the
             times in the rows: clocks of machines differ, and are set.
     """
@@ -39,84 +39,84 @@ class Sweeper:
     def __init__(
         self,
         database: Database,
-        ring: Callable[[Sequence[int]], None],
-        broker_holds: Callable[[], int],
+        announce: Callable[[Sequence[int]], None],
+        outstanding: Callable[[], int],
         lease_seconds: float,
         max_attempts: int,
         by: str,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._ring = ring
-        self._broker_holds = broker_holds
+        self._announce = announce
+        self._outstanding = outstanding
         self._lease = lease_seconds
         self._max_attempts = max_attempts
         self._by = by
         self._monotonic = monotonic
-        self._waited = 0.0  # seconds
+        self._database_seconds = 0.0  # seconds
         self._claims: dict[tuple[int, str, str], float] = {}  # claim as it stood -> when it was first seen so
-        self._looked_for_lost = monotonic()
+        self._last_lost_check = monotonic()
 
-    def run(self, stop: threading.Event, interval: float, part: Part | None = None) -> None:
-        """Sweep every `interval` seconds until `stop` is set. `part` is told of it."""
-        part = part or Part("schedule")
+    def run(self, stop: threading.Event, interval: float, component: Component | None = None) -> None:
+        """Sweep every `interval` seconds until `stop` is set. `component` is told of it."""
+        component = component or Component("schedule")
         while True:
-            part.promise("the sweep", STUCK_SECONDS + interval)
+            component.expect_within("the sweep", STUCK_SECONDS + interval)
             self.sweep()
-            part.did(sweeps=1)
+            component.record_progress(sweeps=1)
             if stop.wait(interval):
                 return
 
     def sweep(self) -> None:
-        self._take_back()
+        self._expire_stale_claims()
         try:
-            self._ring_forgotten()
-        except BrokerAway:
+            self._announce_forgotten()
+        except BrokerUnavailable:
             log.warning("broker does not answer; films wait in the database")
 
-    def _take_back(self) -> None:
-        with self._waiting():
+    def _expire_stale_claims(self) -> None:
+        with self._timing_database():
             running = self._database.read(_running)
         seen = {(row.id, row.claim_token, str(row.leased_until)) for row in running}
-        moment = self._monotonic() - self._waited
+        moment = self._monotonic() - self._database_seconds
         self._claims = {claim: self._claims.get(claim, moment) for claim in seen}
         stale = [(id_, token) for (id_, token, _), since in self._claims.items() if moment - since >= self._lease]
         if stale:
-            moved = self._write(lambda c: ledger.expire(c, stale, self._max_attempts, self._by))
+            moved = self._write(lambda c: ledger.expire_claims(c, stale, self._max_attempts, self._by))
             if moved:  # else another sweeper was first
                 log.warning("took back films of a worker that has not been heard of", films=moved)
 
-    def _ring_forgotten(self) -> None:
-        self._ring_all(Scan.rung_at.is_(None))
-        if self._monotonic() - self._looked_for_lost < self._lease / 4:
+    def _announce_forgotten(self) -> None:
+        self._announce_all(Scan.announced_at.is_(None))
+        if self._monotonic() - self._last_lost_check < self._lease / 4:
             return
-        self._looked_for_lost = self._monotonic()
+        self._last_lost_check = self._monotonic()
         # a long queue is no lost one: only where the broker is empty can announced rows have been forgotten
-        if self._broker_holds() == 0:
-            at, lease = ledger.now(), timedelta(seconds=self._lease)
+        if self._outstanding() == 0:
+            at, lease = ledger.utc_now(), timedelta(seconds=self._lease)
             # one that was announced in the future was so before a clock was set back, or by one that is ahead
-            self._ring_all(or_(Scan.rung_at < at - lease, Scan.rung_at > at + lease))
+            self._announce_all(or_(Scan.announced_at < at - lease, Scan.announced_at > at + lease))
 
-    def _ring_all(self, where: ledger.Condition) -> None:
-        while ids := self._write(lambda c: ledger.ring(c, where, RING_AT_ONCE)):
+    def _announce_all(self, where: ledger.Condition) -> None:
+        while ids := self._write(lambda c: ledger.mark_announced(c, where, ANNOUNCE_LIMIT)):
             try:
-                self._ring(ids)
-            except BrokerAway:
-                self._write(partial(ledger.unring, ids=ids))
+                self._announce(ids)
+            except BrokerUnavailable:
+                self._write(partial(ledger.mark_unannounced, ids=ids))
                 raise
 
     def _write(self, work: Callable[[Connection], T]) -> T:
-        with self._waiting():
+        with self._timing_database():
             return self._database.write(work)
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def _timing_database(self) -> Iterator[None]:
         """Time that passes while the database is asked ages no claim: in an outage, no worker can renew its lease."""
         started = self._monotonic()
         try:
             yield
         finally:
-            self._waited += self._monotonic() - started
+            self._database_seconds += self._monotonic() - started
 
 
 def _running(connection: Connection) -> Sequence[Any]:

@@ -12,53 +12,53 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, select, update
 
-from db.dialect import insert_new, name
+from db.dialect import dialect_name, insert_or_ignore
 from db.models import SignInFailure
 
 FAILURES: Final[Any] = SignInFailure.__table__
-LONGEST: Final = timedelta(minutes=5)  # at most a dozen guesses an hour
-FORGOTTEN: Final = timedelta(hours=1)
+MAX_WAIT: Final = timedelta(minutes=5)  # at most a dozen guesses an hour
+RESET_AFTER: Final = timedelta(hours=1)
 
 
-class Counted(NamedTuple):
+class ThrottleKey(NamedTuple):
     """What tries are counted for, and how many may fail before the next one has to wait."""
 
     key: str
-    free: int
+    free_failures: int
 
 
-def account(user: str) -> Counted:
-    return Counted(f"account:{_digest(user)}", 5)
+def account_key(user: str) -> ThrottleKey:
+    return ThrottleKey(f"account:{_digest(user)}", 5)
 
 
-def device(nonce: str) -> Counted:
-    return Counted(f"device:{_digest(nonce)}", 5)
+def device_key(nonce: str) -> ThrottleKey:
+    return ThrottleKey(f"device:{_digest(nonce)}", 5)
 
 
-def address(host: str) -> Counted:
+def address_key(host: str) -> ThrottleKey:
     """Many readers may sit behind one."""
-    return Counted(f"address:{_digest(host)}", 30)
+    return ThrottleKey(f"address:{_digest(host)}", 30)
 
 
-def admit(connection: Connection, counted: Sequence[Counted]) -> timedelta:
-    """How long the next try has to wait. Where it need not, it is counted as a failure beforehand, until `forgive`:
+def admit(connection: Connection, counted: Sequence[ThrottleKey]) -> timedelta:
+    """How long the next try has to wait. Where it need not, it is counted as a failure beforehand, until `record_success`:
     of a thousand at the same moment, only the free ones are tried."""
     at = datetime.now(UTC)
     fresh = [{"key": one.key, "failures": 0, "last_at": at} for one in sorted(counted)]
-    connection.execute(insert_new(name(connection), FAILURES), fresh)
+    connection.execute(insert_or_ignore(dialect_name(connection), FAILURES), fresh)
     keys = [one.key for one in counted]
     locked = select(FAILURES).where(FAILURES.c.key.in_(keys)).order_by(FAILURES.c.key).with_for_update()
     rows = {row.key: row for row in connection.execute(locked)}
-    wait = max(_wait(rows[one.key], one.free, at) for one in counted)
+    wait = max(_wait(rows[one.key], one.free_failures, at) for one in counted)
     if wait <= timedelta():
         for row in rows.values():
-            failures = 1 if at - row.last_at > FORGOTTEN else row.failures + 1
+            failures = 1 if at - row.last_at > RESET_AFTER else row.failures + 1
             again = update(FAILURES).where(FAILURES.c.key == row.key)
             connection.execute(again.values(failures=failures, last_at=at))
     return max(wait, timedelta())
 
 
-def forgive(connection: Connection, counted: Sequence[Counted]) -> None:
+def record_success(connection: Connection, counted: Sequence[ThrottleKey]) -> None:
     """The try that was admitted was right. Its address is not forgiven the others: who guesses may have an account."""
     for one in sorted(counted):
         if one.key.startswith("address:"):
@@ -66,14 +66,14 @@ def forgive(connection: Connection, counted: Sequence[Counted]) -> None:
             connection.execute(update(FAILURES).where(*more).values(failures=FAILURES.c.failures - 1))
         else:
             connection.execute(delete(FAILURES).where(FAILURES.c.key == one.key))
-    connection.execute(delete(FAILURES).where(FAILURES.c.last_at < datetime.now(UTC) - FORGOTTEN))
+    connection.execute(delete(FAILURES).where(FAILURES.c.last_at < datetime.now(UTC) - RESET_AFTER))
 
 
-def _wait(row: Any, free: int, at: datetime) -> timedelta:
+def _wait(row: Any, free_failures: int, at: datetime) -> timedelta:
     since = at - row.last_at
-    if row.failures < free or since > FORGOTTEN:
+    if row.failures < free_failures or since > RESET_AFTER:
         return timedelta()
-    return min(timedelta(seconds=2.0 ** min(row.failures - free, 30)), LONGEST) - since
+    return min(timedelta(seconds=2.0 ** min(row.failures - free_failures, 30)), MAX_WAIT) - since
 
 
 def _digest(text: str) -> str:

@@ -5,18 +5,18 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from db.models import STAT
-from db.seen import SeenFile
+from db.seen import FileVersion
 
 
-def folders(setting: str) -> frozenset[str]:
+def urgent_folder_names(setting: str) -> frozenset[str]:
     """`STAT, er` as the names to compare with."""
     return frozenset(_folded(name.strip()) for name in setting.split(",") if name.strip())
 
 
-def ranked(file: SeenFile, urgent: Collection[str]) -> SeenFile:
-    """The file, with priority STAT where its inbox or any component of its path bears one of the names of `folders`."""
+def with_priority(file: FileVersion, urgent_folders: Collection[str]) -> FileVersion:
+    """The file, with priority STAT where its inbox or any component of its path bears one of the names of `urgent_folder_names`."""
     parts = (file.inbox, *file.path.decode("utf-8", "surrogateescape").split("/"))
-    return replace(file, priority=STAT) if any(_folded(part) in urgent for part in parts) else file
+    return replace(file, priority=STAT) if any(_folded(part) in urgent_folders for part in parts) else file
 
 
 def _folded(name: str) -> str:

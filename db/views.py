@@ -9,12 +9,12 @@ from sqlalchemy import Connection, text
 
 WAITING_CAP_MINUTES: Final = 60  # a film that waits longer than this counts as read by nobody
 
-NAMES: Final = ("unscored_cases", "flagged_cases", "scan_ledger")
+VIEW_NAMES: Final = ("unscored_cases", "flagged_cases", "scan_ledger")
 
-_PLACE: Final = "s.inbox AS source, s.path"
+_LOCATION: Final = "s.inbox AS source, s.path"
 # a superseded original stands where its oldest duplicate does that is not superseded
-_CARRIED_PLACE: Final = "COALESCE(c.inbox, s.inbox) AS source, COALESCE(c.path, s.path) AS path"
-_LIFE: Final = "s.state, s.reason, s.detail, s.priority, s.received_at, s.finished_at, s.sha256"
+_CURRENT_LOCATION: Final = "COALESCE(c.inbox, s.inbox) AS source, COALESCE(c.path, s.path) AS path"
+_LIFECYCLE: Final = "s.state, s.reason, s.detail, s.priority, s.received_at, s.finished_at, s.sha256"
 _REVIEW: Final = "s.verdict, s.reviewer, s.reviewed_at, s.duplicate_of"
 _HEADER: Final = (
     "s.study_uid, s.series_uid, s.sop_uid, s.accession_number, s.modality, s.view_position, s.age_years, "
@@ -29,13 +29,13 @@ _SHOWN_RESULT: Final = ", ".join(
 
 _LEDGER: Final = f"""
 CREATE VIEW scan_ledger AS
-SELECT s.id AS scan_id, {_PLACE}, {_LIFE}, {_SHOWN_RESULT}, {_REVIEW}, s.superseded_by, {_HEADER}
+SELECT s.id AS scan_id, {_LOCATION}, {_LIFECYCLE}, {_SHOWN_RESULT}, {_REVIEW}, s.superseded_by, {_HEADER}
 FROM scans s LEFT JOIN scans o ON o.id = s.duplicate_of
 """
 
 _FLAGGED: Final = f"""
 CREATE VIEW flagged_cases AS
-SELECT s.id AS scan_id, {_CARRIED_PLACE}, {_LIFE}, {_OWN_RESULT}, {_REVIEW}, c.superseded_by, {_HEADER}
+SELECT s.id AS scan_id, {_CURRENT_LOCATION}, {_LIFECYCLE}, {_OWN_RESULT}, {_REVIEW}, c.superseded_by, {_HEADER}
 FROM scans s LEFT JOIN scans c ON c.id = s.carried_by
 WHERE s.flagged AND s.state = 'classified' AND (s.superseded_by IS NULL OR s.carried_by IS NOT NULL)
 ORDER BY s.probability DESC, s.id DESC
@@ -59,12 +59,12 @@ _CAP: Final = {
 
 
 def create(connection: Connection) -> None:
-    columns = f"s.id AS scan_id, {_PLACE}, {_LIFE}, {_OWN_RESULT}, {_REVIEW}, s.superseded_by, {_HEADER}"
+    columns = f"s.id AS scan_id, {_LOCATION}, {_LIFECYCLE}, {_OWN_RESULT}, {_REVIEW}, s.superseded_by, {_HEADER}"
     unscored = _UNSCORED.format(columns=columns, cap=_CAP[connection.dialect.name])
     for statement in (_LEDGER, _FLAGGED, unscored):
         connection.execute(text(statement))
 
 
 def drop(connection: Connection) -> None:
-    for name in NAMES:
+    for name in VIEW_NAMES:
         connection.execute(text(f"DROP VIEW IF EXISTS {name}"))

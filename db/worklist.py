@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Connection, and_, exists, false, func, literal, or_, select, true, tuple_
 from sqlalchemy.orm import aliased
 
-from db.dialect import plan_anew
+from db.dialect import force_custom_plans
 from db.models import Review, Scan, UtcDateTime
 from db.states import State, Verdict
 from pneumowatch.errors import PneumowatchError
@@ -23,16 +23,16 @@ from pneumowatch.errors import PneumowatchError
 Row = dict[str, Any]
 Condition = ColumnElement[bool]
 
-COUNTED: Final = 10_000  # scans; what is more is told as more
+COUNT_LIMIT: Final = 10_000  # scans; what is more is told as more
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 NO_VERDICT: Final = "none"
 ANY: Final = "any"
-HIDDEN: Final = ("probability", "flagged")  # of a film that is read blind
+HIDDEN_FIELDS: Final = ("probability", "flagged")  # of a film that is read blind
 
 S: Final[Any] = aliased(Scan, name="s")
 OTHER: Final[Any] = aliased(Scan, name="other")
 ORIGINAL: Final[Any] = aliased(Scan, name="o")
-CARRIER: Final[Any] = aliased(Scan, name="c")
+CURRENT_DUPLICATE: Final[Any] = aliased(Scan, name="c")
 
 
 class BadCursor(PneumowatchError):
@@ -71,7 +71,7 @@ class Filters:
         return replace(self, listing=Listing.TO_READ) != Filters()
 
 
-class Part(StrEnum):
+class Section(StrEnum):
     """Of a list, in its order."""
 
     LATE = "l"  # of the worklist: what has waited beyond the cap
@@ -80,10 +80,10 @@ class Part(StrEnum):
     NEWEST = "n"  # the whole of all scans'
 
 
-PARTS: Final = {
-    Listing.TO_READ: (Part.LATE, Part.RANKED),
-    Listing.FLAGGED: (Part.FLAGGED,),
-    Listing.ALL: (Part.NEWEST,),
+SECTIONS: Final = {
+    Listing.TO_READ: (Section.LATE, Section.RANKED),
+    Listing.FLAGGED: (Section.FLAGGED,),
+    Listing.ALL: (Section.NEWEST,),
 }
 
 
@@ -91,12 +91,12 @@ PARTS: Final = {
 class Cursor:
     """The last line of a page. `cutoff`: what arrived until then was late when the first page was made."""
 
-    part: Part
+    section: Section
     scan_id: int
     cutoff: datetime
 
     def __str__(self) -> str:
-        return f"{self.part}{self.scan_id}-{round(self.cutoff.timestamp())}"
+        return f"{self.section}{self.scan_id}-{round(self.cutoff.timestamp())}"
 
     @classmethod
     def parse(cls, written: str) -> "Cursor":
@@ -104,15 +104,15 @@ class Cursor:
         found = re.fullmatch(r"([lrfn])([0-9]{1,18})-([0-9]{1,11})", written)
         if found is None:
             raise BadCursor(str(BadCursor.__doc__))
-        return cls(Part(found[1]), int(found[2]), datetime.fromtimestamp(int(found[3]), UTC))
+        return cls(Section(found[1]), int(found[2]), datetime.fromtimestamp(int(found[3]), UTC))
 
 
 @dataclass(frozen=True)
 class Page:
-    """Lines, as `COLUMNS` has them; `following`: where the next page begins, None where there is none."""
+    """Lines, as `CSV_COLUMNS` has them; `next_cursor`: where the next page begins, None where there is none."""
 
     rows: list[Row]
-    following: Cursor | None
+    next_cursor: Cursor | None
 
 
 class Count(NamedTuple):
@@ -125,7 +125,7 @@ class Count(NamedTuple):
         return f"more than {self.number:,}" if self.more else f"{self.number:,}"
 
 
-def page(
+def fetch_page(
     connection: Connection,
     filters: Filters,
     cap: timedelta,
@@ -142,26 +142,26 @@ def page(
 
     Raises BadCursor where it is not of this list.
     """
-    plan_anew(connection)
+    force_custom_plans(connection)
     cutoff = after.cutoff if after else _cutoff(cap)
-    ends = _ends(connection, after)
-    if after and after.part not in PARTS[filters.listing]:
+    boundary = _boundary(connection, after)
+    if after and after.section not in SECTIONS[filters.listing]:
         raise BadCursor(str(BadCursor.__doc__))
     if filters.listing is Listing.TO_READ:
-        found = _to_read(connection, filters, cutoff, after, ends, limit + 1, reader)
+        found = _to_read(connection, filters, cutoff, after, boundary, limit + 1, reader)
     else:
-        (part,) = PARTS[filters.listing]
-        one = (_flagged if part is Part.FLAGGED else _newest)(filters, ends, limit + 1, reader)
-        found = [(part, scan_id) for scan_id in connection.scalars(one)]
+        (section,) = SECTIONS[filters.listing]
+        one = (_flagged_ids if section is Section.FLAGGED else _newest_ids)(filters, boundary, limit + 1, reader)
+        found = [(section, scan_id) for scan_id in connection.scalars(one)]
     shown = found[:limit]
     following = Cursor(*shown[-1], cutoff) if len(found) > limit else None
-    rows = rows_of(connection, [scan_id for _, scan_id in shown], reader)
-    for row, (part, _) in zip(rows, shown, strict=True):
-        row["late"] = part is Part.LATE
+    rows = rows_by_id(connection, [scan_id for _, scan_id in shown], reader)
+    for row, (section, _) in zip(rows, shown, strict=True):
+        row["late"] = section is Section.LATE
     return Page(rows, following)
 
 
-def first(
+def next_scan(
     connection: Connection,
     filters: Filters,
     cap: timedelta,
@@ -169,44 +169,44 @@ def first(
     reader: str | None = None,
 ) -> int | None:
     """The scan to read next, in the worklist's order; not one of those that were `passed`. None: all is read."""
-    rows = page(connection, replace(filters, listing=Listing.TO_READ), cap, reader, limit=len(passed) + 1).rows
+    rows = fetch_page(connection, replace(filters, listing=Listing.TO_READ), cap, reader, limit=len(passed) + 1).rows
     return next((int(row["scan_id"]) for row in rows if row["scan_id"] not in passed), None)
 
 
-def count(connection: Connection, filters: Filters, reader: str | None, at_most: int = COUNTED) -> Count:
+def count_scans(connection: Connection, filters: Filters, reader: str | None, at_most: int = COUNT_LIMIT) -> Count:
     """How many scans the list has; counting ends beyond `at_most`."""
-    plan_anew(connection)
+    force_custom_plans(connection)
     some = select(S.id).where(*_conditions(S, filters, reader)).limit(at_most + 1).subquery()
     number = connection.scalar(select(func.count()).select_from(some)) or 0
     return Count(min(number, at_most), number > at_most)
 
 
-def late(connection: Connection, cap: timedelta) -> int:
+def count_late(connection: Connection, cap: timedelta) -> int:
     """How many films have waited for a reader beyond the cap; at most one more than are counted."""
-    some = select(S.id).where(*_unread(S), S.received_at <= _cutoff(cap)).limit(COUNTED + 1).subquery()
+    some = select(S.id).where(*_waits_for_reader(S), S.received_at <= _cutoff(cap)).limit(COUNT_LIMIT + 1).subquery()
     return connection.scalar(select(func.count()).select_from(some)) or 0
 
 
-def rows_of(connection: Connection, scan_ids: Sequence[int], reader: str | None) -> list[Row]:
+def rows_by_id(connection: Connection, scan_ids: Sequence[int], reader: str | None) -> list[Row]:
     """These scans, in this order; those that do not exist are left out."""
     if not scan_ids:
         return []
     statement = (
-        select(*COLUMNS.values(), *BLIND.values())
+        select(*COLUMNS.values(), *VISIBILITY_COLUMNS.values())
         .outerjoin(ORIGINAL, ORIGINAL.id == S.duplicate_of)
-        .outerjoin(CARRIER, CARRIER.id == S.carried_by)
+        .outerjoin(CURRENT_DUPLICATE, CURRENT_DUPLICATE.id == S.current_duplicate)
         .where(S.id.in_(scan_ids))
     )
     found = {row["scan_id"]: dict(row) for row in connection.execute(statement).mappings()}
     rows = [found[scan_id] for scan_id in scan_ids if scan_id in found]
-    _veil(connection, rows, reader)
-    films = _films(connection, {row["study_uid"] for row in rows if row["study_uid"]})
+    _hide_results(connection, rows, reader)
+    images = _images_per_study(connection, {row["study_uid"] for row in rows if row["study_uid"]})
     for row in rows:
-        row |= {"films": films.get(row["study_uid"], 1), "late": False}
+        row |= {"images": images.get(row["study_uid"], 1), "late": False}
     return rows
 
 
-def sources(connection: Connection) -> list[str]:
+def list_sources(connection: Connection) -> list[str]:
     """The inboxes that films ever came from, in their order; each found by a step along an index."""
     found: list[str] = []
     while True:
@@ -222,7 +222,7 @@ def _cutoff(cap: timedelta) -> datetime:
     return datetime.now(UTC).replace(microsecond=0) - cap if cap else EPOCH
 
 
-class Ends(NamedTuple):
+class Boundary(NamedTuple):
     """By what the next page is told from the one before."""
 
     scan_id: int
@@ -230,15 +230,15 @@ class Ends(NamedTuple):
     worklist_rank: float | None
 
 
-def _ends(connection: Connection, after: Cursor | None) -> Ends | None:
+def _boundary(connection: Connection, after: Cursor | None) -> Boundary | None:
     if after is None:
         return None
     row = connection.execute(
         select(Scan.id, Scan.received_at, Scan.worklist_rank).where(Scan.id == after.scan_id)
     ).one_or_none()
-    if row is None or (after.part in (Part.RANKED, Part.FLAGGED) and row.worklist_rank is None):
+    if row is None or (after.section in (Section.RANKED, Section.FLAGGED) and row.worklist_rank is None):
         raise BadCursor(str(BadCursor.__doc__))
-    return Ends(*row)
+    return Boundary(*row)
 
 
 def _to_read(
@@ -246,58 +246,60 @@ def _to_read(
     filters: Filters,
     cutoff: datetime,
     after: Cursor | None,
-    ends: Ends | None,
+    boundary: Boundary | None,
     limit: int,
     reader: str | None,
-) -> list[tuple[Part, int]]:
-    found: list[tuple[Part, int]] = []
-    if cutoff > EPOCH and (after is None or after.part is Part.LATE):
-        chosen = _late(filters, cutoff, ends, limit, reader)
-        found = [(Part.LATE, scan_id) for scan_id in connection.scalars(chosen)]
-        ends = None
+) -> list[tuple[Section, int]]:
+    found: list[tuple[Section, int]] = []
+    if cutoff > EPOCH and (after is None or after.section is Section.LATE):
+        chosen = _late_ids(filters, cutoff, boundary, limit, reader)
+        found = [(Section.LATE, scan_id) for scan_id in connection.scalars(chosen)]
+        boundary = None
     if len(found) < limit:
-        chosen = _ranked(filters, cutoff, ends, limit - len(found), reader)
-        found += [(Part.RANKED, scan_id) for scan_id in connection.scalars(chosen)]
+        chosen = _ranked_ids(filters, cutoff, boundary, limit - len(found), reader)
+        found += [(Section.RANKED, scan_id) for scan_id in connection.scalars(chosen)]
     return found
 
 
-def _late(filters: Filters, cutoff: datetime, ends: Ends | None, limit: int, reader: str | None) -> Any:
+def _late_ids(filters: Filters, cutoff: datetime, boundary: Boundary | None, limit: int, reader: str | None) -> Any:
     """Ids of studies' first films that have waited beyond the cap, the oldest first."""
     is_late = S.received_at <= cutoff
     earlier = and_(OTHER.received_at <= cutoff, _arrival(OTHER) < _arrival(S))
-    statement = select(S.id).where(*_conditions(S, filters, reader), is_late, _leads(filters, earlier, reader))
-    if ends:
-        statement = statement.where(_arrival(S) > _arrival_of(ends))
+    statement = select(S.id).where(
+        *_conditions(S, filters, reader), is_late, _is_first_of_study(filters, earlier, reader)
+    )
+    if boundary:
+        statement = statement.where(_arrival(S) > _arrival_at(boundary))
     return statement.order_by(S.received_at, S.id).limit(limit)
 
 
-def _ranked(filters: Filters, cutoff: datetime, ends: Ends | None, limit: int, reader: str | None) -> Any:
+def _ranked_ids(filters: Filters, cutoff: datetime, boundary: Boundary | None, limit: int, reader: str | None) -> Any:
     """Ids of studies' first films of which none has waited beyond the cap, the most probable first."""
     before = or_(OTHER.received_at <= cutoff, _rank(OTHER) > _rank(S))
-    statement = select(S.id).where(*_conditions(S, filters, reader), _leads(filters, before, reader))
+    statement = select(S.id).where(*_conditions(S, filters, reader), _is_first_of_study(filters, before, reader))
     if cutoff > EPOCH:
         statement = statement.where(S.received_at > cutoff)
-    return _by_rank(statement, ends).limit(limit)
+    return _by_rank(statement, boundary).limit(limit)
 
 
-def _flagged(filters: Filters, ends: Ends | None, limit: int, reader: str | None) -> Any:
-    return _by_rank(select(S.id).where(*_conditions(S, filters, reader)), ends).limit(limit)
+def _flagged_ids(filters: Filters, boundary: Boundary | None, limit: int, reader: str | None) -> Any:
+    return _by_rank(select(S.id).where(*_conditions(S, filters, reader)), boundary).limit(limit)
 
 
-def _by_rank(statement: Any, ends: Ends | None) -> Any:
-    if ends:
-        statement = statement.where(_rank(S) < tuple_(literal(ends.worklist_rank), literal(ends.scan_id)))
+def _by_rank(statement: Any, boundary: Boundary | None) -> Any:
+    if boundary:
+        statement = statement.where(_rank(S) < tuple_(literal(boundary.worklist_rank), literal(boundary.scan_id)))
     return statement.order_by(S.worklist_rank.desc(), S.id.desc())
 
 
-def _newest(filters: Filters, ends: Ends | None, limit: int, reader: str | None) -> Any:
+def _newest_ids(filters: Filters, boundary: Boundary | None, limit: int, reader: str | None) -> Any:
     statement = select(S.id).where(*_conditions(S, filters, reader))
-    if ends:
-        statement = statement.where(_arrival(S) < _arrival_of(ends))
+    if boundary:
+        statement = statement.where(_arrival(S) < _arrival_at(boundary))
     return statement.order_by(S.received_at.desc(), S.id.desc()).limit(limit)
 
 
-def _leads(filters: Filters, before: Condition, reader: str | None) -> Condition:
+def _is_first_of_study(filters: Filters, before: Condition, reader: str | None) -> Condition:
     """No other film of its study that is in the list comes before it."""
     same_study = OTHER.study_uid == S.study_uid
     return or_(S.study_uid.is_(None), ~exists().where(same_study, *_conditions(OTHER, filters, reader), before))
@@ -307,32 +309,32 @@ def _arrival(scan: Any) -> Any:
     return tuple_(scan.received_at, scan.id)
 
 
-def _arrival_of(ends: Ends) -> Any:
-    return tuple_(literal(ends.received_at, UtcDateTime), literal(ends.scan_id))
+def _arrival_at(boundary: Boundary) -> Any:
+    return tuple_(literal(boundary.received_at, UtcDateTime), literal(boundary.scan_id))
 
 
 def _rank(scan: Any) -> Any:
     return tuple_(scan.worklist_rank, scan.id)
 
 
-def _entered(scan: Any) -> tuple[Condition, ...]:
-    """As `db.models.ENTERED` has it: else the partial indexes are not used."""
-    return scan.worklist_rank.is_not(None), or_(scan.superseded_by.is_(None), scan.carried_by.is_not(None))
+def _in_worklist(scan: Any) -> tuple[Condition, ...]:
+    """As `db.models.IN_WORKLIST` has it: else the partial indexes are not used."""
+    return scan.worklist_rank.is_not(None), or_(scan.superseded_by.is_(None), scan.current_duplicate.is_not(None))
 
 
-def _unread(scan: Any) -> tuple[Condition, ...]:
+def _waits_for_reader(scan: Any) -> tuple[Condition, ...]:
     """As `db.models.TO_READ` has it."""
-    return *_entered(scan), scan.verdict.is_(None)
+    return *_in_worklist(scan), scan.verdict.is_(None)
 
 
 def _conditions(scan: Any, filters: Filters, reader: str | None) -> list[Condition]:
     conditions: list[Condition] = []
     if filters.listing is Listing.TO_READ:
-        conditions += _unread(scan)
+        conditions += _waits_for_reader(scan)
     if filters.listing is Listing.FLAGGED:
         # what was drawn leaves this list when its reader learns that it is not flagged
-        may_be = scan.flagged.is_(True) if reader is None else or_(scan.flagged.is_(True), ~_said(scan, reader))
-        conditions += [*_entered(scan), may_be]
+        may_be = scan.flagged.is_(True) if reader is None else or_(scan.flagged.is_(True), ~_reviewed_by(scan, reader))
+        conditions += [*_in_worklist(scan), may_be]
     if filters.source is not None:
         conditions.append(scan.inbox == filters.source)
     if filters.since is not None:
@@ -341,11 +343,11 @@ def _conditions(scan: Any, filters: Filters, reader: str | None) -> list[Conditi
         conditions.append(scan.received_at < filters.until)
     if filters.state is not None:
         conditions.append(scan.state == filters.state)
-    conditions += _named(scan.verdict, filters.verdict) + _named(scan.caution, filters.caution)
+    conditions += _matches(scan.verdict, filters.verdict) + _matches(scan.caution, filters.caution)
     return conditions + _by_result(scan, filters, reader)
 
 
-def _named(column: Any, given: str | None) -> list[Condition]:
+def _matches(column: Any, given: str | None) -> list[Condition]:
     if given is None:
         return []
     if given == NO_VERDICT:
@@ -363,28 +365,28 @@ def _by_result(scan: Any, filters: Filters, reader: str | None) -> list[Conditio
     if filters.at_most is not None:
         conditions.append(column <= filters.at_most)
     if conditions and reader is not None:
-        conditions.append(or_(scan.blind == false(), _said(scan, reader)))
+        conditions.append(or_(scan.hidden_until_verdict == false(), _reviewed_by(scan, reader)))
     return conditions
 
 
-def _said(scan: Any, reader: str) -> Condition:
+def _reviewed_by(scan: Any, reader: str) -> Condition:
     return exists().where(Review.scan_id == scan.id, Review.reviewer == reader)
 
 
-def _veil(connection: Connection, rows: list[Row], reader: str | None) -> None:
+def _hide_results(connection: Connection, rows: list[Row], reader: str | None) -> None:
     """Take out what this reader may not see yet; `hidden` says of each row whether it was."""
-    blind = {row["_own"] for row in rows if row.pop("_blind")} if reader is not None else set()
+    blind = {row["_original_id"] for row in rows if row.pop("_hidden_until_verdict")} if reader is not None else set()
     if blind:
         said = select(Review.scan_id).where(Review.scan_id.in_(blind), Review.reviewer == reader)
         blind -= set(connection.scalars(said))
     for row in rows:
-        row.pop("_blind", None)
-        row["hidden"] = row.pop("_own") in blind
+        row.pop("_hidden_until_verdict", None)
+        row["hidden"] = row.pop("_original_id") in blind
         if row["hidden"]:
-            row.update(dict.fromkeys(HIDDEN))
+            row.update(dict.fromkeys(HIDDEN_FIELDS))
 
 
-def _films(connection: Connection, studies: set[str]) -> dict[str, int]:
+def _images_per_study(connection: Connection, studies: set[str]) -> dict[str, int]:
     """{study: its films}, copies and what was replaced left out."""
     if not studies:
         return {}
@@ -395,29 +397,31 @@ def _films(connection: Connection, studies: set[str]) -> dict[str, int]:
     return {study: number for study, number in rows if study is not None}
 
 
-def _shown(name: str) -> Any:
+def _own_or_original(name: str) -> Any:
     """A copy shows the result of its original."""
     return func.coalesce(getattr(S, name), getattr(ORIGINAL, name)).label(name)
 
 
-_PLACE: Final = {
-    "source": func.coalesce(CARRIER.inbox, S.inbox).label("source"),
-    "path": func.coalesce(CARRIER.path, S.path).label("path"),
+_LOCATION: Final = {
+    "source": func.coalesce(CURRENT_DUPLICATE.inbox, S.inbox).label("source"),
+    "path": func.coalesce(CURRENT_DUPLICATE.path, S.path).label("path"),
 }
-_OWN: Final = (
+_OWN_COLUMNS: Final = (
     "state", "reason", "detail", "priority", "received_at", "finished_at", "sha256", "verdict", "reviewer",
     "reviewed_at", "duplicate_of", "superseded_by", "study_uid", "series_uid", "sop_uid", "accession_number",
     "modality", "view_position", "age_years", "sex",
 )  # fmt: skip
-_RESULT: Final = ("probability", "flagged", "caution", "model_version", "threshold")
+_RESULT_COLUMNS: Final = ("probability", "flagged", "caution", "model_version", "threshold")
 COLUMNS: Final[dict[str, Any]] = {
     "scan_id": S.id.label("scan_id"),
-    **_PLACE,
-    **{name: getattr(S, name) for name in _OWN},
-    **{name: _shown(name) for name in _RESULT},
+    **_LOCATION,
+    **{name: getattr(S, name) for name in _OWN_COLUMNS},
+    **{name: _own_or_original(name) for name in _RESULT_COLUMNS},
 }
 # of the scan that owns its content: a copy is as blind as its original, and judged with it
-BLIND: Final[dict[str, Any]] = {
-    "_blind": func.coalesce(ORIGINAL.blind, S.blind).label("_blind"),
-    "_own": func.coalesce(S.duplicate_of, S.id).label("_own"),
+VISIBILITY_COLUMNS: Final[dict[str, Any]] = {
+    "_hidden_until_verdict": func.coalesce(ORIGINAL.hidden_until_verdict, S.hidden_until_verdict).label(
+        "_hidden_until_verdict"
+    ),
+    "_original_id": func.coalesce(S.duplicate_of, S.id).label("_original_id"),
 }

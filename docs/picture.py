@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 WIDTH = 104
-SHOWN = "$ pneumowatch demo\n"
+PROMPT_LINE = "$ pneumowatch demo\n"
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
             encoding="utf-8",
         )
     console = Console(record=True, width=WIDTH, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-    console.print(Text.from_ansi(SHOWN + run.stdout))
+    console.print(Text.from_ansi(PROMPT_LINE + run.stdout))
     svg = console.export_svg(title="pneumowatch demo")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # they would be fetched from another host
     Path(__file__).with_name("demo.svg").write_text(svg, "utf-8")

@@ -15,16 +15,18 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Final
 
-GROWTH: Final = 2**28  # bytes that a child may keep from earlier films; the parsers of all kinds take a tenth of that
-OVERGROWN: Final = 75  # exit code of a child that has kept more
-STOPPER: Final = "The image is damaged in a way that stops its decoder."
+MAX_GROWTH: Final = (
+    2**28
+)  # bytes that a child may keep from earlier films; the parsers of all kinds take a tenth of that
+OVERGROWN_EXIT_CODE: Final = 75  # exit code of a child that has kept more
+DECODER_CRASHED: Final = "The image is damaged in a way that stops its decoder."
 
 
-_begun_with = 0  # bytes that this process held, if it is a child, before its first film
+_initial_bytes = 0  # bytes that this process held, if it is a child, before its first film
 
 
 @contextmanager
-def out_of_reach() -> Iterator[None]:
+def sigint_blocked() -> Iterator[None]:
     """What is started here, and by that in turn, is out of reach of Ctrl-C from its first moment, which reaches the
     whole terminal group: the parent decides when its children end."""
     resource_tracker.ensure_running()  # every child needs it, and whoever starts it is within reach from then on
@@ -35,25 +37,27 @@ def out_of_reach() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def prepare(memory: int) -> None:
+def enter_sandbox(memory: int) -> None:
     """To be the first that a child does. `memory`: bytes that it may take."""
-    global _begun_with
+    global _initial_bytes
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it, and however
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # C libraries complain there of what they find in a file; nobody but the parent speaks of films
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold a patient's film
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    bound = memory if most == resource.RLIM_INFINITY else min(memory, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (bound, most))  # a child that asks for more is refused: MemoryError
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    _begun_with = _data_bytes()
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
+    soft_limit = memory if hard_limit == resource.RLIM_INFINITY else min(memory, hard_limit)
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (soft_limit, hard_limit)
+    )  # a child that asks for more is refused: MemoryError
+    threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
+    _initial_bytes = _data_bytes()
 
 
-def end_if_overgrown() -> None:
+def exit_if_overgrown() -> None:
     """A decoder leaks; the next film would pay for it. Ends this process where it has kept too much."""
-    if _data_bytes() > _begun_with + GROWTH:
-        os._exit(OVERGROWN)
+    if _data_bytes() > _initial_bytes + MAX_GROWTH:
+        os._exit(OVERGROWN_EXIT_CODE)
 
 
 def _data_bytes() -> int:
@@ -61,7 +65,7 @@ def _data_bytes() -> int:
     return int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     """A parent that is killed cannot end a child that hangs over a film."""
     parent = multiprocessing.parent_process()
     if parent is not None:

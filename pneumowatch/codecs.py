@@ -14,29 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Values = NDArray[Any]  # stored values: (height, width) or (height, width, 3), uint8, uint16 or int16
+StoredValues = NDArray[Any]  # stored values: (height, width) or (height, width, 3), uint8, uint16 or int16
 
-START: Final = b"\xff\xd8"  # of a JPEG or JPEG-LS codestream
-START_2000: Final = b"\xff\x4f\xff\x51"  # of a JPEG 2000 codestream
-BOX_2000: Final = b"\x00\x00\x00\x0cjP  "  # of a JP2 file, which some put into a frame
-END: Final = b"\xff\xd9"  # of all of them
+JPEG_START: Final = b"\xff\xd8"  # of a JPEG or JPEG-LS codestream
+JPEG2000_START: Final = b"\xff\x4f\xff\x51"  # of a JPEG 2000 codestream
+JP2_SIGNATURE: Final = b"\x00\x00\x00\x0cjP  "  # of a JP2 file, which some put into a frame
+CODESTREAM_END: Final = b"\xff\xd9"  # of all of them
 DCT_8: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # start-of-frame markers of what Pillow reads, at 8 bits
 JPEG_LS: Final = 0xF7
-FRAMES: Final = frozenset({*range(0xC0, 0xD0), JPEG_LS}) - {0xC4, 0xC8, 0xCC}  # all start-of-frame markers
-ALONE: Final = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})  # markers without a length
+SOF_MARKERS: Final = frozenset({*range(0xC0, 0xD0), JPEG_LS}) - {0xC4, 0xC8, 0xCC}  # all start-of-frame markers
+STANDALONE_MARKERS: Final = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})  # markers without a length
 
 
-class Frame(NamedTuple):
+class FrameHeader(NamedTuple):
     """What a JPEG's start-of-frame segment says."""
 
     marker: int
     bits: int
     height: int
     width: int
-    marked: bool  # whether an application segment tells the colour space
+    states_colour_space: bool  # whether an application segment tells the colour space
 
 
-def decode(frame: bytes, height: int, width: int, is_rgb: bool) -> Values:
+def decode_frame(frame: bytes, height: int, width: int, is_rgb: bool) -> StoredValues:
     """The stored values of one frame; colour as the gray that its luminance component holds, where it has one.
 
     Args:
@@ -48,32 +48,34 @@ def decode(frame: bytes, height: int, width: int, is_rgb: bool) -> Values:
     import imagecodecs  # late: few departments compress, and it takes a tenth of a second
 
     frame = frame.rstrip(b"\0")  # frames are padded to an even length
-    if frame.startswith(BOX_2000):
-        return _sized(imagecodecs.jpeg2k_decode(_checked_box(frame, height, width)), height, width)
-    if not frame.endswith(END):
+    if frame.startswith(JP2_SIGNATURE):
+        return _check_decoded_size(imagecodecs.jpeg2k_decode(_checked_jp2(frame, height, width)), height, width)
+    if not frame.endswith(CODESTREAM_END):
         raise ValueError("the codestream is cut off")
-    if frame.startswith(START_2000):
-        _expect(_size_2000(frame), height, width)
-        return _sized(imagecodecs.jpeg2k_decode(frame), height, width)
-    if not frame.startswith(START):
+    if frame.startswith(JPEG2000_START):
+        _check_header_size(_jpeg2000_size(frame), height, width)
+        return _check_decoded_size(imagecodecs.jpeg2k_decode(frame), height, width)
+    if not frame.startswith(JPEG_START):
         raise ValueError("no codestream of a known kind")
-    head = _read_head(frame)
-    _expect((head.height, head.width), height, width)
+    head = _read_frame_header(frame)
+    _check_header_size((head.height, head.width), height, width)
     if head.marker == JPEG_LS:
-        return _sized(imagecodecs.jpegls_decode(frame), height, width)
+        return _check_decoded_size(imagecodecs.jpegls_decode(frame), height, width)
     if head.marker in DCT_8 and head.bits == 8:
-        if is_rgb and not head.marked:
-            return _sized(imagecodecs.jpeg8_decode(frame, colorspace="RGB", outcolorspace="RGB"), height, width)
-        return _sized(_decode_gray(frame), height, width)
-    return _sized(imagecodecs.jpeg8_decode(frame), height, width)
+        if is_rgb and not head.states_colour_space:
+            return _check_decoded_size(
+                imagecodecs.jpeg8_decode(frame, colorspace="RGB", outcolorspace="RGB"), height, width
+            )
+        return _check_decoded_size(_decode_gray(frame), height, width)
+    return _check_decoded_size(imagecodecs.jpeg8_decode(frame), height, width)
 
 
 def is_deep_jpeg(data: bytes) -> bool:
     """Whether this is a JPEG of a kind that Pillow does not read: more than 8 bits, lossless, or JPEG-LS."""
-    if not data.startswith(START):
+    if not data.startswith(JPEG_START):
         return False
     try:
-        head = _read_head(data)
+        head = _read_frame_header(data)
     except (IndexError, struct.error, ValueError):
         return False
     return head.bits != 8 or head.marker not in DCT_8
@@ -81,11 +83,11 @@ def is_deep_jpeg(data: bytes) -> bool:
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Width and height of a JPEG with a readable head."""
-    head = _read_head(data)
+    head = _read_frame_header(data)
     return head.width, head.height
 
 
-def decode_rle(frame: bytes, height: int, width: int, samples: int, bits: int) -> Values:
+def decode_rle(frame: bytes, height: int, width: int, samples: int, bits: int) -> StoredValues:
     """The stored values of a frame in DICOM's run-length encoding (PS3.5 annex G)."""
     import imagecodecs
 
@@ -94,46 +96,46 @@ def decode_rle(frame: bytes, height: int, width: int, samples: int, bits: int) -
     return values[0] if samples == 1 else np.moveaxis(values, 0, -1)
 
 
-def _decode_gray(frame: bytes) -> Values:
+def _decode_gray(frame: bytes) -> StoredValues:
     """Pillow says so where a JPEG is cut off; libjpeg alone would fill up with gray."""
     with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
         image.draft("L", image.size)
         return np.asarray(image.convert("L"))
 
 
-def _read_head(frame: bytes) -> Frame:
-    marked, at = False, 2
+def _read_frame_header(frame: bytes) -> FrameHeader:
+    states_colour_space, at = False, 2
     while True:
-        while frame[at] == 0xFF and frame[at + 1] in ALONE:
+        while frame[at] == 0xFF and frame[at + 1] in STANDALONE_MARKERS:
             at += 1 if frame[at + 1] == 0xFF else 2
         marker, (length,) = frame[at + 1], struct.unpack_from(">H", frame, at + 2)
         if frame[at] != 0xFF or length < 2:
             raise ValueError("no segment where one should be")
-        if marker in FRAMES:
+        if marker in SOF_MARKERS:
             bits, height, width = struct.unpack_from(">BHH", frame, at + 4)
-            return Frame(marker, bits, height, width, marked)
-        marked = marked or frame[at + 4 : at + 9] in (b"JFIF\0", b"Adobe")
+            return FrameHeader(marker, bits, height, width, states_colour_space)
+        states_colour_space = states_colour_space or frame[at + 4 : at + 9] in (b"JFIF\0", b"Adobe")
         at += 2 + length
 
 
-def _size_2000(codestream: bytes) -> tuple[int, int]:
+def _jpeg2000_size(codestream: bytes) -> tuple[int, int]:
     """Height and width from the SIZ segment (ISO 15444-1, A.5.1)."""
     right, bottom, left, top = struct.unpack_from(">IIII", codestream, 8)
     return bottom - top, right - left
 
 
-def _checked_box(file: bytes, height: int, width: int) -> bytes:
-    _expect(_size_2000(file[file.index(START_2000) :]), height, width)
+def _checked_jp2(file: bytes, height: int, width: int) -> bytes:
+    _check_header_size(_jpeg2000_size(file[file.index(JPEG2000_START) :]), height, width)
     return file
 
 
-def _expect(size: tuple[int, int], height: int, width: int) -> None:
+def _check_header_size(size: tuple[int, int], height: int, width: int) -> None:
     """Before a pixel is decoded: a codestream must not be larger than the header, which was held against the bound."""
     if size != (height, width):
         raise ValueError("the codestream is of another size than the header says")
 
 
-def _sized(values: Values, height: int, width: int) -> Values:
+def _check_decoded_size(values: StoredValues, height: int, width: int) -> StoredValues:
     if values.shape[:2] != (height, width):
         raise ValueError("the decoder gave another size")
     return values

@@ -19,15 +19,15 @@ class SettingsError(PneumowatchError):
     """A setting is missing or has a value that cannot be used; the sentence names it."""
 
 
-class ShareAway(PneumowatchError):
+class ShareUnavailable(PneumowatchError):
     """The share under an inbox does not answer; its films wait until it does."""
 
 
-class DatabaseAway(PneumowatchError):
+class DatabaseUnavailable(PneumowatchError):
     """The database does not answer a command that would rather say so than wait."""
 
 
-class BrokerAway(PneumowatchError):
+class BrokerUnavailable(PneumowatchError):
     """The message broker does not answer; rows wait in the database and are announced later."""
 
 
@@ -39,7 +39,7 @@ class ModelError(PneumowatchError):
     """A model folder cannot be used: something is missing, changed, or not allowed in it."""
 
 
-class DeviceFull(PneumowatchError):
+class DeviceOutOfMemory(PneumowatchError):
     """The memory of the device on which a model reads does not hold even one film at the moment."""
 
 
@@ -51,22 +51,22 @@ class ReviewRefused(PneumowatchError):
     """A verdict cannot be recorded: there is no such scan or prediction, or nothing to judge yet."""
 
 
-class Undelivered(PneumowatchError):
+class DeliveryFailed(PneumowatchError):
     """A destination has not taken what was sent to it.
 
     Args:
         kind: one word that says what happened, and nothing of what was sent.
-        away: the destination itself does not work at present, so others need not be tried at once.
-        final: it will never take this.
-        wait: seconds that it asked for before the next attempt.
+        unavailable: the destination itself does not work at present, so others need not be tried at once.
+        permanent: it will never take this.
+        retry_after: seconds that it asked for before the next attempt.
     """
 
-    def __init__(self, kind: str, away: bool = True, final: bool = False, wait: float = 0.0) -> None:
+    def __init__(self, kind: str, unavailable: bool = True, permanent: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(f"It was not delivered ({kind}).")
         self.kind = kind
-        self.away = away
-        self.final = final
-        self.wait = wait
+        self.unavailable = unavailable
+        self.permanent = permanent
+        self.retry_after = retry_after
 
 
 class AccountRefused(PneumowatchError):
@@ -93,7 +93,7 @@ class ShuttingDown(PneumowatchError):
     """Shutdown was asked for while a thread waited; what it held stays as it is in the database."""
 
 
-class FilmRejected(PneumowatchError):
+class ImageRejected(PneumowatchError):
     """A file that gets no prediction.
 
     `reason` is one of `db.states.Reason`'s codes (a plain string here, as the reader of films knows no database), and

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumowatch import dicom, images
-from pneumowatch.errors import FilmRejected
+from pneumowatch.errors import ImageRejected
 from pneumowatch.header import Header
 
 Pixels = NDArray[np.uint8]
@@ -21,14 +21,14 @@ MAX_PIXELS: Final = 200_000_000  # a 16-bit film of 14,000 x 14,000 still fits; 
 
 
 @dataclass(frozen=True)
-class Film:
+class DecodedImage:
     """Pixels, uint8 (side, side), 0 black, 255 white; and what a DICOM header says, None for other files."""
 
     pixels: Pixels
     header: Header | None = None
 
 
-def read(data: bytes, side: int, max_pixels: int = MAX_PIXELS, patient_key: bytes | None = None) -> Film:
+def read_image(data: bytes, side: int, max_pixels: int = MAX_PIXELS, patient_key: bytes | None = None) -> DecodedImage:
     """Read a film and reduce it to a square.
 
     Args:
@@ -44,37 +44,37 @@ def read(data: bytes, side: int, max_pixels: int = MAX_PIXELS, patient_key: byte
     Raises:
         FilmRejected: with a code of `db.states.Reason`.
     """
-    gray, header = _gray(data, side, max_pixels, patient_key)
-    return _film(gray, side, header)
+    gray, header = _read_gray(data, side, max_pixels, patient_key)
+    return _reduce_to_square(gray, side, header)
 
 
-def decode(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """The pixels alone, as `read` gives them."""
-    return read(data, side, max_pixels).pixels
+def read_pixels(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """The pixels alone, as `read_image` gives them."""
+    return read_image(data, side, max_pixels).pixels
 
 
-def picture(data: bytes, longest: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_for_display(data: bytes, longest: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The film as people look at it: 8-bit gray in its own proportions, no side longer than `longest` pixels.
 
-    Raises FilmRejected, as `read` does.
+    Raises FilmRejected, as `read_image` does.
     """
-    gray, _ = _gray(data, longest, max_pixels, None)
+    gray, _ = _read_gray(data, longest, max_pixels, None)
     gray.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return gray
 
 
-def _gray(data: bytes, side: int, max_pixels: int, patient_key: bytes | None) -> tuple[Image.Image, Header | None]:
+def _read_gray(data: bytes, side: int, max_pixels: int, patient_key: bytes | None) -> tuple[Image.Image, Header | None]:
     """The film as 8-bit gray, at least `side` pixels wide and high where it is."""
     if not data:
-        raise FilmRejected("empty", "The file is empty; send the film again.")
+        raise ImageRejected("empty", "The file is empty; send the film again.")
     if dicom.is_dicom(data):
-        gray, header = dicom.read(data, max_pixels, patient_key)
+        gray, header = dicom.read_dicom(data, max_pixels, patient_key)
         return Image.fromarray(gray), header
-    return images.read(data, side, max_pixels), None
+    return images.read_common_format(data, side, max_pixels), None
 
 
-def _film(gray: Image.Image, side: int, header: Header | None = None) -> Film:
+def _reduce_to_square(gray: Image.Image, side: int, header: Header | None = None) -> DecodedImage:
     pixels = np.asarray(gray.resize((side, side), Image.Resampling.BILINEAR))
     if pixels.min() == pixels.max():  # nothing exposed, or all of it transparent
-        raise FilmRejected("no_pixels", "The picture is one gray all over; send the film itself.", header)
-    return Film(pixels, header)
+        raise ImageRejected("no_pixels", "The picture is one gray all over; send the film itself.", header)
+    return DecodedImage(pixels, header)

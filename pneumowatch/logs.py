@@ -11,13 +11,13 @@ import structlog
 import structlog.tracebacks
 
 # Libraries that tell too much at INFO, or tell message contents.
-QUIET: Final = (
+QUIET_LOGGERS: Final = (
     "celery", "kombu", "amqp", "alembic", "sqlalchemy", "watchdog", "PIL", "tensorflow", "absl", "h5py", "httpx",
     "httpcore", "highdicom", "uvicorn",
 )  # fmt: skip
 
 
-# A descriptor of our own for standard error, so that `hush` can silence libraries without silencing us.
+# A descriptor of our own for standard error, so that `silence_stderr` can silence libraries without silencing us.
 STDERR: Final[TextIO] = os.fdopen(os.dup(2), "w", 1, "utf-8", "backslashreplace", closefd=False)
 
 
@@ -26,19 +26,19 @@ _TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=F
 
 
 @contextmanager
-def hush() -> Iterator[None]:
+def silence_stderr() -> Iterator[None]:
     """Send to nowhere what libraries write to file descriptor 2 itself, as TensorFlow's do while they are loaded,
     before any setting that quietens them is in force. Exceptions and our own logs are not touched."""
     sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    saved_stderr = os.dup(2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved_stderr, 2)
+        os.close(saved_stderr)
+        os.close(devnull)
 
 
 def configure(log_format: str = "console", level: int = logging.INFO) -> None:
@@ -69,10 +69,10 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for name in QUIET:
+    for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def get(name: str) -> structlog.stdlib.BoundLogger:
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger

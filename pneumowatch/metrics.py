@@ -27,25 +27,25 @@ from pneumowatch import __version__
 from pneumowatch.errors import SettingsError
 from pneumowatch.settings import Settings
 
-REGISTRY: Final = CollectorRegistry()  # of this process; what belongs to one part of it is given to `serving`
-for of_python in (ProcessCollector, PlatformCollector, GCCollector):
-    of_python(registry=REGISTRY)
+REGISTRY: Final = CollectorRegistry()  # of this process; what belongs to one part of it is given to `serving_metrics`
+for python_collector in (ProcessCollector, PlatformCollector, GCCollector):
+    python_collector(registry=REGISTRY)
 
 # Counted by workers
 
-READ: Final = Counter(
+IMAGES_PROCESSED: Final = Counter(
     "pneumowatch_read_films",
     "Films read by this worker, by source and outcome: flagged, not_flagged, rejected or later (put off).",
     ["source", "outcome"],
     registry=REGISTRY,
 )
-BATCH: Final = Histogram(
+BATCH_IMAGES: Final = Histogram(
     "pneumowatch_batch_films",
     "Films of one predict.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
     registry=REGISTRY,
 )
-STAGE: Final = Histogram(
+STAGE_SECONDS: Final = Histogram(
     "pneumowatch_stage_seconds",
     "Seconds that one claim of films spent in a stage: claim, fetch (read and decode), predict (with the wait for the "
     "model), write.",
@@ -55,7 +55,7 @@ STAGE: Final = Histogram(
 )
 
 
-class Gauge(NamedTuple):
+class GaugeDefinition(NamedTuple):
     """A metric whose values are looked up when they are asked for."""
 
     name: str
@@ -72,67 +72,87 @@ class Gauge(NamedTuple):
 
 # Of any process
 
-BUILD: Final = Gauge("pneumowatch_build_info", "1, with the version of pneumowatch that runs here.", ("version",))
-MODEL: Final = Gauge("pneumowatch_model_info", "1, with the model that this worker reads with.", ("version",))
-DONE: Final = Gauge("pneumowatch_done", "What a part of this process got done since it started.", ("part", "what"))
+BUILD_INFO: Final = GaugeDefinition(
+    "pneumowatch_build_info", "1, with the version of pneumowatch that runs here.", ("version",)
+)
+MODEL_INFO: Final = GaugeDefinition(
+    "pneumowatch_model_info", "1, with the model that this worker reads with.", ("version",)
+)
+WORK_DONE: Final = GaugeDefinition(
+    "pneumowatch_done", "What a part of this process got done since it started.", ("part", "what")
+)
 
 # Of the ledger
 
-DATABASE_UP: Final = Gauge("pneumowatch_database_up", "1 where the database answers; else the ledger's are not told.")
-FILMS: Final = Gauge("pneumowatch_films", "Scans in each state, by source.", ("source", "state"))
-WAITING: Final = Gauge("pneumowatch_waiting_films", "Scans without a final state, by source.", ("source",))
-OLDEST: Final = Gauge(
+DATABASE_UP: Final = GaugeDefinition(
+    "pneumowatch_database_up", "1 where the database answers; else the ledger's are not told."
+)
+SCANS_BY_STATE: Final = GaugeDefinition("pneumowatch_films", "Scans in each state, by source.", ("source", "state"))
+WAITING_SCANS: Final = GaugeDefinition(
+    "pneumowatch_waiting_films", "Scans without a final state, by source.", ("source",)
+)
+OLDEST_WAITING: Final = GaugeDefinition(
     "pneumowatch_oldest_waiting_seconds", "How long the oldest scan without a final state has waited.", ("source",)
 )
-UNSCORED: Final = Gauge(
+UNSCORED_SCANS: Final = GaugeDefinition(
     "pneumowatch_unscored_films", "Scans that nobody has read: rejected, failed, or waiting beyond the cap.", ("why",)
 )
-FLAGGED: Final = Gauge(
+FLAGGED_RATIO: Final = GaugeDefinition(
     "pneumowatch_flagged_ratio", "Share of flagged films among the last ones that were read.", ("source",)
 )
-DRIFT: Final = Gauge(
+DRIFT_PSI: Final = GaugeDefinition(
     "pneumowatch_drift_psi",
     "Population stability index of the last films read against the champion's reference, of: probability, "
     "strangeness or brightness. Not there: not measurable (too few films, or a model without a reference).",
     ("source", "of"),
 )
-SILENT: Final = Gauge("pneumowatch_source_silent", "1 where a source is silent for longer than usual.", ("source",))
-SILENCE: Final = Gauge("pneumowatch_source_silence_seconds", "How long ago a source's last film came.", ("source",))
-CHAMPION: Final = Gauge("pneumowatch_champion_info", "1, with the model that the ledger calls champion.", ("version",))
-HEARTBEAT: Final = Gauge(
+SOURCE_SILENT: Final = GaugeDefinition(
+    "pneumowatch_source_silent", "1 where a source is silent for longer than usual.", ("source",)
+)
+SOURCE_SILENCE: Final = GaugeDefinition(
+    "pneumowatch_source_silence_seconds", "How long ago a source's last film came.", ("source",)
+)
+CHAMPION_INFO: Final = GaugeDefinition(
+    "pneumowatch_champion_info", "1, with the model that the ledger calls champion.", ("version",)
+)
+HEARTBEAT_AGE: Final = GaugeDefinition(
     "pneumowatch_heartbeat_age_seconds", "How long ago a part was last heard of; the longest.", ("part", "machine")
 )
-PARTS: Final = Gauge(
+COMPONENTS: Final = GaugeDefinition(
     "pneumowatch_parts", "Parts of the deployment by how they are: well, stalled or silent.", ("part", "verdict")
 )
-TRAINING: Final = Gauge(
+LAST_TRAINING: Final = GaugeDefinition(
     "pneumowatch_last_training", "1 for what the last training came to, 0 for all that it did not.", ("outcome",)
 )
-TRAINED_AT: Final = Gauge("pneumowatch_last_training_timestamp_seconds", "When the last training ended (Unix time).")
-OUTBOX: Final = Gauge("pneumowatch_outbox_messages", "Messages that wait, or were given up.", ("way", "state"))
-OUTBOX_OLDEST: Final = Gauge(
+LAST_TRAINING_TIME: Final = GaugeDefinition(
+    "pneumowatch_last_training_timestamp_seconds", "When the last training ended (Unix time)."
+)
+OUTBOX_MESSAGES: Final = GaugeDefinition(
+    "pneumowatch_outbox_messages", "Messages that wait, or were given up.", ("way", "state")
+)
+OUTBOX_OLDEST: Final = GaugeDefinition(
     "pneumowatch_outbox_oldest_waiting_seconds", "How long the oldest message that waits has waited.", ("way",)
 )
 
 
 @contextmanager
-def timed(stage: str) -> Iterator[None]:
+def timed_stage(stage: str) -> Iterator[None]:
     """One claim's time in a stage; not counted where it ends in an error."""
     started = time.monotonic()
     yield
-    STAGE.labels(stage).observe(time.monotonic() - started)
+    STAGE_SECONDS.labels(stage).observe(time.monotonic() - started)
 
 
-class Build(Collector):
+class BuildInfoCollector(Collector):
     def collect(self) -> Iterator[Family]:
-        yield BUILD.family({(__version__,): 1})
+        yield BUILD_INFO.family({(__version__,): 1})
 
 
-REGISTRY.register(Build())
+REGISTRY.register(BuildInfoCollector())
 
 
 @contextmanager
-def telling(*collectors: Collector) -> Iterator[None]:
+def registered_collectors(*collectors: Collector) -> Iterator[None]:
     """These belong to the process' metrics until this is left."""
     for collector in collectors:
         REGISTRY.register(collector)
@@ -144,12 +164,12 @@ def telling(*collectors: Collector) -> Iterator[None]:
 
 
 @contextmanager
-def serving(settings: Settings, *collectors: Collector) -> Iterator[None]:
-    """As `telling`, and at PNEUMOWATCH_METRICS_PORT, where it is set, in threads of their own.
+def serving_metrics(settings: Settings, *collectors: Collector) -> Iterator[None]:
+    """As `registered_collectors`, and at PNEUMOWATCH_METRICS_PORT, where it is set, in threads of their own.
 
     Raises SettingsError where the port cannot be had.
     """
-    with telling(*collectors):
+    with registered_collectors(*collectors):
         if not settings.metrics_port:
             yield
             return

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from pneumowatch.errors import ModelError
 
-SHIPPED: Final = Path(__file__).parent / "shipped"  # one folder inside: the model that comes with the project
+SHIPPED_DIR: Final = Path(__file__).parent / "shipped"  # one folder inside: the model that comes with the project
 WEIGHTS: Final = "model.keras"
 CARD: Final = "card.json"
-CHAMPION: Final = "champion"  # in the model store: a link to the last one that was verified here
+CHAMPION_LINK: Final = "champion"  # in the model store: a link to the last one that was verified here
 REFERENCE: Final = "reference.npz"  # `films` uint8 (n, side, side, 1) and `probabilities` float32 (n,)
 
 ALLOWED_LAYERS: Final = frozenset(
@@ -31,7 +31,7 @@ ALLOWED_LAYERS: Final = frozenset(
     }
 )  # fmt: skip
 # What else Keras serialises as a class beside layers: none of these carries code.
-ALLOWED_PARTS: Final = ALLOWED_LAYERS | {
+ALLOWED_CLASSES: Final = ALLOWED_LAYERS | {
     "DTypePolicy", "GlorotUniform", "GlorotNormal", "HeNormal", "HeUniform", "Zeros", "Ones", "L2",
     "__keras_tensor__", "__tensor__",
 }  # fmt: skip
@@ -106,24 +106,24 @@ class ModelFolder:
                 config = json.loads(archive.read("config.json"))
         except Exception as error:  # a damaged archive raises zlib.error, NotImplementedError, ... beside its own
             raise ModelError(f"{self.weights} cannot be read: {error}.") from error
-        foreign = sorted(set(_class_names(config)) - ALLOWED_PARTS)
+        foreign = sorted(set(_class_names(config)) - ALLOWED_CLASSES)
         if foreign:
             raise ModelError(f"{self.weights} holds what no model here may hold: {', '.join(foreign)}.")
 
 
-def shipped() -> ModelFolder:
+def shipped_folder() -> ModelFolder:
     """The model that comes with the project."""
-    folders = sorted(path.parent for path in SHIPPED.glob(f"*/{CARD}"))
+    folders = sorted(path.parent for path in SHIPPED_DIR.glob(f"*/{CARD}"))
     if len(folders) != 1:
-        raise ModelError(f"{SHIPPED} holds {len(folders)} models instead of one; install pneumowatch again.")
+        raise ModelError(f"{SHIPPED_DIR} holds {len(folders)} models instead of one; install pneumowatch again.")
     return ModelFolder.read(folders[0])
 
 
-def champion(store: Path) -> ModelFolder:
+def champion_folder(store: Path) -> ModelFolder:
     """The model to serve: the last one verified in the store, or the shipped one where there is none yet."""
-    last = store / CHAMPION
+    last = store / CHAMPION_LINK
     # the link is followed once: it may be replaced while the folder is read
-    return ModelFolder.read(last.resolve()) if (last / CARD).exists() else shipped()
+    return ModelFolder.read(last.resolve()) if (last / CARD).exists() else shipped_folder()
 
 
 def _class_names(config: object) -> Iterator[str]:

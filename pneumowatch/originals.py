@@ -5,17 +5,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pneumowatch import share
-from pneumowatch.errors import FilmRejected, ShareAway
+from pneumowatch.errors import ImageRejected, ShareUnavailable
 
-Copy = tuple[Path, bytes]  # the root of an inbox, as mounted on this machine, and a raw path beneath it
+FileCopy = tuple[Path, bytes]  # the root of an inbox, as mounted on this machine, and a raw path beneath it
 
 
-def read(sha256: str, copies: Iterable[Copy], max_bytes: int) -> bytes | None:
+def read_by_hash(sha256: str, copies: Iterable[FileCopy], max_bytes: int) -> bytes | None:
     """The bytes with this hash, from the first place that still has them; None where they stand nowhere."""
     for root, path in copies:
         try:
-            data = share.read(root, path, max_bytes).data
-        except (ShareAway, FilmRejected):
+            data = share.read_file(root, path, max_bytes).data
+        except (ShareUnavailable, ImageRejected):
             continue
         if hashlib.sha256(data).hexdigest() == sha256:
             return data

@@ -14,10 +14,10 @@ from typing import Final
 from pneumowatch.errors import SettingsError
 
 KEY_BYTES: Final = 32
-VARIABLE: Final = "PNEUMOWATCH_PATIENT_KEY_FILE"
+KEY_FILE_VARIABLE: Final = "PNEUMOWATCH_PATIENT_KEY_FILE"
 
 
-def read(file: Path) -> bytes:
+def read_key(file: Path) -> bytes:
     """The 32 bytes that stand in the file as 64 hexadecimal digits. Raises SettingsError."""
     try:
         text = file.read_bytes().decode("ascii").strip()
@@ -25,7 +25,7 @@ def read(file: Path) -> bytes:
     except FileNotFoundError:
         raise SettingsError(
             f"The patient key is missing: there is no file {file}. Copy it from another machine of this deployment or "
-            f"from its backup, or name it in {VARIABLE}."
+            f"from its backup, or name it in {KEY_FILE_VARIABLE}."
         ) from None
     except OSError as error:
         raise SettingsError(f"The patient key {file} cannot be read: {error.strerror}.") from None
@@ -39,40 +39,40 @@ def read(file: Path) -> bytes:
     return key
 
 
-def read_or_make(file: Path) -> bytes:
+def read_or_create_key(file: Path) -> bytes:
     """The key, made now where there is none. Parts that start at once agree on one. Raises SettingsError."""
     if not os.access(file, os.F_OK):
         try:
-            _make(file)
+            _create_key(file)
         except FileExistsError:
             pass  # another part was quicker: its key counts
         except OSError as error:
             raise SettingsError(
                 f"The patient key {file} cannot be made: {error.strerror}. Make its folder, with permission to write, "
-                f"or name another file in {VARIABLE}."
+                f"or name another file in {KEY_FILE_VARIABLE}."
             ) from None
-    return read(file)
+    return read_key(file)
 
 
-def keyed(key: bytes, patient_id: str, issuer: str = "") -> str:
+def hash_patient_id(key: bytes, patient_id: str, issuer: str = "") -> str:
     """What stands in a row for this patient: HMAC-SHA-256 of the patient ID and its issuer, as their DICOM header has
     them; 64 hexadecimal digits."""
     return hmac.new(key, f"{issuer}\0{patient_id}".encode(), hashlib.sha256).hexdigest()
 
 
-def fingerprint(key: bytes) -> str:
+def key_fingerprint(key: bytes) -> str:
     """By which a key is recognised, and from which it cannot be found: 64 hexadecimal digits."""
     return hashlib.sha256(b"pneumowatch patient key\n" + key).hexdigest()
 
 
-def _make(file: Path) -> None:
+def _create_key(file: Path) -> None:
     """The file appears under its name when all of it is on the disk: a half one would be taken for damaged."""
     descriptor, unfinished = tempfile.mkstemp(prefix=".patient-key-", dir=file.parent)  # for its owner only
     try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as made:
-            made.write(secrets.token_hex(KEY_BYTES) + "\n")
-            made.flush()
-            os.fsync(made.fileno())
+        with os.fdopen(descriptor, "w", encoding="ascii") as key_file:
+            key_file.write(secrets.token_hex(KEY_BYTES) + "\n")
+            key_file.flush()
+            os.fsync(key_file.fileno())
         os.link(unfinished, file)  # unlike a rename, it never replaces a key that others have begun to use
     finally:
         Path(unfinished).unlink()

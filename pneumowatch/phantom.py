@@ -13,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-Plane = NDArray[np.floating]
+FloatPlane = NDArray[np.floating]
 Pixels = NDArray[np.uint8]
 
-SOURCE: Final = "synthetic"  # the inbox of drawn films, which never teach
+PHANTOM_SOURCE: Final = "synthetic"  # the inbox of drawn films, which never teach
 JPEG_QUALITY: Final = 90
 RIBS: Final = 10
-DRAWN: Final = (
+DRAWING_SIZE: Final = (
     640,
     480,
 )  # pixels of the drawing, which is then enlarged: shadows are soft, and this is four times faster
 
 
 @dataclass(frozen=True)
-class Child:
+class ChildAnatomy:
     """What differs from child to child; lengths in units of the film's height."""
 
     spine_bend: float
@@ -41,7 +41,7 @@ class Child:
     exposure: float  # exponent of the film's curve
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator) -> "Child":
+    def sample(cls, rng: np.random.Generator) -> "ChildAnatomy":
         dome = rng.uniform(0.70, 0.76)
         return cls(
             spine_bend=rng.uniform(-0.012, 0.012),
@@ -57,7 +57,7 @@ class Child:
         )
 
 
-def phantom(seed: int, pneumonia: bool, width: int = 1024, height: int = 768) -> Pixels:
+def draw_phantom(seed: int, pneumonia: bool, width: int = 1024, height: int = 768) -> Pixels:
     """Draw one frontal chest film.
 
     Args:
@@ -70,10 +70,10 @@ def phantom(seed: int, pneumonia: bool, width: int = 1024, height: int = 768) ->
     """
     anatomy, illness, grain = (np.random.default_rng([seed, part]) for part in range(3))
     shadow = Image.fromarray(_shadow(anatomy, illness if pneumonia else None))
-    film = np.asarray(shadow.resize((width, height), Image.Resampling.BICUBIC))
-    film = film + grain.normal(0, 0.022, film.shape) * np.sqrt(np.clip(film, 0.02, 1))
-    image = Image.fromarray((np.clip(film, 0, 1) * 255).astype(np.uint8))
-    return np.asarray(_marked(image.filter(ImageFilter.GaussianBlur(height / 1500))))
+    pixels = np.asarray(shadow.resize((width, height), Image.Resampling.BICUBIC))
+    pixels = pixels + grain.normal(0, 0.022, pixels.shape) * np.sqrt(np.clip(pixels, 0.02, 1))
+    image = Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))
+    return np.asarray(_labelled(image.filter(ImageFilter.GaussianBlur(height / 1500))))
 
 
 def write_phantoms(folder: Path, count: int, seed: int = 0) -> list[Path]:
@@ -86,14 +86,14 @@ def write_phantoms(folder: Path, count: int, seed: int = 0) -> list[Path]:
         pneumonia = number % 2 == 0
         path = folder / f"phantom-{number:04}-{'pneumonia' if pneumonia else 'normal'}.jpeg"
         unfinished = path.with_name(path.name + ".part")
-        Image.fromarray(phantom(number, pneumonia)).save(unfinished, "JPEG", quality=JPEG_QUALITY)
+        Image.fromarray(draw_phantom(number, pneumonia)).save(unfinished, "JPEG", quality=JPEG_QUALITY)
         paths.append(unfinished.rename(path))
     return paths
 
 
-def _shadow(anatomy: np.random.Generator, illness: np.random.Generator | None) -> Plane:
+def _shadow(anatomy: np.random.Generator, illness: np.random.Generator | None) -> FloatPlane:
     """The film without its grain, DRAWN in size, black 0 and white 1."""
-    child = Child.drawn(anatomy)
+    child = ChildAnatomy.sample(anatomy)
     u, v = _plane(anatomy)
     u = u - child.spine_bend * np.sin(4 * v)
     lungs = _lungs(child, u, v)
@@ -106,9 +106,9 @@ def _shadow(anatomy: np.random.Generator, illness: np.random.Generator | None) -
     return ((1 - np.exp(-1.5 * np.clip(shadow, 0, None))) ** child.exposure).astype(np.float32)
 
 
-def _plane(rng: np.random.Generator) -> tuple[Plane, Plane]:
+def _plane(rng: np.random.Generator) -> tuple[FloatPlane, FloatPlane]:
     """u and v of every pixel, of a child that lies a little askew and off the middle."""
-    width, height = DRAWN
+    width, height = DRAWING_SIZE
     v, u = np.mgrid[0:height, 0:width].astype(np.float32)
     u, v = (u / width - 0.5) * 4 / 3, v / height - 0.5
     angle, scale = rng.normal(0, 0.025), rng.uniform(0.94, 1.04)
@@ -117,31 +117,31 @@ def _plane(rng: np.random.Generator) -> tuple[Plane, Plane]:
     return cos * u + sin * v + shift_u, cos * v - sin * u + 0.5 + shift_v
 
 
-def _inside(signed: Plane, softness: float) -> Plane:
+def _inside(signed: FloatPlane, softness: float) -> FloatPlane:
     """1 where `signed` is well above zero, 0 well below, over an edge of about `softness`."""
     return 1 / (1 + np.exp(-np.clip(signed / softness * 4, -50, 50)))
 
 
-def _band(distance: Plane, half_width: float | Plane) -> Plane:
+def _band(distance: FloatPlane, half_width: float | FloatPlane) -> FloatPlane:
     """1 on a line, 0 beyond its half width, with the brighter rims that the hard outer layer of a bone gives."""
     near = (distance / half_width) ** 2
     return np.exp(-near * near * near) * (0.65 + 0.35 * near)
 
 
-def _cage(child: Child, v: Plane) -> Plane:
+def _cage(child: ChildAnatomy, v: FloatPlane) -> FloatPlane:
     """Half width of the rib cage at height v."""
     depth = np.clip((v - child.apex) / 0.6, 0, 1.5)
     return child.cage * (1 - 0.55 * np.exp(-3 * depth) - 0.45 * np.exp(-28 * depth)) + 0.02 * depth
 
 
-def _dome(child: Child, u: Plane) -> Plane:
+def _dome(child: ChildAnatomy, u: FloatPlane) -> FloatPlane:
     """v of the diaphragm above which there is lung."""
     left, right = child.domes
     top = left + (right - left) * _inside(u, 0.1)
     return top + 0.75 * (np.abs(u) - 0.17) ** 2 + 3.5 * np.clip(np.abs(u) - 0.28, 0, None) ** 2
 
 
-def _body(child: Child, u: Plane, v: Plane) -> Plane:
+def _body(child: ChildAnatomy, u: FloatPlane, v: FloatPlane) -> FloatPlane:
     """Soft tissue: trunk, neck, and arms that are held up."""
     out = np.abs(u)
     trunk = child.cage + 0.055 + 0.06 * np.clip(v - 0.6, 0, None) + 0.10 * np.exp(-((v - 0.2) ** 2) / 0.02)
@@ -153,12 +153,12 @@ def _body(child: Child, u: Plane, v: Plane) -> Plane:
     return np.maximum(np.maximum(trunk, neck), 0.8 * arm) * thickness + belly
 
 
-def _humerus(v: Plane) -> Plane:
+def _humerus(v: FloatPlane) -> FloatPlane:
     """|u| of the middle of the upper arm, which goes up to the corner of the film."""
     return 0.60 - 0.55 * v
 
 
-def _lungs(child: Child, u: Plane, v: Plane) -> Plane:
+def _lungs(child: ChildAnatomy, u: FloatPlane, v: FloatPlane) -> FloatPlane:
     out = np.abs(u)
     inner = _inside(out - 0.05 - 0.03 * np.exp(-(((v - 0.2) / 0.1) ** 2)), 0.03)
     return (
@@ -169,7 +169,7 @@ def _lungs(child: Child, u: Plane, v: Plane) -> Plane:
     )
 
 
-def _heart(child: Child, u: Plane, v: Plane) -> Plane:
+def _heart(child: ChildAnatomy, u: FloatPlane, v: FloatPlane) -> FloatPlane:
     """Heart, more of it to the right of the film, and the great vessels above it, by their two borders."""
     tip, waist = child.apex_beat, 0.058 - 0.01 * np.tanh((v - 0.3) / 0.05)
     steep = np.where(v < tip, 0.17, 0.12)
@@ -179,7 +179,7 @@ def _heart(child: Child, u: Plane, v: Plane) -> Plane:
     return shape * (0.7 + 0.3 * _inside(v - 0.42, 0.2)) * _inside(v - 0.12, 0.12) * (1 - 0.7 * _inside(v - 0.75, 0.07))
 
 
-def _spine(u: Plane, v: Plane) -> Plane:
+def _spine(u: FloatPlane, v: FloatPlane) -> FloatPlane:
     column = _inside(0.047 - np.abs(u), 0.018)
     discs = 0.8 + 0.2 * np.tanh(3 * np.sin(2 * np.pi * v / (0.058 + 0.012 * v)) + 1.5)
     pedicles = np.exp(-(((np.abs(u) - 0.028) / 0.007) ** 2)) * np.clip(
@@ -189,7 +189,7 @@ def _spine(u: Plane, v: Plane) -> Plane:
     return 0.24 * column * discs + 0.07 * pedicles - 0.12 * windpipe
 
 
-def _ribs(child: Child, u: Plane, v: Plane) -> Plane:
+def _ribs(child: ChildAnatomy, u: FloatPlane, v: FloatPlane) -> FloatPlane:
     """Ribs at the back, falling towards the flank, and fainter ones in front, falling towards the middle."""
     cage, out = _cage(child, v), np.abs(u)
     outwards = out / child.cage
@@ -207,7 +207,7 @@ def _ribs(child: Child, u: Plane, v: Plane) -> Plane:
     return child.rib_contrast * ribs * within * edge_on * seen
 
 
-def _shoulders(rng: np.random.Generator, u: Plane, v: Plane) -> Plane:
+def _shoulders(rng: np.random.Generator, u: FloatPlane, v: FloatPlane) -> FloatPlane:
     """Clavicles, the edges of the shoulder blades, and the bones of the upper arms."""
     height, slope, out = rng.uniform(0.165, 0.195), rng.uniform(0.05, 0.15), np.abs(u)
     line = height - slope * (out - 0.04) - 0.022 * np.sin((out - 0.04) * 15)
@@ -217,9 +217,9 @@ def _shoulders(rng: np.random.Generator, u: Plane, v: Plane) -> Plane:
     return 0.21 * clavicles + 0.10 * blades + 0.17 * arms
 
 
-def _vessels(rng: np.random.Generator, u: Plane, v: Plane) -> Plane:
+def _vessels(rng: np.random.Generator, u: FloatPlane, v: FloatPlane) -> FloatPlane:
     """Branching shadows from the root of each lung, thinner outwards."""
-    image = Image.new("L", DRAWN)
+    image = Image.new("L", DRAWING_SIZE)
     draw = ImageDraw.Draw(image)
     for side in (-1, 1):
         for heading in np.linspace(-1.2, 1.35, 11):
@@ -234,7 +234,7 @@ def _branch(
     draw: ImageDraw.ImageDraw, rng: np.random.Generator, at: complex, side: int, heading: float, thick: float
 ) -> None:
     """One vessel until it is too thin to see; `at` is u + iv, `heading` 0 points outwards, `thick` is its width."""
-    width, height = DRAWN
+    width, height = DRAWING_SIZE
     while thick > 0.0018:
         ahead = at + 0.018 * complex(side * np.cos(heading), np.sin(heading))
         ends = [((point.real * 0.75 + 0.5) * width, point.imag * height) for point in (at, ahead)]
@@ -245,7 +245,7 @@ def _branch(
         at, heading, thick = ahead, heading + rng.normal(0, 0.18), thick * 0.89
 
 
-def _consolidations(rng: np.random.Generator, u: Plane, v: Plane) -> Plane:
+def _consolidations(rng: np.random.Generator, u: FloatPlane, v: FloatPlane) -> FloatPlane:
     """Patches of lung that hold fluid for air: fuzzy, uneven, and they wipe out the borders they touch."""
     patches = np.zeros_like(u)
     for side in rng.permutation((-1, 1, -1, 1))[: rng.integers(2, 5)]:
@@ -257,17 +257,17 @@ def _consolidations(rng: np.random.Generator, u: Plane, v: Plane) -> Plane:
     return patches
 
 
-def _clouds(rng: np.random.Generator, cells: int) -> Plane:
+def _clouds(rng: np.random.Generator, cells: int) -> FloatPlane:
     """Smooth noise between -1 and 1 in three octaves, the coarsest of `cells` cells a side."""
-    total = np.zeros(DRAWN[::-1], np.float32)
+    total = np.zeros(DRAWING_SIZE[::-1], np.float32)
     for octave in range(3):
         side = cells * 2**octave
         grid = Image.fromarray(rng.uniform(-1, 1, (side, side)).astype(np.float32))
-        total += np.asarray(grid.resize(DRAWN, Image.Resampling.BICUBIC)) / 2**octave
+        total += np.asarray(grid.resize(DRAWING_SIZE, Image.Resampling.BICUBIC)) / 2**octave
     return np.clip(total / 1.75, -1, 1)
 
 
-def _marked(image: Image.Image) -> Image.Image:
+def _labelled(image: Image.Image) -> Image.Image:
     """The side marker of a film, and what this one is, so that nobody takes it for a patient's."""
     draw, unit = ImageDraw.Draw(image), image.height / 30
     draw.text((unit * 1.2, unit * 9), "R", fill=235, font=ImageFont.load_default(unit * 1.6))

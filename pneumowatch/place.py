@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-MOUNTS: Final = Path("/proc/self/mountinfo")
+MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")  # blanks stand as \040
-UNKNOWN: Final = "unknown"
+UNKNOWN_FS_TYPE: Final = "unknown"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class Place:
+class MountedFolder:
     """Where an open folder lies.
 
     `kind`: file system type (`ext4`, `nfs4`, ...). `mount_point`: where that is mounted on this machine. `identity`:
@@ -44,10 +44,10 @@ class Place:
 
     def beneath(self, mount_point: str) -> bool:
         """Whether it lies in what a mount at `mount_point` would cover: nothing is mounted there."""
-        return mount_point != self.mount_point and _inside(mount_point, self.mount_point) is not None
+        return mount_point != self.mount_point and _relative_to(mount_point, self.mount_point) is not None
 
 
-def of(folder: int) -> Place:
+def identify_descriptor(folder: int) -> MountedFolder:
     """The place of an open folder (a file descriptor), which it is whatever is mounted over its path meanwhile."""
     inode = os.fstat(folder).st_ino
     try:
@@ -56,35 +56,37 @@ def of(folder: int) -> Place:
     except OSError:  # no /proc here
         path, mount = "", None
     if mount is None:  # unmounted while it is open
-        return Place(UNKNOWN, "", printable(f"{UNKNOWN} {path} {inode}"))
-    inside = os.path.normpath(f"{mount.root}/{_inside(path, mount.point) or ''}").replace("//", "/")
-    return Place(
-        mount.kind, printable(mount.point), printable(" ".join([mount.kind, mount.source, inside, str(inode)]))
+        return MountedFolder(UNKNOWN_FS_TYPE, "", escape_non_utf8(f"{UNKNOWN_FS_TYPE} {path} {inode}"))
+    inside = os.path.normpath(f"{mount.root}/{_relative_to(path, mount.point) or ''}").replace("//", "/")
+    return MountedFolder(
+        mount.kind,
+        escape_non_utf8(mount.point),
+        escape_non_utf8(" ".join([mount.kind, mount.source, inside, str(inode)])),
     )
 
 
-def at(root: Path) -> Place:
+def identify_folder(root: Path) -> MountedFolder:
     """The place of an inbox's folder. Raises OSError where it cannot be opened."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return of(folder)
+        return identify_descriptor(folder)
     finally:
         os.close(folder)
 
 
-def mounted(text: str | None = None) -> Iterator[Mount]:
+def read_mounts(text: str | None = None) -> Iterator[Mount]:
     """What is mounted, in the kernel's order: what is mounted over something comes after it."""
     if text is None:
-        text = _read()
+        text = _read_mountinfo()
     for line in text.split("\n"):  # and at nothing else that Python takes for a line's end: names may hold it
         before, _, after = line.partition(" - ")
-        fields, what = before.split(" "), after.split(" ")
+        fields, fs_fields = before.split(" "), after.split(" ")
         if len(fields) >= 5:
-            source = _unescape(what[1]) if len(what) > 1 else ""
-            yield Mount(fields[0], _unescape(fields[3]), _unescape(fields[4]), what[0], source)
+            source = _unescape(fs_fields[1]) if len(fs_fields) > 1 else ""
+            yield Mount(fields[0], _unescape(fields[3]), _unescape(fields[4]), fs_fields[0], source)
 
 
-def printable(text: str) -> str:
+def escape_non_utf8(text: str) -> str:
     """For a database, which takes no names that are no UTF-8."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
@@ -92,10 +94,10 @@ def printable(text: str) -> str:
 def _mount_of(folder: int) -> Mount | None:
     fields = (line.split() for line in Path(f"/proc/self/fdinfo/{folder}").read_text("ascii").splitlines())
     number = next((value for name, value, *_ in fields if name == "mnt_id:"), None)
-    return next((mount for mount in mounted() if mount.number == number), None)
+    return next((mount for mount in read_mounts() if mount.number == number), None)
 
 
-def _inside(path: str, point: str) -> str | None:
+def _relative_to(path: str, point: str) -> str | None:
     """`path` relative to `point`; None where it is not inside."""
     if path == point:
         return ""
@@ -107,8 +109,8 @@ def _unescape(field: str) -> str:
     return _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), field)
 
 
-def _read() -> str:
+def _read_mountinfo() -> str:
     try:
-        return os.fsdecode(MOUNTS.read_bytes())
+        return os.fsdecode(MOUNTINFO.read_bytes())
     except OSError:
         return ""

@@ -13,20 +13,22 @@ from celery import Celery, signals
 from kombu.exceptions import OperationalError as KombuError
 from redis.exceptions import RedisError
 
-from pneumowatch.errors import BrokerAway
+from pneumowatch.errors import BrokerUnavailable
 from pneumowatch.settings import Settings
 
-FILMS: Final = "films"  # the queue
-READ_SCANS: Final = "pneumowatch.read_scans"  # the task
-TRAINING: Final = "training"  # the queue of those who train: a message says that it is time to look whether one is due
-RETRAIN: Final = "pneumowatch.retrain"  # the task
+SCANS_QUEUE: Final = "films"  # the queue
+READ_SCANS_TASK: Final = "pneumowatch.read_scans"  # the task
+TRAINING_QUEUE: Final = (
+    "training"  # the queue of those who train: a message says that it is time to look whether one is due
+)
+RETRAIN_TASK: Final = "pneumowatch.retrain"  # the task
 # what Celery would write into each message for its own logs: it takes longer than sending it
-SILENT: Final = {"argsrepr": "", "kwargsrepr": ""}
-POLL_SECONDS: Final = 0.01  # the in-process transport looks once a second by default
-ANSWER_SECONDS: Final = 5
+NO_REPRS: Final = {"argsrepr": "", "kwargsrepr": ""}
+POLLING_INTERVAL_SECONDS: Final = 0.01  # the in-process transport looks once a second by default
+BROKER_TIMEOUT_SECONDS: Final = 5
 
 
-def make_app(settings: Settings) -> Celery:
+def make_celery_app(settings: Settings) -> Celery:
     """The Celery app for these settings; creating it connects to nothing."""
     app = Celery("pneumowatch", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
@@ -34,7 +36,7 @@ def make_app(settings: Settings) -> Celery:
         accept_content=["json"],
         task_ignore_result=True,
         task_acks_late=True,
-        task_default_queue=FILMS,
+        task_default_queue=SCANS_QUEUE,
         task_publish_retry=False,  # the sweep rings again; a sender must not hang
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -54,18 +56,18 @@ def _leave_logging_alone(**_: Any) -> None:
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     if settings.embedded_queue:
-        return {"polling_interval": POLL_SECONDS}
+        return {"polling_interval": POLLING_INTERVAL_SECONDS}
     return {
         # a message unacknowledged for a lease comes again, like the rows it announced
         "visibility_timeout": settings.lease_seconds,
-        "socket_connect_timeout": ANSWER_SECONDS,
-        "socket_timeout": 4 * ANSWER_SECONDS,  # longer than the blocking read of the worker's loop
+        "socket_connect_timeout": BROKER_TIMEOUT_SECONDS,
+        "socket_timeout": 4 * BROKER_TIMEOUT_SECONDS,  # longer than the blocking read of the worker's loop
         "socket_keepalive": True,
-        "health_check_interval": ANSWER_SECONDS,
+        "health_check_interval": BROKER_TIMEOUT_SECONDS,
     }
 
 
-class Doorbell:
+class Announcer:
     """Announces scans: as many messages as batches, each of at most `batch_size` ids."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
@@ -73,47 +75,47 @@ class Doorbell:
         self._batch_size = settings.batch_size
         self._lease = settings.lease_seconds
 
-    def ring(self, ids: Sequence[int]) -> None:
+    def announce(self, ids: Sequence[int]) -> None:
         """Raises BrokerAway where the broker does not take the messages."""
         try:
-            with self._app.producer_pool.acquire(block=True, timeout=ANSWER_SECONDS) as producer:
+            with self._app.producer_pool.acquire(block=True, timeout=BROKER_TIMEOUT_SECONDS) as producer:
                 for start in range(0, len(ids), self._batch_size):
-                    licence = list(ids[start : start + self._batch_size])
+                    permits = list(ids[start : start + self._batch_size])
                     self._app.send_task(
-                        READ_SCANS, args=[licence], queue=FILMS, producer=producer, retry=False, **SILENT
+                        READ_SCANS_TASK, args=[permits], queue=SCANS_QUEUE, producer=producer, retry=False, **NO_REPRS
                     )
         except (KombuError, RedisError, OSError) as error:
-            raise BrokerAway("The message broker does not answer.") from error
+            raise BrokerUnavailable("The message broker does not answer.") from error
 
-    def holds(self) -> int:
+    def outstanding(self) -> int:
         """Messages on the broker, waiting or not yet acknowledged. Raises BrokerAway."""
-        return self._count(FILMS, self._taken)
+        return self._queue_length(SCANS_QUEUE, self._unacknowledged)
 
-    def unheard(self) -> int:
+    def waiting(self) -> int:
         """Messages that no worker has taken yet. Raises BrokerAway."""
-        return self._count(FILMS)
+        return self._queue_length(SCANS_QUEUE)
 
-    def ring_for_training(self) -> None:
+    def announce_training(self) -> None:
         """Tell whoever works on the training queue to look whether a training is due, unless somebody has and none of
         them has heard it yet. Raises BrokerAway."""
-        if self._count(TRAINING):
+        if self._queue_length(TRAINING_QUEUE):
             return
         try:
-            self._app.send_task(RETRAIN, queue=TRAINING, retry=False, **SILENT)
+            self._app.send_task(RETRAIN_TASK, queue=TRAINING_QUEUE, retry=False, **NO_REPRS)
         except (KombuError, RedisError, OSError) as error:
-            raise BrokerAway("The message broker does not answer.") from error
+            raise BrokerUnavailable("The message broker does not answer.") from error
 
-    def _count(self, queue: str, besides: Callable[[Any], int] = lambda channel: 0) -> int:
+    def _queue_length(self, queue: str, extra: Callable[[Any], int] = lambda channel: 0) -> int:
         try:
             with self._app.connection_for_write() as connection:
                 channel = connection.default_channel
                 if hasattr(channel, "client"):  # Redis
-                    return int(channel.client.llen(queue)) + besides(channel)
+                    return int(channel.client.llen(queue)) + extra(channel)
                 return int(channel._size(queue)) if queue in channel.queues else 0
         except (KombuError, RedisError, OSError) as error:
-            raise BrokerAway("The message broker does not answer.") from error
+            raise BrokerUnavailable("The message broker does not answer.") from error
 
-    def _taken(self, channel: Any) -> int:
+    def _unacknowledged(self, channel: Any) -> int:
         """Messages that a worker has taken and may still be reading: those of a dead one stay on Redis until its
         transport looks, some minutes later, and must not keep their films waiting. Nor must those that were taken in
         the future, before a clock was set back."""
@@ -121,6 +123,6 @@ class Doorbell:
         return int(channel.client.zcount(channel.unacked_index_key, now - self._lease, now + self._lease))
 
 
-def part_name(part: str) -> str:
+def component_name(component: str) -> str:
     """How a part signs what it does in the database: its kind and machine."""
-    return f"{part}@{socket.gethostname()}"
+    return f"{component}@{socket.gethostname()}"

@@ -12,22 +12,22 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pneumowatch.errors import SettingsError
 
-PREFIX: Final = "PNEUMOWATCH_"
+ENV_PREFIX: Final = "PNEUMOWATCH_"
 # may come from the file named by PNEUMOWATCH_<NAME>_FILE
 SECRETS: Final = ("DATABASE_URL", "BROKER_URL", "WEBHOOK_SECRET", "MAIL_PASSWORD", "PACS_TOKEN")
 EMBEDDED_BROKER: Final = "memory://localhost/"
-WAYS: Final = ("events", "poll", "both")  # of watching an inbox
-Network = IPv4Network | IPv6Network
+WATCH_MODES: Final = ("events", "poll", "both")  # of watching an inbox
+IPNetwork = IPv4Network | IPv6Network
 SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
-SCRIPTS: Final = ("javascript", "data", "vbscript")  # schemes that would run in a page of ours
-INBOX_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+SCRIPT_SCHEMES: Final = ("javascript", "data", "vbscript")  # schemes that would run in a page of ours
+INBOX_NAME_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class Settings(BaseSettings):
     """What a deployment can set, each as PNEUMOWATCH_<NAME>; the defaults are the embedded ones of `up`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
+        env_prefix=ENV_PREFIX,
         env_ignore_empty=True,  # compose files leave empty what is not set
         frozen=True,
         extra="ignore",
@@ -47,11 +47,11 @@ class Settings(BaseSettings):
     settle_seconds: float = Field(default=5.0, ge=0, description="a file unchanged for this long is complete")
     rescan_seconds: float = Field(default=60.0, gt=0, description="how often the folders are compared with the table")
     poll_seconds: float = Field(default=5.0, gt=0, description="the same for folders whose file events tell too little")
-    watching: Annotated[dict[str, str], NoDecode] = Field(
+    watch_modes: Annotated[dict[str, str], NoDecode] = Field(
         default={},
         description="name=events, poll or both,... where the file system under an inbox shall not decide that",
     )
-    patience_seconds: float = Field(
+    mount_grace_seconds: float = Field(
         default=3600.0,
         ge=0,
         description="another folder in an inbox's place is doubted for this long while films wait that are not in it",
@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     patient_pattern: str = Field(
         default="", description="regular expression that finds the patient in a file's name, before the Kermany set's"
     )
-    keep_films: str = Field(
+    keep_images: str = Field(
         default="flagged",
         pattern="^(judged|flagged|all)$",
         description="whose reduced films are kept in DATA_DIR/films: judged, flagged (and judged), or all",
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     )
     silence_minutes: float = Field(default=60.0, ge=0, description="no silence shorter than this alarms")
 
-    desk_url: str = Field(default="", description="where readers reach the desk, for links in what is sent out")
+    review_url: str = Field(default="", description="where readers reach the desk, for links in what is sent out")
     webhook_url: str = Field(
         default="", description="told of each newly flagged scan (docs/nudges.md); empty: nobody is"
     )
@@ -122,7 +122,9 @@ class Settings(BaseSettings):
         default="",
         description="dicom://AET@HOST:PORT, dicoms:// (TLS) or https://... (STOW-RS): takes results (docs/pacs.md)",
     )
-    pacs_calling: str = Field(default="PNEUMOWATCH", pattern="^[ -[\\]-~]{1,16}$", description="our own AE title")
+    pacs_calling_ae_title: str = Field(
+        default="PNEUMOWATCH", pattern="^[ -[\\]-~]{1,16}$", description="our own AE title"
+    )
     pacs_token: str = Field(default="", description="bearer token for STOW-RS")
     pacs_cert_file: Path | None = Field(default=None, description="certificate and key (PEM) shown to a dicoms:// PACS")
     send_seconds: float = Field(default=10.0, gt=0, le=60, description="time bound on one delivery's every step")
@@ -141,12 +143,14 @@ class Settings(BaseSettings):
     viewer_url: str = Field(
         default="", description="link to the department's own viewer, with {study_uid} where the study's UID goes"
     )
-    desk_port: int = Field(default=8550, ge=1, le=65535, description="port of the desk; `up` takes a free one instead")
+    review_port: int = Field(
+        default=8550, ge=1, le=65535, description="port of the desk; `up` takes a free one instead"
+    )
     session_idle_minutes: float = Field(
         default=60, gt=0, description="a reader who does nothing for so long signs in anew"
     )
     session_hours: float = Field(default=12, gt=0, description="how long one sign-in lasts at most")
-    trusted_proxies: Annotated[list[Network], NoDecode] = Field(
+    trusted_proxies: Annotated[list[IPNetwork], NoDecode] = Field(
         default=[], description="addresses or networks, comma-separated, whose sign-on headers the desk believes"
     )
     proxy_user_header: str = Field(default="X-Forwarded-User", description="header in which the proxy names the user")
@@ -168,10 +172,10 @@ class Settings(BaseSettings):
     def _parse_inboxes(cls, value: Any) -> Any:
         return parse_inboxes(value) if isinstance(value, str) else value
 
-    @field_validator("watching", mode="before")
+    @field_validator("watch_modes", mode="before")
     @classmethod
-    def _parse_watching(cls, value: Any) -> Any:
-        return parse_watching(value) if isinstance(value, str) else value
+    def _parse_watch_modes(cls, value: Any) -> Any:
+        return parse_watch_modes(value) if isinstance(value, str) else value
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
@@ -184,7 +188,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_viewer(cls, value: str) -> str:
         scheme = value.partition(":")[0].strip().lower()
-        if value and ("{study_uid}" not in value or not SCHEME.fullmatch(scheme) or scheme in SCRIPTS):
+        if value and ("{study_uid}" not in value or not SCHEME.fullmatch(scheme) or scheme in SCRIPT_SCHEMES):
             raise ValueError("it is no link with {study_uid} in it (https://viewer/?study={study_uid})")
         return value
 
@@ -214,7 +218,7 @@ class Settings(BaseSettings):
         return self.patient_key_file or self.data_dir / "patient.key"
 
     @property
-    def destinations(self) -> tuple[str, ...]:
+    def notification_channels(self) -> tuple[str, ...]:
         """Who is told of newly flagged scans, as `pneumowatch.outgoing` names them; none by default."""
         urls = {"webhook": self.webhook_url, "mail": self.mail_url, "pacs": self.pacs_url}
         return tuple(name for name, url in urls.items() if url)
@@ -233,7 +237,7 @@ def parse_inboxes(text: str) -> dict[str, Path]:
     inboxes: dict[str, Path] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, path = (side.strip() for side in item.partition("="))
-        if not path or not INBOX_NAME.fullmatch(name):
+        if not path or not INBOX_NAME_PATTERN.fullmatch(name):
             raise ValueError(f"'{item}' is not name=path (name: lower-case letters, digits, - and _)")
         if name in inboxes:
             raise ValueError(f"the name '{name}' stands twice")
@@ -241,18 +245,18 @@ def parse_inboxes(text: str) -> dict[str, Path]:
     return inboxes
 
 
-def parse_watching(text: str) -> dict[str, str]:
+def parse_watch_modes(text: str) -> dict[str, str]:
     """`a=poll,b=events` as {name: how}. Raises ValueError."""
-    ways: dict[str, str] = {}
+    modes: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
-        name, _, way = (side.strip() for side in item.partition("="))
-        if way not in WAYS:
-            raise ValueError(f"'{item}' is not an inbox's name = {', '.join(WAYS)}")
-        ways[name] = way
-    return ways
+        name, _, mode = (side.strip() for side in item.partition("="))
+        if mode not in WATCH_MODES:
+            raise ValueError(f"'{item}' is not an inbox's name = {', '.join(WATCH_MODES)}")
+        modes[name] = mode
+    return modes
 
 
-def load(**overrides: Any) -> Settings:
+def load_settings(**overrides: Any) -> Settings:
     """Settings from the environment; keyword arguments that are not None win (command-line options).
 
     Raises:
@@ -260,13 +264,13 @@ def load(**overrides: Any) -> Settings:
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     for secret in SECRETS:
-        file = os.environ.get(f"{PREFIX}{secret}_FILE")
-        if file and not os.environ.get(f"{PREFIX}{secret}"):
+        file = os.environ.get(f"{ENV_PREFIX}{secret}_FILE")
+        if file and not os.environ.get(f"{ENV_PREFIX}{secret}"):
             given.setdefault(secret.lower(), _read_secret(secret, file))
     try:
         return Settings(**given)
     except ValidationError as error:
-        faults = "; ".join(f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors())
+        faults = "; ".join(f"{ENV_PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors())
         raise SettingsError(f"A setting cannot be used. {faults}.") from None
 
 
@@ -274,12 +278,12 @@ def _read_secret(name: str, file: str) -> str:
     try:
         return Path(file).read_text("utf-8").strip()
     except OSError as error:
-        raise SettingsError(f"{PREFIX}{name}_FILE names a file that cannot be read: {error.strerror}.") from None
+        raise SettingsError(f"{ENV_PREFIX}{name}_FILE names a file that cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise SettingsError(f"{PREFIX}{name}_FILE names a file that is no text.") from None
+        raise SettingsError(f"{ENV_PREFIX}{name}_FILE names a file that is no text.") from None
 
 
-def document() -> str:
+def render_settings_page() -> str:
     """docs/settings.md: every variable, its default and what it does (`make settings`)."""
     lines = [
         "# Settings",
@@ -291,7 +295,7 @@ def document() -> str:
     ]
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, "", {}, []) else f"`{field.default}`"
-        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
-    *most, last = (f"`{PREFIX}{secret}_FILE`" for secret in SECRETS)
+        lines.append(f"| `{ENV_PREFIX}{name.upper()}` | {default} | {field.description} |")
+    *most, last = (f"`{ENV_PREFIX}{secret}_FILE`" for secret in SECRETS)
     files = f"{', '.join(most)} and {last}"
     return "\n".join([*lines, "", f"{files} name a file to read the value from, for secrets.", ""])

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
-WHITE: Final = 255.0
+WHITE_LEVEL: Final = 255.0
 
 
 def to_gray(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
@@ -28,26 +28,26 @@ def to_gray(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
     picture = occurs & ~padding
     gray = np.zeros(len(levels)) if not picture.any() else _display(levels, picture, dataset)
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
-        gray = WHITE - gray
+        gray = WHITE_LEVEL - gray
     gray[padding] = 0
     table = np.round(gray).astype(np.uint8)
     return table[stored.astype(np.int64) - lowest]
 
 
-def _display(levels: NDArray[np.int64], picture: NDArray[np.bool_], dataset: Any) -> Floats:
+def _display(levels: NDArray[np.int64], picture: NDArray[np.bool_], dataset: Any) -> _Floats:
     """Gray levels 0 to 255, as floats."""
     values = _modality(levels, dataset)
     table = _first(dataset, "VOILUTSequence")
     if table is not None:
-        return _looked_up(values, table) / (2 ** _bits(table) - 1) * WHITE
+        return _looked_up(values, table) / (2 ** _bits(table) - 1) * WHITE_LEVEL
     window = _window(dataset)
     if window is not None:
         return _windowed(values, *window, str(dataset.get("VOILUTFunction") or "LINEAR"))
     low, high = values[picture].min(), values[picture].max()
-    return np.clip((values - low) / ((high - low) or 1.0), 0, 1) * WHITE
+    return np.clip((values - low) / ((high - low) or 1.0), 0, 1) * WHITE_LEVEL
 
 
-def _modality(levels: NDArray[np.int64], dataset: Any) -> Floats:
+def _modality(levels: NDArray[np.int64], dataset: Any) -> _Floats:
     table = _first(dataset, "ModalityLUTSequence")
     if table is not None:
         return _looked_up(levels.astype(np.float64), table)
@@ -55,13 +55,13 @@ def _modality(levels: NDArray[np.int64], dataset: Any) -> Floats:
     return levels.astype(np.float64) * (1.0 if slope is None else slope) + (intercept or 0.0)
 
 
-def _looked_up(values: Floats, table: Any) -> Floats:
+def _looked_up(values: _Floats, table: Any) -> _Floats:
     """PS3.3 C.11.1.1: values before the first entry take that one, values behind the last take the last."""
     entries = _entries(table)
     return entries[np.clip(values.astype(np.int64) - int(table.LUTDescriptor[1]), 0, len(entries) - 1)]
 
 
-def _entries(table: Any) -> Floats:
+def _entries(table: Any) -> _Floats:
     count = int(table.LUTDescriptor[0]) or 2**16
     data = table.LUTData
     if isinstance(data, bytes):
@@ -76,15 +76,15 @@ def _bits(table: Any) -> int:
     return claimed if 0 <= claimed - needed <= 1 else needed
 
 
-def _windowed(values: Floats, center: float, width: float, function: str) -> Floats:
+def _windowed(values: _Floats, center: float, width: float, function: str) -> _Floats:
     """PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     if function == "SIGMOID":
-        return WHITE / (1 + np.exp(np.clip(-4 * (values - center) / width, -500, 500)))
+        return WHITE_LEVEL / (1 + np.exp(np.clip(-4 * (values - center) / width, -500, 500)))
     if function != "LINEAR_EXACT":
         center, width = center - 0.5, width - 1
     if width <= 0:  # a LINEAR window of width 1 is a threshold
-        return np.where(values > center, WHITE, 0.0)
-    return np.clip((values - center) / width + 0.5, 0, 1) * WHITE
+        return np.where(values > center, WHITE_LEVEL, 0.0)
+    return np.clip((values - center) / width + 0.5, 0, 1) * WHITE_LEVEL
 
 
 def _window(dataset: Any) -> tuple[float, float] | None:

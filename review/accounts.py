@@ -8,22 +8,22 @@ from starlette.responses import RedirectResponse, Response
 
 from db import accounts, audit
 from db.accounts import Role
-from db.audit import Act
+from db.audit import AuditAction
 from db.session import Database
-from review.auth import Reader, User
-from review.problems import Refused
-from review.templating import page
+from review.auth import CurrentUser, Reader
+from review.problems import RequestRefused
+from review.templating import render_page
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/account")
-def account(request: Request, user: Reader) -> Response:
+def account_page(request: Request, user: Reader) -> Response:
     return _page(request, user)
 
 
 @router.post("/account/tokens")
-def make_token(
+def create_own_token(
     request: Request,
     user: Reader,
     label: Annotated[str, Form(min_length=1, max_length=64)],
@@ -34,28 +34,30 @@ def make_token(
     Not for a token: whoever found one could make others, and revoking it would end nothing.
     """
     if user.via == "token":
-        raise Refused(403, "A token makes no other: sign in to make one, or use `pneumowatch users token`.")
+        raise RequestRefused(403, "A token makes no other: sign in to make one, or use `pneumowatch users token`.")
 
     def make(connection: Connection) -> str:
-        made = accounts.make_token(connection, user.name, role, label.strip())
-        audit.record(connection, user.name, Act.TOKEN_MADE, detail=f"{label.strip()} ({role})")
-        return made
+        new_token = accounts.create_token(connection, user.name, role, label.strip())
+        audit.record_action(connection, user.name, AuditAction.TOKEN_MADE, detail=f"{label.strip()} ({role})")
+        return new_token
 
-    return _page(request, user, made=request.app.state.database.write(make))
+    return _page(request, user, new_token=request.app.state.database.write(make))
 
 
 @router.post("/account/tokens/{token_id}/revoke")
-def revoke_token(request: Request, user: Reader, token_id: int) -> Response:
+def revoke_own_token(request: Request, user: Reader, token_id: int) -> Response:
     def revoke(connection: Connection) -> None:
-        label = accounts.revoke_token(connection, user.name, token_id)
-        audit.record(connection, user.name, Act.TOKEN_REVOKED, detail=label)
+        label = accounts.delete_token(connection, user.name, token_id)
+        audit.record_action(connection, user.name, AuditAction.TOKEN_REVOKED, detail=label)
 
     request.app.state.database.write(revoke)
     return RedirectResponse("/account", 303)
 
 
-def _page(request: Request, user: User, made: str = "") -> Response:
+def _page(request: Request, user: CurrentUser, new_token: str = "") -> Response:
     database: Database = request.app.state.database
-    local = database.read(lambda connection: accounts.by_name(connection, user.name))
-    mine = database.read(lambda connection: accounts.tokens(connection, user.name))
-    return page(request, "account.html", tokens=mine, made=made, has_account=local is not None, roles=list(Role))
+    local = database.read(lambda connection: accounts.find_user(connection, user.name))
+    own_tokens = database.read(lambda connection: accounts.fetch_tokens(connection, user.name))
+    return render_page(
+        request, "account.html", tokens=own_tokens, new_token=new_token, has_account=local is not None, roles=list(Role)
+    )

@@ -17,21 +17,21 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from db import LARGEST_ID, audit, cases, news, reviews, unscored, worklist
-from db.audit import Act
+from db.audit import AuditAction
 from db.session import Database
 from db.worklist import Cursor, Filters, Listing
 from pneumowatch.settings import Settings
 from review import export, films, wire
-from review.auth import Reader, User
-from review.filters import LONGEST_PAGE, PAGE, Listed, Paged, Word
-from review.problems import Refused
+from review.auth import CurrentUser, Reader
+from review.filters import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Code, ListQuery, PageQuery
+from review.problems import RequestRefused
 
-bearer = HTTPBearer(auto_error=False, description="a token from the page of one's account")
+bearer_scheme = HTTPBearer(auto_error=False, description="a token from the page of one's account")
 router = APIRouter(
     prefix="/api",
     tags=["scans"],
-    dependencies=[Security(bearer)],  # for the description; who asks is found out by `Reader`
-    responses=wire.problems(
+    dependencies=[Security(bearer_scheme)],  # for the description; who asks is found out by `Reader`
+    responses=wire.problem_responses(
         s400="The request cannot be understood, or this is no page of the list.",
         s401="Nobody is signed in, or the token is void.",
         s403="Not for this role, or not from a page of the desk.",
@@ -39,220 +39,238 @@ router = APIRouter(
         s503="The database does not answer; try again.",
     ),
 )
-UNCHANGED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "It is as `If-None-Match` has it."}}
-NO_SCAN: Final = wire.problems(s404="There is no such scan.")
-CSV: Final[dict[int | str, dict[str, Any]]] = {
+NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "It is as `If-None-Match` has it."}}
+SCAN_NOT_FOUND: Final = wire.problem_responses(s404="There is no such scan.")
+CSV_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "One line a scan.", "content": {"text/csv": {"schema": {"type": "string"}}}}
 }
-COLUMNS: Final = tuple(name for name in wire.ScanLine.model_fields if name != "films")
+CSV_COLUMNS: Final = tuple(name for name in wire.ScanSummary.model_fields if name != "films")
 
 ScanId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 IfNoneMatch = Annotated[str | None, Header()]
 IfMatch = Annotated[str | None, Header()]
 
 
-class All(Listed):
+class AllScansQuery(ListQuery):
     list: Listing = Field(Listing.ALL, description="what waits for a reader, what is flagged, or every scan")
 
 
-class Older(BaseModel):
-    why: Word = Field(None, description="one reason, or one state")
+class UnscoredQuery(BaseModel):
+    why: Code = Field(None, description="one reason, or one state")
     before: wire.Id | None = Field(None, description="`next` of the page before")
-    limit: int = Field(PAGE, ge=1, le=LONGEST_PAGE, description="lines of a page")
+    limit: int = Field(DEFAULT_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="lines of a page")
 
 
-@router.get("/scans", response_model=wire.Scans, responses=UNCHANGED, summary="A list of scans, page by page")
-def scans(
-    request: Request, user: Reader, asked: Annotated[All, Query()], if_none_match: IfNoneMatch = None
+@router.get("/scans", response_model=wire.ScanPage, responses=NOT_MODIFIED, summary="A list of scans, page by page")
+def list_scans(
+    request: Request, user: Reader, query: Annotated[AllScansQuery, Query()], if_none_match: IfNoneMatch = None
 ) -> Response:
-    return _listed(request, user, asked.chosen, asked, if_none_match)
+    return _scan_page(request, user, query.selected, query, if_none_match)
 
 
-@router.get("/flagged", response_model=wire.Scans, responses=UNCHANGED, summary="What is flagged, most probable first")
-def flagged(
-    request: Request, user: Reader, asked: Annotated[Paged, Query()], if_none_match: IfNoneMatch = None
+@router.get(
+    "/flagged", response_model=wire.ScanPage, responses=NOT_MODIFIED, summary="What is flagged, most probable first"
+)
+def list_flagged(
+    request: Request, user: Reader, query: Annotated[PageQuery, Query()], if_none_match: IfNoneMatch = None
 ) -> Response:
     """As the view `flagged_cases`. For a reader, the films of the hidden sample are among them until their verdict, and
     cannot be told from flagged films that are read blind."""
-    return _listed(request, user, asked.filters(Listing.FLAGGED), asked, if_none_match)
+    return _scan_page(request, user, query.filters(Listing.FLAGGED), query, if_none_match)
 
 
-@router.get("/unscored", response_model=wire.Unscored, responses=UNCHANGED, summary="What nobody has read")
-def without_result(
-    request: Request, user: Reader, asked: Annotated[Older, Query()], if_none_match: IfNoneMatch = None
+@router.get("/unscored", response_model=wire.UnscoredPage, responses=NOT_MODIFIED, summary="What nobody has read")
+def list_unscored(
+    request: Request, user: Reader, query: Annotated[UnscoredQuery, Query()], if_none_match: IfNoneMatch = None
 ) -> Response:
-    def read(connection: Connection) -> wire.Unscored:
-        ids = unscored.listed(connection, asked.why, asked.before, asked.limit)
-        return wire.Unscored(
-            scans=[wire.ScanLine(**row) for row in worklist.rows_of(connection, ids, reads_as(user))],
-            next=ids[-1] if len(ids) == asked.limit else None,
-            groups=[wire.Group(why=group.why, number=group.number) for group in unscored.groups(connection)],
+    def read(connection: Connection) -> wire.UnscoredPage:
+        ids = unscored.list_ids(connection, query.why, query.before, query.limit)
+        return wire.UnscoredPage(
+            scans=[wire.ScanSummary(**row) for row in worklist.rows_by_id(connection, ids, reader_of(user))],
+            next=ids[-1] if len(ids) == query.limit else None,
+            groups=[
+                wire.UnscoredGroup(why=group.why, number=group.number)
+                for group in unscored.counts_by_reason(connection)
+            ],
         )
 
-    return tagged(_database(request).read(read), if_none_match)
+    return etag_response(_database(request).read(read), if_none_match)
 
 
-@router.get("/scans.csv", responses=CSV, response_class=Response, summary="A whole list as CSV")
-def scans_csv(request: Request, user: Reader, asked: Annotated[All, Query()]) -> Response:
+@router.get("/scans.csv", responses=CSV_RESPONSES, response_class=Response, summary="A whole list as CSV")
+def export_scans(request: Request, user: Reader, query: Annotated[AllScansQuery, Query()]) -> Response:
     """Texts that a spreadsheet would take for a formula begin with an apostrophe."""
-    database, cap, filters = _database(request), _cap(request), asked.chosen
+    database, cap, filters = _database(request), _reading_cap(request), query.selected
 
     def pages() -> Iterator[list[worklist.Row]]:
         after: Cursor | None = None
         while True:
             look = partial(
-                worklist.page, filters=filters, cap=cap, reader=reads_as(user), after=after, limit=LONGEST_PAGE
+                worklist.fetch_page, filters=filters, cap=cap, reader=reader_of(user), after=after, limit=MAX_PAGE_SIZE
             )
             found = database.read(look)
             yield found.rows
-            if found.following is None:
+            if found.next_cursor is None:
                 return
-            after = found.following
+            after = found.next_cursor
 
-    _audit(request, user, asked.list)
-    return export.response(f"pneumowatch-{asked.list}", COLUMNS, pages())
+    _audit_export(request, user, query.list)
+    return export.csv_response(f"pneumowatch-{query.list}", CSV_COLUMNS, pages())
 
 
-@router.get("/unscored.csv", responses=CSV, response_class=Response, summary="What nobody has read, as CSV")
-def unscored_csv(request: Request, user: Reader) -> Response:
+@router.get("/unscored.csv", responses=CSV_RESPONSES, response_class=Response, summary="What nobody has read, as CSV")
+def export_unscored(request: Request, user: Reader) -> Response:
     database = _database(request)
 
     def pages() -> Iterator[list[worklist.Row]]:
         before: int | None = None
-        while ids := database.read(partial(unscored.listed, before=before, limit=LONGEST_PAGE)):
-            yield database.read(partial(worklist.rows_of, scan_ids=ids, reader=reads_as(user)))
+        while ids := database.read(partial(unscored.list_ids, before=before, limit=MAX_PAGE_SIZE)):
+            yield database.read(partial(worklist.rows_by_id, scan_ids=ids, reader=reader_of(user)))
             before = ids[-1]
 
-    _audit(request, user, "unscored")
-    return export.response("pneumowatch-unscored", COLUMNS, pages())
+    _audit_export(request, user, "unscored")
+    return export.csv_response("pneumowatch-unscored", CSV_COLUMNS, pages())
 
 
 @router.get(
-    "/scans/{scan_id}", response_model=wire.Scan, responses=UNCHANGED | NO_SCAN, summary="All that is known of a scan"
+    "/scans/{scan_id}",
+    response_model=wire.ScanDetail,
+    responses=NOT_MODIFIED | SCAN_NOT_FOUND,
+    summary="All that is known of a scan",
 )
-def scan(request: Request, user: Reader, scan_id: ScanId, if_none_match: IfNoneMatch = None) -> Response:
-    return tagged(_database(request).read(lambda connection: _scan(connection, scan_id, user)), if_none_match)
+def get_scan(request: Request, user: Reader, scan_id: ScanId, if_none_match: IfNoneMatch = None) -> Response:
+    return etag_response(
+        _database(request).read(lambda connection: _scan_detail(connection, scan_id, user)), if_none_match
+    )
 
 
 @router.post(
     "/scans/{scan_id}/review",
     status_code=201,
-    response_model=wire.Recorded,
-    responses=NO_SCAN
-    | wire.problems(
+    response_model=wire.RecordedReview,
+    responses=SCAN_NOT_FOUND
+    | wire.problem_responses(
         s409="Somebody else's verdict came first, or there is nothing to judge yet.",
         s412="The scan is no longer as `If-Match` has it.",
         s413="More was sent than a verdict is.",
     ),
     summary="Record a verdict",
 )
-def review(
+def create_review(
     request: Request,
     user: Reader,
     scan_id: ScanId,
-    said: wire.Said,
-    later: BackgroundTasks,
+    new_review: wire.NewReview,
+    background_tasks: BackgroundTasks,
     if_match: IfMatch = None,
-) -> wire.Recorded:
+) -> wire.RecordedReview:
     """It is durable when the answer comes. With `expected_latest`, or `If-Match` and the scan's ETag, it is recorded
     only where the reader saw what stands there now. Said again with nobody in between, it is the same verdict."""
-    comment = (said.comment or "").replace("\0", "").strip() or None
+    comment = (new_review.comment or "").replace("\0", "").strip() or None
 
-    def record(connection: Connection) -> wire.Recorded:
-        held = reviews.hold(connection, scan_id)
-        if held is None:
-            raise Refused(404, f"There is no scan {scan_id}.")
-        original, latest = held
-        if if_match is not None and not _matches(_scan(connection, scan_id, user), if_match):
-            raise Refused(412, f"Scan {scan_id} has changed since it was read; look at it again.")
-        if said.expected_latest is not None and said.expected_latest != latest:
-            raise Refused(409, f"Another verdict on scan {scan_id} came first; look at it, then say yours.")
-        number = reviews.record(connection, scan_id, said.verdict, user.name, comment, said.prediction_id)
-        audit.record(connection, user.name, Act.VERDICT, scan_id, said.verdict)
-        return wire.Recorded(review_id=number, scan_id=original, verdict=said.verdict)
+    def record(connection: Connection) -> wire.RecordedReview:
+        locked = reviews.lock_latest_review(connection, scan_id)
+        if locked is None:
+            raise RequestRefused(404, f"There is no scan {scan_id}.")
+        original, latest = locked
+        if if_match is not None and not _etag_matches(_scan_detail(connection, scan_id, user), if_match):
+            raise RequestRefused(412, f"Scan {scan_id} has changed since it was read; look at it again.")
+        if new_review.expected_latest is not None and new_review.expected_latest != latest:
+            raise RequestRefused(409, f"Another verdict on scan {scan_id} came first; look at it, then say yours.")
+        number = reviews.record_verdict(
+            connection, scan_id, new_review.verdict, user.name, comment, new_review.prediction_id
+        )
+        audit.record_action(connection, user.name, AuditAction.VERDICT, scan_id, new_review.verdict)
+        return wire.RecordedReview(review_id=number, scan_id=original, verdict=new_review.verdict)
 
     recorded = _database(request).write(record)
-    later.add_task(films.keep, request.app.state, scan_id)
+    background_tasks.add_task(films.keep_image, request.app.state, scan_id)
     return recorded
 
 
-@router.get("/news", response_model=wire.News, responses=UNCHANGED, summary="What has changed since a list was shown")
-def what_is_new(
+@router.get(
+    "/news", response_model=wire.ListChanges, responses=NOT_MODIFIED, summary="What has changed since a list was shown"
+)
+def list_changes(
     request: Request,
     user: Reader,
     since: Annotated[str, Query(max_length=64, description="`now` of an earlier answer")],
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    moment = news.Moment.parse(since)
+    moment = news.ChangeMarker.parse(since)
     if moment is None:
-        raise Refused(400, "That is no moment of this list; load it anew.")
+        raise RequestRefused(400, "That is no moment of this list; load it anew.")
 
-    def read(connection: Connection) -> wire.News:
-        found, now = news.since(connection, moment), news.now(connection)
-        return wire.News(entered=found.entered, judged=found.judged, now=str(now))
+    def read(connection: Connection) -> wire.ListChanges:
+        found, now = news.changes_since(connection, moment), news.current_marker(connection)
+        return wire.ListChanges(entered=found.entered, judged=found.judged, now=str(now))
 
-    return tagged(_database(request).read(read), if_none_match)
+    return etag_response(_database(request).read(read), if_none_match)
 
 
-def reads_as(user: User) -> str | None:
+def reader_of(user: CurrentUser) -> str | None:
     """Who reads; None where results are hidden from nobody: a script of those who look after the desk."""
     return None if user.via == "token" and user.is_admin else user.name
 
 
-def tagged(body: BaseModel, if_none_match: str | None) -> Response:
+def etag_response(body: BaseModel, if_none_match: str | None) -> Response:
     """With an ETag, or 304 where whoever asks has it already."""
-    headers = {"ETag": _tag(body), "Cache-Control": "private, no-cache"}
-    if if_none_match is not None and _matches(body, if_none_match):
+    headers = {"ETag": _etag(body), "Cache-Control": "private, no-cache"}
+    if if_none_match is not None and _etag_matches(body, if_none_match):
         return Response(status_code=304, headers=headers)
     return Response(body.model_dump_json(), media_type="application/json", headers=headers)
 
 
-def _listed(request: Request, user: User, filters: Filters, asked: Paged, if_none_match: str | None) -> Response:
-    cap, reader = _cap(request), reads_as(user)
+def _scan_page(
+    request: Request, user: CurrentUser, filters: Filters, query: PageQuery, if_none_match: str | None
+) -> Response:
+    cap, reader = _reading_cap(request), reader_of(user)
 
-    def read(connection: Connection) -> wire.Scans:
-        page = worklist.page(connection, filters, cap, reader, asked.cursor, asked.limit)
-        count = worklist.count(connection, filters, reader)
-        return wire.Scans(
-            scans=[wire.ScanLine(**row) for row in page.rows],
-            next=str(page.following) if page.following else None,
+    def read(connection: Connection) -> wire.ScanPage:
+        page = worklist.fetch_page(connection, filters, cap, reader, query.cursor, query.limit)
+        count = worklist.count_scans(connection, filters, reader)
+        return wire.ScanPage(
+            scans=[wire.ScanSummary(**row) for row in page.rows],
+            next=str(page.next_cursor) if page.next_cursor else None,
             count=count.number,
             more=count.more,
         )
 
-    return tagged(_database(request).read(read), if_none_match)
+    return etag_response(_database(request).read(read), if_none_match)
 
 
-def _scan(connection: Connection, scan_id: int, user: User) -> wire.Scan:
+def _scan_detail(connection: Connection, scan_id: int, user: CurrentUser) -> wire.ScanDetail:
     """Raises Refused where there is none."""
-    case, rows = cases.case(connection, scan_id), worklist.rows_of(connection, [scan_id], reads_as(user))
+    case, rows = cases.get_case(connection, scan_id), worklist.rows_by_id(connection, [scan_id], reader_of(user))
     if case is None or not rows:
-        raise Refused(404, f"There is no scan {scan_id}.")
+        raise RequestRefused(404, f"There is no scan {scan_id}.")
     (row,) = rows
     standing = [one["id"] for one in case.reviews if one["retracted_at"] is None]
-    return wire.Scan(
+    return wire.ScanDetail(
         **row,
         predictions=[]
         if row["hidden"]
-        else [wire.Prediction(prediction_id=one["id"], **one) for one in case.predictions],
-        reviews=[wire.Review(review_id=one["id"], **one) for one in case.reviews],
-        events=[wire.Event(**one) for one in case.events],
+        else [wire.ScanPrediction(prediction_id=one["id"], **one) for one in case.predictions],
+        reviews=[wire.ScanReview(review_id=one["id"], **one) for one in case.reviews],
+        events=[wire.StateTransition(**one) for one in case.events],
         latest_review=max(standing, default=0),
     )
 
 
-def _tag(body: BaseModel) -> str:
+def _etag(body: BaseModel) -> str:
     return f'"{hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:24]}"'
 
 
-def _matches(body: BaseModel, header: str) -> bool:
+def _etag_matches(body: BaseModel, header: str) -> bool:
     """Whether If-Match or If-None-Match names it (RFC 9110, 13.1)."""
     given = {tag.strip().removeprefix("W/") for tag in header.split(",")}
-    return "*" in given or _tag(body) in given
+    return "*" in given or _etag(body) in given
 
 
-def _audit(request: Request, user: User, what: str) -> None:
-    _database(request).write(lambda connection: audit.record(connection, user.name, Act.EXPORT, detail=what))
+def _audit_export(request: Request, user: CurrentUser, what: str) -> None:
+    _database(request).write(
+        lambda connection: audit.record_action(connection, user.name, AuditAction.EXPORT, detail=what)
+    )
 
 
 def _database(request: Request) -> Database:
@@ -260,6 +278,6 @@ def _database(request: Request) -> Database:
     return database
 
 
-def _cap(request: Request) -> timedelta:
+def _reading_cap(request: Request) -> timedelta:
     settings: Settings = request.app.state.settings
     return timedelta(minutes=settings.reading_cap_minutes)

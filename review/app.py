@@ -15,7 +15,7 @@ from db import accounts
 from db.session import Database
 from pneumowatch import __version__
 from pneumowatch import inboxes as configured
-from pneumowatch.queue import Doorbell
+from pneumowatch.queue import Announcer
 from pneumowatch.settings import Settings
 from review import accounts as account_pages
 from review import (
@@ -32,12 +32,12 @@ from review import (
     upload,
     worklist,
 )
-from review.darkroom import Darkroom
+from review.darkroom import Renderer
 from review.once import OneTimeLink
-from review.security import Guard
+from review.security import SecurityMiddleware
 
 # each room brings its routes; one line a room
-ROOMS: Final = (
+ROUTERS: Final = (
     templating.router,
     health.router,
     signing.router,
@@ -52,28 +52,28 @@ ROOMS: Final = (
     description.router,
 )
 
-COUNT_SECONDS: Final = 2.0  # how old the number of unscored films may be that a page shows
-MOST_COUNTED: Final = 10_000
+UNSCORED_COUNT_SECONDS: Final = 2.0  # how old the number of unscored films may be that a page shows
+MAX_UNSCORED_COUNTED: Final = 10_000
 
 
-def make_app(
+def create_app(
     settings: Settings,
     database: Database,
     *,
     inboxes: Mapping[str, Path] | None = None,
-    doorbell: Doorbell | None = None,
+    announcer: Announcer | None = None,
     behind_proxy: bool = False,
     tls: bool = False,
-    one_time: OneTimeLink | None = None,
+    one_time_link: OneTimeLink | None = None,
 ) -> FastAPI:
     """The desk on a database that is at this version's revision.
 
     Args:
         database: one that raises DatabaseAway during an outage: a reader is told, and tries again.
         inboxes: {name: folder} where films are found again (default: as configured).
-        doorbell: announces uploaded films at once; without it the sweep does.
+        announcer: announces uploaded films at once; without it the sweep does.
         behind_proxy, tls: browsers reach it by TLS, so cookies are for TLS alone.
-        one_time: the link by which whoever started `up` signs in.
+        one_time_link: the link by which whoever started `up` signs in.
     """
     app = FastAPI(
         title="pneumowatch",
@@ -81,39 +81,39 @@ def make_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
-        lifespan=_open,
+        lifespan=_lifespan,
     )
     app.state.settings = settings
     app.state.database = database
-    given = inboxes if inboxes is not None else configured.named(settings)
-    app.state.inboxes = {**given, configured.UPLOADS: configured.uploads(settings)}  # made with the first film
-    app.state.doorbell = doorbell
+    given = inboxes if inboxes is not None else configured.configured(settings)
+    app.state.inboxes = {**given, configured.UPLOADS: configured.uploads_folder(settings)}  # made with the first film
+    app.state.announcer = announcer
     app.state.secure = tls or behind_proxy
-    app.state.one_time = one_time
-    app.state.desk_key = database.write(accounts.desk_key)
-    app.state.unscored = _Unscored(database)
-    app.state.darkroom = Darkroom(settings)
-    app.state.census = health.census(database, settings)
-    for router in ROOMS:
+    app.state.one_time_link = one_time_link
+    app.state.desk_key = database.write(accounts.signing_key)
+    app.state.unscored = _UnscoredCount(database)
+    app.state.renderer = Renderer(settings)
+    app.state.ledger_metrics = health.ledger_metrics_registry(database, settings)
+    for router in ROUTERS:
         app.include_router(router)
-    problems.register(app)
-    app.add_middleware(Guard, larger=_larger(settings), secure=app.state.secure)
+    problems.add_exception_handlers(app)
+    app.add_middleware(SecurityMiddleware, body_limits=_body_limits(settings), secure=app.state.secure)
     return app
 
 
 @asynccontextmanager
-async def _open(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
-    await run_in_threadpool(app.state.darkroom.close)
+    await run_in_threadpool(app.state.renderer.close)
 
 
-def _larger(settings: Settings) -> dict[str, int]:
+def _body_limits(settings: Settings) -> dict[str, int]:
     """{path: most bytes of a request} where it is more than a form."""
-    films = settings.max_bytes + upload.OVERHEAD
+    films = settings.max_bytes + upload.FORM_OVERHEAD_BYTES
     return {"/upload": films, "/api/scans": films}
 
 
-class _Unscored:
+class _UnscoredCount:
     """How many films nobody has read, as every page shows it; counted now and then, and not beyond MOST_COUNTED."""
 
     def __init__(self, database: Database) -> None:
@@ -123,7 +123,7 @@ class _Unscored:
 
     def __call__(self) -> int:
         with self._lock:
-            if time.monotonic() - self._at > COUNT_SECONDS:
+            if time.monotonic() - self._at > UNSCORED_COUNT_SECONDS:
                 self._count = self._database.read(_count_unscored)
                 self._at = time.monotonic()
             return self._count
@@ -131,6 +131,6 @@ class _Unscored:
 
 def _count_unscored(connection: Connection) -> int:
     """MOST_COUNTED + 1 where there are more."""
-    some = f"SELECT count(*) FROM (SELECT 1 FROM unscored_cases LIMIT {MOST_COUNTED + 1}) AS counted"  # noqa: S608
+    some = f"SELECT count(*) FROM (SELECT 1 FROM unscored_cases LIMIT {MAX_UNSCORED_COUNTED + 1}) AS counted"  # noqa: S608
     count: Any = connection.scalar(text(some))
     return int(count)

@@ -16,10 +16,10 @@ from typing import Final
 from sqlalchemy import Connection
 
 from db import registry
-from db.cache import PLAIN
+from db.cache import MEMBER_NAME
 from db.session import Database
 
-SHOWN: Final = {
+MEDIA_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
     ".png": "image/png",
@@ -27,57 +27,57 @@ SHOWN: Final = {
     ".jpg": "image/jpeg",
     ".svg": "image/svg+xml",
 }
-MOST_BYTES: Final = 16 * 2**20  # of one file
-MOST_FILES: Final = 64
+MAX_SHOWN_BYTES: Final = 16 * 2**20  # of one file
+MAX_SHOWN_FILES: Final = 64
 NOTHING: Final = "'none'"
-STYLE: Final = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
+STYLE_ELEMENT: Final = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class File:
-    """One file of an archive; `body` is there where it can be shown."""
+class ArchivedFile:
+    """One file of an archive; `content` is there where it can be shown."""
 
     name: str
     size: int
-    body: bytes | None
+    content: bytes | None
 
     @property
     def media_type(self) -> str:
-        return SHOWN[PurePosixPath(self.name).suffix]
+        return MEDIA_TYPES[PurePosixPath(self.name).suffix]
 
     @property
-    def policy(self) -> str:
+    def content_security_policy(self) -> str:
         """Content security for it alone: a document without scripts and origin, whose own style sheets apply."""
-        sheets = [hashlib.sha256(sheet).digest() for sheet in STYLE.findall(self.body or b"")]
+        sheets = [hashlib.sha256(sheet).digest() for sheet in STYLE_ELEMENT.findall(self.content or b"")]
         allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in sheets)
         return (
             f"sandbox; default-src 'none'; img-src data:; style-src {allowed or repr('none')}; frame-ancestors 'none'"
         )
 
 
-def files(database: Database, version: str) -> tuple[File, ...]:
+def archived_files(database: Database, version: str) -> tuple[ArchivedFile, ...]:
     """All files of a model, by name; none where the database holds no archive of it. Raises ModelError where there is
     no such model."""
 
     def sha256(connection: Connection) -> str | None:
-        return registry.known(connection).get(version)
+        return registry.archive_hashes(connection).get(version)
 
     digest = database.read(sha256)
-    return _unpacked(database, version, digest) if digest else ()
+    return _unpack(database, version, digest) if digest else ()
 
 
 @lru_cache(maxsize=8)
-def _unpacked(database: Database, version: str, sha256: str) -> tuple[File, ...]:
-    packed = database.read(lambda connection: registry.archive(connection, version))
+def _unpack(database: Database, version: str, sha256: str) -> tuple[ArchivedFile, ...]:
+    packed = database.read(lambda connection: registry.model_archive(connection, version))
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            entries = [one for one in archive.infolist()[:MOST_FILES] if PLAIN.fullmatch(one.filename)]
-            return tuple(File(one.filename, one.file_size, _body(archive, one)) for one in entries)
+            entries = [one for one in archive.infolist()[:MAX_SHOWN_FILES] if MEMBER_NAME.fullmatch(one.filename)]
+            return tuple(ArchivedFile(one.filename, one.file_size, _content(archive, one)) for one in entries)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
         return ()  # workers say what is wrong with it; nothing of it is worth looking at
 
 
-def _body(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
-    shown = PurePosixPath(entry.filename).suffix in SHOWN
-    small = entry.compress_type == zipfile.ZIP_STORED and entry.file_size <= MOST_BYTES
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
+    shown = PurePosixPath(entry.filename).suffix in MEDIA_TYPES
+    small = entry.compress_type == zipfile.ZIP_STORED and entry.file_size <= MAX_SHOWN_BYTES
     return archive.read(entry) if shown and small else None

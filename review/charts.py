@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-WIDTH: Final = 640  # of the plane, in SVG units; the page scales it
-HEIGHT: Final = 150
-GAP: Final = 0.2  # between bars, as a share of their distance
-LABELS: Final = 8  # beneath the plane, at most
-STEPS: Final = (1, 2, 2.5, 5, 10)
+PLOT_WIDTH: Final = 640  # of the plane, in SVG units; the page scales it
+PLOT_HEIGHT: Final = 150
+BAR_GAP: Final = 0.2  # between bars, as a share of their distance
+MAX_LABELS: Final = 8  # beneath the plane, at most
+ROUND_STEPS: Final = (1, 2, 2.5, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Bar:
     width: float
     height: float
     name: str
-    told: str  # its value, for people
+    value_text: str  # its value, for people
     label: str  # beneath it; empty for most
 
 
 @dataclass(frozen=True)
 class Tick:
     y: float
-    told: str
+    value_text: str
 
 
 @dataclass(frozen=True)
@@ -39,44 +39,44 @@ class Chart:
     ticks: tuple[Tick, ...]
 
 
-def bars(
+def bar_chart(
     title: str,
     values: Sequence[tuple[str, float | None]],
-    tell: Callable[[float], str],
+    format_value: Callable[[float], str],
     top: float | None = None,
 ) -> Chart:
     """A bar for each named value, none where it is None.
 
     Args:
-        tell: a value for people.
+        format_value: a value for people.
         top: of the scale (default: a round number above the largest value).
     """
     known = [value for _, value in values if value is not None]
-    height = top or _round_above(max(known, default=0))
-    distance = WIDTH / max(len(values), 1)
-    every = math.ceil(len(values) / LABELS)
+    height = top or _round_up(max(known, default=0))
+    distance = PLOT_WIDTH / max(len(values), 1)
+    every = math.ceil(len(values) / MAX_LABELS)
     drawn = []
     for number, (name, value) in enumerate(values):
-        size = 0.0 if value is None else HEIGHT * min(value / height, 1)
+        size = 0.0 if value is None else PLOT_HEIGHT * min(value / height, 1)
         label = name if number % every == 0 else ""
-        told = "none" if value is None else tell(value)
-        x = number * distance + distance * GAP / 2
-        drawn.append(Bar(x, HEIGHT - size, distance * (1 - GAP), size, name, told, label))
-    ticks = tuple(Tick(HEIGHT * (1 - share), tell(height * share)) for share in (0, 0.5, 1))
-    return Chart(title, _summary(values, tell), tuple(drawn), ticks)
+        value_text = "none" if value is None else format_value(value)
+        x = number * distance + distance * BAR_GAP / 2
+        drawn.append(Bar(x, PLOT_HEIGHT - size, distance * (1 - BAR_GAP), size, name, value_text, label))
+    ticks = tuple(Tick(PLOT_HEIGHT * (1 - share), format_value(height * share)) for share in (0, 0.5, 1))
+    return Chart(title, _summary(values, format_value), tuple(drawn), ticks)
 
 
-def _summary(values: Sequence[tuple[str, float | None]], tell: Callable[[float], str]) -> str:
+def _summary(values: Sequence[tuple[str, float | None]], format_value: Callable[[float], str]) -> str:
     known = [(value, name) for name, value in values if value is not None]
     if not known:
         return "No values."
     (low, low_name), (high, high_name) = min(known), max(known)
     last, last_name = known[-1]
-    return f"From {tell(low)} ({low_name}) to {tell(high)} ({high_name}); most recently {tell(last)} ({last_name})."
+    return f"From {format_value(low)} ({low_name}) to {format_value(high)} ({high_name}); most recently {format_value(last)} ({last_name})."
 
 
-def _round_above(value: float) -> float:
+def _round_up(value: float) -> float:
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return power * next(step for step in STEPS if step * power >= value)
+    return power * next(step for step in ROUND_STEPS if step * power >= value)

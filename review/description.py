@@ -6,14 +6,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from review.auth import Reader
-from review.templating import page
+from review.templating import render_page
 
 router = APIRouter(include_in_schema=False)
 METHODS: Final = ("get", "post", "put", "patch", "delete")
 
 
 @router.get("/docs")
-def docs(request: Request, user: Reader) -> Response:
+def docs_page(request: Request, user: Reader) -> Response:
     described: dict[str, Any] = request.app.openapi()
     routes = [
         {"method": method.upper(), "path": path, **operations[method]}
@@ -21,19 +21,19 @@ def docs(request: Request, user: Reader) -> Response:
         for method in METHODS
         if method in operations
     ]
-    return page(request, "docs.html", routes=routes, schemas=described["components"]["schemas"], kind=kind)
+    return render_page(request, "docs.html", routes=routes, schemas=described["components"]["schemas"], kind=type_name)
 
 
-def kind(schema: dict[str, Any]) -> str:
+def type_name(schema: dict[str, Any]) -> str:
     """A schema in a word or two, as people read it."""
     if reference := schema.get("$ref"):
         return str(reference).rpartition("/")[2]
     if choices := schema.get("anyOf") or schema.get("oneOf"):
-        return " or ".join(kind(one) for one in choices)
+        return " or ".join(type_name(one) for one in choices)
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "const" in schema:
         return str(schema["const"])
     if schema.get("type") == "array":
-        return f"list of {kind(schema.get('items', {}))}"
+        return f"list of {type_name(schema.get('items', {}))}"
     return str(schema.get("format") or schema.get("type") or "anything")

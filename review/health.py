@@ -8,10 +8,10 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from db import deployment, heartbeats, schema
-from db.census import Census
+from db.census import LedgerCollector
 from db.session import Database
 from pneumowatch import metrics
-from pneumowatch.errors import DatabaseAway, SchemaMismatch, SettingsError
+from pneumowatch.errors import DatabaseUnavailable, SchemaMismatch, SettingsError
 from pneumowatch.settings import Settings
 from review import problems
 
@@ -20,11 +20,11 @@ NOT_READY: Final = 503
 
 
 class Health(BaseModel):
-    """`degraded`: the desk can be used, but a part of the deployment is stuck or gone; `parts` says which, and what
+    """`degraded`: the desk can be used, but a part of the deployment is stuck or gone; `components` says which, and what
     to do."""
 
     status: Literal["ok", "ready", "degraded"]
-    parts: list[str] = []
+    components: list[str] = []
 
 
 @router.get("/healthz", summary="The process lives", response_model_exclude_defaults=True)
@@ -41,11 +41,11 @@ def healthz() -> Health:
 )
 def readyz(request: Request) -> Health | Response:
     """A worker that is gone must not take the desk from its readers: that is `degraded`, and no error."""
-    fault = _database(request)
+    fault = _database_problem(request)
     if fault:
-        return problems.answer(request, NOT_READY, fault)
-    parts = _parts(request)
-    return Health(status="degraded" if parts else "ready", parts=parts)
+        return problems.problem_response(request, NOT_READY, fault)
+    components = _component_problems(request)
+    return Health(status="degraded" if components else "ready", components=components)
 
 
 @router.get(
@@ -54,36 +54,40 @@ def readyz(request: Request) -> Health | Response:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-def tell_metrics(request: Request) -> Response:
+def get_metrics(request: Request) -> Response:
     """Counts alone, with the names of sources and machines; no film, no patient."""
-    told = generate_latest(metrics.REGISTRY) + generate_latest(request.app.state.census)
-    return Response(told, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    body = generate_latest(metrics.REGISTRY) + generate_latest(request.app.state.ledger_metrics)
+    return Response(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def census(database: Database, settings: Settings) -> CollectorRegistry:
+def ledger_metrics_registry(database: Database, settings: Settings) -> CollectorRegistry:
     """The ledger's metrics, for `app.state`."""
     registry = CollectorRegistry()
-    registry.register(Census(database, settings))
+    registry.register(LedgerCollector(database, settings))
     return registry
 
 
-def _database(request: Request) -> str:
+def _database_problem(request: Request) -> str:
     """What is wrong with the database, or with its patient key here; empty where nothing is."""
     database: Database = request.app.state.database
     settings: Settings = request.app.state.settings
     try:
         schema.require_current(database)
         deployment.check_patient_key(database, settings)
-    except (DatabaseAway, SchemaMismatch) as error:
+    except (DatabaseUnavailable, SchemaMismatch) as error:
         return str(error)
     except SettingsError:  # whose sentence names a file
         return "The patient key of this machine cannot be read, or is not the database's; see `pneumowatch doctor`."
     return ""
 
 
-def _parts(request: Request) -> list[str]:
+def _component_problems(request: Request) -> list[str]:
     """What is wrong with the parts of the deployment: a sentence each."""
     database: Database = request.app.state.database
     settings: Settings = request.app.state.settings
     found = database.read(lambda connection: heartbeats.readiness(connection, settings.lease_seconds))
-    return [f"{part.part}: {part.sentence}" for part in found.parts if part.verdict is not heartbeats.Verdict.WELL]
+    return [
+        f"{component.component}: {component.sentence}"
+        for component in found.components
+        if component.status is not heartbeats.HealthStatus.HEALTHY
+    ]

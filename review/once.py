@@ -7,8 +7,8 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
-MINUTES: Final = 10
-TOKEN_BYTES: Final = 32
+LIFETIME_MINUTES: Final = 10
+LINK_KEY_BYTES: Final = 32
 
 
 class OneTimeLink:
@@ -17,14 +17,14 @@ class OneTimeLink:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._lock = Lock()
-        self._token: str | None = secrets.token_urlsafe(TOKEN_BYTES)
-        self._until = monotonic() + MINUTES * 60
+        self._token: str | None = secrets.token_urlsafe(LINK_KEY_BYTES)
+        self._until = monotonic() + LIFETIME_MINUTES * 60
 
     def path(self) -> str:
         """As it is printed. Behind `?`, where no log of ours looks."""
         return f"/sign-in/once?key={self._token}"
 
-    def use(self, token: str) -> bool:
+    def redeem(self, token: str) -> bool:
         """Whether this is it; true once."""
         with self._lock:
             if self._token is None or not hmac.compare_digest(self._token.encode(), token.encode()):

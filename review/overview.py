@@ -17,14 +17,14 @@ from pneumowatch.settings import Settings
 from review import charts
 from review.auth import Reader
 from review.charts import Chart
-from review.templating import environment, page
+from review.templating import jinja_environment, render_page
 from review.worklist import reading_cap
 
 router = APIRouter(include_in_schema=False)
-HOURS: Final = 24
+THROUGHPUT_HOURS: Final = 24
 
 
-class Days(IntEnum):
+class Period(IntEnum):
     """That the overview looks back."""
 
     WEEK = 7
@@ -33,73 +33,73 @@ class Days(IntEnum):
 
 
 @router.get("/overview")
-def overview(request: Request, user: Reader, days: Annotated[Days, Query()] = Days.MONTH) -> Response:
+def overview_page(request: Request, user: Reader, days: Annotated[Period, Query()] = Period.MONTH) -> Response:
     settings: Settings = request.app.state.settings
     database: Database = request.app.state.database
-    now, quiet = datetime.now(UTC), timedelta(minutes=settings.silence_minutes)
+    now, min_silence = datetime.now(UTC), timedelta(minutes=settings.silence_minutes)
 
     def read(connection: Connection) -> dict[str, Any]:
         oldest = scans.oldest_waiting(connection)
         return {
-            "waiting": scans.waiting(connection),
+            "waiting": scans.count_waiting(connection),
             "oldest": oldest and (now - oldest).total_seconds(),
-            "to_read": worklist.count(connection, Filters(), user.name),
-            "late": worklist.late(connection, reading_cap(settings)),
-            "champion": registry.champion(connection),
-            "by_hour": figures.by_hour(connection, HOURS),
-            "by_day": figures.by_day(connection, days),
-            "sources": figures.by_source(connection, days),
+            "to_read": worklist.count_scans(connection, Filters(), user.name),
+            "late": worklist.count_late(connection, reading_cap(settings)),
+            "champion": registry.champion_version(connection),
+            "by_hour": figures.finished_by_hour(connection, THROUGHPUT_HOURS),
+            "by_day": figures.counts_by_day(connection, days),
+            "sources": figures.recent_counts_by_source(connection, days),
             "agreement": figures.agreement(connection, days),
             "disagreement": figures.disagreement(connection, days),
-            "parts": heartbeats.readiness(connection, settings.lease_seconds).parts,
-            "silences": silence.silences(connection, now, settings.silence_factor, quiet),
+            "components": heartbeats.readiness(connection, settings.lease_seconds).components,
+            "source_health": silence.assess_sources(connection, now, settings.silence_factor, min_silence),
         }
 
     found = database.read(read)
-    drawn = [_throughput(found.pop("by_hour")), *_by_day(found.pop("by_day"))]
-    return page(
+    drawn = [_throughput_chart(found.pop("by_hour")), *_daily_charts(found.pop("by_day"))]
+    return render_page(
         request,
         "overview.html",
         **found,
         charts=drawn,
         days=days,
-        choices=list(Days),
+        choices=list(Period),
         states=list(State),
         cap=reading_cap(settings),
         share=settings.sample_unflagged,
     )
 
 
-def _throughput(by_hour: list[tuple[datetime, int]]) -> Chart:
+def _throughput_chart(by_hour: list[tuple[datetime, int]]) -> Chart:
     named = [(f"{begin.astimezone():%H:%M}", float(films)) for begin, films in by_hour]
-    return charts.bars(f"Films finished, by the hour, last {HOURS} hours", named, _films)
+    return charts.bar_chart(f"Films finished, by the hour, last {THROUGHPUT_HOURS} hours", named, _format_count)
 
 
-def _by_day(by_day: list[figures.Day]) -> list[Chart]:
+def _daily_charts(by_day: list[figures.Day]) -> list[Chart]:
     arrived = [(f"{one.day:%d %b}", float(one.classified)) for one in by_day]
     rate = [(f"{one.day:%d %b}", one.flagged / one.classified if one.classified else None) for one in by_day]
     return [
-        charts.bars("Films with a result, by the day they arrived", arrived, _films),
-        charts.bars("Share of them that is flagged", rate, _share, top=1.0),
+        charts.bar_chart("Films with a result, by the day they arrived", arrived, _format_count),
+        charts.bar_chart("Share of them that is flagged", rate, _format_share, top=1.0),
     ]
 
 
-def _films(value: float) -> str:
+def _format_count(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
-def _share(value: float) -> str:
+def _format_share(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
-def interval(of: Interval | None) -> str:
+def format_interval(of: Interval | None) -> str:
     """`94 % (88 to 97 %)`."""
     if of is None:
         return "not measurable"
     return f"{100 * of.value:.1f} % ({100 * of.low:.1f} to {100 * of.high:.1f} %)"
 
 
-def seconds(length: float) -> str:
+def format_seconds(length: float) -> str:
     """`50 s`, `12 min`, `5 h`, `3 d`."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if length >= size:
@@ -107,4 +107,4 @@ def seconds(length: float) -> str:
     return f"{max(length, 0):.0f} s"
 
 
-environment().filters.update({"interval": interval, "seconds": seconds})
+jinja_environment().filters.update({"interval": format_interval, "seconds": format_seconds})

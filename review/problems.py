@@ -12,20 +12,27 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from db.worklist import BadCursor
-from pneumowatch.errors import AccountRefused, DatabaseAway, ModelError, PneumowatchError, ReviewRefused, ShuttingDown
+from pneumowatch.errors import (
+    AccountRefused,
+    DatabaseUnavailable,
+    ModelError,
+    PneumowatchError,
+    ReviewRefused,
+    ShuttingDown,
+)
 from review import templating
 
 MEDIA_TYPE: Final = "application/problem+json"
 # what a person can do about it is said by the sentence of the error itself
-STATUS: Final[dict[type[PneumowatchError], int]] = {
+STATUS_OF_ERROR: Final[dict[type[PneumowatchError], int]] = {
     BadCursor: 400,
     ReviewRefused: 409,
     AccountRefused: 409,
     ModelError: 409,
-    DatabaseAway: 503,
+    DatabaseUnavailable: 503,
     ShuttingDown: 503,
 }
-SENTENCES: Final = {
+DEFAULT_SENTENCES: Final = {
     400: "The request is not one that can be understood.",
     401: "Sign in first.",
     403: "You may not do this.",
@@ -42,22 +49,22 @@ class NotSignedIn(Exception):
     """Nobody is signed in who could do this."""
 
 
-class Refused(HTTPException):
+class RequestRefused(HTTPException):
     """What cannot be done, with its status and one sentence; `title` where the status' own says too little."""
 
     def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(status, sentence, headers)
 
 
-def register(app: FastAPI) -> None:
+def add_exception_handlers(app: FastAPI) -> None:
     # not coroutines: a page asks the database, which must not hold up everybody else
     app.add_exception_handler(NotSignedIn, _not_signed_in)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(PneumowatchError, _ours)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(PneumowatchError, _application_error)
 
 
-def answer(
+def problem_response(
     request: Request, status: int, sentence: str = "", headers: dict[str, str] | None = None, **members: Any
 ) -> Response:
     """An error's response, for a program or a person.
@@ -65,14 +72,20 @@ def answer(
     Args:
         members: what else a program is told (RFC 9457's extension members).
     """
-    said = sentence or SENTENCES.get(status, HTTPStatus(status).phrase)
-    if for_program(request):
-        body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": said, **members}
+    sentence_or_default = sentence or DEFAULT_SENTENCES.get(status, HTTPStatus(status).phrase)
+    if wants_json(request):
+        body = {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": sentence_or_default,
+            **members,
+        }
         return JSONResponse(body, status, headers, MEDIA_TYPE)
-    return templating.error_page(request, status, HTTPStatus(status).phrase, said, headers)
+    return templating.render_error_page(request, status, HTTPStatus(status).phrase, sentence_or_default, headers)
 
 
-def for_program(request: Request) -> bool:
+def wants_json(request: Request) -> bool:
     path = request.url.path
     if path.startswith(("/api/", "/healthz", "/readyz", "/metrics")):
         return True
@@ -80,26 +93,26 @@ def for_program(request: Request) -> bool:
 
 
 def _not_signed_in(request: Request, error: Exception) -> Response:
-    if for_program(request):
-        return answer(request, 401, headers={"WWW-Authenticate": "Bearer"})
+    if wants_json(request):
+        return problem_response(request, 401, headers={"WWW-Authenticate": "Bearer"})
     if "text/html" not in request.headers.get("accept", ""):
-        return answer(request, 401)  # a picture has no use for the sign-in page
+        return problem_response(request, 401)  # a picture has no use for the sign-in page
     return RedirectResponse(templating.sign_in_url(request), 303)
 
 
-def _http(request: Request, error: Exception) -> Response:
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    sentence = error.detail if isinstance(error, Refused) else ""
-    return answer(request, error.status_code, sentence, dict(error.headers or {}))
+    sentence = error.detail if isinstance(error, RequestRefused) else ""
+    return problem_response(request, error.status_code, sentence, dict(error.headers or {}))
 
 
-def _invalid(request: Request, error: Exception) -> Response:
+def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # without the values, and without pydantic's context, which may hold them
     faults = [{"where": ".".join(str(part) for part in one["loc"]), "what": one["msg"]} for one in error.errors()]
-    return answer(request, 422, errors=faults)
+    return problem_response(request, 422, errors=faults)
 
 
-def _ours(request: Request, error: Exception) -> Response:
-    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-    return answer(request, status, str(error))
+def _application_error(request: Request, error: Exception) -> Response:
+    status = next((code for kind, code in STATUS_OF_ERROR.items() if isinstance(error, kind)), 500)
+    return problem_response(request, status, str(error))

@@ -14,18 +14,18 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pneumowatch.logs import get
+from pneumowatch.logs import get_logger
 from review import problems
 
-log = get("desk")
+log = get_logger("desk")
 
-BODY_BYTES: Final = 2**20  # of a form or a JSON document
-SAFE: Final = ("GET", "HEAD", "OPTIONS")
+MAX_BODY_BYTES: Final = 2**20  # of a form or a JSON document
+SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-HEADERS: Final = {
+SECURITY_HEADERS: Final = {
     "Content-Security-Policy": CSP,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -39,37 +39,37 @@ HEADERS: Final = {
 HSTS: Final = "max-age=31536000"
 
 
-class TooLarge(problems.Refused):
+class BodyTooLarge(problems.RequestRefused):
     """More was sent than may be. Also where it is raised while somebody reads what is sent."""
 
     def __init__(self) -> None:
-        super().__init__(413, problems.SENTENCES[413])
+        super().__init__(413, problems.DEFAULT_SENTENCES[413])
 
 
-class Guard:
+class SecurityMiddleware:
     """The outermost layer of the desk.
 
     Args:
-        larger: {path: most bytes} of the routes that take more than a form.
+        body_limits: {path: most bytes} of the routes that take more than a form.
         secure: whether browsers reach the desk by TLS.
     """
 
-    def __init__(self, app: ASGIApp, larger: Mapping[str, int], secure: bool) -> None:
+    def __init__(self, app: ASGIApp, body_limits: Mapping[str, int], secure: bool) -> None:
         self._app = app
-        self._larger = larger
-        self._headers = HEADERS | ({"Strict-Transport-Security": HSTS} if secure else {})
+        self._body_limits = body_limits
+        self._headers = SECURITY_HEADERS | ({"Strict-Transport-Security": HSTS} if secure else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = time.monotonic()
-        answer = _Answer(send, self._headers)
-        bound = self._larger.get(scope["path"], BODY_BYTES)
+        started = time.monotonic()
+        answer = _GuardedSend(send, self._headers)
+        limit = self._body_limits.get(scope["path"], MAX_BODY_BYTES)
         try:
-            await self._pass_on(scope, _bounded(receive, bound), answer, bound)
-        except TooLarge:
+            await self._pass_on(scope, _limit_body(receive, limit), answer, limit)
+        except BodyTooLarge:
             await self._refuse(scope, receive, answer, 413)
         except ClientDisconnect:
             pass  # nobody is left to be answered
@@ -77,31 +77,33 @@ class Guard:
             # whatever it was, the others go on being served; without the request, which may name a patient
             log.exception("a request failed", route=_route(scope))
             await self._refuse(scope, receive, answer, 500)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         log.info(
             "request",
             method=scope["method"],
             route=_route(scope),
-            **_scan(scope),
+            **_scan_field(scope),
             status=answer.status,
             ms=round(seconds * 1000),
         )
 
-    async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer", bound: int) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: "_GuardedSend", limit: int) -> None:
         headers = Headers(scope=scope)
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > bound:
-            raise TooLarge
-        if scope["method"] not in SAFE and not same_site(headers):
+        if length.isdecimal() and int(length) > limit:
+            raise BodyTooLarge
+        if scope["method"] not in SAFE_METHODS and not is_same_site(headers):
             return await self._refuse(scope, receive, answer, 403, "The request comes from another site.")
         return await self._app(scope, receive, answer)
 
-    async def _refuse(self, scope: Scope, receive: Receive, answer: "_Answer", status: int, sentence: str = "") -> None:
+    async def _refuse(
+        self, scope: Scope, receive: Receive, answer: "_GuardedSend", status: int, sentence: str = ""
+    ) -> None:
         if answer.status is None:
-            await problems.answer(Request(scope), status, sentence)(scope, receive, answer)
+            await problems.problem_response(Request(scope), status, sentence)(scope, receive, answer)
 
 
-class _Answer:
+class _GuardedSend:
     """Adds the headers that a response has not set itself, and remembers its status."""
 
     def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
@@ -118,7 +120,7 @@ class _Answer:
         await self._send(message)
 
 
-def same_site(headers: Headers) -> bool:
+def is_same_site(headers: Headers) -> bool:
     """Whether a state-changing request may come from a page of ours, or from a program: browsers say where from."""
     site = headers.get("sec-fetch-site")
     if site is not None:
@@ -130,7 +132,7 @@ def same_site(headers: Headers) -> bool:
         return False
 
 
-def csrf(key: bytes, holder: str) -> str:
+def csrf_token(key: bytes, holder: str) -> str:
     """What forms of one session must bear: nobody else can make it up, and another session's is of no use.
 
     Args:
@@ -140,8 +142,8 @@ def csrf(key: bytes, holder: str) -> str:
     return hmac.new(key, f"csrf:{holder}".encode(), hashlib.sha256).hexdigest()
 
 
-async def bears_csrf(request: Request, expected: str) -> bool:
-    """Whether a request bears it: in the header X-CSRF-Token, or in a form's field `csrf`."""
+async def has_csrf_token(request: Request, expected: str) -> bool:
+    """Whether a request bears it: in the header X-CSRF-Token, or in a form's field `csrf_token`."""
     given = request.headers.get("x-csrf-token")
     if given is None:
         form = await request.form()
@@ -153,7 +155,7 @@ async def bears_csrf(request: Request, expected: str) -> bool:
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
-def _bounded(receive: Receive, most: int) -> Callable[[], Any]:
+def _limit_body(receive: Receive, limit: int) -> Callable[[], Any]:
     """Chunked requests say no length beforehand, and those that do may lie."""
     got = 0
 
@@ -161,8 +163,8 @@ def _bounded(receive: Receive, most: int) -> Callable[[], Any]:
         nonlocal got
         message = await receive()
         got += len(message.get("body", b""))
-        if got > most:
-            raise TooLarge
+        if got > limit:
+            raise BodyTooLarge
         return message
 
     return bounded
@@ -173,6 +175,6 @@ def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "none"))
 
 
-def _scan(scope: Scope) -> dict[str, str]:
+def _scan_field(scope: Scope) -> dict[str, str]:
     scan_id = str(scope.get("path_params", {}).get("scan_id", ""))
     return {"scan": scan_id} if scan_id.isdecimal() else {}

@@ -12,11 +12,11 @@ import uvicorn
 
 from pneumowatch.errors import SettingsError
 
-START_SECONDS: Final = 30.0
-GRACE_SECONDS: Final = 5  # for what is being answered when the desk is stopped
-BACKLOG: Final = 128
-HEADER_BYTES: Final = 64 * 1024
-MOST_AT_ONCE: Final = 256  # connections; beyond them others are told to come again, and the worker beside it goes on
+START_TIMEOUT_SECONDS: Final = 30.0
+SHUTDOWN_GRACE_SECONDS: Final = 5  # for what is being answered when the desk is stopped
+LISTEN_BACKLOG: Final = 128
+MAX_HEADER_BYTES: Final = 64 * 1024
+MAX_CONNECTIONS: Final = 256  # connections; beyond them others are told to come again, and the worker beside it goes on
 
 
 class Server:
@@ -24,7 +24,7 @@ class Server:
 
     Args:
         host: an address of this machine.
-        port: 0, or one that is taken where `elsewhere`, means any free one.
+        port: 0, or one that is taken where `allow_other_port`, means any free one.
         tls: PEM files of certificate and key.
 
     Raises:
@@ -37,10 +37,10 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
-        elsewhere: bool = False,
+        allow_other_port: bool = False,
         tls: tuple[Path, Path] | None = None,
     ) -> None:
-        self._socket = _listen(host, port, elsewhere)
+        self._socket = _listen(host, port, allow_other_port)
         self.port = int(self._socket.getsockname()[1])
         scheme = "https" if tls else "http"
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
@@ -52,9 +52,9 @@ class Server:
             server_header=False,
             lifespan="on",
             ws="none",
-            limit_concurrency=MOST_AT_ONCE,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            h11_max_incomplete_event_size=HEADER_BYTES,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=SHUTDOWN_GRACE_SECONDS,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             ssl_certfile=tls[0] if tls else None,
             ssl_keyfile=tls[1] if tls else None,
         )
@@ -69,7 +69,7 @@ class Server:
 
     def __enter__(self) -> "Server":
         self._thread.start()
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise SettingsError("The desk could not be started; the log says why.")
@@ -88,14 +88,14 @@ class Server:
         return self._thread.is_alive()
 
 
-def _listen(host: str, port: int, elsewhere: bool) -> socket.socket:
+def _listen(host: str, port: int, allow_other_port: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for wanted in (port, 0) if elsewhere else (port,):
+    for wanted in (port, 0) if allow_other_port else (port,):
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, wanted))
-            listener.listen(BACKLOG)
+            listener.listen(LISTEN_BACKLOG)
         except OSError as error:
             listener.close()
             fault = error

@@ -14,88 +14,94 @@ from starlette.responses import RedirectResponse, Response
 
 from db import accounts, audit, throttle
 from db.accounts import Account
-from db.audit import Act
+from db.audit import AuditAction
 from db.session import Database
-from db.throttle import Counted
-from pneumowatch.logs import get
+from db.throttle import ThrottleKey
+from pneumowatch.logs import get_logger
 from review import address, passwords
-from review.auth import Known, Reader, cookie_name, drop_session, ends, set_session
-from review.problems import Refused
-from review.templating import page
+from review.auth import OptionalUser, Reader, clear_session, session_cookie_name, session_limits, set_session
+from review.problems import RequestRefused
+from review.templating import render_page
 
-log = get("desk")
+log = get_logger("desk")
 router = APIRouter(include_in_schema=False)
 
-DEVICE: Final = "pneumowatch_device"
+DEVICE_COOKIE: Final = "pneumowatch_device"
 DEVICE_SECONDS: Final = 365 * 24 * 3600
-NOBODY: Final = "unknown"  # in the audit, for a name that is no user's: people type passwords there
-LONGEST: Final = 1024  # characters of a field
+UNKNOWN_USER: Final = "unknown"  # in the audit, for a name that is no user's: people type passwords there
+MAX_FIELD_LENGTH: Final = 1024  # characters of a field
 
 
 @router.get("/sign-in")
-def sign_in_page(request: Request, known: Known, next: str = "/") -> Response:
+def sign_in_page(request: Request, known: OptionalUser, next: str = "/") -> Response:
     wanted = address.safe_next(next)
     if known is not None:
         return RedirectResponse(wanted, 303)
-    return page(request, "sign_in.html", next=wanted, fault="", name="")
+    return render_page(request, "sign_in.html", next=wanted, fault="", name="")
 
 
 @router.post("/sign-in")
 def sign_in(
     request: Request,
-    name: Annotated[str, Form(max_length=LONGEST)],
-    password: Annotated[str, Form(max_length=LONGEST)],
-    next: Annotated[str, Form(max_length=LONGEST)] = "/",
+    name: Annotated[str, Form(max_length=MAX_FIELD_LENGTH)],
+    password: Annotated[str, Form(max_length=MAX_FIELD_LENGTH)],
+    next: Annotated[str, Form(max_length=MAX_FIELD_LENGTH)] = "/",
 ) -> Response:
-    wanted, user = address.safe_next(next), accounts.clean(name)
-    counted = _counted(request, user)
+    wanted, user = address.safe_next(next), accounts.normalize_name(name)
+    counted = _throttle_keys(request, user)
     database: Database = request.app.state.database
     wait = database.write(lambda connection: throttle.admit(connection, counted))
     if wait:
-        return _wait(request, wait, wanted, name)
-    account = database.read(lambda connection: accounts.by_name(connection, user))
-    if not passwords.agrees(password, account.password_hash if account else None) or account is None:
-        who = account.name if account else NOBODY
-        database.write(lambda connection: audit.record(connection, who, Act.SIGN_IN_FAILED))
-        return page(request, "sign_in.html", 401, next=wanted, fault="The name or the password is wrong.", name=name)
-    if passwords.outdated(account.password_hash):
-        _hash_anew(database, account, password)
+        return _throttled(request, wait, wanted, name)
+    account = database.read(lambda connection: accounts.find_user(connection, user))
+    if not passwords.verify_password(password, account.password_hash if account else None) or account is None:
+        who = account.name if account else UNKNOWN_USER
+        database.write(lambda connection: audit.record_action(connection, who, AuditAction.SIGN_IN_FAILED))
+        return render_page(
+            request, "sign_in.html", 401, next=wanted, fault="The name or the password is wrong.", name=name
+        )
+    if passwords.needs_rehash(account.password_hash):
+        _rehash_password(database, account, password)
     return _signed_in(request, account, counted, wanted)
 
 
 @router.get("/sign-in/once")
 def sign_in_once(request: Request, key: str = "") -> Response:
     """The link that `up` prints."""
-    link = request.app.state.one_time
-    if link is None or not link.use(key):
-        raise Refused(403, "This link was used already, or is too old; start `pneumowatch up` again for another.")
+    link = request.app.state.one_time_link
+    if link is None or not link.redeem(key):
+        raise RequestRefused(
+            403, "This link was used already, or is too old; start `pneumowatch up` again for another."
+        )
     return _signed_in(request, None, [], "/")
 
 
 @router.post("/sign-out")
 def sign_out(request: Request, user: Reader) -> Response:
-    token = request.cookies.get(cookie_name(request), "")
+    token = request.cookies.get(session_cookie_name(request), "")
 
     def end(connection: Connection) -> None:
         accounts.end_session(connection, token)
-        audit.record(connection, user.name, Act.SIGN_OUT)
+        audit.record_action(connection, user.name, AuditAction.SIGN_OUT)
 
     request.app.state.database.write(end)
     response = RedirectResponse("/sign-in", 303)
-    drop_session(request, response)
+    clear_session(request, response)
     return response
 
 
-def _signed_in(request: Request, account: Account | None, counted: Sequence[Counted], wanted: str) -> Response:
+def _signed_in(request: Request, account: Account | None, counted: Sequence[ThrottleKey], wanted: str) -> Response:
     """Always with a new session: one that somebody may have put into the browser before is worth nothing."""
-    before = request.cookies.get(cookie_name(request), "")
+    before = request.cookies.get(session_cookie_name(request), "")
     who = account.name if account else accounts.LOCAL
 
     def begin(connection: Connection) -> str:
-        throttle.forgive(connection, counted)
+        throttle.record_success(connection, counted)
         accounts.end_session(connection, before)
-        audit.record(connection, who, Act.SIGN_IN, detail="password" if account else "one-time link")
-        return accounts.open_session(connection, account.id if account else None, ends(request.app.state.settings))
+        audit.record_action(connection, who, AuditAction.SIGN_IN, detail="password" if account else "one-time link")
+        return accounts.open_session(
+            connection, account.id if account else None, session_limits(request.app.state.settings)
+        )
 
     token = request.app.state.database.write(begin)
     response = RedirectResponse(wanted, 303)
@@ -105,21 +111,21 @@ def _signed_in(request: Request, account: Account | None, counted: Sequence[Coun
     return response
 
 
-def _wait(request: Request, wait: timedelta, wanted: str, name: str) -> Response:
+def _throttled(request: Request, wait: timedelta, wanted: str, name: str) -> Response:
     seconds = math.ceil(wait.total_seconds())
     log.warning("sign-in refused: too many wrong passwords", seconds=seconds)
     fault = f"Too many wrong passwords. Try again in {seconds} s."
-    response = page(request, "sign_in.html", 429, next=wanted, fault=fault, name=name)
+    response = render_page(request, "sign_in.html", 429, next=wanted, fault=fault, name=name)
     response.headers["Retry-After"] = str(seconds)
     return response
 
 
-def _counted(request: Request, user: str) -> list[Counted]:
-    nonce, _, signature = request.cookies.get(DEVICE, "").partition(".")
+def _throttle_keys(request: Request, user: str) -> list[ThrottleKey]:
+    nonce, _, signature = request.cookies.get(DEVICE_COOKIE, "").partition(".")
     if nonce and hmac.compare_digest(signature, _device_signature(request, user, nonce)):
-        return [throttle.device(nonce)]
-    host = address.sender(request, request.app.state.settings.trusted_proxies)
-    return [throttle.account(user), throttle.address(host)]
+        return [throttle.device_key(nonce)]
+    host = address.client_address(request, request.app.state.settings.trusted_proxies)
+    return [throttle.account_key(user), throttle.address_key(host)]
 
 
 def _remember_device(request: Request, response: Response, user: str) -> None:
@@ -127,7 +133,7 @@ def _remember_device(request: Request, response: Response, user: str) -> None:
     nonce = secrets.token_urlsafe(16)
     shared: dict[str, Any] = {"httponly": True, "samesite": "lax", "secure": request.app.state.secure}
     value = f"{nonce}.{_device_signature(request, user, nonce)}"
-    response.set_cookie(DEVICE, value, max_age=DEVICE_SECONDS, path="/sign-in", **shared)
+    response.set_cookie(DEVICE_COOKIE, value, max_age=DEVICE_SECONDS, path="/sign-in", **shared)
 
 
 def _device_signature(request: Request, user: str, nonce: str) -> str:
@@ -135,6 +141,6 @@ def _device_signature(request: Request, user: str, nonce: str) -> str:
     return hmac.new(key, f"device:{user}:{nonce}".encode(), hashlib.sha256).hexdigest()
 
 
-def _hash_anew(database: Database, account: Account, password: str) -> None:
-    fresh = passwords.hashed(password)
+def _rehash_password(database: Database, account: Account, password: str) -> None:
+    fresh = passwords.hash_password(password)
     database.write(lambda connection: accounts.rehash(connection, account, fresh))

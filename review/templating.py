@@ -16,15 +16,15 @@ from starlette.responses import HTMLResponse, Response
 from pneumowatch import __version__
 from review.address import safe_next
 
-STATIC: Final = Path(__file__).parent / "static"
+STATIC_FOLDER: Final = Path(__file__).parent / "static"
 THEMES: Final = ("dark", "light")  # else the browser's own preference
 YEAR_SECONDS: Final = 365 * 24 * 3600
-AGES: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
+AGE_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 router = APIRouter(include_in_schema=False)
 
 
-def page(request: Request, name: str, status: int = 200, /, **context: Any) -> HTMLResponse:
+def render_page(request: Request, name: str, status: int = 200, /, **context: Any) -> HTMLResponse:
     """A page from `templates/<name>`, for a function that FastAPI runs in a thread: it asks the database.
 
     Each knows `user` (None where nobody is signed in), `csrf` for its forms, `unscored`, `path` and `theme`.
@@ -39,10 +39,10 @@ def page(request: Request, name: str, status: int = 200, /, **context: Any) -> H
         "theme": _theme(request),
         "version": __version__,
     }
-    return HTMLResponse(environment().get_template(name).render({**common, **context}), status)
+    return HTMLResponse(jinja_environment().get_template(name).render({**common, **context}), status)
 
 
-def error_page(
+def render_error_page(
     request: Request, status: int, title: str, sentence: str, headers: Mapping[str, str] | None = None
 ) -> HTMLResponse:
     """Asks nothing of the database, as that may be what does not answer."""
@@ -58,7 +58,7 @@ def error_page(
         "title": title,
         "sentence": sentence,
     }
-    return HTMLResponse(environment().get_template("error.html").render(context), status, headers)
+    return HTMLResponse(jinja_environment().get_template("error.html").render(context), status, headers)
 
 
 def sign_in_url(request: Request) -> str:
@@ -70,7 +70,7 @@ def sign_in_url(request: Request) -> str:
 
 
 @cache
-def environment() -> Environment:
+def jinja_environment() -> Environment:
     made = Environment(
         loader=PackageLoader("review"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -84,7 +84,7 @@ def age(at: datetime | None, now: datetime | None = None) -> str:
     if at is None:
         return ""
     seconds = ((now or datetime.now(UTC)) - at).total_seconds()
-    for size, unit in AGES:
+    for size, unit in AGE_UNITS:
         if seconds >= size:
             return f"{seconds // size:.0f} {unit}"
     return "now"
@@ -135,7 +135,7 @@ def _favicon() -> Response:
 
 @cache
 def _files() -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(STATIC.iterdir()) if file.is_file()}
+    return {file.name: file.read_bytes() for file in sorted(STATIC_FOLDER.iterdir()) if file.is_file()}
 
 
 @cache

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from db import LARGEST_ID
 from db.states import State, Verdict
 
-LONGEST_COMMENT: Final = 2000  # letters
-HIDDEN: Final = "of a film that is read blind: null until the reader's verdict"
+MAX_COMMENT_LENGTH: Final = 2000  # letters
+HIDDEN_DESCRIPTION: Final = "of a film that is read blind: null until the reader's verdict"
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """RFC 9457."""
 
     model_config = ConfigDict(extra="allow")
@@ -24,7 +24,7 @@ class Problem(BaseModel):
     detail: str
 
 
-class ScanLine(BaseModel):
+class ScanSummary(BaseModel):
     """One scan, as the view `scan_ledger` has it."""
 
     model_config = ConfigDict(from_attributes=True, extra="ignore")
@@ -39,8 +39,8 @@ class ScanLine(BaseModel):
     received_at: datetime
     finished_at: datetime | None
     sha256: str | None
-    probability: float | None = Field(description=HIDDEN)
-    flagged: bool | None = Field(description=HIDDEN)
+    probability: float | None = Field(description=HIDDEN_DESCRIPTION)
+    flagged: bool | None = Field(description=HIDDEN_DESCRIPTION)
     hidden: bool = Field(description="whether probability and flag are hidden until the reader's verdict")
     caution: str | None
     model_version: str | None
@@ -60,29 +60,29 @@ class ScanLine(BaseModel):
     films: int = Field(description="of its study, copies left out")
 
 
-class Scans(BaseModel):
+class ScanPage(BaseModel):
     """A page of a list."""
 
-    scans: list[ScanLine]
+    scans: list[ScanSummary]
     next: str | None = Field(description="`after` of the next page; null: this is the last")
     count: int = Field(description="scans of the list; where `more` is true, there are more than it says")
     more: bool
 
 
-class Group(BaseModel):
+class UnscoredGroup(BaseModel):
     why: str = Field(description="a reason of rejection, or the state")
     number: int
 
 
-class Unscored(BaseModel):
+class UnscoredPage(BaseModel):
     """A page of what nobody has read."""
 
-    scans: list[ScanLine]
+    scans: list[ScanSummary]
     next: int | None = Field(description="`before` of the next page; null: this is the last")
-    groups: list[Group]
+    groups: list[UnscoredGroup]
 
 
-class Prediction(BaseModel):
+class ScanPrediction(BaseModel):
     prediction_id: int
     model_version: str
     probability: float
@@ -92,7 +92,7 @@ class Prediction(BaseModel):
     made_at: datetime
 
 
-class Review(BaseModel):
+class ScanReview(BaseModel):
     review_id: int
     verdict: Verdict
     reviewer: str
@@ -102,7 +102,7 @@ class Review(BaseModel):
     retracted_at: datetime | None
 
 
-class Event(BaseModel):
+class StateTransition(BaseModel):
     from_state: State | None
     to_state: State
     at: datetime
@@ -110,33 +110,33 @@ class Event(BaseModel):
     detail: str | None
 
 
-class Scan(ScanLine):
+class ScanDetail(ScanSummary):
     """A scan with all that is known of it. The predictions of a film that is read blind are left out until then."""
 
-    predictions: list[Prediction]
-    reviews: list[Review] = Field(description="the oldest first; what was taken back is there, too")
-    events: list[Event] = Field(description="the newest first")
+    predictions: list[ScanPrediction]
+    reviews: list[ScanReview] = Field(description="the oldest first; what was taken back is there, too")
+    events: list[StateTransition] = Field(description="the newest first")
     latest_review: int = Field(description="the newest review that stands: `expected_latest` of the next; 0: none")
 
 
-class Said(BaseModel):
+class NewReview(BaseModel):
     """A verdict."""
 
     verdict: Verdict
-    comment: str | None = Field(None, max_length=LONGEST_COMMENT)
+    comment: str | None = Field(None, max_length=MAX_COMMENT_LENGTH)
     prediction_id: Id | None = Field(None, description="that its reader saw; null: the current one")
     expected_latest: Annotated[int, Field(ge=0, le=LARGEST_ID)] | None = Field(
         None, description="`latest_review` that the reader saw; another one now: 409, and nothing is recorded"
     )
 
 
-class Recorded(BaseModel):
+class RecordedReview(BaseModel):
     review_id: int
     scan_id: int = Field(description="what was judged: of a duplicate, its original")
     verdict: Verdict
 
 
-class News(BaseModel):
+class ListChanges(BaseModel):
     """Since the moment that was named."""
 
     entered: int = Field(description="films that wait for a reader now")
@@ -144,7 +144,7 @@ class News(BaseModel):
     now: str = Field(description="this moment, for the next question")
 
 
-def problems(**sentences: str) -> dict[int | str, dict[str, Any]]:
+def problem_responses(**sentences: str) -> dict[int | str, dict[str, Any]]:
     """Responses of a route, for its description: {status: what it means}, given as `s404="..."`."""
-    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    content = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
     return {int(status[1:]): {"description": text, "content": content} for status, text in sentences.items()}

@@ -14,13 +14,13 @@ from db.states import Reason, State, Verdict
 from db.worklist import Listing
 from pneumowatch.settings import Settings
 from review.auth import Reader
-from review.filters import Listed
-from review.templating import environment, page
+from review.filters import ListQuery
+from review.templating import jinja_environment, render_page
 
 router = APIRouter(include_in_schema=False)
-BiggestKey: Final = 2**63 - 1
-LONGEST_SEARCH: Final = 200  # letters
-NAMES: Final = {Listing.TO_READ: "To read", Listing.FLAGGED: "Flagged", Listing.ALL: "All films"}
+MAX_ID: Final = 2**63 - 1
+MAX_SEARCH_LENGTH: Final = 200  # letters
+LISTING_TITLES: Final = {Listing.TO_READ: "To read", Listing.FLAGGED: "Flagged", Listing.ALL: "All films"}
 
 # what can be done about a film that got no result; why it got none is said by its row
 ADVICE: Final[dict[str, str]] = {
@@ -45,34 +45,34 @@ ADVICE: Final[dict[str, str]] = {
 
 
 @router.get("/")
-def listing(request: Request, user: Reader, asked: Annotated[Listed, Query()]) -> Response:
+def worklist_page(request: Request, user: Reader, query: Annotated[ListQuery, Query()]) -> Response:
     settings: Settings = request.app.state.settings
     database: Database = request.app.state.database
-    filters, cap = asked.chosen, reading_cap(settings)
+    filters, cap = query.selected, reading_cap(settings)
 
     def read(connection: Connection) -> dict[str, Any]:
         return {
-            "moment": news.now(connection),  # first: what comes while the rest is asked is news
-            "found": worklist.page(connection, filters, cap, user.name, asked.cursor, asked.limit),
-            "count": worklist.count(connection, filters, user.name),
-            "late": worklist.late(connection, cap) if asked.list is Listing.TO_READ else 0,
-            "sources": worklist.sources(connection),
+            "moment": news.current_marker(connection),  # first: what comes while the rest is asked is news
+            "found": worklist.fetch_page(connection, filters, cap, user.name, query.cursor, query.limit),
+            "count": worklist.count_scans(connection, filters, user.name),
+            "late": worklist.count_late(connection, cap) if query.list is Listing.TO_READ else 0,
+            "sources": worklist.list_sources(connection),
         }
 
     context = database.read(read)
-    following = context["found"].following
-    return page(
+    following = context["found"].next_cursor
+    return render_page(
         request,
         "worklist.html",
         **context,
-        asked=asked,
-        names=NAMES,
+        query=query,
+        names=LISTING_TITLES,
         narrowed=filters.narrowed,
-        here=f"/{asked.query(after=None)}",
-        next_page=f"/{asked.query(after=following)}" if following else "",
-        export=f"/api/scans.csv{asked.query(after=None, limit=None, list=asked.list)}",
+        list_url=f"/{query.query_string(after=None)}",
+        next_page=f"/{query.query_string(after=following)}" if following else "",
+        export=f"/api/scans.csv{query.query_string(after=None, limit=None, list=query.list)}",
         # kept by the scan's page, so that the next case is one of this list
-        within=asked.query(after=None, limit=None),
+        list_query=query.query_string(after=None, limit=None),
         cap=cap,
         verdicts=list(Verdict),
         states=list(State),
@@ -80,39 +80,41 @@ def listing(request: Request, user: Reader, asked: Annotated[Listed, Query()]) -
 
 
 @router.post("/search")
-def find(
+def search_page(
     request: Request,
     user: Reader,
-    q: Annotated[str, Form(max_length=LONGEST_SEARCH)] = "",
-    before: Annotated[int | None, Form(ge=1, le=BiggestKey)] = None,
+    q: Annotated[str, Form(max_length=MAX_SEARCH_LENGTH)] = "",
+    before: Annotated[int | None, Form(ge=1, le=MAX_ID)] = None,
 ) -> Response:
     """Rendered at once: neither a name nor a number is ever part of an address."""
     text = q.replace("\0", "").strip()
 
-    def read(connection: Connection) -> tuple[search.Found, list[worklist.Row]]:
-        found = search.search(connection, text, before)
-        return found, worklist.rows_of(connection, found.scan_ids, user.name)
+    def read(connection: Connection) -> tuple[search.SearchResult, list[worklist.Row]]:
+        found = search.search_scans(connection, text, before)
+        return found, worklist.rows_by_id(connection, found.scan_ids, user.name)
 
     found, rows = request.app.state.database.read(read)
-    return page(request, "search.html", q=text, found=found, rows=rows, shortest=search.SHORTEST, before=before)
+    return render_page(
+        request, "search.html", q=text, found=found, rows=rows, shortest=search.MIN_LETTERS, before=before
+    )
 
 
 @router.get("/unscored")
-def without_result(
+def unscored_page(
     request: Request,
     user: Reader,
     why: Annotated[str | None, Query(pattern="^[a-z_]{1,32}$")] = None,
-    before: Annotated[int | None, Query(ge=1, le=BiggestKey)] = None,
+    before: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
 ) -> Response:
     def read(connection: Connection) -> dict[str, Any]:
-        ids = unscored.listed(connection, why, before)
+        ids = unscored.list_ids(connection, why, before)
         return {
-            "groups": unscored.groups(connection),
-            "rows": worklist.rows_of(connection, ids, user.name),
-            "older": ids[-1] if len(ids) == unscored.PAGE else None,
+            "groups": unscored.counts_by_reason(connection),
+            "rows": worklist.rows_by_id(connection, ids, user.name),
+            "older": ids[-1] if len(ids) == unscored.PAGE_SIZE else None,
         }
 
-    return page(request, "unscored.html", **request.app.state.database.read(read), why=why, advice=ADVICE)
+    return render_page(request, "unscored.html", **request.app.state.database.read(read), why=why, advice=ADVICE)
 
 
 def reading_cap(settings: Settings) -> timedelta:
@@ -129,10 +131,10 @@ def words(code: str) -> str:
     return code.replace("_", " ")
 
 
-def span(of: timedelta) -> str:
+def duration_text(of: timedelta) -> str:
     """`4 h`, or `90 min`."""
     minutes = round(of.total_seconds() / 60)
     return f"{minutes} min" if minutes % 60 else f"{minutes // 60} h"
 
 
-environment().filters.update({"file_name": file_name, "words": words, "span": span})
+jinja_environment().filters.update({"file_name": file_name, "words": words, "span": duration_text})

@@ -11,10 +11,10 @@ from sqlalchemy import Connection, func, select, text, update
 from support.waiting import eventually
 
 from db import arrivals, ledger, registry
-from db.arrivals import Arrivals
+from db.arrivals import RegistrationResult
 from db.models import Content, Prediction, Scan, ScanEvent
 from db.outcomes import Claim, Classified, Deferred, Outcome, Rejected
-from db.seen import SeenFile
+from db.seen import FileVersion
 from db.session import Database
 from db.states import Reason
 from pneumowatch.model import ModelFolder
@@ -23,11 +23,11 @@ LEASE: Final = timedelta(seconds=60)
 MODEL: Final = "model-1"
 BY: Final = "test"
 EVERY: Final = Scan.id > 0
-UNRUNG: Final = Scan.rung_at.is_(None)
+UNRUNG: Final = Scan.announced_at.is_(None)
 
 
-def seen(name: str = "a.png", size: int = 100, mtime_ns: int = 1, **others: Any) -> SeenFile:
-    return SeenFile(**{"inbox": "inbox", "path": name.encode(), "size": size, "mtime_ns": mtime_ns, **others})
+def seen(name: str = "a.png", size: int = 100, mtime_ns: int = 1, **others: Any) -> FileVersion:
+    return FileVersion(**{"inbox": "inbox", "path": name.encode(), "size": size, "mtime_ns": mtime_ns, **others})
 
 
 def classified(scan_id: int, sha256: str | None = None, probability: float = 0.9, flagged: bool = True) -> Classified:
@@ -39,7 +39,7 @@ def rejected(scan_id: int, reason: Reason = Reason.UNREADABLE) -> Rejected:
 
 
 def deferred(scan_id: int, seconds: float = 0, size: int | None = None, mtime_ns: int | None = None) -> Deferred:
-    return Deferred(scan_id, ledger.now() + timedelta(seconds=seconds), "later", size, mtime_ns)
+    return Deferred(scan_id, ledger.utc_now() + timedelta(seconds=seconds), "later", size, mtime_ns)
 
 
 def model_folder(version: str = MODEL, sha256: str = "0" * 64) -> ModelFolder:
@@ -55,17 +55,17 @@ class Book:
         self.database = database
 
     def register_model(self) -> None:
-        self.database.write(lambda c: registry.register(c, model_folder(), b"an archive", BY))
+        self.database.write(lambda c: registry.register_model(c, model_folder(), b"an archive", BY))
 
-    def arrive(self, *files: SeenFile) -> Arrivals:
-        return self.database.write(lambda c: arrivals.arrive(c, files, BY))
+    def arrive(self, *files: FileVersion) -> RegistrationResult:
+        return self.database.write(lambda c: arrivals.register_files(c, files, BY))
 
-    def unknown(self, *files: SeenFile) -> list[SeenFile]:
-        return self.database.read(lambda c: arrivals.unknown(c, files))
+    def unknown(self, *files: FileVersion) -> list[FileVersion]:
+        return self.database.read(lambda c: arrivals.unregistered_files(c, files))
 
-    def add(self, *files: SeenFile) -> list[int]:
+    def add(self, *files: FileVersion) -> list[int]:
         """The ids of files that arrive one after the other, each with a row to be announced."""
-        ids = [self.arrive(file).to_ring for file in files]
+        ids = [self.arrive(file).to_announce for file in files]
         assert all(len(one) == 1 for one in ids)
         return [id_ for (id_,) in ids]
 
@@ -74,38 +74,38 @@ class Book:
         count: int = 100,
         by: str = "worker",
         lease: timedelta = LEASE,
-        patience: timedelta | None = None,
+        overdue_after: timedelta | None = None,
         swept: bool = True,
     ) -> Claim | None:
         """`swept`: what is due has been announced before, as the sweep does."""
         if swept:
             self.ring()
-        return self.database.write(lambda c: ledger.claim(c, count, by, lease, patience))
+        return self.database.write(lambda c: ledger.claim(c, count, by, lease, overdue_after))
 
     def claimed(self, count: int = 100) -> Claim:
         claim = self.claim(count)
         assert claim is not None
         return claim
 
-    def renew(self, claim: Claim, alone: bool = False, lease: timedelta = LEASE) -> None:
-        self.database.write(lambda c: ledger.renew(c, claim, lease, alone))
+    def renew(self, claim: Claim, exclusive: bool = False, lease: timedelta = LEASE) -> None:
+        self.database.write(lambda c: ledger.renew_lease(c, claim, lease, exclusive))
 
     def finish(self, claim: Claim | str, *outcomes: Outcome) -> None:
         token = claim if isinstance(claim, str) else claim.token
-        self.database.write(lambda c: ledger.finish(c, token, outcomes, "worker"))
+        self.database.write(lambda c: ledger.record_outcomes(c, token, outcomes, "worker"))
 
     def expire(self, claim: Claim, max_attempts: int = 3) -> int:
         pairs = [(scan.id, claim.token) for scan in claim.scans]
-        return self.database.write(lambda c: ledger.expire(c, pairs, max_attempts, "sweeper"))
+        return self.database.write(lambda c: ledger.expire_claims(c, pairs, max_attempts, "sweeper"))
 
     def requeue(self, where: ledger.Condition = EVERY) -> list[int]:
         return self.database.write(lambda c: ledger.requeue(c, where, "admin"))
 
     def ring(self, where: ledger.Condition = UNRUNG, limit: int = 100) -> list[int]:
-        return self.database.write(lambda c: ledger.ring(c, where, limit))
+        return self.database.write(lambda c: ledger.mark_announced(c, where, limit))
 
     def unring(self, *ids: int) -> None:
-        self.database.write(lambda c: ledger.unring(c, ids))
+        self.database.write(lambda c: ledger.mark_unannounced(c, ids))
 
     def set(self, scan_id: int, **values: Any) -> None:
         """What no move does: for times that have passed."""
@@ -135,13 +135,13 @@ class Book:
     def owners(self) -> dict[str, int]:
         return {row["sha256"]: row["scan_id"] for row in self._query(select(Content.sha256, Content.scan_id))}
 
-    def classify(self, *files: SeenFile, **outcome: Any) -> list[int]:
+    def classify(self, *files: FileVersion, **outcome: Any) -> list[int]:
         """Files brought in and classified."""
         ids = self.add(*files)
         self.finish(self.claimed(), *(classified(id_, **outcome) for id_ in ids))
         return ids
 
-    def reject(self, file: SeenFile, reason: Reason = Reason.UNREADABLE) -> int:
+    def reject(self, file: FileVersion, reason: Reason = Reason.UNREADABLE) -> int:
         """A file brought in and rejected."""
         (scan_id,) = self.add(file)
         self.finish(self.claimed(), rejected(scan_id, reason))

@@ -14,7 +14,7 @@ from programs import environment, run
 
 from trainer.dataset import patient_of, split_of
 from trainer.knobs import PRESETS
-from trainer.train import train
+from trainer.train import train_model
 
 SIDE: Final = 160
 GRAINS: Final = {"NORMAL": 40, "PNEUMONIA": 10}  # grains a side: what is ill is coarse, as far as these films go
@@ -80,10 +80,10 @@ def found(folder: Path, steps: int, patients: range, judged: range, haze: float 
     base = write_base(folder / "base", patients)
     models = folder / "data" / "models"
     # without a gate: to one, these films are no chests
-    knobs = replace(PRESETS["compact"], epochs=1, steps=steps, gated=False)
-    (models / "champion").symlink_to(train(base, models, knobs).folder.version)
+    knobs = replace(PRESETS["compact"], epochs=1, steps_per_epoch=steps, gated=False)
+    (models / "champion").symlink_to(train_model(base, models, knobs).folder.version)
     inbox = write_inbox(folder / "inbox", judged, haze)
-    done = run("up", "--once", "--inbox", inbox, cwd=folder, env=settings(folder, keep_films="all"), timeout=600)
+    done = run("up", "--once", "--inbox", inbox, cwd=folder, env=settings(folder, keep_images="all"), timeout=600)
     assert done.code == 0, done.err
     shutil.rmtree(inbox)
     return folder

@@ -23,13 +23,13 @@ from db.session import Database
 from pneumowatch import metrics, queue
 from pneumowatch.cli import app
 from pneumowatch.outgoing import webhook
-from pneumowatch.outgoing.notice import Notice
-from pneumowatch.settings import PREFIX, Settings
-from review.app import make_app
+from pneumowatch.outgoing.notice import Notification
+from pneumowatch.settings import ENV_PREFIX, Settings
+from review.app import create_app
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "contract.json"
 AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
-EXAMPLE: Final = Notice(UUID(int=0), 1, "0" * 64, "ward", 0.9, 0.5, "model", None, AT, AT)
+EXAMPLE: Final = Notification(UUID(int=0), 1, "0" * 64, "ward", 0.9, 0.5, "model", None, AT, AT)
 
 
 def contract() -> str:
@@ -45,7 +45,7 @@ def contract() -> str:
                 "settings": setting_names(),
                 "metrics": metric_names(),
                 "payloads": payloads(data),
-                "http": make_app(settings, database).openapi(),
+                "http": create_app(settings, database).openapi(),
             }
     parts["http"]["info"].pop("version")
     return json.dumps(parts, indent=1, sort_keys=True, default=str, ensure_ascii=False) + "\n"
@@ -55,7 +55,7 @@ def view_columns(database: Database) -> dict[str, list[str]]:
     """Return the columns of each view, in their order."""
     return {
         name: database.read(lambda c, name=name: [row[1] for row in c.exec_driver_sql(f"PRAGMA table_info({name})")])
-        for name in views.NAMES
+        for name in views.VIEW_NAMES
     }
 
 
@@ -84,7 +84,7 @@ def commands(words: tuple[str, ...], command: Any) -> Any:
 def setting_names() -> dict[str, Any]:
     """Return default and description of each setting, by the name of its variable."""
     return {
-        f"{PREFIX}{name.upper()}": {"default": field.default, "description": field.description}
+        f"{ENV_PREFIX}{name.upper()}": {"default": field.default, "description": field.description}
         for name, field in Settings.model_fields.items()
     }
 
@@ -93,7 +93,7 @@ def metric_names() -> dict[str, Any]:
     """Return kind, labels and help of each metric of our own."""
     found: dict[str, Any] = {}
     for one in vars(metrics).values():
-        if isinstance(one, metrics.Gauge):
+        if isinstance(one, metrics.GaugeDefinition):
             found[one.name] = {"kind": "gauge", "labels": one.labels, "help": one.help}
         elif hasattr(one, "_labelnames") and not isinstance(one, CollectorRegistry | type):
             (family,) = one.describe()
@@ -106,8 +106,11 @@ def payloads(data: Path) -> dict[str, Any]:
     shown = CliRunner().invoke(app, ["status", "--json", "--data", str(data)])
     assert shown.exit_code == 0, shown.output
     return {
-        "webhook": json.loads(webhook.message(EXAMPLE, "https://review.example")),
-        "messages": {queue.READ_SCANS: {"queue": queue.FILMS, "args": [[1, 2]]}, queue.RETRAIN: queue.TRAINING},
+        "webhook": json.loads(webhook.webhook_payload(EXAMPLE, "https://review.example")),
+        "messages": {
+            queue.READ_SCANS_TASK: {"queue": queue.SCANS_QUEUE, "args": [[1, 2]]},
+            queue.RETRAIN_TASK: queue.TRAINING_QUEUE,
+        },
         "status --json": json.loads(shown.stdout),
     }
 

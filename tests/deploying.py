@@ -11,7 +11,7 @@ import yaml
 DEPLOY: Final = Path(__file__).parents[1] / "deploy"
 UNITS: Final = DEPLOY / "systemd"
 PROGRAM: Final = "/opt/pneumowatch/bin/pneumowatch"
-PARTS: Final = ("watch", "schedule", "work", "training", "review")
+COMPONENTS: Final = ("watch", "schedule", "work", "training", "review")
 
 
 @dataclass(frozen=True)
@@ -21,23 +21,23 @@ class Program:
     words: tuple[str, ...]
     environment: Mapping[str, str]
 
-    def here(self, places: Mapping[str, str]) -> "Program":
+    def relocated(self, paths: Mapping[str, str]) -> "Program":
         """With what lies elsewhere on this machine in its place here: the longest first."""
 
         def moved(text: str) -> str:
-            for place in sorted(places, key=len, reverse=True):
-                text = text.replace(place, places[place])
+            for path in sorted(paths, key=len, reverse=True):
+                text = text.replace(path, paths[path])
             return text
 
         return Program(tuple(map(moved, self.words)), {name: moved(value) for name, value in self.environment.items()})
 
 
-def of_units() -> dict[str, Program]:
+def unit_programs() -> dict[str, Program]:
     """As systemd would start them, the worker on the CPU."""
     common = _directives((UNITS / "pneumowatch-.service.d" / "common.conf").read_text("utf-8"))
     found = {}
-    for part in PARTS:
-        name = "work@" if part == "work" else part
+    for component in COMPONENTS:
+        name = "work@" if component == "work" else component
         given = common + _directives((UNITS / f"pneumowatch-{name}.service").read_text("utf-8"))
         shared = _variables((UNITS / "pneumowatch.env").read_text("utf-8").splitlines())
         # a file's variables win over the unit's own
@@ -45,13 +45,16 @@ def of_units() -> dict[str, Program]:
         (start,) = (value for key, value in given if key == "ExecStart")
         program, *words = shlex.split(start.replace("%i", "cpu"))
         assert program == PROGRAM
-        found[part] = Program(tuple(words), variables)
+        found[component] = Program(tuple(words), variables)
     return found
 
 
-def of_compose() -> dict[str, Program]:
+def compose_programs() -> dict[str, Program]:
     services: dict[str, Any] = compose()["services"]
-    return {part: Program(tuple(services[part]["command"]), services[part]["environment"]) for part in PARTS}
+    return {
+        component: Program(tuple(services[component]["command"]), services[component]["environment"])
+        for component in COMPONENTS
+    }
 
 
 def compose() -> dict[str, Any]:

@@ -9,11 +9,11 @@ import httpx
 from db import accounts
 from db.accounts import Role
 from db.session import Database
-from pneumowatch.settings import Settings, load
+from pneumowatch.settings import Settings, load_settings
 from review import security
-from review.app import make_app
-from review.auth import ends
-from review.passwords import hashed
+from review.app import create_app
+from review.auth import session_limits
+from review.passwords import hash_password
 from review.server import Server
 
 PASSWORD: Final = "a sentence of some words"
@@ -24,12 +24,12 @@ class Desk:
     """The desk on a database, at `url`, until it is left."""
 
     database: Database
-    settings: Settings = field(default_factory=load)
-    made: dict[str, Any] = field(default_factory=dict)  # arguments of `make_app`
+    settings: Settings = field(default_factory=load_settings)
+    made: dict[str, Any] = field(default_factory=dict)  # arguments of `create_app`
 
     def __enter__(self) -> "Desk":
         self._stack = ExitStack()
-        self.app = make_app(self.settings, self.database, **self.made)
+        self.app = create_app(self.settings, self.database, **self.made)
         self.server = self._stack.enter_context(Server(self.app, port=0))
         self.url = self.server.url
         return self
@@ -54,17 +54,23 @@ class Desk:
     def script(self, name: str = "rita", role: Role = Role.READER) -> httpx.Client:
         """A script that bears an API token."""
         self.account(name, role)
-        token = self.database.write(lambda c: accounts.make_token(c, name, role, "a script"))
+        token = self.database.write(lambda c: accounts.create_token(c, name, role, "a script"))
         return self.visitor(Authorization=f"Bearer {token}")
 
     def account(self, name: str, role: Role = Role.READER, password: str = PASSWORD) -> int:
         """The id of an account, made where there is none."""
-        known = self.database.read(lambda c: accounts.by_name(c, name))
-        return known.id if known else self.database.write(lambda c: accounts.add(c, name, role, hashed(password)))
+        known = self.database.read(lambda c: accounts.find_user(c, name))
+        return (
+            known.id
+            if known
+            else self.database.write(lambda c: accounts.add_user(c, name, role, hash_password(password)))
+        )
 
     def _signed_in(self, name: str, role: Role) -> httpx.Client:
         user_id = self.account(name, role)
-        token = self.database.write(lambda c: accounts.open_session(c, user_id, ends(self.settings)))
-        client = self.visitor(**{"X-CSRF-Token": security.csrf(self.app.state.desk_key, accounts.hashed(token))})
+        token = self.database.write(lambda c: accounts.open_session(c, user_id, session_limits(self.settings)))
+        client = self.visitor(
+            **{"X-CSRF-Token": security.csrf_token(self.app.state.desk_key, accounts.hash_token(token))}
+        )
         client.cookies.set("pneumowatch", token)
         return client

@@ -9,13 +9,13 @@ from typing import Any, Final
 from books import Book, classified
 
 from db.outcomes import Rejected
-from db.presence import standings
+from db.presence import inbox_states
 from db.session import Database
 from db.states import Reason
-from pneumowatch.errors import BrokerAway
+from pneumowatch.errors import BrokerUnavailable
 from pneumowatch.settings import Settings
 from watcher.intake import Watcher
-from watcher.patrol import Patrol
+from watcher.patrol import Rescanner
 
 SETTLE: Final = 0.3
 DEADLINE: Final = 60.0  # seconds; reached only by a failure
@@ -28,7 +28,7 @@ class Bell:
 
     def ring(self, ids: Sequence[int]) -> None:
         if self.away:
-            raise BrokerAway("away")
+            raise BrokerUnavailable("away")
         self.rung += ids
 
 
@@ -56,7 +56,7 @@ class House:
         """A watcher that has seen what is there; see `watcher`."""
         watcher = self.watcher(rescan_seconds, **settings)
         with watcher.running():
-            assert watcher.quiet.wait(DEADLINE)
+            assert watcher.initial_scan_done.wait(DEADLINE)
             yield watcher
         assert not watcher.broken
 
@@ -80,10 +80,10 @@ class House:
 
 def standing(house: House, inbox: str = "inbox") -> dict[str, Any]:
     """What is known of the inbox: whether it is here or away, and how it is watched."""
-    (found,) = [row for row in house.database.read(standings) if row["inbox"] == inbox]
+    (found,) = [row for row in house.database.read(inbox_states) if row["inbox"] == inbox]
     return found
 
 
-def patrol_of(watcher: Watcher) -> Patrol:
+def patrol_of(watcher: Watcher) -> Rescanner:
     """Of its first inbox."""
-    return watcher._intakes[0].patrol
+    return watcher._intakes[0].rescanner

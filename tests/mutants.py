@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from pydicom import uid
 
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 
 SIZE: Final = (96, 72)
 ODD_NUMBERS: Final = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
@@ -27,7 +27,7 @@ Mutation = Callable[[random.Random, bytearray], None]
 @cache
 def whole() -> tuple[bytes, ...]:
     """Films of every kind of file and every DICOM encoding, by hundreds of bytes to some ten thousand."""
-    gray = phantom(9, True, *SIZE)
+    gray = draw_phantom(9, True, *SIZE)
     picture, deep = Image.fromarray(gray), gray.astype(np.uint16) * 257
     files = [_saved(picture, kind) for kind in ("JPEG", "PNG", "TIFF", "GIF", "BMP", "JPEG2000")]
     files += [_saved(picture, "JPEG", progressive=True), _saved(picture.convert("CMYK"), "JPEG")]

@@ -10,11 +10,11 @@ from sqlalchemy import Connection, Row, select, update
 
 from db import arrivals, ledger
 from db.models import Prediction, Scan, ScanEvent
-from db.seen import SeenFile
+from db.seen import FileVersion
 from db.session import Database
 from pneumowatch.settings import Settings
-from worker.room import ReadingRoom
-from worker.serving import Serving
+from worker.room import ScanProcessor
+from worker.serving import ServedModel
 
 BATCH = 8
 SETTLE = 60.0  # seconds, which tests let pass in the rows (`settle`), and never wait for
@@ -28,8 +28,8 @@ class Place:
 
     inbox: Path
     database: Database
-    room: ReadingRoom
-    serving: Serving
+    room: ScanProcessor
+    serving: ServedModel
     settings: Settings
 
     def announce(self, *names: str | bytes, inbox: str = "inbox") -> list[int]:
@@ -40,8 +40,8 @@ class Place:
             raw = os.fsencode(name)
             path = self.inbox / os.fsdecode(raw)
             size, mtime_ns = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (1000, 1)
-            files.append(SeenFile(inbox, raw, size, mtime_ns))
-        self.database.write(lambda c: arrivals.arrive(c, files, "watcher"))
+            files.append(FileVersion(inbox, raw, size, mtime_ns))
+        self.database.write(lambda c: arrivals.register_files(c, files, "watcher"))
         rows = self.database.read(lambda c: c.execute(select(Scan.path_bytes, Scan.id).order_by(Scan.id)).all())
         ids = {row.path_bytes: row.id for row in rows}
         return [ids[file.path] for file in files]
@@ -57,13 +57,13 @@ class Place:
         rows = self.database.read(lambda c: c.execute(statement.order_by(ScanEvent.id)).all())
         return [(before, after) for before, after in rows]
 
-    def read(self, licence: int = 100) -> None:
+    def read(self, permits: int = 100) -> None:
         """What a worker does whom the sweep has told of what is due."""
         self.sweep()
-        self.room.read(licence)
+        self.room.read(permits)
 
     def sweep(self) -> list[int]:
-        return self.database.write(lambda c: ledger.ring(c, Scan.rung_at.is_(None), 1000))
+        return self.database.write(lambda c: ledger.mark_announced(c, Scan.announced_at.is_(None), 1000))
 
     def settle(self) -> None:
         """Make it so long ago that files changed and that scans were put off, that the files have settled and the

@@ -1,4 +1,4 @@
-"""A reader of films that obeys what stands in a file: takes the place of `worker.decode.fetch`, in children too.
+"""A reader of films that obeys what stands in a file: takes the place of `worker.decode.read_and_decode`, in children too.
 
 One order is for the worker itself. And two variables change the process: a SQLite that is locked is waited for as long
 as SABOTAGE_BUSY_SECONDS says, and the machine's clock is off by the seconds that stand in the file SABOTAGE_CLOCK.
@@ -14,7 +14,7 @@ from typing import Final
 
 from db import session
 from worker import decode
-from worker.decode import Bounds, Decoders, Errand, Fetched
+from worker.decode import DecodeRequest, DecodeResult, DecoderLimits, DecoderPool
 
 KILL: Final = b"kill the decoder"
 EXIT: Final = b"leave the decoder"
@@ -29,36 +29,36 @@ DOWN: Final = b"bring the worker down"  # the process with the model, and all th
 ORDER_BYTES: Final = 40
 
 _lost: list[bytearray] = []
-_fetch = decode.fetch  # the real one, as this module is imported before the other is put in its place
-_send = Decoders.fetch
+_fetch = decode.read_and_decode  # the real one, as this module is imported before the other is put in its place
+_send = DecoderPool.fetch
 
 
-def fetch(errands: Sequence[Errand], side: int, bounds: Bounds) -> list[Fetched]:
-    for errand in errands:
-        _obey(errand)
-    return _fetch(errands, side, bounds)
+def fetch(requests: Sequence[DecodeRequest], side: int, limits: DecoderLimits) -> list[DecodeResult]:
+    for request in requests:
+        _obey(request)
+    return _fetch(requests, side, limits)
 
 
-def send(self: Decoders, errands: Sequence[Errand], side: int) -> list[Fetched]:
+def send(self: DecoderPool, requests: Sequence[DecodeRequest], side: int) -> list[DecodeResult]:
     """In the worker's own process, before its children hear of the films."""
-    if any(_order(errand).startswith(DOWN) for errand in errands):
+    if any(_order(request).startswith(DOWN) for request in requests):
         os.kill(os.getpid(), signal.SIGKILL)
-    return _send(self, errands, side)
+    return _send(self, requests, side)
 
 
-def _order(errand: Errand) -> bytes:
+def _order(request: DecodeRequest) -> bytes:
     try:
-        with (errand.root / os.fsdecode(errand.path)).open("rb") as file:
+        with (request.root / os.fsdecode(request.path)).open("rb") as file:
             return file.read(ORDER_BYTES)
     except OSError:
         return b""  # it is not there; the real reader says so
 
 
-def _obey(errand: Errand) -> None:
-    path = errand.root / os.fsdecode(errand.path)
+def _obey(request: DecodeRequest) -> None:
+    path = request.root / os.fsdecode(request.path)
     if not path.is_file():
         return
-    order = _order(errand)
+    order = _order(request)
     done = path.with_name(f".{path.name}.done")
     if order == KILL:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -70,7 +70,7 @@ def _obey(errand: Errand) -> None:
         path.with_name(f".{path.name}.hangs").touch()  # for whoever waits until it does
         _hang()
     elif order == UNANSWERED:
-        with decode.asking():
+        with decode.awaiting_share():
             _hang()
     elif order.startswith(SLOW[:9]):
         time.sleep(float(order[9:]))  # as slow as the file says: what is tested is a bound on time
@@ -121,8 +121,8 @@ def main() -> None:
         _set_clock(Path(clock))
     from pneumowatch.cli import main as command_line
 
-    decode.fetch = sabotage.fetch
-    Decoders.fetch = sabotage.send  # type: ignore[method-assign]
+    decode.read_and_decode = sabotage.fetch
+    DecoderPool.fetch = sabotage.send  # type: ignore[method-assign]
     session.BUSY_SECONDS = float(os.environ.get("SABOTAGE_BUSY_SECONDS", session.BUSY_SECONDS))  # type: ignore[misc]
     command_line()
 

@@ -38,7 +38,7 @@ def main() -> None:
         inbox.mkdir()
         write_phantoms(inbox, FILMS)
         (inbox / "report.txt").write_text("No film.", "utf-8")
-        env = environment(settle_seconds=0.2, retrain_at="never", keep_films="all")
+        env = environment(settle_seconds=0.2, retrain_at="never", keep_images="all")
         with Part(("up",), folder, folder / "log", env) as part, chromium() as browser:
             url = part.wait_until(lambda: re.search(r"Desk: (http://[^/]+)/", part.said()))[1]
             command = [*COMMAND, "users", "add", NAME, "--role", "admin"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pneumowatch.model import CARD, REFERENCE, WEIGHTS, ModelFolder
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 
 SIDE = 64
 BRIGHT = 200  # mean gray level beyond which the gated network takes a film for something else
@@ -43,22 +43,22 @@ def gated_network(side: int = SIDE) -> Any:
     films = keras.Input((side, side, 1), dtype="uint8")
     gray = layers.Rescaling(1 / 255)(films)
     features = layers.Conv2D(8, 5, strides=4, activation="relu")(gray)
-    where = layers.Conv2D(1, 1, name="evidence")(features)
+    where = layers.Conv2D(1, 1, name="logits")(features)
     logit = layers.GlobalAveragePooling2D()(where)
-    strangeness = layers.Dense(1, use_bias=False, name="strange")(layers.GlobalAveragePooling2D()(gray))
-    outputs = {"probability": layers.Activation("sigmoid")(logit), "map": where, "strangeness": strangeness}
+    gate_score = layers.Dense(1, use_bias=False, name="strange")(layers.GlobalAveragePooling2D()(gray))
+    outputs = {"probability": layers.Activation("sigmoid")(logit), "map": where, "gate_score": gate_score}
     network = keras.Model(films, outputs)
-    evidence = network.get_layer("evidence")
-    kernel, bias = evidence.get_weights()
-    evidence.set_weights([kernel * 20, bias])
+    logits = network.get_layer("logits")
+    kernel, bias = logits.get_weights()
+    logits.set_weights([kernel * 20, bias])
     # so that some films are flagged and some are not
-    evidence.set_weights([kernel * 20, bias - network.predict(reference_films(side), verbose=0)["map"].mean()])
+    logits.set_weights([kernel * 20, bias - network.predict(reference_films(side), verbose=0)["map"].mean()])
     network.get_layer("strange").set_weights([np.full((1, 1), 255 / BRIGHT, np.float32)])
     return network
 
 
 def reference_films(side: int = SIDE, count: int = 3) -> np.ndarray:
-    return np.stack([phantom(seed, bool(seed % 2), side, side) for seed in range(count)])[..., None]
+    return np.stack([draw_phantom(seed, bool(seed % 2), side, side) for seed in range(count)])[..., None]
 
 
 def write_model(folder: Path, network: Any, side: int = SIDE, **card: Any) -> ModelFolder:

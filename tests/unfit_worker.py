@@ -12,29 +12,29 @@ from pathlib import Path
 
 from pneumowatch import logs, settings
 from pneumowatch.errors import ShuttingDown
-from pneumowatch.queue import make_app
-from worker.fitness import Fitness
-from worker.tasks import register, run_worker
+from pneumowatch.queue import make_celery_app
+from worker.fitness import CircuitBreaker
+from worker.tasks import register_task, run_worker
 
 
 class Room:
     def __init__(self, healed: Path, stuck: bool, stop: threading.Event) -> None:
         self._healed, self._stuck, self._stop = healed, stuck, stop
-        self._fitness = Fitness(stop)
+        self._fitness = CircuitBreaker(stop)
 
-    def read(self, licence: int) -> None:
+    def read(self, permits: int) -> None:
         if self._stuck:
             print("waits", flush=True)
             self._stop.wait()
             raise ShuttingDown("Shutdown was asked for.")
         self._fitness.wait(self._try_out)
         if self._healed.exists():
-            print(f"read {licence}", flush=True)
+            print(f"read {permits}", flush=True)
         else:
-            self._fitness.blames(RuntimeError("broken"), None, self._try_out)
+            self._fitness.record_failure(RuntimeError("broken"), None, self._try_out)
 
-    def watch(self, tell: Callable[[bool], None]) -> None:
-        self._fitness.watch(self._try_out, tell)
+    def watch_health(self, on_change: Callable[[bool], None]) -> None:
+        self._fitness.watch_health(self._try_out, on_change)
 
     def _try_out(self) -> None:
         if not self._healed.exists():
@@ -42,13 +42,13 @@ class Room:
 
 
 def main() -> None:
-    given = settings.load()
+    given = settings.load_settings()
     logs.configure(given.log_format)
-    stop, app = threading.Event(), make_app(given)
+    stop, app = threading.Event(), make_celery_app(given)
     room = Room(Path(sys.argv[1]), "stuck" in sys.argv, stop)
-    register(app, room, given.batch_size)  # type: ignore[arg-type]
+    register_task(app, room, given.batch_size)  # type: ignore[arg-type]
     print("ready", flush=True)
-    sys.exit(run_worker(app, given, stop, watch=room.watch))
+    sys.exit(run_worker(app, given, stop, watch_health=room.watch_health))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pneumowatch.image import Pixels
 
-from pneumowatch.film import Pixels
 from trainer.networks import load_keras
 
 Floats = NDArray[np.float32]
@@ -43,59 +43,59 @@ class Augmentation:
     compression: float = 0.8  # what JPEG's quality loses of 100, one third of the films
 
 
-def augment(films: Pixels, how: Augmentation, rng: np.random.Generator) -> Pixels:
+def augment(images: Pixels, strength: Augmentation, rng: np.random.Generator) -> Pixels:
     """Each film (n, side, side, 1) changed in its own way; uint8, like real ones."""
-    x = _moved(films.astype(np.float32) / WHITE, how, rng)
-    x = _softened(x, how, rng)
-    x = _processed(x, how, rng)
-    x = _exposed(x, how, rng)
-    _sprinkle(x, how, rng)
-    _cover(x, how, rng)
+    x = _warped(images.astype(np.float32) / WHITE, strength, rng)
+    x = _blurred_or_sharpened(x, strength, rng)
+    x = _reprocessed(x, strength, rng)
+    x = _exposure_changed(x, strength, rng)
+    _add_noise(x, strength, rng)
+    _add_occlusions(x, strength, rng)
     x *= WHITE
-    return _compressed(np.round(np.clip(x, 0, WHITE, out=x), out=x).astype(np.uint8), how, rng)
+    return _jpeg_compressed(np.round(np.clip(x, 0, WHITE, out=x), out=x).astype(np.uint8), strength, rng)
 
 
-def _draw(rng: np.random.Generator, count: int, low: float, high: float) -> Floats:
+def _uniform(rng: np.random.Generator, count: int, low: float, high: float) -> Floats:
     """One value a film, to be broadcast over its pixels."""
     return rng.uniform(low, high, (count, 1, 1, 1)).astype(np.float32)
 
 
-def _moved(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
+def _warped(x: Floats, strength: Augmentation, rng: np.random.Generator) -> Floats:
     """One affine map a film, about its middle, with one interpolation."""
     image = load_keras().ops.image
-    maps = _maps(len(x), x.shape[1], how, rng)
+    maps = _affine_maps(len(x), x.shape[1], strength, rng)
     moved = image.affine_transform(x, maps, interpolation="bilinear", fill_mode="constant", fill_value=0.0)
     return np.array(moved, np.float32)
 
 
-def _maps(count: int, side: int, how: Augmentation, rng: np.random.Generator) -> Floats:
+def _affine_maps(count: int, side: int, strength: Augmentation, rng: np.random.Generator) -> Floats:
     """Eight numbers a film, from the place in the new one to that in the old: a0 a1 a2, b0 b1 b2, 0 0."""
 
     def draw(size: float) -> NDArray[np.float64]:
         return rng.uniform(-size, size, count)
 
     angle, shear, zoom, aspect = (
-        np.radians(draw(how.degrees)),
-        draw(how.shear),
-        1 + draw(how.zoom),
-        np.exp(draw(how.aspect)),
+        np.radians(draw(strength.degrees)),
+        draw(strength.shear),
+        1 + draw(strength.zoom),
+        np.exp(draw(strength.aspect)),
     )
     wide, high = zoom * aspect, zoom / aspect
-    if how.flip:
+    if strength.flip:
         wide = wide * rng.choice([-1.0, 1.0], count)
     a0, a1 = wide * np.cos(angle), -high * (np.sin(angle) + shear)
     b0, b1 = wide * np.sin(angle), high * np.cos(angle)
     middle = (side - 1) / 2
-    a2 = middle - (a0 + a1) * middle + draw(how.shift) * side
-    b2 = middle - (b0 + b1) * middle + draw(how.shift) * side
+    a2 = middle - (a0 + a1) * middle + draw(strength.shift) * side
+    b2 = middle - (b0 + b1) * middle + draw(strength.shift) * side
     zero = np.zeros(count)
     return np.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1).astype(np.float32)
 
 
-def _softened(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
+def _blurred_or_sharpened(x: Floats, strength: Augmentation, rng: np.random.Generator) -> Floats:
     """Half of the films, towards a film's blurred self, or away from it."""
     chosen = np.flatnonzero(rng.random(len(x)) < 0.5)
-    amount = _draw(rng, len(chosen), -how.softness, how.softness)
+    amount = _uniform(rng, len(chosen), -strength.softness, strength.softness)
     some = x[chosen]
     x[chosen] = some + amount * (_blurred(_blurred(some)) - some)
     return x
@@ -110,18 +110,18 @@ def _blurred(x: Floats) -> Floats:
     return across
 
 
-def _processed(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
+def _reprocessed(x: Floats, strength: Augmentation, rng: np.random.Generator) -> Floats:
     """As scanners do in their own ways: what is smaller than an eighth of the film, and then smaller than a
     twenty-fourth, made stronger or weaker; and one part of the film lighter than another."""
     for parts in (8, 24):
-        rough = _spread(_summed(x, parts) / (x.shape[1] / parts) ** 2, x.shape[1])
-        x = rough + (x - rough) * np.exp(_draw(rng, len(x), -how.detail, how.detail))
-    field = rng.uniform(-how.shading, how.shading, (len(x), 4, 4, 1)).astype(np.float32)
-    shaded: Floats = x * np.exp(_spread(field, x.shape[1]))
+        rough = _upsampled(_block_sums(x, parts) / (x.shape[1] / parts) ** 2, x.shape[1])
+        x = rough + (x - rough) * np.exp(_uniform(rng, len(x), -strength.detail, strength.detail))
+    field = rng.uniform(-strength.shading, strength.shading, (len(x), 4, 4, 1)).astype(np.float32)
+    shaded: Floats = x * np.exp(_upsampled(field, x.shape[1]))
     return shaded
 
 
-def _summed(x: Floats, parts: int) -> Floats:
+def _block_sums(x: Floats, parts: int) -> Floats:
     """Over each of parts x parts squares, (n, parts, parts, 1); a pixel on an edge counts for both by its share."""
     weights = np.zeros((parts, x.shape[1]), np.float32)
     edges = np.linspace(0, x.shape[1], parts + 1)
@@ -131,7 +131,7 @@ def _summed(x: Floats, parts: int) -> Floats:
     return np.asarray((weights @ x[..., 0] @ weights.T)[..., np.newaxis], np.float32)
 
 
-def _spread(x: Floats, side: int) -> Floats:
+def _upsampled(x: Floats, side: int) -> Floats:
     """(n, parts, parts, 1) to (n, side, side, 1), bilinear between the middles of the parts."""
     parts = x.shape[1]
     middles = np.clip((np.arange(side) + 0.5) * parts / side - 0.5, 0, parts - 1)
@@ -139,47 +139,47 @@ def _spread(x: Floats, side: int) -> Floats:
     return np.asarray((weights @ x[..., 0] @ weights.T)[..., np.newaxis], np.float32)
 
 
-def _exposed(x: Floats, how: Augmentation, rng: np.random.Generator) -> Floats:
-    bent = np.power(np.clip(x, 1e-4, 1), np.exp(_draw(rng, len(x), -how.gamma, how.gamma)))
+def _exposure_changed(x: Floats, strength: Augmentation, rng: np.random.Generator) -> Floats:
+    bent = np.power(np.clip(x, 1e-4, 1), np.exp(_uniform(rng, len(x), -strength.gamma, strength.gamma)))
     mean = bent.mean(axis=(1, 2, 3), keepdims=True)
-    contrast = np.exp(_draw(rng, len(x), -how.contrast, how.contrast))
-    changed: Floats = (bent - mean) * contrast + mean + _draw(rng, len(x), -how.brightness, how.brightness)
+    contrast = np.exp(_uniform(rng, len(x), -strength.contrast, strength.contrast))
+    changed: Floats = (bent - mean) * contrast + mean + _uniform(rng, len(x), -strength.brightness, strength.brightness)
     return changed
 
 
-def _sprinkle(x: Floats, how: Augmentation, rng: np.random.Generator) -> None:
+def _add_noise(x: Floats, strength: Augmentation, rng: np.random.Generator) -> None:
     """Noise, in place."""
-    for film in x:
+    for image in x:
         if rng.random() < 0.5:
-            film += rng.standard_normal(film.shape, np.float32) * np.float32(rng.uniform(0, how.noise))
+            image += rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, strength.noise))
 
 
-def _cover(x: Floats, how: Augmentation, rng: np.random.Generator) -> None:
+def _add_occlusions(x: Floats, strength: Augmentation, rng: np.random.Generator) -> None:
     """Black borders, and a patch of one gray, in place."""
     side = x.shape[1]
-    for film in x:
+    for image in x:
         if rng.random() < 0.25:
-            top, bottom, left, right = (rng.uniform(0, how.borders, 4) * side).astype(int)
-            film[:top] = film[side - bottom :] = film[:, :left] = film[:, side - right :] = 0
+            top, bottom, left, right = (rng.uniform(0, strength.borders, 4) * side).astype(int)
+            image[:top] = image[side - bottom :] = image[:, :left] = image[:, side - right :] = 0
         if rng.random() < 0.5:
-            height, width = (rng.uniform(0, how.patches, 2) * side).astype(int)
+            height, width = (rng.uniform(0, strength.patches, 2) * side).astype(int)
             row, column = rng.integers(0, side, 2)
-            film[row : row + height, column : column + width] = rng.random()
+            image[row : row + height, column : column + width] = rng.random()
 
 
-def _compressed(films: Pixels, how: Augmentation, rng: np.random.Generator) -> Pixels:
+def _jpeg_compressed(images: Pixels, strength: Augmentation, rng: np.random.Generator) -> Pixels:
     """As JPEG, in place: what reaches a department has been compressed at another size, once or twice."""
-    for film in films:
-        if how.compression and rng.random() < 1 / 3:
-            file, quality = io.BytesIO(), round(100 * (1 - rng.uniform(0, how.compression)))
-            Image.fromarray(film[..., 0]).save(file, "JPEG", quality=quality)
-            film[..., 0] = np.asarray(Image.open(file))
-    return films
+    for image in images:
+        if strength.compression and rng.random() < 1 / 3:
+            file, quality = io.BytesIO(), round(100 * (1 - rng.uniform(0, strength.compression)))
+            Image.fromarray(image[..., 0]).save(file, "JPEG", quality=quality)
+            image[..., 0] = np.asarray(Image.open(file))
+    return images
 
 
-def mixed(films: Pixels, labels: Any, share: float, rng: np.random.Generator) -> tuple[Pixels, Any]:
+def mixup(images: Pixels, labels: Any, share: float, rng: np.random.Generator) -> tuple[Pixels, Any]:
     """Mixup (Zhang et al., 2018): films blended with others of their batch, mostly a little, and so their labels."""
-    weight = 0.5 * rng.random(len(films)).astype(np.float32) ** (1 / share)
-    other, wide = rng.permutation(len(films)), weight[:, None, None, None]
-    blend = films * (1 - wide) + films[other] * wide
+    weight = 0.5 * rng.random(len(images)).astype(np.float32) ** (1 / share)
+    other, wide = rng.permutation(len(images)), weight[:, None, None, None]
+    blend = images * (1 - wide) + images[other] * wide
     return np.round(blend).astype(np.uint8), labels * (1 - weight) + labels[other] * weight

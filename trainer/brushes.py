@@ -17,63 +17,63 @@ LETTERS: Final = string.ascii_letters + string.digits + ".,;:-()/%"
 
 
 @cache
-def grid(side: int) -> tuple[Plane, Plane]:
+def pixel_grid(side: int) -> tuple[Plane, Plane]:
     """x and y of every pixel, 0 to 1; not to be written to."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     x.flags.writeable = y.flags.writeable = False
     return x, y
 
 
-def cloud(rng: Rng, side: int, slope: float) -> Plane:
+def fractal_noise(rng: Rng, side: int, slope: float) -> Plane:
     """Noise from 0 to 1 whose amplitude falls with frequency to the power of `slope`; that of landscapes is near 1."""
     waves = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
     waves[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((side, side))) / waves**slope
-    return stretched(np.fft.irfft2(spectrum, (side, side)))
+    return stretch_contrast(np.fft.irfft2(spectrum, (side, side)))
 
 
-def stretched(x: NDArray[np.floating]) -> Plane:
+def stretch_contrast(x: NDArray[np.floating]) -> Plane:
     """From 0 to 1, the outermost percent cut off."""
     low, high = np.percentile(x, (1, 99))
     return np.clip((x - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
-def blurred(x: Plane, radius: float) -> Plane:
+def gaussian_blur(x: Plane, radius: float) -> Plane:
     """By a Gaussian of `radius` pixels, in 256 grays from 0 to 1."""
     image = Image.fromarray(np.round(np.clip(x, 0, 1) * 255).astype(np.uint8))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
 
 
-def painted(side: int, paint: Callable[[ImageDraw.ImageDraw], object]) -> Plane:
+def rasterize(side: int, paint: Callable[[ImageDraw.ImageDraw], object]) -> Plane:
     """What a brush leaves on black, 255 being 1."""
     image = Image.new("L", (side, side))
     paint(ImageDraw.Draw(image))
     return np.asarray(image, np.float32) / 255
 
 
-def shape(rng: Rng, side: int, size: float) -> Callable[[ImageDraw.ImageDraw], object]:
+def random_shape(rng: Rng, side: int, size: float) -> Callable[[ImageDraw.ImageDraw], object]:
     x, y = rng.uniform(-0.1, 1.1, 2) * side
     wide, high = size * side * np.exp(rng.normal(0, 0.4, 2))
     kind = rng.integers(4)
     if kind == 0:
-        return lambda brush: brush.ellipse((x - wide, y - high, x + wide, y + high), fill=255)
+        return lambda canvas: canvas.ellipse((x - wide, y - high, x + wide, y + high), fill=255)
     if kind == 1:
-        return lambda brush: brush.rectangle((x - wide, y - high, x + wide, y + high), fill=255)
+        return lambda canvas: canvas.rectangle((x - wide, y - high, x + wide, y + high), fill=255)
     if kind == 2:
         ends = [tuple(end) for end in rng.uniform(0, side, (rng.integers(2, 5), 2))]
-        return lambda brush: brush.line(ends, fill=255, width=int(rng.integers(1, 9)))
+        return lambda canvas: canvas.line(ends, fill=255, width=int(rng.integers(1, 9)))
     angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
-    return lambda brush: brush.polygon([(x + wide * np.cos(a), y + high * np.sin(a)) for a in angles], fill=255)
+    return lambda canvas: canvas.polygon([(x + wide * np.cos(a), y + high * np.sin(a)) for a in angles], fill=255)
 
 
-def scribble(brush: ImageDraw.ImageDraw, rng: Rng, at: Point, size: float, wide: float) -> None:
+def random_text(canvas: ImageDraw.ImageDraw, rng: Rng, at: Point, size: float, wide: float) -> None:
     words = ["".join(rng.choice(list(LETTERS), rng.integers(1, 10))) for _ in range(max(int(wide / size / 3), 1))]
-    brush.text(at, " ".join(words), fill=255, font=ImageFont.load_default(max(size, 4)))
+    canvas.text(at, " ".join(words), fill=255, font=ImageFont.load_default(max(size, 4)))
 
 
 def ellipse(side: int, at: Point, reach: Point, angle: float = 0.0, soft: float = 0.02) -> Plane:
     """1 inside, 0 outside, over an edge of about `soft`."""
-    x, y = grid(side)
+    x, y = pixel_grid(side)
     x, y = x - at[0], y - at[1]
     cos, sin = np.cos(angle), np.sin(angle)
     far = np.hypot((cos * x + sin * y) / reach[0], (cos * y - sin * x) / reach[1])
@@ -81,28 +81,28 @@ def ellipse(side: int, at: Point, reach: Point, angle: float = 0.0, soft: float 
     return inside
 
 
-def along(side: int, start: Point, end: Point) -> tuple[Plane, Plane]:
+def project_on_line(side: int, start: Point, end: Point) -> tuple[Plane, Plane]:
     """Of every pixel: how far along the line from start to end it lies, 0 to 1, and how far off that line."""
-    x, y = grid(side)
+    x, y = pixel_grid(side)
     wide, high = end[0] - start[0], end[1] - start[1]
     share = np.clip(((x - start[0]) * wide + (y - start[1]) * high) / max(wide**2 + high**2, 1e-9), 0, 1)
     return share, np.hypot(x - start[0] - share * wide, y - start[1] - share * high)
 
 
-def flesh(side: int, start: Point, end: Point, thick: float) -> Plane:
+def soft_tissue(side: int, start: Point, end: Point, thick: float) -> Plane:
     """The shadow of a limb: round, so fainter towards its edges."""
-    _, off = along(side, start, end)
+    _, off = project_on_line(side, start, end)
     return np.sqrt(np.clip(1 - (off / thick) ** 2, 0, 1))
 
 
-def shaft(side: int, start: Point, end: Point, thick: float, ends: float = 1.5) -> Plane:
+def bone_shaft(side: int, start: Point, end: Point, thick: float, ends: float = 1.5) -> Plane:
     """A shaft with bright rims and wider ends."""
-    share, off = along(side, start, end)
+    share, off = project_on_line(side, start, end)
     near = off / (thick * (1 + (ends - 1) * np.abs(2 * share - 1) ** 6))
     bone: Plane = np.exp(-(near**6)) * (0.6 + 0.4 * np.clip(near, 0, 1) ** 2)
     return bone
 
 
-def turned(at: Point, by: float, far: float) -> Point:
+def polar_offset(at: Point, by: float, far: float) -> Point:
     """The point that lies `far` from `at`; `by` 0 is upwards, in radians clockwise."""
     return at[0] + far * np.sin(by), at[1] - far * np.cos(by)

@@ -12,11 +12,11 @@ from pneumowatch import __version__
 from pneumowatch.errors import TrainingError
 from trainer import networks
 from trainer.dataset import SPLIT_RULE, Dataset
-from trainer.evaluate import CONFIDENCE, ROUNDS, Figure
-from trainer.knobs import Knobs
+from trainer.evaluate import BOOTSTRAP_ROUNDS, CONFIDENCE, Estimate
+from trainer.hyperparameters import Hyperparameters
 
 REDUCTION: Final = (
-    "pneumowatch.film.decode: 8-bit gray (colour by ITU-R 601-2 luminance, more than 8 bits scaled from the film's own "
+    "pneumowatch.film.read_pixels: 8-bit gray (colour by ITU-R 601-2 luminance, more than 8 bits scaled from the film's own "
     "minimum and maximum), squashed to the square with bilinear filtering; scaling to 0..1 is inside the model"
 )
 UNSTATED: Final = {
@@ -25,13 +25,13 @@ UNSTATED: Final = {
 }
 INTENDED_USE: Final = "Research and triage: which films a reader looks at first. No medical device."
 INTERVALS: Final = (
-    f"{CONFIDENCE:.0%} percentile bootstrap over patients, {ROUNDS} rounds; it has no width where no film was wrong, "
+    f"{CONFIDENCE:.0%} percentile bootstrap over patients, {BOOTSTRAP_ROUNDS} rounds; it has no width where no film was wrong, "
     "which on few films says little"
 )
 LIMIT_OF_ALL: Final = "A film that is not flagged is not cleared."
 
 
-def read_about(file: Path | None) -> dict[str, Any]:
+def read_data_description(file: Path | None) -> dict[str, Any]:
     """What people know of a training set and a program cannot see, as JSON: `data` ({source, doi, licence, ...}),
     `limits` (sentences) and, where it is known, `ages_years`: the patients' youngest and oldest age in completed years.
     Without a file the card says that nothing is stated.
@@ -41,11 +41,11 @@ def read_about(file: Path | None) -> dict[str, Any]:
     if file is None:
         return UNSTATED
     try:
-        about = json.loads(file.read_text("utf-8"))
+        description = json.loads(file.read_text("utf-8"))
         return {
-            "data": dict(about["data"]),
-            "limits": [str(limit) for limit in about["limits"]],
-            "ages_years": _ages(about.get("ages_years")),
+            "data": dict(description["data"]),
+            "limits": [str(limit) for limit in description["limits"]],
+            "ages_years": _ages(description.get("ages_years")),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
@@ -53,49 +53,49 @@ def read_about(file: Path | None) -> dict[str, Any]:
         ) from None
 
 
-def _ages(said: Any) -> list[int] | None:
-    if said is None:
+def _ages(value: Any) -> list[int] | None:
+    if value is None:
         return None
-    youngest, oldest = (int(age) for age in said)
+    youngest, oldest = (int(age) for age in value)
     if not 0 <= youngest <= oldest:
         raise ValueError(f"ages from {youngest} to {oldest}")
     return [youngest, oldest]
 
 
-def describe(
+def build_card(
     served: Any,
-    knobs: Knobs,
+    hyperparameters: Hyperparameters,
     data: Dataset,
-    about: dict[str, Any],
+    description: dict[str, Any],
     threshold: float,
-    metrics: dict[str, dict[str, Figure]],
+    metrics: dict[str, dict[str, Estimate]],
     history: Sequence[dict[str, float]] = (),
 ) -> dict[str, Any]:
     """The card without `version` and `sha256`, which the store adds when it has written the model."""
-    network = networks.find(knobs.network)
+    network = networks.get_network(hyperparameters.network)
     return {
-        "network": knobs.network,
-        "parameters": network.folded or network.parameters,  # without a gate's
+        "network": hyperparameters.network,
+        "parameters": network.folded_parameters or network.parameters,  # without a gate's
         "input": {"side": data.side, "channels": 1, "dtype": "uint8", "reduction": REDUCTION},
         "outputs": _outputs(served),
-        "threshold": _threshold(threshold, knobs.target_sensitivity),
+        "threshold": _threshold(threshold, hyperparameters.target_sensitivity),
         "intended_use": INTENDED_USE,
-        "ages_years": about.get("ages_years"),
-        "limits": [*about["limits"], LIMIT_OF_ALL],
+        "ages_years": description.get("ages_years"),
+        "limits": [*description["limits"], LIMIT_OF_ALL],
         "data": {
-            **about["data"],
+            **description["data"],
             "fingerprint": data.fingerprint,
             "counts": data.counts(),
             "duplicates": data.duplicates(),
-            "patients": data.naming.told(data.keyed),
+            "patients": data.patient_rule.card_entry(data.keyed),
             "left_out": len(data.left_out),
         },
         "split_rule": SPLIT_RULE,
-        "training": asdict(knobs),
-        "precision": networks.choose_precision(knobs.precision),
+        "training": asdict(hyperparameters),
+        "precision": networks.choose_precision(hyperparameters.precision),
         "history": [{name: _rounded(value) for name, value in at.items()} for at in history],
-        "kept_epoch": _kept_epoch(history, knobs.patience),
-        "metrics": {split: {name: _plain(value) for name, value in of.items()} for split, of in metrics.items()},
+        "kept_epoch": _kept_epoch(history, hyperparameters.patience),
+        "metrics": {split: {name: _as_dict(value) for name, value in of.items()} for split, of in metrics.items()},
         "intervals": INTERVALS,
         "code_version": __version__,
         "keras_version": networks.load_keras().__version__,
@@ -108,7 +108,7 @@ def _outputs(served: Any) -> dict[str, Any]:
     absent from one that gives the probability alone."""
     given = served.output if isinstance(served.output, dict) else {}
     places = list(given["map"].shape[1:3]) if "map" in given else None
-    return {"map": places, "gate": "strangeness" in given}
+    return {"map": places, "gate": "gate_score" in given}
 
 
 def _kept_epoch(history: Sequence[dict[str, float]], patience: int) -> int | None:
@@ -120,8 +120,8 @@ def _kept_epoch(history: Sequence[dict[str, float]], patience: int) -> int | Non
     return int(min(history, key=lambda at: at["validation_loss"])["epoch"])
 
 
-def about(card: dict[str, Any]) -> dict[str, Any]:
-    """What a card was told about its data, as `describe` takes it: for a model that goes on from this one's."""
+def data_description(card: dict[str, Any]) -> dict[str, Any]:
+    """What a card was told about its data, as `build_card` takes it: for a model that goes on from this one's."""
     own = ("fingerprint", "counts", "duplicates", "left_out", "patients")
     told = {key: value for key, value in card.get("data", UNSTATED["data"]).items() if key not in own}
     limits = [limit for limit in card.get("limits", UNSTATED["limits"]) if limit != LIMIT_OF_ALL]
@@ -136,8 +136,8 @@ def _threshold(value: float, target: float) -> dict[str, Any]:
     return {"value": value, "chosen": sentence, "target_sensitivity": target}
 
 
-def _plain(figure: Figure) -> dict[str, float | None]:
-    return {key: _rounded(value) for key, value in asdict(figure).items()}
+def _as_dict(estimate: Estimate) -> dict[str, float | None]:
+    return {key: _rounded(value) for key, value in asdict(estimate).items()}
 
 
 def _rounded(value: float) -> float | None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pneumowatch import __version__
 from pneumowatch.errors import TrainingError
 from trainer.dataset import Examples
-from trainer.knobs import Knobs
+from trainer.hyperparameters import Hyperparameters
 from trainer.networks import load_keras
 
 Array = NDArray[Any]
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 class Checkpoint:
     """One file, replaced at once at the end of each epoch: whole, or as it was.
 
-    `fingerprint`: of what the run is made of; one that was made of anything else is not taken up.
+    `run_fingerprint`: of what the run is made of; one that was made of anything else is not taken up.
     """
 
     path: Path
@@ -34,8 +34,8 @@ class Checkpoint:
 
     def write(self, epochs: Sequence[dict[str, Any]], arrays: Sequence[Array]) -> None:
         """Raises TrainingError where it cannot be written."""
-        told = np.array(json.dumps({"fingerprint": self.fingerprint, "epochs": list(epochs)}))
-        named: dict[str, Any] = {"told": told} | {_key(number): array for number, array in enumerate(arrays)}
+        header = np.array(json.dumps({"fingerprint": self.fingerprint, "epochs": list(epochs)}))
+        named: dict[str, Any] = {"header": header} | {_key(number): array for number, array in enumerate(arrays)}
         unfinished = self.path.with_name(self.path.name + ".new")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,20 +51,20 @@ class Checkpoint:
         """What `write` was given last; None where there is nothing, or nothing of this run."""
         try:
             with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                told = json.loads(str(file["told"]))
-                if told["fingerprint"] != self.fingerprint:
+                header = json.loads(str(file["header"]))
+                if header["fingerprint"] != self.fingerprint:
                     return None
-                return told["epochs"], [file[_key(number)] for number in range(len(file.files) - 1)]
+                return header["epochs"], [file[_key(number)] for number in range(len(file.files) - 1)]
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
             return None  # what cannot be read is begun anew
 
 
-def fingerprint(learn: Examples, validation: Examples, knobs: Knobs, start: Any) -> str:
+def run_fingerprint(training_set: Examples, validation: Examples, hyperparameters: Hyperparameters, start: Any) -> str:
     """SHA-256, in hex, over films, labels, knobs, first weights and versions: runs that have it in common do the
     same."""
     versions = {"pneumowatch": __version__, "keras": load_keras().__version__}
-    digest = hashlib.sha256(json.dumps([asdict(knobs), versions], sort_keys=True).encode())
-    for examples in (learn, validation):
+    digest = hashlib.sha256(json.dumps([asdict(hyperparameters), versions], sort_keys=True).encode())
+    for examples in (training_set, validation):
         digest.update(np.ascontiguousarray(examples.pixels).data)
         digest.update(np.ascontiguousarray(examples.labels).data)
     for weights in start.get_weights() if start is not None else ():

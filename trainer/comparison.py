@@ -4,7 +4,7 @@ Two questions. On the frozen held-out patients of the base dataset: is it as goo
 ships with the project? And on films that readers judged since the last promotion, of patients that no model learned
 from: is it better than the champion?
 
-*As good* means at most `MARGIN` worse in sensitivity, at each model's own threshold, and in AUC. Where the films can
+*As good* means at most `NONINFERIORITY_MARGIN` worse in sensitivity, at each model's own threshold, and in AUC. Where the films can
 tell it, the lower end of the paired 95 % interval must be above -MARGIN. AUC they can tell. Sensitivity they mostly
 cannot: of 430 ill films half a point is two films, and if only six are flagged by one model and not by the other, which
 two equally good models easily come to, the interval reaches 1.1 points to either side. Asked for that proof, no
@@ -14,7 +14,7 @@ balance. What many nights could lose in this way, a film at a time, the same com
 that never moves. AUC and sensitivity guard each other: one cannot be bought with the threshold, nor the other without
 the ranking.
 
-*Better* means less surprised: a lower mean log loss, in at least `SURE` of the rounds of a bootstrap that draws
+*Better* means less surprised: a lower mean log loss, in at least `MIN_ROUNDS_BETTER` of the rounds of a bootstrap that draws
 patients. On the few dozen films of a site the AUC is often 1 for both. Nor may it be worse there by more than the
 margin: in sensitivity as measured, as every film lost is somebody's; in AUC surely, with its whole interval. On 80
 films half a point of AUC is one film that slips past a handful of others; and a champion that ranks them all rightly,
@@ -31,42 +31,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer import evaluate
-from trainer.evaluate import Figure, Floats
+from trainer.evaluate import Estimate, Floats
 
-MARGIN: Final = 0.005
-SURE: Final = 0.95
-ENOUGH: Final = 15  # newer films of held-out patients; on fewer, chance decides
-CERTAIN: Final = 0.01  # probabilities count as no nearer to 0 or 1: one film must not outweigh a hundred
-GUARDED: Final = ("sensitivity", "auc")
+NONINFERIORITY_MARGIN: Final = 0.005
+MIN_ROUNDS_BETTER: Final = 0.95
+MIN_IMAGES: Final = 15  # newer films of held-out patients; on fewer, chance decides
+LOG_LOSS_CLIP: Final = 0.01  # probabilities count as no nearer to 0 or 1: one film must not outweigh a hundred
+GUARDED_METRICS: Final = ("sensitivity", "auc")
 
 
 @dataclass(frozen=True, eq=False)
-class Opinion:
+class Scores:
     """What a model says of some films: probabilities (n,), its threshold, and which films its gate turns away (n,)."""
 
-    said: Floats
+    probabilities: Floats
     threshold: float
-    turned_away: NDArray[np.bool_]
+    rejected: NDArray[np.bool_]
 
     @property
-    def counted(self) -> Floats:
-        return np.where(self.turned_away, 0.0, self.said)
+    def effective(self) -> Floats:
+        return np.where(self.rejected, 0.0, self.probabilities)
 
 
 @dataclass(frozen=True, eq=False)
-class Exam:
+class EvaluationSet:
     """Films with their labels (n,) and patients (n,), and what the models say of them; shipped is None where that one
     is the champion itself, or is not asked."""
 
     labels: Floats
     patients: NDArray[np.str_]
-    challenger: Opinion
-    champion: Opinion
-    shipped: Opinion | None = None
+    challenger: Scores
+    champion: Scores
+    shipped: Scores | None = None
 
 
 @dataclass(frozen=True)
-class Finding:
+class ComparisonResult:
     """Whether the challenger may take over, why, in sentences, and the figures, for JSON."""
 
     promoted: bool
@@ -74,7 +74,7 @@ class Finding:
     figures: dict[str, Any]
 
 
-def decide(frozen: Exam, newer: Exam) -> Finding:
+def compare_models(frozen: EvaluationSet, newer: EvaluationSet) -> ComparisonResult:
     """Whether the challenger takes over.
 
     Args:
@@ -82,109 +82,113 @@ def decide(frozen: Exam, newer: Exam) -> Finding:
         newer: films judged since the last promotion, of held-out patients.
     """
     objections: list[str] = []
-    figures: dict[str, Any] = {"frozen": {"films": len(frozen.labels)}, "newer": {"films": len(newer.labels)}}
+    figures: dict[str, Any] = {"frozen": {"images": len(frozen.labels)}, "newer": {"images": len(newer.labels)}}
     others = {"champion": frozen.champion} | ({"shipped": frozen.shipped} if frozen.shipped else {})
     for name, other in others.items():
         differences = _differences(frozen, other)
-        figures["frozen"][name] = {measure: _plain(figure) for measure, figure in differences.items()}
-        objections += _inferior(differences, name)
-    objections += _turned_away(frozen)
-    found, figures["newer"]["champion"] = _better(newer)
+        figures["frozen"][name] = {measure: _as_dict(estimate) for measure, estimate in differences.items()}
+        objections += _inferiority_reasons(differences, name)
+    objections += _gate_reasons(frozen)
+    found, figures["newer"]["champion"] = _superiority_reasons(newer)
     objections += found
     if objections:
-        return Finding(False, tuple(objections), figures)
-    return Finding(True, ("It is as good on the frozen held-out patients, and better on the newer verdicts.",), figures)
+        return ComparisonResult(False, tuple(objections), figures)
+    return ComparisonResult(
+        True, ("It is as good on the frozen held-out patients, and better on the newer verdicts.",), figures
+    )
 
 
-def contradicted(labels: Floats, said: Floats, patients: NDArray[np.str_]) -> bool:
+def labels_contradict(labels: Floats, probabilities: Floats, patients: NDArray[np.str_]) -> bool:
     """Whether the verdicts say, surely, the contrary of what the champion says: its AUC on them is below one half, and
     so is its whole interval. Labels were exchanged, or films are shown inverted; nothing must be learned from that.
 
     Such verdicts would pass the comparison: a network can tell the films of one site from all others, learn the
     contrary for those alone, be as good as ever on the frozen patients, and better on the newer verdicts.
     """
-    auc = evaluate.figures(labels, said, patients, 0.5)["auc"]
+    auc = evaluate.estimate_metrics(labels, probabilities, patients, 0.5)["auc"]
     return bool(auc.high < 0.5)  # NaN, where one class alone was judged, is not
 
 
-def _differences(exam: Exam, other: Opinion) -> dict[str, Figure]:
-    said = exam.challenger.counted, other.counted
-    thresholds = exam.challenger.threshold, other.threshold
-    return evaluate.differences(exam.labels, said, exam.patients, thresholds)
+def _differences(evaluation_set: EvaluationSet, other: Scores) -> dict[str, Estimate]:
+    probabilities = evaluation_set.challenger.effective, other.effective
+    thresholds = evaluation_set.challenger.threshold, other.threshold
+    return evaluate.paired_differences(evaluation_set.labels, probabilities, evaluation_set.patients, thresholds)
 
 
-def not_inferior(difference: Figure) -> bool:
+def is_noninferior(difference: Estimate) -> bool:
     """Whether a measure is at most MARGIN worse, as far as the films can tell (see above)."""
-    if difference.value - difference.low > MARGIN:
-        return difference.value >= -MARGIN
-    return difference.low > -MARGIN
+    if difference.value - difference.low > NONINFERIORITY_MARGIN:
+        return difference.value >= -NONINFERIORITY_MARGIN
+    return difference.low > -NONINFERIORITY_MARGIN
 
 
-def _inferior(differences: dict[str, Figure], name: str) -> Iterator[str]:
-    for measure in GUARDED:
+def _inferiority_reasons(differences: dict[str, Estimate], name: str) -> Iterator[str]:
+    for measure in GUARDED_METRICS:
         of = differences[measure]
         if np.isnan(of.value):
             yield f"The frozen held-out patients cannot tell its {measure}: they lack films of one class."
-        elif not not_inferior(of):
+        elif not is_noninferior(of):
             yield (
                 f"On the frozen held-out patients its {measure} is {_points(of.value)} the {name} model's, between "
-                f"{_points(of.low)} and {_points(of.high)}; at most {100 * MARGIN:.1f} points below are allowed."
+                f"{_points(of.low)} and {_points(of.high)}; at most {100 * NONINFERIORITY_MARGIN:.1f} points below are allowed."
             )
 
 
-def _turned_away(exam: Exam) -> Iterator[str]:
-    own, other = exam.challenger.turned_away.mean(), exam.champion.turned_away.mean()
-    if own > other + MARGIN:
+def _gate_reasons(evaluation_set: EvaluationSet) -> Iterator[str]:
+    own, other = evaluation_set.challenger.rejected.mean(), evaluation_set.champion.rejected.mean()
+    if own > other + NONINFERIORITY_MARGIN:
         yield f"Its gate turns away {own:.1%} of the frozen held-out films, the champion's {other:.1%}."
 
 
-def _better(exam: Exam) -> tuple[list[str], dict[str, Any]]:
-    if len(exam.labels) < ENOUGH:
-        return [too_few(len(exam.labels))], {}
-    log_loss, sure = _surprise(exam)
-    differences = _differences(exam, exam.champion)
+def _superiority_reasons(evaluation_set: EvaluationSet) -> tuple[list[str], dict[str, Any]]:
+    if len(evaluation_set.labels) < MIN_IMAGES:
+        return [too_few(len(evaluation_set.labels))], {}
+    log_loss, sure = _log_loss_difference(evaluation_set)
+    differences = _differences(evaluation_set, evaluation_set.champion)
     figures: dict[str, Any] = {"log_loss": log_loss, "rounds_better": sure}
-    figures |= {measure: _plain(figure) for measure, figure in differences.items()}
+    figures |= {measure: _as_dict(estimate) for measure, estimate in differences.items()}
     objections = []
-    if not (log_loss < 0 and sure >= SURE):
+    if not (log_loss < 0 and sure >= MIN_ROUNDS_BETTER):
         objections.append(
             f"On the newer verdicts of held-out patients it is not surely better than the champion: its log loss is "
             f"{abs(log_loss):.4f} {'below' if log_loss < 0 else 'above'} that one's, and below it in {sure:.1%} of the "
-            f"rounds; {SURE:.0%} are asked for."
+            f"rounds; {MIN_ROUNDS_BETTER:.0%} are asked for."
         )
-    return objections + list(_worse(differences)), figures
+    return objections + list(_newer_inferiority_reasons(differences)), figures
 
 
-def _worse(differences: dict[str, Figure]) -> Iterator[str]:
+def _newer_inferiority_reasons(differences: dict[str, Estimate]) -> Iterator[str]:
     """NaN, where one class alone was judged, is not."""
-    sensitivity, auc = (differences[measure] for measure in GUARDED)
-    allowed = f"at most {100 * MARGIN:.1f} points below are allowed."
-    if sensitivity.value < -MARGIN:
+    sensitivity, auc = (differences[measure] for measure in GUARDED_METRICS)
+    allowed = f"at most {100 * NONINFERIORITY_MARGIN:.1f} points below are allowed."
+    if sensitivity.value < -NONINFERIORITY_MARGIN:
         yield f"On the newer verdicts its sensitivity is {_points(sensitivity.value)} the champion's; {allowed}"
-    if auc.high < -MARGIN:
+    if auc.high < -NONINFERIORITY_MARGIN:
         value, surely = _points(auc.value), _points(auc.high)
         yield f"On the newer verdicts its auc is {value} the champion's, surely {surely}; {allowed}"
 
 
-def too_few(films: int) -> str:
-    return f"Only {films} newer verdicts are of held-out patients; at least {ENOUGH} can tell what is better."
+def too_few(images: int) -> str:
+    return f"Only {images} newer verdicts are of held-out patients; at least {MIN_IMAGES} can tell what is better."
 
 
-def _surprise(exam: Exam) -> tuple[float, float]:
+def _log_loss_difference(evaluation_set: EvaluationSet) -> tuple[float, float]:
     """How far the challenger's mean log loss is above the champion's, and in which share of rounds it is below."""
-    gap = _log_loss(exam.labels, exam.challenger.counted) - _log_loss(exam.labels, exam.champion.counted)
-    weights = evaluate.resampled(exam.patients, evaluate.ROUNDS)
+    gap = _log_loss(evaluation_set.labels, evaluation_set.challenger.effective) - _log_loss(
+        evaluation_set.labels, evaluation_set.champion.effective
+    )
+    weights = evaluate.bootstrap_weights(evaluation_set.patients, evaluate.BOOTSTRAP_ROUNDS)
     return float(gap.mean()), float((weights @ gap < 0).mean())
 
 
-def _log_loss(labels: Floats, said: Floats) -> Floats:
-    right = np.where(labels == 1, said, 1 - said)
-    return -np.log(np.clip(right, CERTAIN, 1 - CERTAIN))
+def _log_loss(labels: Floats, probabilities: Floats) -> Floats:
+    right = np.where(labels == 1, probabilities, 1 - probabilities)
+    return -np.log(np.clip(right, LOG_LOSS_CLIP, 1 - LOG_LOSS_CLIP))
 
 
 def _points(value: float) -> str:
     return f"{100 * abs(value):.2f} points {'below' if value < 0 else 'above'}"
 
 
-def _plain(figure: Figure) -> dict[str, float | None]:
-    return {key: None if np.isnan(value) else round(value, 6) for key, value in vars(figure).items()}
+def _as_dict(estimate: Estimate) -> dict[str, float | None]:
+    return {key: None if np.isnan(value) else round(value, 6) for key, value in vars(estimate).items()}

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pneumowatch.image import Pixels
 
-from pneumowatch import film as reader
+from pneumowatch import image as reader
 from pneumowatch import patients
-from pneumowatch.errors import FilmRejected, TrainingError
-from pneumowatch.film import Pixels
+from pneumowatch.errors import ImageRejected, TrainingError
 from pneumowatch.settings import Settings
 from trainer import twins
 
@@ -28,50 +28,50 @@ SPLIT_RULE: Final = (
 
 # Where the classes' folders may stand: plain, as the seed's notebook had them, or in folders of the set's own splits.
 # Those are put together, as they were drawn by image: the split here is by patient.
-SUFFIXES: Final = ("", "_ALL")
-PARTS: Final = ("train", "val", "test")
+CLASS_FOLDER_SUFFIXES: Final = ("", "_ALL")
+SET_SPLITS: Final = ("train", "val", "test")
 
-KERMANY: Final = re.compile(r"^(person\d+|(?:NORMAL2-)?IM-\d+)[-_]")
+KERMANY_PATTERN: Final = re.compile(r"^(person\d+|(?:NORMAL2-)?IM-\d+)[-_]")
 # Tells patients of DICOM films apart where there is no deployment's key, under which they are hashed otherwise.
-NO_SECRET: Final = b"pneumowatch: no patient key"
+DEFAULT_PATIENT_KEY: Final = b"pneumowatch: no patient key"
 
 _HELD_OUT: Final = {split: rank for rank, split in enumerate(SPLITS)}  # the further, the higher
 
 
 @dataclass(frozen=True)
-class Naming:
+class PatientIdRule:
     """How patients are told apart: by the first of the patterns that a file's name matches; DICOM films by the patient
     ID of their header, hashed under the key. Told apart otherwise, the same patients fall into other splits."""
 
-    patterns: tuple[re.Pattern[str], ...] = (KERMANY,)
-    key: bytes = NO_SECRET
+    patterns: tuple[re.Pattern[str], ...] = (KERMANY_PATTERN,)
+    key: bytes = DEFAULT_PATIENT_KEY
 
     @classmethod
-    def here(cls, settings: Settings, *patterns: str) -> "Naming":
+    def from_settings(cls, settings: Settings, *patterns: str) -> "PatientIdRule":
         """By this deployment's key, where it has one; by these patterns, then the Kermany set's."""
         file = settings.patient_key_path
-        every = dict.fromkeys(pattern for pattern in (*patterns, KERMANY.pattern) if pattern)
-        return cls(tuple(map(re.compile, every)), patients.read(file) if file.exists() else NO_SECRET)
+        every = dict.fromkeys(pattern for pattern in (*patterns, KERMANY_PATTERN.pattern) if pattern)
+        return cls(tuple(map(re.compile, every)), patients.read_key(file) if file.exists() else DEFAULT_PATIENT_KEY)
 
     @classmethod
-    def of_card(cls, card: dict[str, Any], settings: Settings, *patterns: str) -> "Naming":
+    def from_card(cls, card: dict[str, Any], settings: Settings, *patterns: str) -> "PatientIdRule":
         """As for the films that a model was trained on: its card's patterns come first."""
-        return cls.here(settings, *_stated(card)["patterns"], *patterns)
+        return cls.from_settings(settings, *_patient_rule_of(card)["patterns"], *patterns)
 
     def patient(self, name: str) -> str:
         return patient_of(name, *self.patterns)
 
-    def told(self, keyed: bool) -> dict[str, Any]:
+    def card_entry(self, keyed: bool) -> dict[str, Any]:
         """For a card. `keyed`: patients of headers are among them."""
-        key = patients.fingerprint(self.key) if keyed else None
+        key = patients.key_fingerprint(self.key) if keyed else None
         return {"patterns": [pattern.pattern for pattern in self.patterns], "key": key}
 
 
-OF_KERMANY: Final = Naming()
+KERMANY_RULE: Final = PatientIdRule()
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledFilm:
+class LabelledImage:
     patient: str
     label: int
     sha256: str  # of the file, in hex
@@ -105,62 +105,66 @@ class Examples:
 class Dataset:
     """Films with their labels. Films from elsewhere are put beside them with `+`."""
 
-    films: tuple[LabelledFilm, ...]
+    images: tuple[LabelledImage, ...]
     left_out: tuple[LeftOut, ...]
     side: int
-    naming: Naming = OF_KERMANY
+    patient_rule: PatientIdRule = KERMANY_RULE
 
     def __add__(self, other: "Dataset") -> "Dataset":
         if self.side != other.side:
             raise TrainingError(f"Films of {self.side} and of {other.side} pixels cannot be learned from together.")
-        return Dataset(self.films + other.films, self.left_out + other.left_out, self.side, self.naming)
+        return Dataset(self.images + other.images, self.left_out + other.left_out, self.side, self.patient_rule)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the sorted file hashes and labels: the same films under other names are the same data."""
-        lines = sorted(f"{film.sha256} {CLASSES[film.label]}\n" for film in self.films)
+        lines = sorted(f"{image.sha256} {CLASSES[image.label]}\n" for image in self.images)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @cached_property
-    def twins(self) -> twins.Twins:
-        return twins.find([film.sha256 for film in self.films], [film.pixels for film in self.films])
+    def duplicate_pairs(self) -> twins.Twins:
+        return twins.find_near_duplicates(
+            [image.sha256 for image in self.images], [image.pixels for image in self.images]
+        )
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
         """Of each film. Patients who share a picture, told by it to be one, share the split that is held out furthest:
         nobody who is held out is ever learned from."""
-        whose = [film.patient for film in self.films]
-        ranks = twins.spread(whose, self.twins.pairs, [_HELD_OUT[split_of(patient)] for patient in whose])
+        whose = [image.patient for image in self.images]
+        ranks = twins.propagate_ranks(
+            whose, self.duplicate_pairs.pairs, [_HELD_OUT[split_of(patient)] for patient in whose]
+        )
         return tuple(SPLITS[rank] for rank in ranks)
 
-    def of(self, split: str) -> tuple[LabelledFilm, ...]:
+    def in_split(self, split: str) -> tuple[LabelledImage, ...]:
         """The films of a split, or `all`."""
-        return tuple(film for film, its in zip(self.films, self.splits, strict=True) if split in (its, "all"))
+        return tuple(image for image, its in zip(self.images, self.splits, strict=True) if split in (its, "all"))
 
     def examples(self, split: str, among: "Dataset | None" = None) -> Examples:
         """The films of a split as arrays; of `among` alone, a part that was put together to this set."""
-        own = set(among.films if among else self.films)
-        films = [film for film in self.of(split) if film in own]
-        pixels = np.array([film.pixels for film in films], np.uint8).reshape(-1, self.side, self.side, 1)
-        labels = np.array([film.label for film in films], np.float32)
-        return Examples(pixels, labels, np.array([film.patient for film in films], np.str_))
+        own = set(among.images if among else self.images)
+        images = [image for image in self.in_split(split) if image in own]
+        pixels = np.array([image.pixels for image in images], np.uint8).reshape(-1, self.side, self.side, 1)
+        labels = np.array([image.label for image in images], np.float32)
+        return Examples(pixels, labels, np.array([image.patient for image in images], np.str_))
 
     @property
     def keyed(self) -> bool:
         """Whether some patients are told by headers."""
-        return any(film.keyed for film in self.films)
+        return any(image.keyed for image in self.images)
 
-    def split_otherwise(self, card: dict[str, Any]) -> bool:
+    def split_mismatch(self, card: dict[str, Any]) -> bool:
         """Whether patients of these films were told apart otherwise when this card's model was trained, so that it may
         have learned from those that are held out here."""
-        stated = _stated(card)
-        if self.keyed and stated["key"] not in (None, patients.fingerprint(self.naming.key)):
+        stated = _patient_rule_of(card)
+        if self.keyed and stated["key"] not in (None, patients.key_fingerprint(self.patient_rule.key)):
             return True
         then = tuple(re.compile(pattern) for pattern in stated["patterns"])
-        names = [film.path.name for film in self.films if film.path and not film.keyed]
+        names = [image.path.name for image in self.images if image.path and not image.keyed]
         if "patients" not in card.get("data", {}):  # it is of the Kermany set, as far as is known
-            names = [name for name in names if KERMANY.search(name)]
-        return any(patient_of(name, *then) != self.naming.patient(name) for name in names)
+            names = [name for name in names if KERMANY_PATTERN.search(name)]
+        return any(patient_of(name, *then) != self.patient_rule.patient(name) for name in names)
 
     def counts(self) -> dict[str, Any]:
         """Films and patients by split and class."""
@@ -168,23 +172,23 @@ class Dataset:
 
     def duplicates(self) -> dict[str, int]:
         """Pairs of films that are one picture: copies, other forms, and those under two patients or two labels."""
-        films = self.films
+        images = self.images
         return {
-            "exact": len(self.twins.exact),
-            "near": len(self.twins.near),
-            "across_patients": sum(films[a].patient != films[b].patient for a, b in self.twins.pairs),
-            "across_classes": sum(films[a].label != films[b].label for a, b in self.twins.pairs),
+            "exact": len(self.duplicate_pairs.exact),
+            "near": len(self.duplicate_pairs.near),
+            "across_patients": sum(images[a].patient != images[b].patient for a, b in self.duplicate_pairs.pairs),
+            "across_classes": sum(images[a].label != images[b].label for a, b in self.duplicate_pairs.pairs),
         }
 
     def _count(self, split: str, label: int) -> dict[str, int]:
-        films = Counter(film.patient for film in self.of(split) if film.label == label)
-        return {"films": films.total(), "patients": len(films)}
+        images = Counter(image.patient for image in self.in_split(split) if image.label == label)
+        return {"images": images.total(), "patients": len(images)}
 
 
 def patient_of(name: str, *patterns: re.Pattern[str]) -> str:
     """The patient in a file's name: the first group of the first pattern that matches, or all that it matches. A name
     that none matches is a patient of its own. Without patterns: as the Kermany set writes it."""
-    for pattern in patterns or (KERMANY,):
+    for pattern in patterns or (KERMANY_PATTERN,):
         if match := pattern.search(name):
             return match[1 if pattern.groups else 0] or Path(name).stem
     return Path(name).stem
@@ -196,12 +200,12 @@ def split_of(patient: str) -> str:
     return {0: "test", 1: "validation"}.get(int(digest, 16) % 10, "train")
 
 
-def read(
+def read_dataset(
     folder: Path,
     side: int,
-    naming: Naming = OF_KERMANY,
-    both: bool = True,
-    watch: Callable[[int, int], None] = lambda done, of: None,
+    patient_rule: PatientIdRule = KERMANY_RULE,
+    require_both_classes: bool = True,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Dataset:
     """Read every film of a labelled folder, reduced to `side` pixels.
 
@@ -209,32 +213,34 @@ def read(
 
     Args:
         folder: holds NORMAL and PNEUMONIA, or NORMAL_ALL and PNEUMONIA_ALL, or any of train, val and test with those.
-        naming: how patients are told apart.
-        both: films of both classes must be there; else one will do.
-        watch: called with how many files are read, and of how many.
+        patient_rule: how patients are told apart.
+        require_both_classes: films of both classes must be there; else one will do.
+        on_progress: called with how many files are read, and of how many.
 
     Raises:
         TrainingError: a class has no folder, or no film that can be read.
     """
-    files = [(path, label) for of_class, label in _class_folders(folder, both) for path in _files(of_class)]
-    films: list[LabelledFilm] = []
+    files = [
+        (path, label) for of_class, label in _class_folders(folder, require_both_classes) for path in _files(of_class)
+    ]
+    images: list[LabelledImage] = []
     left_out: list[LeftOut] = []
     for number, (path, label) in enumerate(files, start=1):
         try:
-            films.append(_read_film(path, label, side, naming))
-        except FilmRejected as rejected:
+            images.append(_read_image(path, label, side, patient_rule))
+        except ImageRejected as rejected:
             left_out.append(LeftOut(path, rejected.reason, rejected.sentence))
-        watch(number, len(files))
-    found = {film.label for film in films}
+        on_progress(number, len(files))
+    found = {image.label for image in images}
     for label, name in enumerate(CLASSES):
-        if label not in found and (both or not found):
+        if label not in found and (require_both_classes or not found):
             raise TrainingError(f"{folder} is of no use: {name} holds no film that can be read.")
-    return Dataset(tuple(films), tuple(left_out), side, naming)
+    return Dataset(tuple(images), tuple(left_out), side, patient_rule)
 
 
-def _stated(card: dict[str, Any]) -> dict[str, Any]:
+def _patient_rule_of(card: dict[str, Any]) -> dict[str, Any]:
     """What a card says of how its patients were told apart. Before cards said it, it was by the Kermany set's names."""
-    default: dict[str, Any] = {"patterns": [KERMANY.pattern], "key": None}
+    default: dict[str, Any] = {"patterns": [KERMANY_PATTERN.pattern], "key": None}
     told = default | card.get("data", {}).get("patients", {})
     try:
         for pattern in told["patterns"]:
@@ -245,24 +251,26 @@ def _stated(card: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _class_folders(folder: Path, both: bool) -> list[tuple[Path, int]]:
+def _class_folders(folder: Path, require_both_classes: bool) -> list[tuple[Path, int]]:
     """Raises TrainingError where one is missing."""
     if not folder.is_dir():
         raise TrainingError(f"{folder} is no folder that can be read.")
     here = list(_with_classes(folder))
-    within = [found for part in PARTS for found in _with_classes(folder / part)]
+    within = [found for part in SET_SPLITS for found in _with_classes(folder / part)]
     found = sorted(here or within, key=lambda pair: pair[1])
-    if len({label for _, label in found}) < (len(CLASSES) if both else 1):
+    if len({label for _, label in found}) < (len(CLASSES) if require_both_classes else 1):
         raise TrainingError(
             f"{folder} cannot be read as labelled films: it needs sub-folders {' and '.join(CLASSES)}, plain, or with "
-            f"{SUFFIXES[1]} behind their names, or within {', '.join(PARTS)}."
+            f"{CLASS_FOLDER_SUFFIXES[1]} behind their names, or within {', '.join(SET_SPLITS)}."
         )
     return found
 
 
 def _with_classes(folder: Path) -> Iterator[tuple[Path, int]]:
     for label, name in enumerate(CLASSES):
-        yield from ((folder / f"{name}{end}", label) for end in SUFFIXES if (folder / f"{name}{end}").is_dir())
+        yield from (
+            (folder / f"{name}{end}", label) for end in CLASS_FOLDER_SUFFIXES if (folder / f"{name}{end}").is_dir()
+        )
 
 
 def _files(folder: Path) -> list[Path]:
@@ -272,12 +280,12 @@ def _files(folder: Path) -> list[Path]:
         raise TrainingError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
-def _read_film(path: Path, label: int, side: int, naming: Naming) -> LabelledFilm:
+def _read_image(path: Path, label: int, side: int, patient_rule: PatientIdRule) -> LabelledImage:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise FilmRejected("unreadable", f"The file cannot be read ({error.strerror}).") from error
-    film = reader.read(data, side, patient_key=naming.key)
-    told = film.header.patient_key if film.header else None
-    patient, sha256 = told or naming.patient(path.name), hashlib.sha256(data).hexdigest()
-    return LabelledFilm(patient, label, sha256, film.pixels, path, keyed=bool(told))
+        raise ImageRejected("unreadable", f"The file cannot be read ({error.strerror}).") from error
+    image = reader.read_image(data, side, patient_key=patient_rule.key)
+    told = image.header.patient_key if image.header else None
+    patient, sha256 = told or patient_rule.patient(path.name), hashlib.sha256(data).hexdigest()
+    return LabelledImage(patient, label, sha256, image.pixels, path, keyed=bool(told))

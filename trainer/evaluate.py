@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
-EDGE: Final = 1e-7  # no film is surer than this
-ROUNDING: Final = 1e-12  # of a share
-ROUNDS: Final = 1000
+PROBABILITY_EPSILON: Final = 1e-7  # no film is surer than this
+SHARE_EPSILON: Final = 1e-12  # of a share
+BOOTSTRAP_ROUNDS: Final = 1000
 CONFIDENCE: Final = 0.95
-BINS: Final = 10  # of the calibration curve, equally wide
-SEED: Final = 1  # of the bootstrap: the same films give the same intervals
+CALIBRATION_BINS: Final = 10  # of the calibration curve, equally wide
+BOOTSTRAP_SEED: Final = 1  # of the bootstrap: the same films give the same intervals
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A measure with its interval; all three are NaN where it is undefined (a specificity without normal films)."""
 
     value: float
@@ -30,7 +30,11 @@ class Figure:
 
 
 def threshold_for(
-    labels: Floats, probabilities: Floats, patients: NDArray[np.str_], target_sensitivity: float, rounds: int = ROUNDS
+    labels: Floats,
+    probabilities: Floats,
+    patients: NDArray[np.str_],
+    target_sensitivity: float,
+    rounds: int = BOOTSTRAP_ROUNDS,
 ) -> float:
     """The threshold that flags `target_sensitivity` of the ill films (labels 1; one at least) of patients like these.
 
@@ -41,11 +45,11 @@ def threshold_for(
     """
     ill = labels == 1
     order = np.argsort(probabilities[ill])[::-1]
-    ranked = np.clip(probabilities[ill][order].astype(np.float64), EDGE, 1 - EDGE)
+    ranked = np.clip(probabilities[ill][order].astype(np.float64), PROBABILITY_EPSILON, 1 - PROBABILITY_EPSILON)
     plain = _highest(np.ones((1, len(ranked))), target_sensitivity)
     if target_sensitivity <= 0 or len(ranked) * (1 - target_sensitivity) < 1:
         return float(probabilities[ill][order][plain[0]])
-    weights = resampled(patients[ill], rounds)[:, order]
+    weights = bootstrap_weights(patients[ill], rounds)[:, order]
     logits = np.log(ranked / (1 - ranked))[_highest(weights, target_sensitivity)]
     return float(1 / (1 + np.exp(-logits.mean())))
 
@@ -54,20 +58,20 @@ def _highest(weights: Floats, target: float) -> NDArray[np.intp]:
     """For each round, (rounds, n) weights of films in order of falling probability: the first film at which the target
     share is reached."""
     sensitivity = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
-    found: NDArray[np.intp] = np.argmax(sensitivity >= target - ROUNDING, axis=1)
+    found: NDArray[np.intp] = np.argmax(sensitivity >= target - SHARE_EPSILON, axis=1)
     return found
 
 
-def figures(
-    labels: Floats, probabilities: Floats, patients: NDArray[np.str_], threshold: float, rounds: int = ROUNDS
-) -> dict[str, Figure]:
+def estimate_metrics(
+    labels: Floats, probabilities: Floats, patients: NDArray[np.str_], threshold: float, rounds: int = BOOTSTRAP_ROUNDS
+) -> dict[str, Estimate]:
     """Each measure with a percentile bootstrap interval that resamples patients, as films of one patient are alike."""
-    values = measures(labels, probabilities, threshold, np.ones((1, len(labels))))
-    spread = measures(labels, probabilities, threshold, resampled(patients, rounds))
-    return {name: _figure(float(value[0]), spread[name]) for name, value in values.items()}
+    values = weighted_metrics(labels, probabilities, threshold, np.ones((1, len(labels))))
+    spread = weighted_metrics(labels, probabilities, threshold, bootstrap_weights(patients, rounds))
+    return {name: _estimate(float(value[0]), spread[name]) for name, value in values.items()}
 
 
-def resampled(patients: NDArray[np.str_], rounds: int, seed: int = SEED) -> Floats:
+def bootstrap_weights(patients: NDArray[np.str_], rounds: int, seed: int = BOOTSTRAP_SEED) -> Floats:
     """Weights (rounds, n): how often each film's patient was drawn, of as many draws as there are patients."""
     names, patient = np.unique(patients, return_inverse=True)
     if not len(names):
@@ -76,26 +80,27 @@ def resampled(patients: NDArray[np.str_], rounds: int, seed: int = SEED) -> Floa
     return draws[:, patient].astype(np.float64)
 
 
-def differences(
+def paired_differences(
     labels: Floats,
     probabilities: tuple[Floats, Floats],
     patients: NDArray[np.str_],
     thresholds: tuple[float, float],
-    rounds: int = ROUNDS,
-) -> dict[str, Figure]:
+    rounds: int = BOOTSTRAP_ROUNDS,
+) -> dict[str, Estimate]:
     """What each measure of the first model is above that of the second, on the same films: a paired bootstrap, which
     draws the same patients for both."""
-    weights = np.ones((1, len(labels))), resampled(patients, rounds)
+    weights = np.ones((1, len(labels))), bootstrap_weights(patients, rounds)
     (plain, spread), (other_plain, other_spread) = (
-        [measures(labels, said, threshold, each) for each in weights]
-        for said, threshold in zip(probabilities, thresholds, strict=True)
+        [weighted_metrics(labels, probability, threshold, each) for each in weights]
+        for probability, threshold in zip(probabilities, thresholds, strict=True)
     )
     return {
-        name: _figure(float(plain[name][0] - other_plain[name][0]), spread[name] - other_spread[name]) for name in plain
+        name: _estimate(float(plain[name][0] - other_plain[name][0]), spread[name] - other_spread[name])
+        for name in plain
     }
 
 
-def confusion(labels: Floats, probabilities: Floats, threshold: float) -> dict[str, int]:
+def confusion_counts(labels: Floats, probabilities: Floats, threshold: float) -> dict[str, int]:
     """How many films are ill or normal, and flagged or not."""
     ill, flagged = labels == 1, probabilities >= threshold
     return {
@@ -106,7 +111,7 @@ def confusion(labels: Floats, probabilities: Floats, threshold: float) -> dict[s
     }
 
 
-def roc(labels: Floats, probabilities: Floats) -> tuple[Floats, Floats]:
+def roc_curve(labels: Floats, probabilities: Floats) -> tuple[Floats, Floats]:
     """False positive rate and sensitivity at each distinct threshold, from none flagged to all; (k,) each."""
     order = np.argsort(-probabilities, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)  # films alike are flagged together
@@ -117,34 +122,34 @@ def roc(labels: Floats, probabilities: Floats) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True)
-class Bin:
+class CalibrationBin:
     """Films whose probabilities lie in one tenth of 0..1: how many, their mean probability, the share that is ill."""
 
-    films: int
-    said: float
-    ill: float
+    images: int
+    probability: float
+    positive_share: float
 
 
-def calibration(labels: Floats, probabilities: Floats) -> list[Bin]:
+def calibration_curve(labels: Floats, probabilities: Floats) -> list[CalibrationBin]:
     """The bins that hold films, from low to high."""
     number = _bins(probabilities)
     members = [number == one for one in np.unique(number)]
-    return [Bin(int(of.sum()), float(probabilities[of].mean()), float(labels[of].mean())) for of in members]
+    return [CalibrationBin(int(of.sum()), float(probabilities[of].mean()), float(labels[of].mean())) for of in members]
 
 
 def _bins(probabilities: Floats) -> NDArray[np.int64]:
-    return np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
+    return np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
-def calibration_error(labels: Floats, probabilities: Floats, weights: Floats) -> Floats:
+def expected_calibration_error(labels: Floats, probabilities: Floats, weights: Floats) -> Floats:
     """Expected calibration error: how far a bin's mean probability is from its share of ill films, in the mean over
     films (Naeini et al., 2015); (rounds,)."""
-    belongs = _bins(probabilities)[:, np.newaxis] == np.arange(BINS)
+    belongs = _bins(probabilities)[:, np.newaxis] == np.arange(CALIBRATION_BINS)
     gaps = weights @ ((probabilities - labels)[:, np.newaxis] * belongs)
     return np.abs(gaps).sum(axis=1) / weights.sum(axis=1)
 
 
-def measures(labels: Floats, probabilities: Floats, threshold: float, weights: Floats) -> dict[str, Floats]:
+def weighted_metrics(labels: Floats, probabilities: Floats, threshold: float, weights: Floats) -> dict[str, Floats]:
     """Accuracy, sensitivity, specificity, precision, F1, AUC, Brier score and expected calibration error, each of shape
     (rounds,)."""
     ill, flagged = labels == 1, probabilities >= threshold
@@ -157,13 +162,13 @@ def measures(labels: Floats, probabilities: Floats, threshold: float, weights: F
             "specificity": passes / (alarms + passes),
             "precision": hits / (hits + alarms),
             "f1": 2 * hits / (2 * hits + misses + alarms),
-            "auc": auc(labels, probabilities, weights),
+            "auc": weighted_auc(labels, probabilities, weights),
             "brier": weights @ (probabilities - labels) ** 2 / weights.sum(axis=1),
-            "calibration_error": calibration_error(labels, probabilities, weights),
+            "calibration_error": expected_calibration_error(labels, probabilities, weights),
         }
 
 
-def auc(labels: Floats, probabilities: Floats, weights: Floats) -> Floats:
+def weighted_auc(labels: Floats, probabilities: Floats, weights: Floats) -> Floats:
     """Mann-Whitney: how often an ill film's probability is above a normal one's, ties counting half; (rounds,)."""
     if not len(labels):
         return np.full(len(weights), np.nan)
@@ -176,11 +181,11 @@ def auc(labels: Floats, probabilities: Floats, weights: Floats) -> Floats:
         return (ill * below).sum(axis=1) / (ill.sum(axis=1) * normal.sum(axis=1))
 
 
-def _figure(value: float, spread: Floats) -> Figure:
+def _estimate(value: float, spread: Floats) -> Estimate:
     defined = spread[np.isfinite(spread)]
     if np.isnan(value) or not len(defined):
-        return Figure(np.nan, np.nan, np.nan)
+        return Estimate(np.nan, np.nan, np.nan)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     # films drawn twice are a little worse calibrated than all of them: that interval may lie above its value
-    return Figure(value, min(float(low), value), max(float(high), value))
+    return Estimate(value, min(float(low), value), max(float(high), value))

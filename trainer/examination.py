@@ -4,21 +4,29 @@ import numpy as np
 
 from pneumowatch.model import ModelFolder
 from trainer import networks
-from trainer.comparison import Exam, Opinion
+from trainer.comparison import EvaluationSet, Scores
 from trainer.dataset import Examples
 from trainer.pupil import PREDICT_BATCH
 
 
-def ask(folder: ModelFolder, examples: Examples) -> Opinion:
+def score_images(folder: ModelFolder, examples: Examples) -> Scores:
     """As whoever loads the folder hears it. Raises ModelError where it is damaged."""
     if not len(examples):
-        return Opinion(np.zeros(0), folder.threshold, np.zeros(0, np.bool_))
-    said = networks.load(folder).predict(examples.pixels, batch_size=PREDICT_BATCH, verbose=0)
-    outputs = said if isinstance(said, dict) else {"probability": said}
+        return Scores(np.zeros(0), folder.threshold, np.zeros(0, np.bool_))
+    predicted = networks.load_inference_model(folder).predict(examples.pixels, batch_size=PREDICT_BATCH, verbose=0)
+    outputs = predicted if isinstance(predicted, dict) else {"probability": predicted}
     probability = outputs["probability"][:, 0].astype(np.float64)
-    strangeness = outputs["strangeness"][:, 0] if "strangeness" in outputs else np.zeros(len(examples))
-    return Opinion(probability, folder.threshold, strangeness > 1)
+    gate_score = outputs["gate_score"][:, 0] if "gate_score" in outputs else np.zeros(len(examples))
+    return Scores(probability, folder.threshold, gate_score > 1)
 
 
-def examine(examples: Examples, challenger: ModelFolder, champion: ModelFolder, shipped: Opinion | None = None) -> Exam:
-    return Exam(examples.labels, examples.patients, ask(challenger, examples), ask(champion, examples), shipped)
+def score_both(
+    examples: Examples, challenger: ModelFolder, champion: ModelFolder, shipped: Scores | None = None
+) -> EvaluationSet:
+    return EvaluationSet(
+        examples.labels,
+        examples.patients,
+        score_images(challenger, examples),
+        score_images(champion, examples),
+        shipped,
+    )

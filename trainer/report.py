@@ -15,12 +15,12 @@ from PIL import Image
 from pneumowatch import __version__
 from pneumowatch.errors import TrainingError
 from trainer import assessment, evaluate, survey
-from trainer.assessment import Assessment
+from trainer.assessment import ModelEvaluation
 from trainer.dataset import CLASSES, SPLITS
 
-WORST: Final = 24  # films shown of each kind of error
+WORST_SHOWN: Final = 24  # films shown of each kind of error
 PLOT: Final = 300  # edge of a figure's plane in SVG units, which the page scales
-NAMES: Final = {
+METRIC_NAMES: Final = {
     "accuracy": "Accuracy",
     "sensitivity": "Sensitivity (recall)",
     "specificity": "Specificity",
@@ -32,7 +32,7 @@ NAMES: Final = {
 }
 
 
-def write_evaluation(target: Path, found: Sequence[Assessment]) -> Path:
+def write_evaluation(target: Path, found: Sequence[ModelEvaluation]) -> Path:
     """Write the page of one model, or of two that are compared, and return where it lies.
 
     Args:
@@ -41,7 +41,7 @@ def write_evaluation(target: Path, found: Sequence[Assessment]) -> Path:
     Raises TrainingError where it cannot be written.
     """
     first = found[0]
-    differences = assessment.compare(first, found[1]) if len(found) > 1 else None
+    differences = assessment.compare_evaluations(first, found[1]) if len(found) > 1 else None
     page = (
         _environment()
         .get_template("evaluation.html")
@@ -49,7 +49,7 @@ def write_evaluation(target: Path, found: Sequence[Assessment]) -> Path:
             **_common(),
             found=found,
             first=first,
-            names=NAMES,
+            names=METRIC_NAMES,
             differences=differences,
             curves=[_curve(one) for one in found],
             bins=_bins(first),
@@ -72,7 +72,10 @@ def write_survey(target: Path, facts: dict[str, Any]) -> Path:
             splits=SPLITS,
             ranges=survey.RANGES,
             plot=PLOT,
-            grays=[_line(enumerate(facts["gray_histogram"][name]), survey.GRAYS - 1, _peak(facts)) for name in CLASSES],
+            grays=[
+                _line(enumerate(facts["gray_histogram"][name]), survey.GRAY_BINS - 1, _highest_share(facts))
+                for name in CLASSES
+            ],
             patients=_bars(facts["films_per_patient"]),
         )
     )
@@ -113,9 +116,9 @@ class _Bar:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Image:
     name: str
-    said: float
+    probability: float
     uri: str
 
 
@@ -136,9 +139,9 @@ def _common() -> dict[str, Any]:
     return {"code_version": __version__, "written_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
 
 
-def _curve(one: Assessment) -> str | None:
+def _curve(one: ModelEvaluation) -> str | None:
     """The ROC curve as SVG points; None where one class is missing."""
-    alarms, hits = evaluate.roc(one.labels, one.probabilities)
+    alarms, hits = evaluate.roc_curve(one.labels, one.probabilities)
     if len(set(one.labels.tolist())) < len(CLASSES):
         return None
     return _line(zip(alarms.tolist(), hits.tolist(), strict=True), 1, 1)
@@ -148,11 +151,11 @@ def _line(points: Any, widest: float, highest: float) -> str:
     return " ".join(f"{PLOT * x / widest:.1f},{PLOT * (1 - y / highest):.1f}" for x, y in points)
 
 
-def _bins(one: Assessment) -> list[evaluate.Bin]:
-    return evaluate.calibration(one.labels, one.probabilities)
+def _bins(one: ModelEvaluation) -> list[evaluate.CalibrationBin]:
+    return evaluate.calibration_curve(one.labels, one.probabilities)
 
 
-def _peak(facts: dict[str, Any]) -> float:
+def _highest_share(facts: dict[str, Any]) -> float:
     return max(max(shares) for shares in facts["gray_histogram"].values()) or 1.0
 
 
@@ -160,13 +163,15 @@ def _bars(counts: dict[str, int]) -> list[_Bar]:
     return [_Bar(name, count, count / max(counts.values())) for name, count in counts.items()]
 
 
-def _worst(one: Assessment) -> list[tuple[str, int, list[_Picture]]]:
+def _worst(one: ModelEvaluation) -> list[tuple[str, int, list[_Image]]]:
     """For each kind of error: its title, how many there are, and the worst of them."""
     kinds = []
     for label, title in ((1, "Missed: pneumonia, not flagged"), (0, "False alarms: normal, flagged")):
-        wrong = [film for film in one.wrong if film.film.label == label]
-        pictures = [_Picture(film.name, film.said, _inlined(film.film.pixels)) for film in wrong[:WORST]]
-        kinds.append((title, len(wrong), pictures))
+        misclassified = [image for image in one.misclassified if image.image.label == label]
+        pictures = [
+            _Image(image.name, image.probability, _inlined(image.image.pixels)) for image in misclassified[:WORST_SHOWN]
+        ]
+        kinds.append((title, len(misclassified), pictures))
     return kinds
 
 

@@ -6,7 +6,17 @@ Every function draws one picture, float (side, side), about 0 to 1, from a gener
 import numpy as np
 from PIL import ImageDraw
 
-from trainer.brushes import Plane, Rng, blurred, cloud, ellipse, grid, painted, scribble, turned
+from trainer.brushes import (
+    Plane,
+    Rng,
+    ellipse,
+    fractal_noise,
+    gaussian_blur,
+    pixel_grid,
+    polar_offset,
+    random_text,
+    rasterize,
+)
 
 
 def ct(rng: Rng, side: int) -> Plane:
@@ -36,7 +46,7 @@ def mr(rng: Rng, side: int) -> Plane:
     at, reach = tuple(rng.uniform(0.45, 0.55, 2)), (rng.uniform(0.28, 0.4), rng.uniform(0.33, 0.45))
     scalp, gap = ellipse(side, at, reach, soft=0.01), ellipse(side, at, (0.94 * reach[0], 0.95 * reach[1]), soft=0.01)
     brain = ellipse(side, at, (0.87 * reach[0], 0.88 * reach[1]), soft=0.012)
-    folds = np.sin(cloud(rng, side, rng.uniform(1, 1.6)) * rng.uniform(15, 50))
+    folds = np.sin(fractal_noise(rng, side, rng.uniform(1, 1.6)) * rng.uniform(15, 50))
     tissue = rng.uniform(0.3, 0.7) + rng.uniform(0.05, 0.2) * folds
     slice_ = scalp * rng.uniform(0.4, 0.9) * (1 - gap) + brain * tissue
     for left in (-1, 1):
@@ -50,34 +60,34 @@ def mr(rng: Rng, side: int) -> Plane:
 
 def ultrasound(rng: Rng, side: int) -> Plane:
     """A fan of speckle on black, dark where there is fluid, with writing at its edge."""
-    x, y = grid(side)
+    x, y = pixel_grid(side)
     far, angle = np.hypot(x - 0.5, y + 0.1), np.arctan2(x - 0.5, y + 0.1)
     fan = (np.abs(angle) < rng.uniform(0.4, 0.75)) * (far > 0.2) * (far < rng.uniform(0.85, 1.05))
-    speckle = rng.rayleigh(0.3, (side, side)) * (0.2 + cloud(rng, side, 1.3))
-    fluid = cloud(rng, side, 1.9) < rng.uniform(0.2, 0.4)
-    layers = 0.6 + 0.4 * np.sin(far * rng.uniform(10, 60) + 4 * cloud(rng, side, 1.8))
-    text = painted(side, lambda brush: scribble(brush, rng, (3, 3), 0.05 * side, 0.4 * side))
-    return np.maximum(blurred((fan * speckle * layers * (1 - 0.8 * fluid)).astype(np.float32), 0.7), text)
+    speckle = rng.rayleigh(0.3, (side, side)) * (0.2 + fractal_noise(rng, side, 1.3))
+    fluid = fractal_noise(rng, side, 1.9) < rng.uniform(0.2, 0.4)
+    layers = 0.6 + 0.4 * np.sin(far * rng.uniform(10, 60) + 4 * fractal_noise(rng, side, 1.8))
+    text = rasterize(side, lambda canvas: random_text(canvas, rng, (3, 3), 0.05 * side, 0.4 * side))
+    return np.maximum(gaussian_blur((fan * speckle * layers * (1 - 0.8 * fluid)).astype(np.float32), 0.7), text)
 
 
-def vessels(rng: Rng, side: int) -> Plane:
+def angiogram(rng: Rng, side: int) -> Plane:
     """A tree of vessels on an even ground: an angiogram, or the back of an eye where the ground is round."""
 
-    def draw(brush: ImageDraw.ImageDraw) -> None:
+    def draw(canvas: ImageDraw.ImageDraw) -> None:
         waiting = [
             ((0.5, rng.random()), rng.uniform(0, 2 * np.pi), rng.uniform(2, 7)) for _ in range(rng.integers(2, 7))
         ]
         while waiting:
             at, way, thick = waiting.pop()
             while thick > 0.8:
-                ahead = turned(at, way, 0.03)
+                ahead = polar_offset(at, way, 0.03)
                 ends = [(end[0] * side, end[1] * side) for end in (at, ahead)]
-                brush.line(ends, fill=255, width=max(round(thick), 1))
+                canvas.line(ends, fill=255, width=max(round(thick), 1))
                 if rng.random() < 0.2:
                     waiting.append((ahead, way + rng.choice([-0.7, 0.7]), thick * 0.6))
                 at, way, thick = ahead, way + rng.normal(0, 0.2), thick * 0.95
 
-    ground = rng.uniform(0.4, 0.8) + 0.3 * (cloud(rng, side, 1.8) - 0.5)
+    ground = rng.uniform(0.4, 0.8) + 0.3 * (fractal_noise(rng, side, 1.8) - 0.5)
     if rng.random() < 0.5:
         ground = ground * ellipse(side, (0.5, 0.5), (0.46, 0.46), soft=0.01)
-    return (ground * (1 - rng.uniform(0.2, 0.7) * blurred(painted(side, draw), 0.6))).astype(np.float32)
+    return (ground * (1 - rng.uniform(0.2, 0.7) * gaussian_blur(rasterize(side, draw), 0.6))).astype(np.float32)

@@ -11,15 +11,15 @@ import numpy as np
 
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import CARD, REFERENCE, WEIGHTS, ModelFolder
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 from trainer import report
-from trainer.pupil import probabilities
+from trainer.pupil import predict_probabilities
 
-TRAINING: Final = "training.html"  # the figure of the run's epochs
-REFERENCE_FILMS: Final = 16  # drawn chests, half of them ill: a model folder holds no patient
+TRAINING_PAGE: Final = "training.html"  # the figure of the run's epochs
+REFERENCE_IMAGES: Final = 16  # drawn chests, half of them ill: a model folder holds no patient
 
 
-def write(out: Path, model: Any, card: dict[str, Any]) -> ModelFolder:
+def write_model(out: Path, model: Any, card: dict[str, Any]) -> ModelFolder:
     """Write `out`/<version> from an uncompiled model and a card that lacks only `version` and `sha256`.
 
     The folder appears under its name when it is complete and has been verified.
@@ -39,21 +39,25 @@ def write(out: Path, model: Any, card: dict[str, Any]) -> ModelFolder:
         raise TrainingError(f"The model cannot be written to {out}: {error.strerror}.") from error
 
 
-def reference_films(side: int) -> np.ndarray:
+def reference_images(side: int) -> np.ndarray:
     """uint8 (16, side, side, 1): inputs by which a loaded model is recognised wherever it runs."""
-    drawn = [phantom(seed, pneumonia=seed % 2 == 0, width=side, height=side) for seed in range(1, REFERENCE_FILMS + 1)]
+    drawn = [
+        draw_phantom(seed, pneumonia=seed % 2 == 0, width=side, height=side) for seed in range(1, REFERENCE_IMAGES + 1)
+    ]
     return np.array(drawn, np.uint8)[..., np.newaxis]
 
 
 def _fill(folder: Path, model: Any, card: dict[str, Any]) -> ModelFolder:
     model.save(folder / WEIGHTS)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    films = reference_films(card["input"]["side"])
-    np.savez_compressed(folder / REFERENCE, films=films, probabilities=probabilities(model, films).astype(np.float32))
+    images = reference_images(card["input"]["side"])
+    np.savez_compressed(
+        folder / REFERENCE, images=images, probabilities=predict_probabilities(model, images).astype(np.float32)
+    )
     card = {"version": f"{card['network']}-{digest[:12]}", "sha256": digest, **card}
     (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     if card["history"]:
-        (folder / TRAINING).write_text(report.training_page(card), "utf-8")
+        (folder / TRAINING_PAGE).write_text(report.training_page(card), "utf-8")
     written = ModelFolder.read(folder)
     written.verify()
     return written

@@ -11,60 +11,62 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from pneumowatch.image import Pixels
 
-from pneumowatch.film import Pixels
 from trainer import bodies, papers, photographs, slices, spoilt
-from trainer.brushes import Plane, Rng, blurred, stretched
+from trainer.brushes import Plane, Rng, gaussian_blur, stretch_contrast
 from trainer.spoilt import resized
 
-SPOILT_SHARE: Final = 3  # chest films spoilt, for each picture that is drawn: they are the hardest to tell
+CORRUPTED_SHARE: Final = 3  # chest films spoilt, for each picture that is drawn: they are the hardest to tell
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One way of being no chest film. `draw` takes chance and a side, or chance and a chest film, 0 to 1."""
+class SampleKind:
+    """One way of being no chest film. `draw_samples` takes chance and a side, or chance and a chest film, 0 to 1."""
 
     name: str
     group: str  # the class under which it is counted
     draw: Callable[[Rng, int], Plane] | None = None
-    spoil: Callable[[Rng, Plane], Plane] | None = None
+    corrupt: Callable[[Rng, Plane], Plane] | None = None
     held_out: bool = False  # for measuring alone
-    times: int = 1  # as many of it as of its like, in a mixture
+    weight: int = 1  # as many of it as of its like, in a mixture
 
 
-def draw(kind: Kind, count: int, films: Pixels, seed: int) -> Pixels:
+def draw_samples(kind: SampleKind, count: int, images: Pixels, seed: int) -> Pixels:
     """Pictures of one kind, uint8 (count, side, side, 1), the same for the same seed.
 
     Args:
-        films: uint8 (n, side, side, 1) chest films of at least one; their side is that of the pictures, and spoilt
+        images: uint8 (n, side, side, 1) chest films of at least one; their side is that of the pictures, and spoilt
             pictures are made of them.
     """
     rng = np.random.default_rng([seed, *kind.name.encode()])
-    return np.array([_one(kind, films, rng) for _ in range(count)], np.uint8).reshape(count, *films.shape[1:])
+    return np.array([_one(kind, images, rng) for _ in range(count)], np.uint8).reshape(count, *images.shape[1:])
 
 
-def mixture(count: int, films: Pixels, seed: int) -> Pixels:
+def draw_mixture(count: int, images: Pixels, seed: int) -> Pixels:
     """About `count` pictures of all kinds that are not held out, more of those that are nearest to films; uint8
     (m, side, side, 1)."""
     fitted = [kind for kind in KINDS if not kind.held_out]
-    shares = [kind.times * (SPOILT_SHARE if kind.spoil else 1) for kind in fitted]
+    shares = [kind.weight * (CORRUPTED_SHARE if kind.corrupt else 1) for kind in fitted]
     unit = count / sum(shares)
-    drawn = [draw(kind, math.ceil(share * unit), films, seed) for kind, share in zip(fitted, shares, strict=True)]
+    drawn = [
+        draw_samples(kind, math.ceil(share * unit), images, seed) for kind, share in zip(fitted, shares, strict=True)
+    ]
     return np.concatenate(drawn)
 
 
-def _one(kind: Kind, films: Pixels, rng: Rng) -> Pixels:
+def _one(kind: SampleKind, images: Pixels, rng: Rng) -> Pixels:
     if kind.draw:
-        return _pixels(_photographed(rng, kind.draw(rng, films.shape[1])))
-    assert kind.spoil
-    return _pixels(kind.spoil(rng, films[rng.integers(len(films)), :, :, 0].astype(np.float32) / 255))
+        return _pixels(_camera_varied(rng, kind.draw(rng, images.shape[1])))
+    assert kind.corrupt
+    return _pixels(kind.corrupt(rng, images[rng.integers(len(images)), :, :, 0].astype(np.float32) / 255))
 
 
 def _pixels(x: Plane) -> Pixels:
     return np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)
 
 
-def _photographed(rng: Rng, x: Plane) -> Plane:
+def _camera_varied(rng: Rng, x: Plane) -> Plane:
     """As some camera gave it: cut, turned, sharp or not, of any exposure, negative or not."""
     side = len(x)
     if rng.random() < 0.3:
@@ -76,9 +78,9 @@ def _photographed(rng: Rng, x: Plane) -> Plane:
     if rng.random() < 0.15:
         x = np.rot90(x, int(rng.integers(1, 4)))
     if rng.random() < 0.4:
-        x = blurred(np.ascontiguousarray(x), rng.exponential(1))
+        x = gaussian_blur(np.ascontiguousarray(x), rng.exponential(1))
     if rng.random() < 0.5:
-        x = stretched(x)
+        x = stretch_contrast(x)
     if rng.random() < 0.15:
         x = 1 - x
     x = np.clip(x, 0, 1) ** np.exp(rng.normal(0, 0.4))
@@ -91,55 +93,55 @@ def _photographed(rng: Rng, x: Plane) -> Plane:
 
 
 PHOTOGRAPH, DOCUMENT, SCREEN, PATTERN = "photographs", "documents", "screenshots and plots", "test patterns and logos"
-NOISE, BLANK, BODY, LATERAL = "noise", "blank", "other parts of the body", "chests from the side"
-MACHINE, TURNED, INVERTED = "other modalities", "chest films turned", "chest films inverted"
-CROPPED, SEVERAL, WRECKED = "chest films cropped", "several films, or a small one", "chest films in pieces"
+NOISE, BLANK, OTHER_ANATOMY, LATERAL = "noise", "blank", "other parts of the body", "chests from the side"
+OTHER_MODALITY, TURNED, INVERTED = "other modalities", "chest films turned", "chest films inverted"
+CROPPED, MONTAGE, SCRAMBLED = "chest films cropped", "several films, or a small one", "chest films in pieces"
 
 KINDS: Final = (
-    Kind("scene", PHOTOGRAPH, photographs.scene),
-    Kind("thing", PHOTOGRAPH, photographs.thing),
-    Kind("landscape", PHOTOGRAPH, photographs.landscape),
-    Kind("portrait", PHOTOGRAPH, photographs.portrait),
-    Kind("street", PHOTOGRAPH, photographs.street, held_out=True),
-    Kind("animal", PHOTOGRAPH, photographs.animal, held_out=True),
-    Kind("page", DOCUMENT, papers.page),
-    Kind("form", DOCUMENT, papers.form),
-    Kind("handwriting", DOCUMENT, papers.handwriting, held_out=True),
-    Kind("screen", SCREEN, papers.screen),
-    Kind("plot", SCREEN, papers.plot, held_out=True),
-    Kind("chart", PATTERN, papers.chart),
-    Kind("logo", PATTERN, papers.logo, held_out=True),
-    Kind("noise", NOISE, photographs.noise),
-    Kind("stripes", NOISE, photographs.stripes, held_out=True),
-    Kind("blank", BLANK, photographs.blank),
-    Kind("hand", BODY, bodies.hand),
-    Kind("limb", BODY, bodies.limb),
-    Kind("pelvis", BODY, bodies.pelvis),
-    Kind("abdomen", BODY, bodies.abdomen),
-    Kind("foot", BODY, bodies.foot, held_out=True),
-    Kind("skull", BODY, bodies.skull, held_out=True),
-    Kind("spine", BODY, bodies.spine, held_out=True),
-    Kind("lateral", LATERAL, bodies.lateral),
-    Kind("CT", MACHINE, slices.ct),
-    Kind("MR", MACHINE, slices.mr),
-    Kind("cells", MACHINE, photographs.cells),
-    Kind("ultrasound", MACHINE, slices.ultrasound, held_out=True),
-    Kind("vessels", MACHINE, slices.vessels, held_out=True),
-    Kind("quarter turn", TURNED, spoil=spoilt.quarter_turned),
-    Kind("upside down", TURNED, spoil=spoilt.upside_down),
-    Kind("inverted", INVERTED, spoil=spoilt.inverted),
-    Kind("inverted and turned", INVERTED, spoil=spoilt.inverted_and_turned, held_out=True),
-    Kind("cropped", CROPPED, spoil=spoilt.cropped),
-    Kind("strip", CROPPED, spoil=spoilt.strip, times=3),
-    Kind("corner", CROPPED, spoil=spoilt.cornered, held_out=True),
-    Kind("half", CROPPED, spoil=spoilt.half, held_out=True),
-    Kind("shrunk", SEVERAL, spoil=spoilt.shrunk),
-    Kind("two by two", SEVERAL, spoil=spoilt.tiled(2, 2)),
-    Kind("side by side", SEVERAL, spoil=spoilt.tiled(1, 2)),
-    Kind("one over the other", SEVERAL, spoil=spoilt.tiled(2, 1)),
-    Kind("two by three", SEVERAL, spoil=spoilt.tiled(2, 3), held_out=True),
-    Kind("shuffled", WRECKED, spoil=spoilt.shuffled),
-    Kind("phases lost", WRECKED, spoil=spoilt.phases_lost),
-    Kind("bent", WRECKED, spoil=spoilt.bent),
-    Kind("swirled", WRECKED, spoil=spoilt.swirled, held_out=True),
+    SampleKind("scene", PHOTOGRAPH, photographs.scene),
+    SampleKind("thing", PHOTOGRAPH, photographs.single_object),
+    SampleKind("landscape", PHOTOGRAPH, photographs.landscape),
+    SampleKind("portrait", PHOTOGRAPH, photographs.portrait),
+    SampleKind("street", PHOTOGRAPH, photographs.street, held_out=True),
+    SampleKind("animal", PHOTOGRAPH, photographs.animal, held_out=True),
+    SampleKind("page", DOCUMENT, papers.text_page),
+    SampleKind("form", DOCUMENT, papers.form),
+    SampleKind("handwriting", DOCUMENT, papers.handwriting, held_out=True),
+    SampleKind("screen", SCREEN, papers.screen),
+    SampleKind("plot", SCREEN, papers.plot, held_out=True),
+    SampleKind("chart", PATTERN, papers.test_pattern),
+    SampleKind("logo", PATTERN, papers.logo, held_out=True),
+    SampleKind("noise", NOISE, photographs.noise),
+    SampleKind("stripes", NOISE, photographs.stripes, held_out=True),
+    SampleKind("blank", BLANK, photographs.blank),
+    SampleKind("hand", OTHER_ANATOMY, bodies.hand),
+    SampleKind("limb", OTHER_ANATOMY, bodies.limb),
+    SampleKind("pelvis", OTHER_ANATOMY, bodies.pelvis),
+    SampleKind("abdomen", OTHER_ANATOMY, bodies.abdomen),
+    SampleKind("foot", OTHER_ANATOMY, bodies.foot, held_out=True),
+    SampleKind("skull", OTHER_ANATOMY, bodies.skull, held_out=True),
+    SampleKind("spine", OTHER_ANATOMY, bodies.spine, held_out=True),
+    SampleKind("lateral", LATERAL, bodies.lateral),
+    SampleKind("CT", OTHER_MODALITY, slices.ct),
+    SampleKind("MR", OTHER_MODALITY, slices.mr),
+    SampleKind("cells", OTHER_MODALITY, photographs.microscopy),
+    SampleKind("ultrasound", OTHER_MODALITY, slices.ultrasound, held_out=True),
+    SampleKind("vessels", OTHER_MODALITY, slices.angiogram, held_out=True),
+    SampleKind("quarter turn", TURNED, corrupt=spoilt.quarter_turned),
+    SampleKind("upside down", TURNED, corrupt=spoilt.upside_down),
+    SampleKind("inverted", INVERTED, corrupt=spoilt.inverted),
+    SampleKind("inverted and turned", INVERTED, corrupt=spoilt.inverted_and_turned, held_out=True),
+    SampleKind("cropped", CROPPED, corrupt=spoilt.cropped),
+    SampleKind("strip", CROPPED, corrupt=spoilt.strip_cropped, weight=3),
+    SampleKind("corner", CROPPED, corrupt=spoilt.corner_cropped, held_out=True),
+    SampleKind("half", CROPPED, corrupt=spoilt.half_cropped, held_out=True),
+    SampleKind("shrunk", MONTAGE, corrupt=spoilt.shrunk),
+    SampleKind("two by two", MONTAGE, corrupt=spoilt.tiled(2, 2)),
+    SampleKind("side by side", MONTAGE, corrupt=spoilt.tiled(1, 2)),
+    SampleKind("one over the other", MONTAGE, corrupt=spoilt.tiled(2, 1)),
+    SampleKind("two by three", MONTAGE, corrupt=spoilt.tiled(2, 3), held_out=True),
+    SampleKind("shuffled", SCRAMBLED, corrupt=spoilt.patches_shuffled),
+    SampleKind("phases lost", SCRAMBLED, corrupt=spoilt.phase_scrambled),
+    SampleKind("bent", SCRAMBLED, corrupt=spoilt.warped),
+    SampleKind("swirled", SCRAMBLED, corrupt=spoilt.swirled, held_out=True),
 )

@@ -9,11 +9,11 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from trainer.dataset import CLASSES, SPLITS, Dataset, LabelledFilm
+from trainer.dataset import CLASSES, SPLITS, Dataset, LabelledImage
 
-SIDE: Final = 160  # pixels, to which films are reduced for their gray values and to find twins
-GRAYS: Final = 32  # bins of the histogram of gray values
-SPLIT_COLUMNS: Final = ("split", "class", "films", "patients")
+SURVEY_SIDE: Final = 160  # pixels, to which films are reduced for their gray values and to find twins
+GRAY_BINS: Final = 32  # bins of the histogram of gray values
+SPLIT_COLUMNS: Final = ("split", "class", "images", "patients")
 RANGE_COLUMNS: Final = ("what", "class", "least", "median", "most")
 RANGES: Final = {
     "width": "width, pixels",
@@ -25,17 +25,17 @@ RANGES: Final = {
 }
 
 
-def survey(data: Dataset) -> dict[str, Any]:
+def survey_dataset(data: Dataset) -> dict[str, Any]:
     """Facts for JSON, by class where it matters; `sentences` tells the remarkable ones to people."""
-    by_class = {name: [film for film in data.films if film.label == label] for label, name in enumerate(CLASSES)}
+    by_class = {name: [image for image in data.images if image.label == label] for label, name in enumerate(CLASSES)}
     facts = {
-        "films": len(data.films),
-        "patients": len({film.patient for film in data.films}),
+        "images": len(data.images),
+        "patients": len({image.patient for image in data.images}),
         "left_out": dict(Counter(str(one.reason) for one in data.left_out)),
         "splits": data.counts(),
-        "ranges": {name: _ranges(films) for name, films in by_class.items()},
-        "films_per_patient": _films_per_patient(data.films),
-        "gray_histogram": {name: _grays(films) for name, films in by_class.items()},
+        "ranges": {name: _ranges(images) for name, images in by_class.items()},
+        "films_per_patient": _images_per_patient(data.images),
+        "gray_histogram": {name: _gray_histogram(images) for name, images in by_class.items()},
         "duplicates": data.duplicates(),
         "patients_of_both_classes": _patients_of_both(by_class.values()),
         "fingerprint": data.fingerprint,
@@ -56,15 +56,15 @@ def range_rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _ranges(films: Sequence[LabelledFilm]) -> dict[str, dict[str, float] | None]:
-    sizes = [size for film in films if film.path and (size := _size(film.path))]
+def _ranges(images: Sequence[LabelledImage]) -> dict[str, dict[str, float] | None]:
+    sizes = [size for image in images if image.path and (size := _size(image.path))]
     return {
         "width": _range([width for width, _ in sizes]),
         "height": _range([height for _, height in sizes]),
-        "kilobytes": _range([film.path.stat().st_size / 1000 for film in films if film.path]),
-        "mean_gray": _range([float(film.pixels.mean()) for film in films]),
-        "contrast": _range([float(film.pixels.std()) for film in films]),
-        "films_per_patient": _range(list(Counter(film.patient for film in films).values())),
+        "kilobytes": _range([image.path.stat().st_size / 1000 for image in images if image.path]),
+        "mean_gray": _range([float(image.pixels.mean()) for image in images]),
+        "contrast": _range([float(image.pixels.std()) for image in images]),
+        "films_per_patient": _range(list(Counter(image.patient for image in images).values())),
     }
 
 
@@ -89,35 +89,35 @@ def _size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _films_per_patient(films: Sequence[LabelledFilm]) -> dict[str, int]:
+def _images_per_patient(images: Sequence[LabelledImage]) -> dict[str, int]:
     """How many patients have 1 film, 2 films, ..."""
-    counts = Counter(Counter(film.patient for film in films).values())
+    counts = Counter(Counter(image.patient for image in images).values())
     return {str(number): counts[number] for number in sorted(counts)}
 
 
-def _grays(films: Sequence[LabelledFilm]) -> list[float]:
+def _gray_histogram(images: Sequence[LabelledImage]) -> list[float]:
     """Share of pixels in each of 32 equally wide bins from black to white."""
-    counts = np.zeros(GRAYS)
-    for film in films:
-        counts += np.bincount(film.pixels.ravel() // (256 // GRAYS), minlength=GRAYS)
+    counts = np.zeros(GRAY_BINS)
+    for image in images:
+        counts += np.bincount(image.pixels.ravel() // (256 // GRAY_BINS), minlength=GRAY_BINS)
     return [round(float(share), 5) for share in counts / max(counts.sum(), 1)]
 
 
 def _patients_of_both(by_class: Any) -> int:
-    normal, ill = ({film.patient for film in films} for films in by_class)
+    normal, ill = ({image.patient for image in images} for images in by_class)
     return len(normal & ill)
 
 
 def _sentences(facts: dict[str, Any]) -> list[str]:
-    twins, told = facts["duplicates"], []
+    duplicates, told = facts["duplicates"], []
     told.append(
-        f"{facts['films']} films of {facts['patients']} patients; "
-        f"{twins['exact']} copies byte for byte, {twins['near']} pairs of one picture in two forms."
+        f"{facts['images']} films of {facts['patients']} patients; "
+        f"{duplicates['exact']} copies byte for byte, {duplicates['near']} pairs of one picture in two forms."
     )
-    if twins["across_patients"]:
-        told.append(f"{twins['across_patients']} of these stand under two patients, who therefore share a split.")
-    if twins["across_classes"]:
-        told.append(f"{twins['across_classes']} of these are labelled both ways: one of the labels is wrong.")
+    if duplicates["across_patients"]:
+        told.append(f"{duplicates['across_patients']} of these stand under two patients, who therefore share a split.")
+    if duplicates["across_classes"]:
+        told.append(f"{duplicates['across_classes']} of these are labelled both ways: one of the labels is wrong.")
     if facts["patients_of_both_classes"]:
         told.append(f"{facts['patients_of_both_classes']} patients have films of both classes.")
     if facts["left_out"]:

@@ -8,23 +8,23 @@ from typing import Final
 from sqlalchemy import Connection
 
 from db import training
-from db.pulse import Part
+from db.pulse import Component
 from db.session import Database
-from db.training import LEASES, State, Watchman
-from pneumowatch.errors import BrokerAway
-from pneumowatch.logs import get
+from db.training import LEASE_FACTOR, StaleRunReaper, TrainingState
+from pneumowatch.errors import BrokerUnavailable
+from pneumowatch.logs import get_logger
 from pneumowatch.settings import Settings
 
-log = get("training")
+log = get_logger("training")
 
 NEVER: Final = "never"
-LOOK_SECONDS: Final = 20.0
+POLL_SECONDS: Final = 20.0
 STUCK_SECONDS: Final = 120.0  # without a look, it hangs
 RETRY_SECONDS: Final = 600.0  # after one that could not even begin
-ATTEMPTS: Final = 3  # that may be killed in one night; what kills more of them kills the next one too
+MAX_ATTEMPTS: Final = 3  # that may be killed in one night; what kills more of them kills the next one too
 
 
-def moment_before(now: datetime, at: time) -> datetime:
+def latest_occurrence(now: datetime, at: time) -> datetime:
     """The last time that a local clock showed `at`: the first of two where it shows it twice, an hour earlier where it
     leaves it out (Pythons differ there: the earlier of both readings is the same on all)."""
     for days in (0, 1):
@@ -35,7 +35,7 @@ def moment_before(now: datetime, at: time) -> datetime:
     raise AssertionError("yesterday's moment is past")
 
 
-def due(moment: datetime, known_since: datetime | None, begun: Sequence[State]) -> bool:
+def is_run_due(moment: datetime, known_since: datetime | None, begun: Sequence[TrainingState]) -> bool:
     """Whether the training of that moment is still to be done: a night with the machine off is made up.
 
     Args:
@@ -46,36 +46,42 @@ def due(moment: datetime, known_since: datetime | None, begun: Sequence[State]) 
     """
     if known_since is None or known_since >= moment:
         return False
-    return all(state == State.KILLED for state in begun) and len(begun) < ATTEMPTS
+    return all(state == TrainingState.KILLED for state in begun) and len(begun) < MAX_ATTEMPTS
 
 
-def is_due(connection: Connection, retrain_at: str, now: datetime) -> bool:
+def is_retraining_due(connection: Connection, retrain_at: str, now: datetime) -> bool:
     if retrain_at == NEVER:
         return False
-    moment = moment_before(now, time.fromisoformat(retrain_at))
-    return due(moment, training.known_since(connection), training.begun_since(connection, moment))
+    moment = latest_occurrence(now, time.fromisoformat(retrain_at))
+    return is_run_due(moment, training.first_review_at(connection), training.run_states_since(connection, moment))
 
 
-def follow(
-    settings: Settings, database: Database, begin: Callable[[], bool], stop: threading.Event, part: Part
+def follow_timetable(
+    settings: Settings,
+    database: Database,
+    start_training: Callable[[], bool],
+    stop: threading.Event,
+    component: Component,
 ) -> None:
-    """Until `stop`: call `begin` whenever a training is due, and see that dead ones are told from those that live.
+    """Until `stop`: call `start_training` whenever a training is due, and see that dead ones are told from those that live.
     It returns False where a training could not even begin.
 
-    What `begin` starts looks for itself whether it is due and alone: two timetables begin nothing twice. `part` is
+    What `start_training` starts looks for itself whether it is due and alone: two timetables begin nothing twice. `component` is
     told.
     """
-    watchman = Watchman(database, LEASES * settings.lease_seconds)
+    reaper = StaleRunReaper(database, LEASE_FACTOR * settings.lease_seconds)
     while not stop.is_set():
-        part.promise("the timetable", STUCK_SECONDS)
-        watchman.look()
-        if database.read(lambda connection: is_due(connection, settings.retrain_at, datetime.now().astimezone())):
-            part.keep("the timetable")  # it may train for hours
+        component.expect_within("the timetable", STUCK_SECONDS)
+        reaper.check()
+        if database.read(
+            lambda connection: is_retraining_due(connection, settings.retrain_at, datetime.now().astimezone())
+        ):
+            component.clear_expectation("the timetable")  # it may train for hours
             try:
-                begun = begin()
-            except BrokerAway:
+                begun = start_training()
+            except BrokerUnavailable:
                 begun = False
             if not begun:
                 log.warning("a training is due and cannot begin; tried again later")
                 stop.wait(RETRY_SECONDS)
-        stop.wait(LOOK_SECONDS)
+        stop.wait(POLL_SECONDS)

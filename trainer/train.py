@@ -9,28 +9,28 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pneumowatch.image import Pixels
 
 from pneumowatch.errors import TrainingError
-from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
 from trainer import card, dataset, distil, gate, networks, pupil, reference, store
-from trainer.checkpoint import Checkpoint, fingerprint
-from trainer.dataset import OF_KERMANY, Dataset, Examples, LeftOut, Naming
-from trainer.evaluate import Figure, figures, threshold_for
-from trainer.knobs import Knobs
-from trainer.lessons import lessons
-from trainer.pupil import Pupil
+from trainer.checkpoint import Checkpoint, run_fingerprint
+from trainer.dataset import KERMANY_RULE, Dataset, Examples, LeftOut, PatientIdRule
+from trainer.evaluate import Estimate, estimate_metrics, threshold_for
+from trainer.hyperparameters import Hyperparameters
+from trainer.lessons import augmented_batches
+from trainer.pupil import Student
 
 TEMPERATURES: Final = np.geomspace(0.2, 5, 161)
 SHIFTS: Final = np.linspace(-4, 4, 161)
-EDGE: Final = 1e-6  # probabilities nearer to certainty have no logit worth fitting
-EPOCH_FIGURES: Final = ("epoch", "loss", "validation_loss", "validation_accuracy")
+LOGIT_EPSILON: Final = 1e-6  # probabilities nearer to certainty have no logit worth fitting
+EPOCH_METRICS: Final = ("epoch", "loss", "validation_loss", "validation_accuracy")
 
-Lessons = Iterator[tuple[Pixels, NDArray[np.float32]]]
+BatchIterator = Iterator[tuple[Pixels, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrainingProgress:
     """Where a run stands after a step; the validation figures are those of the last whole epoch, NaN before it, and of
     the weights that would be kept: the running mean where there is one."""
 
@@ -39,206 +39,241 @@ class Standing:
     loss: float  # mean of this epoch so far
     validation_loss: float = np.nan
     validation_accuracy: float = np.nan  # at 0.5, as the threshold is chosen at the end
-    ended: bool = False  # the epoch is over, and the validation figures are its own
+    epoch_ended: bool = False  # the epoch is over, and the validation figures are its own
     note: str = ""  # one sentence for people, before the first step: where the run begins
 
 
-Watch = Callable[[Standing], None]
+ProgressCallback = Callable[[TrainingProgress], None]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     folder: ModelFolder
-    left_out: tuple[LeftOut, ...]  # files of the training folder and of `also` that could not be read
-    films: Dataset  # of the training folder, without `also`
+    left_out: tuple[LeftOut, ...]  # files of the training folder and of `full_size_folder` that could not be read
+    images: Dataset  # of the training folder, without `full_size_folder`
 
 
-def train(
+def train_model(
     data: Path,
     out: Path,
-    knobs: Knobs,
-    also: Path | None = None,
-    about: Path | None = None,
-    watch: Watch = lambda _: None,
+    hyperparameters: Hyperparameters,
+    full_size_folder: Path | None = None,
+    description: Path | None = None,
+    on_progress: ProgressCallback = lambda _: None,
     teachers: Sequence[ModelFolder] = (),
     start: ModelFolder | None = None,
-    naming: Naming = OF_KERMANY,
-) -> Trained:
+    patient_rule: PatientIdRule = KERMANY_RULE,
+) -> TrainingResult:
     """Train, choose the threshold, evaluate, and write `out`/<version>.
 
     A run that is killed is taken up after its last whole epoch by the same call, and gives the same model.
 
     Args:
         data: a folder with NORMAL and PNEUMONIA.
-        also: another such folder, of films as they arrive, in full size. It may hold the same films as `data` in their
+        full_size_folder: another such folder, of films as they arrive, in full size. It may hold the same films as `data` in their
             other form: both forms are learned from, the threshold is chosen on both, and those of test patients are
             evaluated apart, as `test_full_size`.
-        about: what is known of `data`, for the card (`card.read_about`).
-        watch: called after every step and every epoch; of a run that is taken up, with its former epochs first.
+        description: what is known of `data`, for the card (`card.read_about`).
+        on_progress: called after every step and every epoch; of a run that is taken up, with its former epochs first.
         teachers: whose word replaces the labels of what is learned from (`trainer.distil`).
         start: a model of the same network, whose weights are begun with.
-        naming: how patients are told apart.
+        patient_rule: how patients are told apart.
 
     Raises:
         TrainingError: the data or the knobs cannot be used, or the model cannot be written.
     """
-    known = card.read_about(about)
-    networks.choose_precision(knobs.precision)  # what cannot be is said before the films are read
-    side = networks.find(knobs.network).side
-    films = small = dataset.read(data, side, naming)
-    judged = {}
-    if also:
-        full_size = dataset.read(also, side, naming)
-        films = small + full_size
-        judged["test_full_size"] = films.examples("test", full_size)
-    learn, validation = films.examples("train"), films.examples("validation")
+    known = card.read_data_description(description)
+    networks.choose_precision(hyperparameters.precision)  # what cannot be is said before the films are read
+    side = networks.get_network(hyperparameters.network).side
+    images = small = dataset.read_dataset(data, side, patient_rule)
+    evaluation_sets = {}
+    if full_size_folder:
+        full_size = dataset.read_dataset(full_size_folder, side, patient_rule)
+        images = small + full_size
+        evaluation_sets["test_full_size"] = images.examples("test", full_size)
+    training_set, validation = images.examples("train"), images.examples("validation")
     if teachers:
-        learn = _taught((data, also) if also else (data,), side, naming, knobs, teachers, watch)
-    judged = {"validation": validation, "test": films.examples("test", small), **judged}
-    _check(learn, validation)
+        training_set = _distillation_examples(
+            (data, full_size_folder) if full_size_folder else (data,),
+            side,
+            patient_rule,
+            hyperparameters,
+            teachers,
+            on_progress,
+        )
+    evaluation_sets = {"validation": validation, "test": images.examples("test", small), **evaluation_sets}
+    _check(training_set, validation)
 
-    begun = networks.restore(start) if start else networks.begin(knobs.network)
-    ended: list[Standing] = []
-    unfinished = out / f".unfinished-{knobs.network}.npz"
-    model = fit(learn, validation, knobs, _noting(watch, ended), begun, unfinished)
-    folder = conclude(model, knobs, films, known, out, judged, ended)
+    initial = networks.restore_network(start) if start else networks.pretrained_network(hyperparameters.network)
+    ended: list[TrainingProgress] = []
+    unfinished = out / f".unfinished-{hyperparameters.network}.npz"
+    model = fit_network(training_set, validation, hyperparameters, _recording(on_progress, ended), initial, unfinished)
+    folder = finalize_model(model, hyperparameters, images, known, out, evaluation_sets, ended)
     unfinished.unlink(missing_ok=True)
-    return Trained(folder, films.left_out, small)
+    return TrainingResult(folder, images.left_out, small)
 
 
-def _taught(
-    data: Sequence[Path], side: int, naming: Naming, knobs: Knobs, folders: Sequence[ModelFolder], watch: Watch
+def _distillation_examples(
+    data: Sequence[Path],
+    side: int,
+    patient_rule: PatientIdRule,
+    hyperparameters: Hyperparameters,
+    folders: Sequence[ModelFolder],
+    on_progress: ProgressCallback,
 ) -> Examples:
     """Views of the training patients' films, with what the teachers say of them."""
-    teachers = [distil.teacher(folder) for folder in folders]
+    teachers = [distil.load_teacher(folder) for folder in folders]
     largest = max(teacher.side for teacher in teachers)
-    films = reduce(operator.add, [dataset.read(folder, largest, naming) for folder in data])
+    images = reduce(operator.add, [dataset.read_dataset(folder, largest, patient_rule) for folder in data])
 
     def tell(done: int, of: int) -> None:
-        if done * 10 // of > max(done - distil.BATCH, 0) * 10 // of:
-            watch(Standing(0, 0, np.nan, note=f"The teachers have labelled {done:,} of {of:,} views."))
+        if done * 10 // of > max(done - distil.VIEW_BATCH, 0) * 10 // of:
+            on_progress(TrainingProgress(0, 0, np.nan, note=f"The teachers have labelled {done:,} of {of:,} views."))
 
-    return distil.views(films.examples("train"), teachers, side, knobs.views, knobs.seed, knobs.near, tell)
+    return distil.labelled_views(
+        images.examples("train"),
+        teachers,
+        side,
+        hyperparameters.views,
+        hyperparameters.seed,
+        hyperparameters.weak_share,
+        tell,
+    )
 
 
-def fit(
-    learn: Examples,
+def fit_network(
+    training_set: Examples,
     validation: Examples,
-    knobs: Knobs,
-    watch: Watch = lambda _: None,
+    hyperparameters: Hyperparameters,
+    on_progress: ProgressCallback = lambda _: None,
     start: Any = None,
     unfinished: Path | None = None,
 ) -> Any:
     """A trained `keras.Model` as `networks.build` builds it, uncompiled: what is saved carries no optimizer state.
 
     Args:
-        start: such a model, whose weights are begun with (`networks.restore`); None for random ones.
+        start: such a model, whose weights are begun with (`networks.restore_state`); None for random ones.
         unfinished: a file in which the run is kept after each epoch and taken up from where it was killed, if films,
             knobs and start are the same. Whoever names it removes it when the model is safe.
 
     Raises:
         TrainingError: the knobs cannot be used, the loss is no number any more, or `unfinished` cannot be written.
     """
-    learner = Pupil(knobs, start)
-    saved = Checkpoint(unfinished, fingerprint(learn, validation, knobs, start)) if unfinished else None
-    ended = _take_up(saved, learner, watch) if saved else []
-    batches = lessons(learn, knobs, len(ended) * knobs.steps)
-    while len(ended) < knobs.epochs and not _no_longer_better(ended, knobs.patience):
-        at = _epoch(learner, batches, validation, knobs, ended, watch)
-        if knobs.patience and not any(before.validation_loss <= at.validation_loss for before in ended):
-            learner.remember()
+    learner = Student(hyperparameters, start)
+    saved = (
+        Checkpoint(unfinished, run_fingerprint(training_set, validation, hyperparameters, start))
+        if unfinished
+        else None
+    )
+    ended = _resume(saved, learner, on_progress) if saved else []
+    batches = augmented_batches(training_set, hyperparameters, len(ended) * hyperparameters.steps_per_epoch)
+    while len(ended) < hyperparameters.epochs and not _stops_early(ended, hyperparameters.patience):
+        at = _run_epoch(learner, batches, validation, hyperparameters, ended, on_progress)
+        if hyperparameters.patience and not any(before.validation_loss <= at.validation_loss for before in ended):
+            learner.save_best()
         ended.append(at)
         if saved:
-            saved.write([asdict(one) for one in ended], learner.arrays())
-        watch(at)
-    return learner.graduate()
+            saved.write([asdict(one) for one in ended], learner.state_arrays())
+        on_progress(at)
+    return learner.export()
 
 
-def conclude(
+def finalize_model(
     model: Any,
-    knobs: Knobs,
-    films: Dataset,
-    about: dict[str, Any],
+    hyperparameters: Hyperparameters,
+    images: Dataset,
+    description: dict[str, Any],
     out: Path,
-    judged: dict[str, Examples],
-    history: Sequence[Standing] = (),
+    evaluation_sets: dict[str, Examples],
+    history: Sequence[TrainingProgress] = (),
 ) -> ModelFolder:
     """Make a served model of a trained one: calibrate it, in its own weights; choose the threshold; evaluate; write
     `out`/<version>.
 
     Args:
-        films: all that there were, for the card.
-        about: what is known of them (`card.read_about`).
-        judged: what it is evaluated on, by the name that the card gives it; on `validation` it is calibrated and its
+        images: all that there were, for the card.
+        description: what is known of them (`card.read_about`).
+        evaluation_sets: what it is evaluated on, by the name that the card gives it; on `validation` it is calibrated and its
             threshold chosen.
         history: the ended epochs.
 
     Raises TrainingError where it cannot be written.
     """
-    validation, model = judged["validation"], networks.folded(model)
-    if knobs.calibrated:
+    validation, model = evaluation_sets["validation"], networks.fold_batch_norms(model)
+    if hyperparameters.calibrated:
         calibrate(model, validation)
-    fitted = gate.fit(model, films.examples("train").pixels, validation.pixels, knobs.seed) if knobs.gated else None
-    served = gate.served(model, fitted)
-    said = probabilities(served, validation)
-    threshold = threshold_for(validation.labels, said, validation.patients, knobs.target_sensitivity)
-    metrics = {name: evaluated(served, examples, threshold) for name, examples in judged.items()}
-    written = card.describe(served, knobs, films, about, threshold, metrics, [_figures(one) for one in history])
-    written["reference"] = reference.reference(served, validation.pixels)
-    return store.write(out, served, written)
+    fitted = (
+        gate.fit_gate(model, images.examples("train").pixels, validation.pixels, hyperparameters.seed)
+        if hyperparameters.gated
+        else None
+    )
+    served = gate.gated_inference_model(model, fitted)
+    predicted = example_probabilities(served, validation)
+    threshold = threshold_for(validation.labels, predicted, validation.patients, hyperparameters.target_sensitivity)
+    metrics = {name: evaluate_examples(served, examples, threshold) for name, examples in evaluation_sets.items()}
+    written = card.build_card(
+        served, hyperparameters, images, description, threshold, metrics, [_epoch_metrics(one) for one in history]
+    )
+    written["reference"] = reference.build_reference(served, validation.pixels)
+    return store.write_model(out, served, written)
 
 
-def _epoch(
-    learner: Pupil, batches: Lessons, validation: Examples, knobs: Knobs, ended: Sequence[Standing], watch: Watch
-) -> Standing:
+def _run_epoch(
+    learner: Student,
+    batches: BatchIterator,
+    validation: Examples,
+    hyperparameters: Hyperparameters,
+    ended: Sequence[TrainingProgress],
+    on_progress: ProgressCallback,
+) -> TrainingProgress:
     """The next epoch, of which the last standing is returned and not yet told."""
-    at = replace(ended[-1], ended=False) if ended else Standing(0, 0, np.nan)
+    at = replace(ended[-1], epoch_ended=False) if ended else TrainingProgress(0, 0, np.nan)
     losses: list[float] = []
-    for step in range(1, knobs.steps + 1):
-        losses.append(learner.learn(*next(batches)))
+    for step in range(1, hyperparameters.steps_per_epoch + 1):
+        losses.append(learner.training_set(*next(batches)))
         if not np.isfinite(losses[-1]):
             raise TrainingError("The loss is no number any more: the learning rate is too high for these films.")
         at = replace(at, epoch=len(ended) + 1, step=step, loss=float(np.mean(losses)))
-        watch(at)
-    learner.settle()
+        on_progress(at)
+    learner.sync_weights()
     unseen, accuracy = _loss_and_accuracy(validation.labels, learner.probabilities(validation.pixels))
-    return replace(at, validation_loss=unseen, validation_accuracy=accuracy, ended=True)
+    return replace(at, validation_loss=unseen, validation_accuracy=accuracy, epoch_ended=True)
 
 
-def _take_up(saved: Checkpoint, learner: Pupil, watch: Watch) -> list[Standing]:
+def _resume(saved: Checkpoint, learner: Student, on_progress: ProgressCallback) -> list[TrainingProgress]:
     """The epochs of an unfinished run, whose weights the learner gets."""
     found = saved.read()
     if found is None:
         if saved.path.exists():
             note = "An unfinished run of other films, knobs or versions, or one that cannot be read, is given up."
-            watch(Standing(0, 0, np.nan, note=note))
+            on_progress(TrainingProgress(0, 0, np.nan, note=note))
         return []
     epochs, arrays = found
-    learner.restore(arrays)
-    watch(Standing(0, 0, np.nan, note=f"An unfinished run is taken up after its epoch {len(epochs)}."))
-    ended = [Standing(**epoch) for epoch in epochs]
+    learner.restore_state(arrays)
+    on_progress(TrainingProgress(0, 0, np.nan, note=f"An unfinished run is taken up after its epoch {len(epochs)}."))
+    ended = [TrainingProgress(**epoch) for epoch in epochs]
     for at in ended:
-        watch(at)
+        on_progress(at)
     return ended
 
 
-def _no_longer_better(ended: Sequence[Standing], patience: int) -> bool:
+def _stops_early(ended: Sequence[TrainingProgress], patience: int) -> bool:
     losses = [at.validation_loss for at in ended]
     return bool(patience and losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
-def _noting(watch: Watch, ended: list[Standing]) -> Watch:
-    def noting(at: Standing) -> None:
-        if at.ended:
+def _recording(on_progress: ProgressCallback, ended: list[TrainingProgress]) -> ProgressCallback:
+    def noting(at: TrainingProgress) -> None:
+        if at.epoch_ended:
             ended.append(at)
-        watch(at)
+        on_progress(at)
 
     return noting
 
 
-def _figures(at: Standing) -> dict[str, float]:
+def _epoch_metrics(at: TrainingProgress) -> dict[str, float]:
     of = asdict(at)
-    return {name: of[name] for name in EPOCH_FIGURES}
+    return {name: of[name] for name in EPOCH_METRICS}
 
 
 def calibrate(model: Any, validation: Examples) -> tuple[float, float]:
@@ -248,30 +283,30 @@ def calibrate(model: Any, validation: Examples) -> tuple[float, float]:
 
     The film's logit is the mean of those of its places, or the only one, so that either is shifted by a bias.
     """
-    said = np.clip(probabilities(model, validation), EDGE, 1 - EDGE)
-    logits, ill = np.log(said / (1 - said)), validation.labels == 1
+    predicted = np.clip(example_probabilities(model, validation), LOGIT_EPSILON, 1 - LOGIT_EPSILON)
+    logits, ill = np.log(predicted / (1 - predicted)), validation.labels == 1
 
-    def surprise(heat: float, shift: NDArray[np.float64]) -> NDArray[np.float64]:
-        bent = logits / heat + shift[:, np.newaxis]
+    def surprise(temperature: float, shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        bent = logits / temperature + shift[:, np.newaxis]
         found: NDArray[np.float64] = np.logaddexp(0, np.where(ill, -bent, bent)).mean(axis=1)
         return found
 
-    found = np.array([surprise(heat, SHIFTS) for heat in TEMPERATURES])
+    found = np.array([surprise(temperature, SHIFTS) for temperature in TEMPERATURES])
     row, column = np.unravel_index(int(np.argmin(found)), found.shape)
-    heat, shift = float(TEMPERATURES[row]), float(SHIFTS[column])
-    last = model.get_layer(networks.LAST)
+    temperature, shift = float(TEMPERATURES[row]), float(SHIFTS[column])
+    last = model.get_layer(networks.LOGIT_LAYER)
     kernel, bias = last.get_weights()
-    last.set_weights([kernel / heat, bias / heat + shift])
-    return heat, shift
+    last.set_weights([kernel / temperature, bias / temperature + shift])
+    return temperature, shift
 
 
-def probabilities(model: Any, examples: Examples) -> NDArray[np.float64]:
+def example_probabilities(model: Any, examples: Examples) -> NDArray[np.float64]:
     """Of pneumonia, shape (n,)."""
-    return pupil.probabilities(model, examples.pixels)
+    return pupil.predict_probabilities(model, examples.pixels)
 
 
-def evaluated(model: Any, examples: Examples, threshold: float) -> dict[str, Figure]:
-    return figures(examples.labels, probabilities(model, examples), examples.patients, threshold)
+def evaluate_examples(model: Any, examples: Examples, threshold: float) -> dict[str, Estimate]:
+    return estimate_metrics(examples.labels, example_probabilities(model, examples), examples.patients, threshold)
 
 
 def _loss_and_accuracy(labels: NDArray[np.float32], probability: NDArray[np.float64]) -> tuple[float, float]:
@@ -279,8 +314,8 @@ def _loss_and_accuracy(labels: NDArray[np.float32], probability: NDArray[np.floa
     return float(-np.log(right).mean()), float(((probability >= 0.5) == labels).mean())
 
 
-def _check(learn: Examples, validation: Examples) -> None:
-    if not 0 < learn.labels.mean() < 1:
+def _check(training_set: Examples, validation: Examples) -> None:
+    if not 0 < training_set.labels.mean() < 1:
         raise TrainingError("The training patients need films of both classes; add films of more patients.")
     if not validation.labels.any():
         raise TrainingError(

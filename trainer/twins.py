@@ -7,19 +7,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from pneumowatch.film import Pixels
+from pneumowatch.image import Pixels
 
 THUMBNAIL: Final = 32  # edge in pixels
 # Correlation of two thumbnails. In the Kermany set, of 300 originals with their own 224-pixel forms: at least 0.9998;
 # of 50 of them as a JPEG of quality 20, or of 100 pixels: 0.9987; with gamma 0.8 to 1.3: 0.993. Of 4,693 films with
 # those of other patients: at most 0.976. A cropped film (0.935 with 2 % off each side) is therefore not known again.
-ALIKE: Final = 0.99
-ROWS: Final = 1024  # compared at a time with all others: bounds memory
+MIN_CORRELATION: Final = 0.99
+CHUNK_ROWS: Final = 1024  # compared at a time with all others: bounds memory
 
 
 @dataclass(frozen=True)
-class Twins:
+class DuplicatePairs:
     """Pairs of films by index, the lower one first, each pair once."""
 
     exact: tuple[tuple[int, int], ...]  # same SHA-256; a file with its next copy only
@@ -30,7 +29,7 @@ class Twins:
         return self.exact + self.near
 
 
-def find(hashes: Sequence[str], films: Sequence[Pixels]) -> Twins:
+def find_near_duplicates(hashes: Sequence[str], images: Sequence[Pixels]) -> DuplicatePairs:
     """The twins among films, uint8 (side, side), with their files' hashes."""
     last: dict[str, int] = {}
     exact = []
@@ -38,11 +37,11 @@ def find(hashes: Sequence[str], films: Sequence[Pixels]) -> Twins:
         if sha256 in last:
             exact.append((last[sha256], index))
         last[sha256] = index
-    near = [(a, b) for a, b in _alike(films) if hashes[a] != hashes[b]]
-    return Twins(tuple(exact), tuple(near))
+    near = [(a, b) for a, b in _similar_pairs(images) if hashes[a] != hashes[b]]
+    return DuplicatePairs(tuple(exact), tuple(near))
 
 
-def spread(patients: Sequence[str], pairs: Sequence[tuple[int, int]], ranks: Sequence[int]) -> list[int]:
+def propagate_ranks(patients: Sequence[str], pairs: Sequence[tuple[int, int]], ranks: Sequence[int]) -> list[int]:
     """The highest rank among a film's patient and all patients joined to that one by twins; (n,) as `ranks`."""
     leader = {patient: patient for patient in patients}
 
@@ -59,21 +58,21 @@ def spread(patients: Sequence[str], pairs: Sequence[tuple[int, int]], ranks: Seq
     return [highest[lead(patient)] for patient in patients]
 
 
-def _alike(films: Sequence[Pixels]) -> list[tuple[int, int]]:
-    if not len(films):
+def _similar_pairs(images: Sequence[Pixels]) -> list[tuple[int, int]]:
+    if not len(images):
         return []
-    thumbnails = np.stack([_thumbnail(film) for film in films])
+    thumbnails = np.stack([_thumbnail(image) for image in images])
     found = []
-    for start in range(0, len(thumbnails), ROWS):
-        alike = thumbnails[start : start + ROWS] @ thumbnails[start:].T > ALIKE
+    for start in range(0, len(thumbnails), CHUNK_ROWS):
+        alike = thumbnails[start : start + CHUNK_ROWS] @ thumbnails[start:].T > MIN_CORRELATION
         rows, columns = np.nonzero(np.triu(alike, 1))
         found += list(zip((rows + start).tolist(), (columns + start).tolist(), strict=True))
     return found
 
 
-def _thumbnail(film: Pixels) -> NDArray[np.float32]:
+def _thumbnail(image: Pixels) -> NDArray[np.float32]:
     """Without its mean and of length one, so that brightness and contrast do not matter; float32 (n,)."""
-    small = Image.fromarray(film).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    small = Image.fromarray(image).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     values = np.asarray(small, np.float32).ravel()
     values = values - values.mean()
     return values / max(float(np.linalg.norm(values)), 1e-6)

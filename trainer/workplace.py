@@ -11,33 +11,33 @@ from typing import Final
 
 from pneumowatch.errors import TrainingError
 
-FOLDER: Final = "training"  # beneath the data folder
-LOCK: Final = "lock"
+TRAINING_FOLDER: Final = "training"  # beneath the data folder
+LOCK_FILE: Final = "lock"
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workspace:
     """A folder of one's own, made by whoever first writes to it.
 
-    `left_by` is the token of whoever worked here before: as the kernel gives a lock up with its process, that one no
+    `previous_token` is the token of whoever worked here before: as the kernel gives a lock up with its process, that one no
     longer works.
     """
 
     scratch: Path
-    left_by: str
+    previous_token: str
 
 
 @contextmanager
-def occupied(data_dir: Path, token: str) -> Iterator[Workplace]:
+def locked_workspace(data_dir: Path, token: str) -> Iterator[Workspace]:
     """Hold the workplace of this data folder under one's token, and leave nothing there.
 
     Raises TrainingError where another training works there, or it cannot be written to.
     """
-    folder = data_dir / FOLDER
+    folder = data_dir / TRAINING_FOLDER
     scratch = folder / "scratch"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("a+")
+        lock = (folder / LOCK_FILE).open("a+")
     except OSError as error:
         raise TrainingError(f"{folder} cannot be written to: {error.strerror}.") from error
     with lock:
@@ -46,13 +46,13 @@ def occupied(data_dir: Path, token: str) -> Iterator[Workplace]:
         except OSError:
             raise TrainingError("Another training works in this data folder; wait until it has ended.") from None
         lock.seek(0)
-        left_by = lock.read()
+        previous_token = lock.read()
         lock.truncate(0)
         lock.write(token)
         lock.flush()
         _remove(scratch)
         try:
-            yield Workplace(scratch, left_by)
+            yield Workspace(scratch, previous_token)
         finally:
             _remove(scratch)
 

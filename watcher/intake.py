@@ -1,7 +1,7 @@
 """The door: signals of the observer and findings of the patrol become rows, and then messages.
 
 Each inbox has threads of its own, so that a share which is slow, or does not answer at all, delays no other. Two of
-them: the patrol (`watcher.patrol`) compares the folder with the table and reports what it does not know; the intake
+them: the patrol (`watcher.rescanner`) compares the folder with the table and reports what it does not know; the intake
 decides when a file is complete, registers it and rings. Only the intake holds state, so there is nothing to lock.
 """
 
@@ -15,25 +15,25 @@ from pathlib import Path
 from typing import Final
 
 from db import arrivals, ledger, urgency
-from db.presence import Presence
-from db.pulse import Part
-from db.seen import SeenFile
+from db.presence import InboxPresence
+from db.pulse import Component
+from db.seen import FileVersion
 from db.session import Database
-from pneumowatch.errors import BrokerAway, ShareAway, ShuttingDown
-from pneumowatch.logs import get
-from pneumowatch.queue import Doorbell, part_name
+from pneumowatch.errors import BrokerUnavailable, ShareUnavailable, ShuttingDown
+from pneumowatch.logs import get_logger
+from pneumowatch.queue import Announcer, component_name
 from pneumowatch.settings import Settings
 from watcher import rescan
-from watcher.observer import Hint, Signal
-from watcher.patrol import STUCK_SECONDS, Patrol
-from watcher.stability import FileKey, Unsettled
+from watcher.observer import EventKind, FileEvent
+from watcher.rescanner import RESCAN_STALL_SECONDS, Rescanner
+from watcher.stability import FileKey, UnsettledFiles
 
-log = get("watcher")
+log = get_logger("watcher")
 
-BURST: Final = 1000  # files of one transaction
-IDLE_SECONDS: Final = 0.5  # longest wait for a signal; shutdown is noticed this late
-BUSY_SECONDS: Final = 0.5  # a file whose scan is being read is looked at again after this
-LEAVE_SECONDS: Final = 10.0  # after which a thread that hangs on its share is left behind
+FILES_PER_TRANSACTION: Final = 1000  # files of one transaction
+EVENT_WAIT_SECONDS: Final = 0.5  # longest wait for a signal; shutdown is noticed this late
+BUSY_RETRY_SECONDS: Final = 0.5  # a file whose scan is being read is looked at again after this
+JOIN_SECONDS: Final = 10.0  # after which a thread that hangs on its share is left behind
 
 
 class Watcher:
@@ -42,7 +42,7 @@ class Watcher:
     Args:
         inboxes: name -> folder; those that are away are watched when they come.
         stop: set by whoever wants it to end.
-        part: is told what gets done.
+        component: is told what gets done.
     """
 
     def __init__(
@@ -50,20 +50,20 @@ class Watcher:
         settings: Settings,
         inboxes: dict[str, Path],
         database: Database,
-        doorbell: Doorbell,
+        announcer: Announcer,
         stop: threading.Event,
-        part: Part | None = None,
+        component: Component | None = None,
     ) -> None:
         self._stop = stop
-        self._presence = Presence(database, settings.patience_seconds)
-        part = part or Part("watcher")
+        self._presence = InboxPresence(database, settings.mount_grace_seconds)
+        component = component or Component("watcher")
         self._intakes = [
-            Intake(settings, inbox, root, database, doorbell, self._presence, stop, part)
+            Intake(settings, inbox, root, database, announcer, self._presence, stop, component)
             for inbox, root in inboxes.items()
         ]
-        part.say("watching")
+        component.set_status("watching")
         self.broken = False
-        self.quiet = Quiet([intake.quiet for intake in self._intakes])
+        self.initial_scan_done = InitialScanDone([intake.initial_scan_done for intake in self._intakes])
 
     @property
     def unsettled(self) -> int:
@@ -76,19 +76,19 @@ class Watcher:
         threads = [
             threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
             for intake in self._intakes
-            for name, work in intake.works()
+            for name, work in intake.thread_targets()
         ]
-        threads.append(threading.Thread(target=self._guard, args=(self._call_the_roll,), name="roll", daemon=True))
+        threads.append(threading.Thread(target=self._guard, args=(self._check_stalls,), name="roll", daemon=True))
         for thread in threads:
             thread.start()
         try:
             yield
         finally:
             self._stop.set()
-            self._leave(threads)
+            self._join(threads)
 
-    def _leave(self, threads: list[threading.Thread]) -> None:
-        end = time.monotonic() + LEAVE_SECONDS
+    def _join(self, threads: list[threading.Thread]) -> None:
+        end = time.monotonic() + JOIN_SECONDS
         for thread in threads:
             thread.join(max(end - time.monotonic(), 0))
         hanging = [thread.name for thread in threads if thread.is_alive()]
@@ -105,26 +105,26 @@ class Watcher:
             self._stop.set()  # a watcher that has lost a thread must end and be started again, not live on half
             raise
 
-    def _call_the_roll(self) -> None:
+    def _check_stalls(self) -> None:
         """Report inboxes that do not answer: their own threads cannot."""
-        while not self._stop.wait(IDLE_SECONDS):
+        while not self._stop.wait(EVENT_WAIT_SECONDS):
             for intake in self._intakes:
-                intake.patrol.report_silence()
+                intake.rescanner.report_stall()
 
 
-class Quiet:
+class InitialScanDone:
     """Set while every file there was has a row, in every inbox: once the first rescan is worked off."""
 
-    def __init__(self, parts: list[threading.Event]) -> None:
-        self._parts = parts
+    def __init__(self, events: list[threading.Event]) -> None:
+        self._events = events
 
     def is_set(self) -> bool:
-        return all(part.is_set() for part in self._parts)
+        return all(component.is_set() for component in self._events)
 
     def wait(self, timeout: float) -> bool:
         end = time.monotonic() + timeout
-        for part in self._parts:
-            part.wait(max(end - time.monotonic(), 0))
+        for component in self._events:
+            component.wait(max(end - time.monotonic(), 0))
         return self.is_set()
 
 
@@ -137,115 +137,119 @@ class Intake:
         inbox: str,
         root: Path,
         database: Database,
-        doorbell: Doorbell,
-        presence: Presence,
+        announcer: Announcer,
+        presence: InboxPresence,
         stop: threading.Event,
-        part: Part,
+        component: Component,
     ) -> None:
         self._inbox = inbox
         self._root = root
         self._database = database
-        self._doorbell = doorbell
+        self._announcer = announcer
         self._stop = stop
-        self._by = part_name("watcher")
-        self._part = part
-        self._urgent = urgency.folders(settings.priority_folders)
-        self.patrol = Patrol(settings, inbox, root, database, presence, stop, part)
-        self._signals_in = self.patrol.observer.signals
-        self._unsettled = Unsettled(settings.settle_seconds)
+        self._by = component_name("watcher")
+        self._component = component
+        self._priority_folders = urgency.urgent_folder_names(settings.priority_folders)
+        self.rescanner = Rescanner(settings, inbox, root, database, presence, stop, component)
+        self._event_queue = self.rescanner.observer.events
+        self._unsettled = UnsettledFiles(settings.settle_seconds)
         self._busy: dict[FileKey, float] = {}  # -> when to look again
-        self.quiet = threading.Event()
+        self.initial_scan_done = threading.Event()
 
     @property
     def unsettled(self) -> int:
         """Files seen that are not known to be complete."""
         return len(self._unsettled)
 
-    def works(self) -> list[tuple[str, Callable[[], None]]]:
+    def thread_targets(self) -> list[tuple[str, Callable[[], None]]]:
         """What its threads do, by name."""
-        return [(f"intake {self._inbox}", self._take_in), (f"patrol {self._inbox}", self.patrol.run)]
+        return [(f"intake {self._inbox}", self._run), (f"patrol {self._inbox}", self.rescanner.run)]
 
-    def _take_in(self) -> None:
+    def _run(self) -> None:
         while not self._stop.is_set():
-            self._part.promise(f"the intake of {self._inbox}", STUCK_SECONDS)
-            rescanned = self.patrol.rescanned.is_set()
-            for files in _chunks(self._weigh(self._signals())):
+            self._component.expect_within(f"the intake of {self._inbox}", RESCAN_STALL_SECONDS)
+            rescanned = self.rescanner.rescanned.is_set()
+            for files in _chunks(self._complete_files(self._next_events())):
                 self._register(files)
-            if rescanned and not len(self._unsettled) and not self._busy and self._signals_in.empty():
-                self.quiet.set()
+            if rescanned and not len(self._unsettled) and not self._busy and self._event_queue.empty():
+                self.initial_scan_done.set()
             else:
-                self.quiet.clear()
+                self.initial_scan_done.clear()
 
-    def _signals(self) -> dict[FileKey, Signal]:
+    def _next_events(self) -> dict[FileKey, FileEvent]:
         """All signals there are, one a path; waits for the first, but no longer than until a file may have settled."""
-        due = [moment for moment in (self._unsettled.next_ripe(), *self._busy.values()) if moment is not None]
-        wait = min([IDLE_SECONDS, *(max(moment - time.monotonic(), 0) for moment in due)])
-        latest: dict[FileKey, Signal] = {}
+        due = [now for now in (self._unsettled.next_due(), *self._busy.values()) if now is not None]
+        wait = min([EVENT_WAIT_SECONDS, *(max(now - time.monotonic(), 0) for now in due)])
+        latest: dict[FileKey, FileEvent] = {}
         try:
-            signal = self._signals_in.get(timeout=wait)
+            event = self._event_queue.get(timeout=wait)
             while True:
-                key = FileKey(signal.inbox, signal.path)
+                key = FileKey(event.inbox, event.path)
                 # the last event holds: a file that is written to after it was closed is open again
-                latest[key] = latest.get(key, signal) if signal.hint is Hint.FOUND else signal
-                signal = self._signals_in.get_nowait()
+                latest[key] = latest.get(key, event) if event.kind is EventKind.FOUND else event
+                event = self._event_queue.get_nowait()
         except queue.Empty:
             return latest
 
-    def _weigh(self, signals: dict[FileKey, Signal]) -> Iterator[SeenFile]:
+    def _complete_files(self, events: dict[FileKey, FileEvent]) -> Iterator[FileVersion]:
         """The files that are complete now, of those signalled and of those that have settled."""
-        moment = time.monotonic()
-        for key, signal in signals.items():
-            if signal.hint is Hint.FOLDER:
-                yield from self._open_folder(key, moment)
-            elif signal.file is not None:
-                yield from self._settle(key, moment, signal.file)
+        now = time.monotonic()
+        for key, event in events.items():
+            if event.kind is EventKind.FOLDER:
+                yield from self._walk_new_folder(key, now)
+            elif event.file is not None:
+                yield from self._observe(key, now, event.file)
             else:
-                yield from self._look(key, moment, signal.hint is Hint.COMPLETE)
-        for key in self._unsettled.ripe(moment):
-            yield from self._look(key, moment, False)
-        for key in [key for key, again in self._busy.items() if again <= moment]:
+                yield from self._inspect(key, now, event.kind is EventKind.COMPLETE)
+        for key in self._unsettled.due(now):
+            yield from self._inspect(key, now, False)
+        for key in [key for key, retry_at in self._busy.items() if retry_at <= now]:
             del self._busy[key]
-            yield from self._look(key, moment, True)
+            yield from self._inspect(key, now, True)
 
-    def _look(self, key: FileKey, moment: float, complete: bool) -> Iterator[SeenFile]:
-        entry = rescan.look(key.inbox, self._root, key.path)
+    def _inspect(self, key: FileKey, now: float, complete: bool) -> Iterator[FileVersion]:
+        entry = rescan.inspect(key.inbox, self._root, key.path)
         if entry is None or entry.file is None:
             self._unsettled.forget(key)
         elif complete:
             self._unsettled.forget(key)
             yield entry.file
         else:
-            yield from self._settle(key, moment, entry.file)
+            yield from self._observe(key, now, entry.file)
 
-    def _settle(self, key: FileKey, moment: float, file: SeenFile) -> Iterator[SeenFile]:
-        if self._unsettled.look(key, file.size, file.mtime_ns, moment):
+    def _observe(self, key: FileKey, now: float, file: FileVersion) -> Iterator[FileVersion]:
+        if self._unsettled.look(key, file.size, file.mtime_ns, now):
             yield file
 
-    def _open_folder(self, key: FileKey, moment: float) -> Iterator[SeenFile]:
+    def _walk_new_folder(self, key: FileKey, now: float) -> Iterator[FileVersion]:
         """A folder moved in brings finished files, one that is being copied brings unfinished ones: all must settle."""
         try:
             for entry in rescan.walk(key.inbox, self._root, key.path):
                 if entry.file is not None:
-                    yield from self._settle(FileKey(key.inbox, entry.path), moment, entry.file)
-        except ShareAway:
+                    yield from self._observe(FileKey(key.inbox, entry.path), now, entry.file)
+        except ShareUnavailable:
             log.warning("an inbox does not answer", inbox=key.inbox)
 
-    def _register(self, files: list[SeenFile]) -> None:
-        result = self._database.write(lambda connection: arrivals.arrive(connection, files, self._by, self._urgent))
-        self._part.did(registered=len(result.to_ring))
-        again = time.monotonic() + BUSY_SECONDS
-        self._busy.update({FileKey(file.inbox, file.path): again for file in result.busy})
-        if not result.to_ring:
+    def _register(self, files: list[FileVersion]) -> None:
+        result = self._database.write(
+            lambda connection: arrivals.register_files(connection, files, self._by, self._priority_folders)
+        )
+        self._component.record_progress(registered=len(result.to_announce))
+        retry_at = time.monotonic() + BUSY_RETRY_SECONDS
+        self._busy.update({FileKey(file.inbox, file.path): retry_at for file in result.busy})
+        if not result.to_announce:
             return
-        log.info("films registered", count=len(result.to_ring), first=result.to_ring[0], last=result.to_ring[-1])
+        log.info(
+            "films registered", count=len(result.to_announce), first=result.to_announce[0], last=result.to_announce[-1]
+        )
         try:
-            self._doorbell.ring(result.to_ring)
-        except BrokerAway:
-            self._database.write(lambda connection: ledger.unring(connection, result.to_ring))
-            log.warning("broker does not answer; films wait in the database", count=len(result.to_ring))
+            self._announcer.ring(result.to_announce)
+        except BrokerUnavailable:
+            self._database.write(lambda connection: ledger.mark_unannounced(connection, result.to_announce))
+            log.warning("broker does not answer; films wait in the database", count=len(result.to_announce))
 
 
-def _chunks(files: Iterable[SeenFile]) -> Iterator[list[SeenFile]]:
+def _chunks(files: Iterable[FileVersion]) -> Iterator[list[FileVersion]]:
     iterator = iter(files)
-    while chunk := list(islice(iterator, BURST)):
+    while chunk := list(islice(iterator, FILES_PER_TRANSACTION)):
         yield chunk

@@ -8,14 +8,16 @@ from typing import Final
 from pneumowatch import place
 
 # inotify sees every write on these. Of network file systems, FUSE and overlays it sees this machine's alone.
-TELLING: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "bcachefs"})
+EVENT_FILESYSTEMS: Final = frozenset(
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "bcachefs"}
+)
 # On these no other machine need write: what inotify tells is welcome, and a container's own folder is one.
-HALF_TELLING: Final = frozenset({"overlay", "aufs", "fuse.fuse-overlayfs", "fuseblk", "virtiofs"})
+PARTIAL_EVENT_FILESYSTEMS: Final = frozenset({"overlay", "aufs", "fuse.fuse-overlayfs", "fuseblk", "virtiofs"})
 
-_MOUNTS: Final = place.MOUNTS
+_MOUNT_INFO: Final = place.MOUNTINFO
 
 
-class Watching(StrEnum):
+class WatchMode(StrEnum):
     """How an inbox is watched."""
 
     EVENTS = "events"  # inotify tells; the folder is compared with the table once a minute besides
@@ -23,31 +25,31 @@ class Watching(StrEnum):
     BOTH = "both"  # and inotify tells what it sees
 
 
-def kind(path: Path, mountinfo: str | None = None) -> str:
+def filesystem_type(path: Path, mountinfo: str | None = None) -> str:
     """The file system type under `path` (`ext4`, `nfs4`, `cifs`, `fuse.sshfs`, ...); `unknown` where none is told."""
-    best, found = "", place.UNKNOWN
+    deepest, filesystem = "", place.UNKNOWN_FS_TYPE
     real = os.path.realpath(path)
-    for mount in place.mounted(_read_mounts() if mountinfo is None else mountinfo):
+    for mount in place.read_mounts(_read_mounts() if mountinfo is None else mountinfo):
         point = mount.point
-        if len(point) >= len(best) and (real == point or real.startswith(point.rstrip("/") + "/")):
-            best, found = point, mount.kind
-    return found
+        if len(point) >= len(deepest) and (real == point or real.startswith(point.rstrip("/") + "/")):
+            deepest, filesystem = point, mount.kind
+    return filesystem
 
 
-def tells(path: Path) -> bool:
+def events_suffice(path: Path) -> bool:
     """Whether native events alone can be trusted here."""
-    return watching(kind(path)) is Watching.EVENTS
+    return default_watch_mode(filesystem_type(path)) is WatchMode.EVENTS
 
 
-def watching(kind: str) -> Watching:
+def default_watch_mode(kind: str) -> WatchMode:
     """How a folder on this type of file system is watched, unless a setting says otherwise."""
-    if kind in TELLING:
-        return Watching.EVENTS
-    return Watching.BOTH if kind in HALF_TELLING else Watching.POLL
+    if kind in EVENT_FILESYSTEMS:
+        return WatchMode.EVENTS
+    return WatchMode.BOTH if kind in PARTIAL_EVENT_FILESYSTEMS else WatchMode.POLL
 
 
 def _read_mounts() -> str:
     try:
-        return os.fsdecode(_MOUNTS.read_bytes())
+        return os.fsdecode(_MOUNT_INFO.read_bytes())
     except OSError:
         return ""

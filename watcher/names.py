@@ -10,7 +10,7 @@ SYSTEM_NAMES: Final = frozenset(
 )
 
 
-def ignored(path: bytes) -> str | None:
+def ignore_rule(path: bytes) -> str | None:
     """The rule by which a path (relative to its inbox) is no scan, or None where it may be one.
 
     Every component counts: what lies in a hidden folder is hidden.

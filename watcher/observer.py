@@ -24,13 +24,13 @@ from watchdog.observers.api import BaseObserver, ObservedWatch
 from watchdog.observers.inotify import InotifyFullEmitter, InotifyObserver
 from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
-from db.seen import SeenFile
-from pneumowatch.logs import get
+from db.seen import FileVersion
+from pneumowatch.logs import get_logger
 
-log = get("watcher")
+log = get_logger("watcher")
 
 
-class Hint(Enum):
+class EventKind(Enum):
     """What an event says of a path.
 
     `opened` and `closed without writing` say nothing, and `modified` says what a look after it or the close at its end
@@ -44,56 +44,56 @@ class Hint(Enum):
 
 
 @dataclass(frozen=True)
-class Signal:
+class FileEvent:
     inbox: str
     path: bytes
-    hint: Hint
-    file: SeenFile | None = None  # as the rescan saw it
+    kind: EventKind
+    file: FileVersion | None = None  # as the rescan saw it
 
 
-EVENTS: Final[list[type[FileSystemEvent]]] = [
+EVENT_FILTER: Final[list[type[FileSystemEvent]]] = [
     FileClosedEvent, FileCreatedEvent, FileMovedEvent, DirCreatedEvent, DirMovedEvent,
 ]  # fmt: skip
 
 
-class Observer:
+class InboxObserver:
     """Watches an inbox with inotify, while it is told to. A folder that cannot be watched is left to the rescan, with a
     warning.
 
     Args:
-        missed: called, from a thread of watchdog's, where the kernel had more events than it keeps, or more folders
+        on_missed: called, from a thread of watchdog's, where the kernel had more events than it keeps, or more folders
             than it watches: what they would have told must be looked for.
     """
 
-    def __init__(self, inbox: str, root: Path, missed: Callable[[], None]) -> None:
-        self.signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
+    def __init__(self, inbox: str, root: Path, on_missed: Callable[[], None]) -> None:
+        self.events: queue.SimpleQueue[FileEvent] = queue.SimpleQueue()
         self._inbox = inbox
         self._root = root
-        self._missed = missed
+        self._on_missed = on_missed
         self._observer: _InotifyObserver | None = None
         self._watch: tuple[ObservedWatch, tuple[int, int]] | None = None  # with the folder's device and inode
-        self._complaint = ""
+        self._reported_problem = ""
 
     @property
     def complete(self) -> bool:
         """Whether events tell of every folder in the inbox."""
-        return self._watch is not None and self._observer is not None and self._observer.hears_all
+        return self._watch is not None and self._observer is not None and self._observer.watches_everything
 
     def watch(self) -> None:
         """Watch the inbox if it is there and is not watched: at the start, and when it has come back as another folder,
         made anew or mounted, of which the watch on the old one says nothing."""
-        complaint = ""
+        problem = ""
         try:
             self._schedule()
             if not self.complete:
-                complaint = "there are more folders than the kernel watches; raise fs.inotify.max_user_watches"
+                problem = "there are more folders than the kernel watches; raise fs.inotify.max_user_watches"
         except OSError as error:
-            complaint = error.strerror or "the folder cannot be watched"
-        if complaint and complaint != self._complaint:
-            log.warning("not all file events are seen here; the folder is polled", inbox=self._inbox, why=complaint)
-        self._complaint = complaint
+            problem = error.strerror or "the folder cannot be watched"
+        if problem and problem != self._reported_problem:
+            log.warning("not all file events are seen here; the folder is polled", inbox=self._inbox, why=problem)
+        self._reported_problem = problem
 
-    def rest(self) -> None:
+    def stop_watching(self) -> None:
         """Watch nothing from now on: events of this folder would not tell enough to be worth their cost."""
         if self._observer is not None:
             observer, self._observer, self._watch = self._observer, None, None
@@ -108,7 +108,7 @@ class Observer:
             # path that it watches, and paths name patients. So does what it logs of an overflow.
             warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
             logging.getLogger("watchdog").setLevel(logging.CRITICAL)
-            observer = _InotifyObserver(self._missed)
+            observer = _InotifyObserver(self._on_missed)
             observer.start()
             self._observer = observer
         if self._watch is not None:
@@ -117,79 +117,79 @@ class Observer:
                 return
             self._watch = None
             self._observer.unschedule(watch)
-        handler = _Handler(self._inbox, self._root, self.signals)
-        self._observer.short = False
-        watch = self._observer.schedule(handler, str(self._root), recursive=True, event_filter=EVENTS)
+        handler = _Handler(self._inbox, self._root, self.events)
+        self._observer.out_of_watches = False
+        watch = self._observer.schedule(handler, str(self._root), recursive=True, event_filter=EVENT_FILTER)
         self._watch = watch, identity
 
 
 class _InotifyObserver(InotifyObserver):
     """Watchdog's, with an inotify that says what it could not see."""
 
-    def __init__(self, missed: Callable[[], None]) -> None:
-        self.short = False  # not every folder could be watched
-        self._missed = missed
-        self._inotify_fd = _Inotify(missed, self._run_short)
+    def __init__(self, on_missed: Callable[[], None]) -> None:
+        self.out_of_watches = False  # not every folder could be watched
+        self._on_missed = on_missed
+        self._inotify_fd = _Inotify(on_missed, self._run_out_of_watches)
         self._inotify_fd.start()
         BaseObserver.__init__(self, InotifyFullEmitter, inotify_fd=self._inotify_fd)
 
     @property
-    def hears_all(self) -> bool:
-        return not self.short and self._inotify_fd.is_alive()
+    def watches_everything(self) -> bool:
+        return not self.out_of_watches and self._inotify_fd.is_alive()
 
-    def _run_short(self) -> None:
-        if not self.short:
-            self.short = True
-            self._missed()
+    def _run_out_of_watches(self) -> None:
+        if not self.out_of_watches:
+            self.out_of_watches = True
+            self._on_missed()
 
 
 class _Inotify(InotifyFD):
     """Tells of events that the kernel dropped, and of folders that it has no watches left for: watchdog lets both pass
     in silence."""
 
-    def __init__(self, overflowed: Callable[[], None], short: Callable[[], None]) -> None:
+    def __init__(self, on_overflow: Callable[[], None], out_of_watches: Callable[[], None]) -> None:
         super().__init__()
-        self._overflowed = overflowed
-        self._short = short
+        self._on_overflow = on_overflow
+        self._on_out_of_watches = out_of_watches
 
     def handle_event(self, event: InotifyEvent) -> None:
         try:
             super().handle_event(event)  # which watches folders of whose making nothing was heard
         except Exception as error:  # noqa: BLE001 - it would end the thread that reads events, and nobody would know
             log.warning("an event could not be understood; looking through the folder", error=type(error).__name__)
-            self._overflowed()
+            self._on_overflow()
         if event.is_queue_overflow:
-            self._overflowed()
+            self._on_overflow()
 
     def add_callback(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().add_callback(*args, **kwargs)
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                self._short()
+                self._on_out_of_watches()
             raise
 
 
 class _Handler(FileSystemEventHandler):
-    def __init__(self, inbox: str, root: Path, signals: "queue.SimpleQueue[Signal]") -> None:
+    def __init__(self, inbox: str, root: Path, events: "queue.SimpleQueue[FileEvent]") -> None:
         self._inbox = inbox
         self._prefix = os.path.join(os.fsencode(root), b"")
-        self._signals = signals
+        self._events = events
 
     def dispatch(self, event: FileSystemEvent) -> None:
         match event:
             case DirCreatedEvent():
-                self._say(event.src_path, Hint.FOLDER)
+                self._emit(event.src_path, EventKind.FOLDER)
             case DirMovedEvent():
-                self._say(event.dest_path, Hint.FOLDER)
+                self._emit(event.dest_path, EventKind.FOLDER)
             case FileMovedEvent():
-                self._say(event.dest_path, Hint.COMPLETE)
+                self._emit(event.dest_path, EventKind.COMPLETE)
             case FileClosedEvent():
-                self._say(event.src_path, Hint.COMPLETE)
+                self._emit(event.src_path, EventKind.COMPLETE)
             case FileCreatedEvent():
-                self._say(event.src_path, Hint.CREATED)
+                self._emit(event.src_path, EventKind.CREATED)
 
-    def _say(self, path: str | bytes, hint: Hint) -> None:
+    def _emit(self, path: str | bytes, kind: EventKind) -> None:
         raw = os.fsencode(path)
         if raw.startswith(self._prefix):
-            self._signals.put(Signal(self._inbox, raw[len(self._prefix) :], hint))
+            self._events.put(FileEvent(self._inbox, raw[len(self._prefix) :], kind))

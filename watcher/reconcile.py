@@ -11,11 +11,11 @@ from db import arrivals, presence
 from db.session import Database
 from watcher import rescan
 
-CHUNK: Final = 1000  # files of one query
+ENTRIES_PER_QUERY: Final = 1000  # files of one query
 
 
 @dataclass(frozen=True)
-class Unlisted:
+class UnregisteredFile:
     """A file without a row: the rule that ignores it, or why nobody can say whether it should have one."""
 
     source: str
@@ -24,43 +24,45 @@ class Unlisted:
 
 
 @dataclass
-class Report:
+class ReconcileReport:
     files: int = 0  # with a row
-    unlisted: list[Unlisted] = field(default_factory=list)
+    unregistered: list[UnregisteredFile] = field(default_factory=list)
 
     @property
     def rules(self) -> dict[str, int]:
-        return dict(Counter(one.rule for one in self.unlisted))
+        return dict(Counter(one.rule for one in self.unregistered))
 
     @property
     def closed(self) -> bool:
         """Every file has a row or a rule, and nothing is there of which that cannot be said."""
-        return not any(one.rule in OPEN for one in self.unlisted)
+        return not any(one.rule in OPEN_RULES for one in self.unregistered)
 
 
 MISSING: Final = "missing"
-OPEN: Final = (MISSING, rescan.UNREACHABLE, rescan.UNLISTABLE)
+OPEN_RULES: Final = (MISSING, rescan.UNREACHABLE, rescan.UNLISTABLE)
 
 
-def reconcile(database: Database, inboxes: dict[str, Path]) -> Report:
+def reconcile_inboxes(database: Database, inboxes: dict[str, Path]) -> ReconcileReport:
     """Raises ShareAway where an inbox is away, or cannot be listed: that proves nothing."""
-    report = Report()
+    report = ReconcileReport()
     for inbox, root in inboxes.items():
-        presence.require(database, inbox, root)
+        presence.require_available(database, inbox, root)
         for entries in _chunks(rescan.walk(inbox, root)):
             files = [entry.file for entry in entries if entry.file is not None]
-            missing = database.read(partial(arrivals.unknown, files=files))
+            missing = database.read(partial(arrivals.unregistered_files, files=files))
             report.files += len(files) - len(missing)
-            report.unlisted += [Unlisted(inbox, file.path, MISSING) for file in missing]
-            report.unlisted += [Unlisted(inbox, e.path, e.rule) for e in entries if e.rule not in (None, rescan.GONE)]
+            report.unregistered += [UnregisteredFile(inbox, file.path, MISSING) for file in missing]
+            report.unregistered += [
+                UnregisteredFile(inbox, e.path, e.rule) for e in entries if e.rule not in (None, rescan.DISAPPEARED)
+            ]
     return report
 
 
-def _chunks(entries: Iterator[rescan.Entry]) -> Iterator[list[rescan.Entry]]:
-    chunk: list[rescan.Entry] = []
+def _chunks(entries: Iterator[rescan.InboxEntry]) -> Iterator[list[rescan.InboxEntry]]:
+    chunk: list[rescan.InboxEntry] = []
     for entry in entries:
         chunk.append(entry)
-        if len(chunk) == CHUNK:
+        if len(chunk) == ENTRIES_PER_QUERY:
             yield chunk
             chunk = []
     if chunk:

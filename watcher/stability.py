@@ -14,7 +14,7 @@ class FileKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)  # there may be a hundred thousand of them
-class Look:
+class Observation:
     """One look at a file: size in bytes, mtime in nanoseconds, and since when (monotonic seconds) it has been so."""
 
     size: int
@@ -22,44 +22,44 @@ class Look:
     since: float
 
 
-def judge(before: Look | None, size: int, mtime_ns: int, moment: float) -> Look:
+def next_observation(previous: Observation | None, size: int, mtime_ns: int, now: float) -> Observation:
     """The look that now holds: the earlier one where nothing changed, else a new one."""
-    if before is not None and (before.size, before.mtime_ns) == (size, mtime_ns):
-        return before
-    return Look(size, mtime_ns, moment)
+    if previous is not None and (previous.size, previous.mtime_ns) == (size, mtime_ns):
+        return previous
+    return Observation(size, mtime_ns, now)
 
 
-def is_complete(look: Look, moment: float, settle_seconds: float) -> bool:
-    return moment - look.since >= settle_seconds
+def is_complete(observation: Observation, now: float, settle_seconds: float) -> bool:
+    return now - observation.since >= settle_seconds
 
 
-class Unsettled:
+class UnsettledFiles:
     """Files that were seen and are not known to be complete."""
 
     def __init__(self, settle_seconds: float) -> None:
         self._settle = settle_seconds
-        self._looks: dict[FileKey, Look] = {}
+        self._observations: dict[FileKey, Observation] = {}
 
     def __len__(self) -> int:
-        return len(self._looks)
+        return len(self._observations)
 
-    def look(self, key: FileKey, size: int, mtime_ns: int, moment: float) -> bool:
+    def observation(self, key: FileKey, size: int, mtime_ns: int, now: float) -> bool:
         """Take a look into account. True: the file is complete, and is no longer held here."""
-        look = judge(self._looks.get(key), size, mtime_ns, moment)
-        if is_complete(look, moment, self._settle):
+        observation = next_observation(self._observations.get(key), size, mtime_ns, now)
+        if is_complete(observation, now, self._settle):
             self.forget(key)
             return True
-        self._looks[key] = look
+        self._observations[key] = observation
         return False
 
-    def ripe(self, moment: float) -> list[FileKey]:
+    def due(self, now: float) -> list[FileKey]:
         """Files due for the look that decides."""
-        return [key for key, look in self._looks.items() if is_complete(look, moment, self._settle)]
+        return [key for key, observation in self._observations.items() if is_complete(observation, now, self._settle)]
 
-    def next_ripe(self) -> float | None:
+    def next_due(self) -> float | None:
         """When (monotonic seconds) the first of them will be due."""
-        first = min((look.since for look in self._looks.values()), default=None)
+        first = min((observation.since for observation in self._observations.values()), default=None)
         return None if first is None else first + self._settle
 
     def forget(self, key: FileKey) -> None:
-        self._looks.pop(key, None)
+        self._observations.pop(key, None)

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Final
 
 from db.outcomes import ClaimedScan
-from db.presence import Presence
-from pneumowatch.place import Place
-from worker.decode import Away, Fetched, Undecoded
+from db.presence import InboxPresence
+from pneumowatch.place import MountedFolder
+from worker.decode import DecodeFailure, DecodeResult, FileUnavailable
 
-FIRST_SECONDS: Final = 5.0  # until films of a share that is away are tried again: later as it stays away, up to ...
-LAST_SECONDS: Final = 300.0  # ... as each try costs a claim and two events a film; its return wakes them at once
+FIRST_SHARE_RETRY_SECONDS: Final = (
+    5.0  # until films of a share that is away are tried again: later as it stays away, up to ...
+)
+LAST_SHARE_RETRY_SECONDS: Final = (
+    300.0  # ... as each try costs a claim and two events a film; its return wakes them at once
+)
 
 
-class Absences:
+class ShareBackoff:
     """What this process knows of inboxes whose films it cannot have.
 
     Args:
@@ -23,52 +27,58 @@ class Absences:
     """
 
     def __init__(
-        self, presence: Presence, inboxes: Mapping[str, Path], monotonic: Callable[[], float] = time.monotonic
+        self, presence: InboxPresence, inboxes: Mapping[str, Path], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._presence = presence
         self._inboxes = inboxes
         self._monotonic = monotonic
-        self._since: dict[str, float] = {}  # inbox -> when it was first away, and has been since
-        self._next: dict[str, float] = {}  # such an inbox -> when it is worth another try
+        self._away_since: dict[str, float] = {}  # inbox -> when it was first away, and has been since
+        self._next_try: dict[str, float] = {}  # such an inbox -> when it is worth another try
 
-    def worth_a_try(self, scans: Sequence[ClaimedScan]) -> list[ClaimedScan]:
+    def select_due(self, scans: Sequence[ClaimedScan]) -> list[ClaimedScan]:
         """Those whose films are to be asked for. Of an inbox that is known to be away one in a while, which finds out
         whether it still is: each costs as long as the share hangs, and films of other inboxes would wait for that."""
-        moment = self._monotonic()
-        worth, asked = [], set[str]()
+        now = self._monotonic()
+        selected, asked = [], set[str]()
         for scan in scans:
-            if scan.inbox in self._since:
-                if scan.inbox in asked or moment < self._next.get(scan.inbox, moment):
+            if scan.inbox in self._away_since:
+                if scan.inbox in asked or now < self._next_try.get(scan.inbox, now):
                     continue
                 asked.add(scan.inbox)
-                self._next[scan.inbox] = moment + self._wait(scan.inbox)
+                self._next_try[scan.inbox] = now + self._retry_delay(scan.inbox)
             if scan.inbox in self._inboxes:
-                worth.append(scan)
-        return worth
+                selected.append(scan)
+        return selected
 
-    def weigh(self, scans: Sequence[ClaimedScan], answers: Mapping[int, Fetched]) -> list[Fetched]:
+    def confirm(self, scans: Sequence[ClaimedScan], answers: Mapping[int, DecodeResult]) -> list[DecodeResult]:
         """An answer for each scan, in its order. A film that is not there has vanished only where its inbox is."""
-        here: dict[tuple[str, Place], bool] = {}
-        weighed = [self._believe(scan, answers.get(scan.id, Away(scan.id)), here) for scan in scans]
-        reached = {scan.inbox for scan, answer in zip(scans, weighed, strict=True) if not isinstance(answer, Away)}
+        verified: dict[tuple[str, MountedFolder], bool] = {}
+        confirmed = [self._confirm(scan, answers.get(scan.id, FileUnavailable(scan.id)), verified) for scan in scans]
+        reached = {
+            scan.inbox for scan, answer in zip(scans, confirmed, strict=True) if not isinstance(answer, FileUnavailable)
+        }
         for inbox in reached:
-            self._since.pop(inbox, None)
-            self._next.pop(inbox, None)
+            self._away_since.pop(inbox, None)
+            self._next_try.pop(inbox, None)
         return [
-            replace(answer, seconds=0 if scan.inbox in reached else self._wait(scan.inbox))
-            if isinstance(answer, Away)
+            replace(answer, seconds=0 if scan.inbox in reached else self._retry_delay(scan.inbox))
+            if isinstance(answer, FileUnavailable)
             else answer
-            for scan, answer in zip(scans, weighed, strict=True)
+            for scan, answer in zip(scans, confirmed, strict=True)
         ]
 
-    def _believe(self, scan: ClaimedScan, answer: Fetched, here: dict[tuple[str, Place], bool]) -> Fetched:
-        if not isinstance(answer, Undecoded) or answer.place is None:
+    def _confirm(
+        self, scan: ClaimedScan, answer: DecodeResult, verified: dict[tuple[str, MountedFolder], bool]
+    ) -> DecodeResult:
+        if not isinstance(answer, DecodeFailure) or answer.place is None:
             return answer
         asked = scan.inbox, answer.place
-        if asked not in here:
-            here[asked] = self._presence.vouch(scan.inbox, self._inboxes[scan.inbox], answer.place)
-        return answer if here[asked] else Away(scan.id)
+        if asked not in verified:
+            verified[asked] = self._presence.verify_mount(scan.inbox, self._inboxes[scan.inbox], answer.place)
+        return answer if verified[asked] else FileUnavailable(scan.id)
 
-    def _wait(self, inbox: str) -> float:
-        moment = self._monotonic()
-        return min(max(moment - self._since.setdefault(inbox, moment), FIRST_SECONDS), LAST_SECONDS)
+    def _retry_delay(self, inbox: str) -> float:
+        now = self._monotonic()
+        return min(
+            max(now - self._away_since.setdefault(inbox, now), FIRST_SHARE_RETRY_SECONDS), LAST_SHARE_RETRY_SECONDS
+        )

@@ -12,18 +12,18 @@ from celery_batches import Batches
 
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.film import Pixels
-from pneumowatch.metrics import BATCH
-from worker.readings import Readings
+from pneumowatch.metrics import BATCH_IMAGES
+from worker.readings import ModelOutput
 
 FLUSH_SECONDS: Final = 0.05  # a lone message waits this long for company
-NEVER: Final = 2**31
+NEVER_FLUSH_BY_COUNT: Final = 2**31
 
 
 class Predictor(Protocol):
-    def predict(self, films: Pixels) -> Readings: ...
+    def predict(self, images: Pixels) -> ModelOutput: ...
 
 
-class FilmBatches(Batches):
+class ScanBatches(Batches):
     """celery-batches that counts films, not messages, since one message may stand for one film or for a whole batch.
 
     - The prefetch is bounded in films: each message weighs as many as it announces, by lowering the consumer's
@@ -38,18 +38,18 @@ class FilmBatches(Batches):
     """
 
     abstract = True
-    flush_every = NEVER
+    flush_every = NEVER_FLUSH_BY_COUNT
     flush_interval = FLUSH_SECONDS
     batch_size = 32
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.RLock()
-        self._films = 0  # announced by buffered messages
+        self._announced = 0  # announced by buffered messages
         self._flushes = 0  # handed to the pool and not yet read
         self._closed = False
-        self._left = False
-        self.heard = 0  # messages that ever came
+        self._acks_stopped = False
+        self.received = 0  # messages that ever came
         self._tref: Any
 
     def Strategy(self, task: Batches, app: Celery, consumer: Any) -> Callable[..., None]:
@@ -59,33 +59,33 @@ class FilmBatches(Batches):
             self._tref = None
         accept = super().Strategy(task, app, consumer)
         with self._lock:
-            if self.unread:  # left over from the connection before: no message may come to set the timer again
+            if self.buffered:  # left over from the connection before: no message may come to set the timer again
                 self._do_flush()
 
         def handle(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **options: Any) -> None:
-            weight = films_announced(_arguments(message))
+            count_announced_here = count_announced(_arguments(message))
             qos = consumer.qos  # of this connection: the next one's will not have given this
             with self._lock:
                 before = qos.value
                 # what was taken off, to the letter: the count stops at one, and must not grow by what it did not give
-                taken = before - qos.decrement_eventually(weight - 1)
+                lowered_by = before - qos.decrement_eventually(count_announced_here - 1)
 
             # Celery's loop acknowledges between two messages. The in-process transport's waits two seconds for the next
             # one, which does not come while the prefetch is full: there the message is acknowledged at once.
             acknowledge = ack if consumer.hub else message.ack_log_error
 
-            def weighed_ack(*args: Any, **kwargs: Any) -> Any:
+            def ack_and_restore_prefetch(*args: Any, **kwargs: Any) -> Any:
                 with self._lock:
-                    if self._left:
+                    if self._acks_stopped:
                         return None
-                    qos.increment_eventually(taken)
+                    qos.increment_eventually(lowered_by)
                 return acknowledge(*args, **kwargs)
 
             with self._lock:
-                self.heard += 1
-                accept(message, body, weighed_ack, reject, callbacks, **options)
-                self._films += weight
-                if self._films >= self.batch_size or not self._flushes:
+                self.received += 1
+                accept(message, body, ack_and_restore_prefetch, reject, callbacks, **options)
+                self._announced += count_announced_here
+                if self._announced >= self.batch_size or not self._flushes:
                     self._do_flush()
 
         return handle
@@ -96,7 +96,7 @@ class FilmBatches(Batches):
         return self._flushes > 0
 
     @property
-    def unread(self) -> int:
+    def buffered(self) -> int:
         """Messages that have come and are in nobody's hands."""
         return int(self._buffer.qsize())
 
@@ -105,16 +105,16 @@ class FilmBatches(Batches):
         with self._lock:
             self._closed = True
 
-    def leave(self) -> None:
+    def stop_acknowledging(self) -> None:
         """At shutdown: what was not read goes to others, so nothing is acknowledged any more. For what was read they
         come in vain, which does no harm."""
         with self._lock:
-            self._left = True
+            self._acks_stopped = True
 
     def _do_flush(self) -> None:
         with self._lock:
             if not self._closed:
-                self._films = 0
+                self._announced = 0
                 super()._do_flush()
 
     def flush(self, requests: Collection[Any]) -> Any:
@@ -129,7 +129,7 @@ class FilmBatches(Batches):
                 self._flushes -= 1
 
 
-def films_announced(arguments: Any) -> int:
+def count_announced(arguments: Any) -> int:
     """How many scan ids a message carries; at least one, so that a message of another make cannot upset the count."""
     try:
         return max(1, len(arguments[0]))
@@ -154,50 +154,50 @@ class Batcher:
     def __init__(self, predictor: Predictor, batch_size: int) -> None:
         self._predictor = predictor
         self._batch_size = batch_size
-        self._waiting: queue.SimpleQueue[tuple[Pixels, Future[Readings]] | None] = queue.SimpleQueue()
-        self._held: tuple[Pixels, Future[Readings]] | None = None  # did not fit into the last batch
-        self._door = threading.Lock()  # nothing may be put behind the end: it would be waited for, for ever
+        self._waiting: queue.SimpleQueue[tuple[Pixels, Future[ModelOutput]] | None] = queue.SimpleQueue()
+        self._carried_over: tuple[Pixels, Future[ModelOutput]] | None = None  # did not fit into the last batch
+        self._put_lock = threading.Lock()  # nothing may be put behind the end: it would be waited for, for ever
         self._closed = False
-        self._left = False
-        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._acks_stopped = False
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
-    def predict(self, films: Pixels) -> Readings:
+    def predict(self, images: Pixels) -> ModelOutput:
         """What the model says of films (n, side, side), n up to the batch size; blocks. Raises what the model raised,
         and ShuttingDown after `close`."""
-        future: Future[Readings] = Future()
-        with self._door:
+        future: Future[ModelOutput] = Future()
+        with self._put_lock:
             if self._closed:
                 raise ShuttingDown("The batcher is closed.")
-            self._waiting.put((films, future))
+            self._waiting.put((images, future))
         return future.result()
 
     def close(self) -> None:
         """Predict what waits, then end."""
-        with self._door:
+        with self._put_lock:
             self._closed = True
             self._waiting.put(None)
         self._thread.join()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while batch := self._next_batch():
             try:
-                films = np.concatenate([films for films, _ in batch])
-                output = self._predictor.predict(films)
+                images = np.concatenate([images for images, _ in batch])
+                output = self._predictor.predict(images)
             except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
                 for _, future in batch:
                     future.set_exception(error)
                 continue
-            BATCH.observe(len(films))
+            BATCH_IMAGES.observe(len(images))
             start = 0
-            for part, future in batch:
-                future.set_result(output.part(start, start + len(part)))
-                start += len(part)
+            for images_of_claim, future in batch:
+                future.set_result(output.images_of_claim(start, start + len(images_of_claim)))
+                start += len(images_of_claim)
 
-    def _next_batch(self) -> list[tuple[Pixels, Future[Readings]]]:
+    def _next_batch(self) -> list[tuple[Pixels, Future[ModelOutput]]]:
         """What waits, up to the batch size; blocks for the first. Empty at the end."""
-        first = self._held or self._waiting.get()
-        self._held = None
+        first = self._carried_over or self._waiting.get()
+        self._carried_over = None
         if first is None:
             return []
         batch, count = [first], len(first[0])
@@ -210,7 +210,7 @@ class Batcher:
                 self._waiting.put(None)  # the end, after this batch
                 break
             if count + len(item[0]) > self._batch_size:
-                self._held = item
+                self._carried_over = item
                 break
             batch.append(item)
             count += len(item[0])

@@ -7,14 +7,14 @@ import numpy as np
 
 from pneumowatch.errors import ModelError, SettingsError
 from pneumowatch.film import Pixels
-from pneumowatch.logs import hush
+from pneumowatch.logs import silence_stderr
 from pneumowatch.model import REFERENCE, ModelFolder
-from worker.portions import Portions
-from worker.readings import Readings
+from worker.portions import AdaptiveBatchSize
+from worker.readings import ModelOutput
 
 REFERENCE_TOLERANCE: Final = 1e-3  # engines differ by 1e-6; a wrong or damaged network by far more
-SMALL_BATCH: Final = 8
-OPTIONAL: Final = {"strangeness": "strangeness", "map": "maps"}  # output of the network -> field of its readings
+SMALL_BATCH_SIZE: Final = 8
+OPTIONAL_OUTPUTS: Final = {"gate_score": "gate_score", "map": "maps"}  # output of the network -> field of its readings
 
 
 class Classifier:
@@ -40,61 +40,61 @@ class Classifier:
         self.version = folder.version
         self.side = folder.side
         self.threshold = folder.threshold
-        self._small = min(SMALL_BATCH, batch_size)
-        self._portions = Portions(batch_size)
+        self._small_batch = min(SMALL_BATCH_SIZE, batch_size)
+        self._adaptive_batch = AdaptiveBatchSize(batch_size)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with hush():
+        with silence_stderr():
             import tensorflow as tf
 
         self._tf = tf
         _choose_device(tf, device)
-        self._network = load(folder)
+        self._network = load_network(folder)
         signature = tf.TensorSpec((None, self.side, self.side, 1), tf.uint8)
-        self._run = tf.function(lambda films: self._network(films, training=False), input_signature=[signature])
-        for shape in sorted({1, self._small, batch_size}):
+        self._run = tf.function(lambda images: self._network(images, training=False), input_signature=[signature])
+        for shape in sorted({1, self._small_batch, batch_size}):
             self.predict(np.zeros((shape, self.side, self.side), np.uint8))
         self._check(folder)
 
-    def predict(self, films: Pixels) -> Readings:
+    def predict(self, images: Pixels) -> ModelOutput:
         """What the network says of films, uint8 (n, side, side), n up to the batch size.
 
         Raises ModelError where it gives something that is no probability, or no number, and DeviceFull where the
         device's memory does not hold a single film.
         """
-        return self._portions.read(films, self._predict)
+        return self._adaptive_batch.read(images, self._predict)
 
-    def _predict(self, films: Pixels, most: int) -> Readings:
-        count = len(films)
-        shape = next(shape for shape in (1, min(self._small, most), most) if shape >= count)
+    def _predict(self, images: Pixels, limit: int) -> ModelOutput:
+        count = len(images)
+        shape = next(shape for shape in (1, min(self._small_batch, limit), limit) if shape >= count)
         padded = np.zeros((shape, self.side, self.side, 1), np.uint8)
-        padded[:count, :, :, 0] = films
-        said = self._run(self._tf.constant(padded))
+        padded[:count, :, :, 0] = images
+        result = self._run(self._tf.constant(padded))
         # a dictionary of outputs, or the probability alone
-        outputs = said if isinstance(said, dict) else {"probability": said}
+        outputs = result if isinstance(result, dict) else {"probability": result}
         found = {name: output.numpy()[:count, ..., 0].astype(np.float32) for name, output in outputs.items()}
         probability = found["probability"]
         if not (np.isfinite(probability).all() and (probability >= 0).all() and (probability <= 1).all()):
             raise ModelError(f"The model {self.version} gives outputs that are no probabilities.")
         if not all(np.isfinite(output).all() for output in found.values()):
             raise ModelError(f"The model {self.version} gives outputs that are no numbers.")
-        return Readings.of(probability)._replace(
-            **{field: found[name] for name, field in OPTIONAL.items() if name in found}
+        return ModelOutput.of(probability)._replace(
+            **{field: found[name] for name, field in OPTIONAL_OUTPUTS.items() if name in found}
         )
 
     def _check(self, folder: ModelFolder) -> None:
         try:
             with (folder.path / REFERENCE).open("rb") as file, np.load(file, allow_pickle=False) as reference:
-                films, expected = reference["films"][..., 0], reference["probabilities"]
+                images, expected = reference["films"][..., 0], reference["probabilities"]
         except Exception as error:  # a damaged archive raises BadZipFile, EOFError, zlib.error, ...
             raise ModelError(f"{folder.path / REFERENCE} cannot be read: {error}.") from error
-        if films.shape != (len(expected), self.side, self.side) or not len(expected):
+        if images.shape != (len(expected), self.side, self.side) or not len(expected):
             raise ModelError(f"{folder.path / REFERENCE} holds no films of this model with their probabilities.")
-        got = np.concatenate([self.predict(films[i : i + 1]).probability for i in range(len(films))])
+        got = np.concatenate([self.predict(images[i : i + 1]).probability for i in range(len(images))])
         if not np.allclose(got, expected, atol=REFERENCE_TOLERANCE):
             raise ModelError(f"The model {self.version} does not give its own reference outputs on this machine.")
 
 
-def load(folder: ModelFolder) -> Any:
+def load_network(folder: ModelFolder) -> Any:
     """The `keras.Model` of a folder that has been verified. Raises ModelError where it is not what its card says."""
     import keras
 
@@ -110,12 +110,12 @@ def load(folder: ModelFolder) -> Any:
 
 
 def _check_outputs(folder: ModelFolder, outputs: Any) -> None:
-    """Raises ModelError where the network does not give what `Readings` are made of, named and shaped so."""
+    """Raises ModelError where the network does not give what `ModelOutput` are made of, named and shaped so."""
     outputs = outputs if isinstance(outputs, dict) else {"probability": outputs}
     if "probability" not in outputs:
         raise ModelError(f"{folder.weights} gives no probability.")
     for name, output in outputs.items():
-        known = name == "probability" or name in OPTIONAL
+        known = name == "probability" or name in OPTIONAL_OUTPUTS
         if not known or len(output.shape) != (4 if name == "map" else 2) or output.shape[-1] != 1:
             raise ModelError(f"{folder.weights} gives an output that is not known here: {name}, {output.shape}.")
 

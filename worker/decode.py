@@ -20,24 +20,28 @@ from typing import Final
 from pebble import ProcessExpired, ProcessPool
 
 from pneumowatch import child, film, share
-from pneumowatch.errors import TOO_MUCH_MEMORY, FilmRejected, ShareAway
+from pneumowatch.errors import TOO_MUCH_MEMORY, ImageRejected, ShareUnavailable
 from pneumowatch.header import Header
-from pneumowatch.place import Place
+from pneumowatch.place import MountedFolder
 
-CHUNK: Final = 16  # films of one errand; a message to a child costs as much as a small film (8: 2 % fewer films/s)
-POOLS: Final = 3  # that are lost over a chunk before that is held against its films
+IMAGES_PER_TASK: Final = (
+    16  # films of one errand; a message to a child costs as much as a small film (8: 2 % fewer films/s)
+)
+MAX_POOL_LOSSES: Final = 3  # that are lost over a chunk before that is held against its films
 ALARM_SECONDS: Final = 5.0  # within which a child that was due for its alarm has ended
-LOOK_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
-UNANSWERED: Final = 100  # exit code, plus the film's number in its errands, of a child whose share does not answer
-UNANSWERED_SHARE: Final = 0.5  # of the time that a film may take: a share that gives nothing for so long is away
+DECODER_CHECK_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
+SHARE_TIMEOUT_EXIT_CODE: Final = (
+    100  # exit code, plus the film's number in its errands, of a child whose share does not answer
+)
+SHARE_TIMEOUT_FRACTION: Final = 0.5  # of the time that a film may take: a share that gives nothing for so long is away
 
 
-_in_hand = 0  # number of the film in its errands
-_asked: float | None = None  # since when the share has not answered (monotonic seconds)
+_current_index = 0  # number of the film in its errands
+_share_asked_at: float | None = None  # since when the share has not answered (monotonic seconds)
 
 
 @dataclass(frozen=True)
-class Bounds:
+class DecoderLimits:
     """What a film may cost: bytes, pixels, seconds of decoding, and bytes of memory in its child."""
 
     max_bytes: int
@@ -47,7 +51,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Errand:
+class DecodeRequest:
     """A film to be fetched: which scan, from which inbox root, its raw path bytes beneath it; and the secret under
     which a DICOM header's patient ID is hashed."""
 
@@ -58,7 +62,7 @@ class Errand:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedFile:
     """A film's pixels, uint8 (side, side), what the file was when they were read, and what its header says if it is
     DICOM."""
 
@@ -71,7 +75,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Undecoded:
+class DecodeFailure:
     """A file without pixels, and why. `size` and `mtime_ns` where it could be read at all, `header` where it is a
     DICOM file that could be read that far."""
 
@@ -82,57 +86,59 @@ class Undecoded:
     size: int | None = None
     mtime_ns: int | None = None
     header: Header | None = None
-    place: Place | None = None  # in what the file was not, where it has vanished
+    place: MountedFolder | None = None  # in what the file was not, where it has vanished
 
 
 @dataclass(frozen=True)
-class Away:
+class FileUnavailable:
     """Its share does not answer, or is not there; nothing is known of the file. `seconds`: when to try again."""
 
     scan_id: int
     seconds: float = 5.0
 
 
-Fetched = Decoded | Undecoded | Away
+DecodeResult = DecodedFile | DecodeFailure | FileUnavailable
 
 
-def fetch(errands: Sequence[Errand], side: int, bounds: Bounds) -> list[Fetched]:
+def read_and_decode(requests: Sequence[DecodeRequest], side: int, limits: DecoderLimits) -> list[DecodeResult]:
     """Read, hash and decode, in this process. What `classify` does at once, a child does for the worker."""
-    return [_fetch_one(errand, side, bounds) for errand in errands]
+    return [_read_and_decode_one(request, side, limits) for request in requests]
 
 
-def _fetch_one(errand: Errand, side: int, bounds: Bounds) -> Fetched:
+def _read_and_decode_one(request: DecodeRequest, side: int, limits: DecoderLimits) -> DecodeResult:
     try:
-        with asking() as moved:
-            file = share.read(errand.root, errand.path, bounds.max_bytes, moved)
-    except ShareAway:
-        return Away(errand.scan_id)
-    except share.Vanished as fault:
-        return Undecoded(errand.scan_id, fault.reason, fault.sentence, place=fault.place)
-    except FilmRejected as fault:
-        return Undecoded(errand.scan_id, fault.reason, fault.sentence)
+        with awaiting_share() as answered:
+            file = share.read_file(request.root, request.path, limits.max_bytes, answered)
+    except ShareUnavailable:
+        return FileUnavailable(request.scan_id)
+    except share.FileVanished as fault:
+        return DecodeFailure(request.scan_id, fault.reason, fault.sentence, place=fault.place)
+    except ImageRejected as fault:
+        return DecodeFailure(request.scan_id, fault.reason, fault.sentence)
     sha256 = hashlib.sha256(file.data).hexdigest()
     try:
-        read = film.read(file.data, side, bounds.max_pixels, errand.patient_key)
-    except FilmRejected as fault:
-        return Undecoded(errand.scan_id, fault.reason, fault.sentence, sha256, file.size, file.mtime_ns, fault.header)
-    return Decoded(errand.scan_id, read.pixels, sha256, file.size, file.mtime_ns, read.header)
+        read = film.read_image(file.data, side, limits.max_pixels, request.patient_key)
+    except ImageRejected as fault:
+        return DecodeFailure(
+            request.scan_id, fault.reason, fault.sentence, sha256, file.size, file.mtime_ns, fault.header
+        )
+    return DecodedFile(request.scan_id, read.pixels, sha256, file.size, file.mtime_ns, read.header)
 
 
 @contextmanager
-def asking() -> Iterator[Callable[[], None]]:
+def awaiting_share() -> Iterator[Callable[[], None]]:
     """The share is asked, and may not answer; what this gives is to be called whenever it does."""
-    global _asked
+    global _share_asked_at
 
-    def moved() -> None:
-        global _asked
-        _asked = time.monotonic()
+    def answered() -> None:
+        global _share_asked_at
+        _share_asked_at = time.monotonic()
 
-    moved()
+    answered()
     try:
-        yield moved
+        yield answered
     finally:
-        _asked = None
+        _share_asked_at = None
 
 
 @dataclass(frozen=True)
@@ -140,143 +146,147 @@ class _Task:
     """An errand list in the hands of a pool, since when, and for how many seconds at most."""
 
     pool: ProcessPool
-    future: "Future[list[Fetched]]"
+    future: "Future[list[DecodeResult]]"
     seconds: float
-    begun: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
 
     @property
-    def cut_short(self) -> bool:
+    def ended_early(self) -> bool:
         """Ended for taking too long before it could have: pebble goes by the wall clock, which may have been set."""
-        return time.monotonic() - self.begun < self.seconds
+        return time.monotonic() - self.started < self.seconds
 
-    def result(self) -> list[Fetched]:
+    def result(self) -> list[DecodeResult]:
         """Raises BrokenProcessPool where the pool is lost: it never answers for what it had not begun by then."""
-        while not wait([self.future], LOOK_SECONDS).done:
+        while not wait([self.future], DECODER_CHECK_SECONDS).done:
             if not self.pool.active:
                 raise BrokenProcessPool
         return self.future.result()
 
 
-class Decoders:
+class DecoderPool:
     """A pool of decoding children, and another one where that is lost.
 
     Pebble replaces a child that dies over a film. One that dies with nothing to do (killed by the system, short of
     memory) makes it give up the whole pool instead.
     """
 
-    def __init__(self, count: int, bounds: Bounds) -> None:
+    def __init__(self, count: int, limits: DecoderLimits) -> None:
         self._count = count
-        self._bounds = bounds
-        self._slow = f"Reading it took longer than {bounds.seconds:g} seconds."
+        self._limits = limits
+        self._too_slow_sentence = f"Reading it took longer than {limits.seconds:g} seconds."
         self._closed = False
-        self._renewal = threading.Lock()
+        self._pool_lock = threading.Lock()
         self._pool = self._new_pool()
 
     def warm(self) -> None:
         """Start the children now, so that the first film does not wait for them."""
-        for future in [self._pool.schedule(_nothing) for _ in range(self._count)]:
+        for future in [self._pool.schedule(_no_op) for _ in range(self._count)]:
             future.result()
 
-    def fetch(self, errands: Sequence[Errand], side: int) -> list[Fetched]:
+    def fetch(self, requests: Sequence[DecodeRequest], side: int) -> list[DecodeResult]:
         """Decode in the children, to squares of `side` pixels; blocks until each film has an answer."""
-        size = max(1, min(CHUNK, -(-len(errands) // self._count)))
-        chunks = [errands[start : start + size] for start in range(0, len(errands), size)]
+        size = max(1, min(IMAGES_PER_TASK, -(-len(requests) // self._count)))
+        chunks = [requests[start : start + size] for start in range(0, len(requests), size)]
         waiting = [(chunk, self._schedule(chunk, side)) for chunk in chunks]
         return [fetched for chunk, task in waiting for fetched in self._collect(chunk, side, task)]
 
     def close(self) -> None:
-        with self._renewal:
+        with self._pool_lock:
             self._closed = True
         self._pool.close()
         self._pool.join()
 
     def _new_pool(self) -> ProcessPool:
         context = multiprocessing.get_context("spawn")
-        given = self._bounds.memory, self._bounds.seconds * UNANSWERED_SHARE
+        given = self._limits.memory, self._limits.seconds * SHARE_TIMEOUT_FRACTION
         pool = ProcessPool(self._count, context=context, initializer=_prepare_child, initargs=given)
-        with child.out_of_reach():
-            pool.schedule(_nothing)  # the first task starts the pool's threads, and those the children
+        with child.sigint_blocked():
+            pool.schedule(_no_op)  # the first task starts the pool's threads, and those the children
         return pool
 
-    def _schedule(self, errands: Sequence[Errand], side: int) -> _Task:
-        with self._renewal:
+    def _schedule(self, requests: Sequence[DecodeRequest], side: int) -> _Task:
+        with self._pool_lock:
             if not self._pool.active and not self._closed:
                 threading.Thread(target=self._pool.join, name="lost-decoders", daemon=True).start()  # ends the others
                 self._pool = self._new_pool()
             pool = self._pool
         # pebble's bound, by the wall clock and over all of the errands, is there in case that a child cannot be alarmed
-        seconds = len(errands) * self._bounds.seconds + ALARM_SECONDS
-        arguments = (fetch, errands, side, self._bounds)
-        return _Task(pool, pool.schedule(_fetch_under_alarm, args=arguments, timeout=seconds), seconds)
+        seconds = len(requests) * self._limits.seconds + ALARM_SECONDS
+        arguments = (read_and_decode, requests, side, self._limits)
+        return _Task(pool, pool.schedule(_decode_under_alarm, args=arguments, timeout=seconds), seconds)
 
-    def _collect(self, errands: Sequence[Errand], side: int, task: _Task, tries: int = POOLS) -> list[Fetched]:
+    def _collect(
+        self, requests: Sequence[DecodeRequest], side: int, task: _Task, pools_left: int = MAX_POOL_LOSSES
+    ) -> list[DecodeResult]:
         """A chunk's films; where one of them cost its child, each is tried again by itself to find out which."""
         try:
             return task.result()
         except TimeoutError:
-            if task.cut_short:
-                return self._collect(errands, side, self._schedule(errands, side), tries)
-            reason, sentence = "too_slow", self._slow
+            if task.ended_early:
+                return self._collect(requests, side, self._schedule(requests, side), pools_left)
+            reason, sentence = "too_slow", self._too_slow_sentence
         except ProcessExpired as end:
-            if end.exitcode == child.OVERGROWN:  # it ended before it looked at these films
-                return self._collect(errands, side, self._schedule(errands, side), tries)
-            if 0 <= (number := end.exitcode - UNANSWERED) < len(errands):
-                return self._without(errands[number].root, errands, side)
+            if end.exitcode == child.OVERGROWN_EXIT_CODE:  # it ended before it looked at these films
+                return self._collect(requests, side, self._schedule(requests, side), pools_left)
+            if 0 <= (number := end.exitcode - SHARE_TIMEOUT_EXIT_CODE) < len(requests):
+                return self._skip_share(requests[number].root, requests, side)
             alarmed = end.exitcode == -signal.SIGALRM
-            if not alarmed and len(errands) == 1 and tries == POOLS:  # somebody else may have killed it
-                return self._collect(errands, side, self._schedule(errands, side), tries - 1)
-            reason, sentence = ("too_slow", self._slow) if alarmed else ("unreadable", child.STOPPER)
+            if not alarmed and len(requests) == 1 and pools_left == MAX_POOL_LOSSES:  # somebody else may have killed it
+                return self._collect(requests, side, self._schedule(requests, side), pools_left - 1)
+            reason, sentence = (
+                ("too_slow", self._too_slow_sentence) if alarmed else ("unreadable", child.DECODER_CRASHED)
+            )
         except MemoryError:
             reason, sentence = "too_large", TOO_MUCH_MEMORY
         except BrokenProcessPool:
-            if tries > 1:
-                return self._collect(errands, side, self._schedule(errands, side), tries - 1)
-            reason, sentence = "unreadable", child.STOPPER
-        if len(errands) == 1:
-            return [Undecoded(errands[0].scan_id, reason, sentence)]
-        alone = [[errand] for errand in errands]
-        return [fetched for one in alone for fetched in self._collect(one, side, self._schedule(one, side))]
+            if pools_left > 1:
+                return self._collect(requests, side, self._schedule(requests, side), pools_left - 1)
+            reason, sentence = "unreadable", child.DECODER_CRASHED
+        if len(requests) == 1:
+            return [DecodeFailure(requests[0].scan_id, reason, sentence)]
+        singles = [[request] for request in requests]
+        return [fetched for one in singles for fetched in self._collect(one, side, self._schedule(one, side))]
 
-    def _without(self, root: Path, errands: Sequence[Errand], side: int) -> list[Fetched]:
+    def _skip_share(self, root: Path, requests: Sequence[DecodeRequest], side: int) -> list[DecodeResult]:
         """The share under `root` does not answer: none of its films is waited for; the others are fetched."""
-        others = [errand for errand in errands if errand.root != root]
+        others = [request for request in requests if request.root != root]
         fetched = self._collect(others, side, self._schedule(others, side)) if others else []
         answers = {one.scan_id: one for one in fetched}
-        return [answers.get(errand.scan_id, Away(errand.scan_id)) for errand in errands]
+        return [answers.get(request.scan_id, FileUnavailable(request.scan_id)) for request in requests]
 
 
-def _fetch_under_alarm(
-    fetch: Callable[[Sequence[Errand], int, Bounds], list[Fetched]],
-    errands: Sequence[Errand],
+def _decode_under_alarm(
+    fetch: Callable[[Sequence[DecodeRequest], int, DecoderLimits], list[DecodeResult]],
+    requests: Sequence[DecodeRequest],
     side: int,
-    bounds: Bounds,
-) -> list[Fetched]:
+    limits: DecoderLimits,
+) -> list[DecodeResult]:
     """Fetch one after another; a film that takes too long ends this process, by the kernel's monotonic clock and
-    whatever C code it hangs in. `fetch` is handed over, so that a test's reaches the child."""
-    global _in_hand
-    child.end_if_overgrown()
+    whatever C code it hangs in. `read_and_decode` is handed over, so that a test's reaches the child."""
+    global _current_index
+    child.exit_if_overgrown()
     fetched = []
     try:
-        for _in_hand, errand in enumerate(errands):
-            signal.setitimer(signal.ITIMER_REAL, bounds.seconds)
-            fetched += fetch([errand], side, bounds)
+        for _current_index, request in enumerate(requests):
+            signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+            fetched += fetch([request], side, limits)
     finally:  # or it would ring for the next films, or while there are none
         signal.setitimer(signal.ITIMER_REAL, 0)
     return fetched
 
 
-def _prepare_child(memory: int, unanswered: float) -> None:
-    threading.Thread(target=_end_unanswered, args=(unanswered,), name="share", daemon=True).start()
-    child.prepare(memory)
+def _prepare_child(memory: int, share_timeout: float) -> None:
+    threading.Thread(target=_exit_on_share_timeout, args=(share_timeout,), name="share", daemon=True).start()
+    child.enter_sandbox(memory)
 
 
-def _end_unanswered(seconds: float) -> None:
+def _exit_on_share_timeout(seconds: float) -> None:
     """A read that hangs on its share cannot be called back; and the alarm, which ends it too, tells of a slow film."""
     while True:
-        time.sleep(min(seconds / 4, LOOK_SECONDS))
-        if (asked := _asked) is not None and time.monotonic() - asked > seconds:
-            os._exit(UNANSWERED + _in_hand)
+        time.sleep(min(seconds / 4, DECODER_CHECK_SECONDS))
+        if (asked := _share_asked_at) is not None and time.monotonic() - asked > seconds:
+            os._exit(SHARE_TIMEOUT_EXIT_CODE + _current_index)
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     return None

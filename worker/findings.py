@@ -7,10 +7,10 @@ from typing import Final
 from db.outcomes import ClaimedScan, Deferred, Rejected
 from db.states import Reason
 from pneumowatch.header import Header
-from worker.decode import Away, Decoded, Fetched, Undecoded
+from worker.decode import DecodedFile, DecodeFailure, DecodeResult, FileUnavailable
 
-STRANGE: Final = 1.0  # strangeness beyond this: no frontal chest film
-NOT_CHEST: Final = (
+MAX_GATE_SCORE: Final = 1.0  # strangeness beyond this: no frontal chest film
+NOT_CHEST_SENTENCE: Final = (
     "This does not look like a frontal chest film; send the film itself, upright and not inverted, or have it read "
     "without pneumowatch."
 )
@@ -27,25 +27,25 @@ class AgeRule:
     ages: tuple[int, int] | None = None
     reject: bool = False
 
-    def outside(self, header: Header | None) -> bool:
+    def is_outside(self, header: Header | None) -> bool:
         if self.ages is None or header is None or header.age_years is None:
             return False
         youngest, oldest = self.ages
         return not youngest <= header.age_years < oldest + 1
 
     def caution(self, header: Header | None) -> str | None:
-        return "age" if self.outside(header) else None
+        return "age" if self.is_outside(header) else None
 
-    def admit(self, fetched: Fetched) -> Fetched:
+    def admit(self, fetched: DecodeResult) -> DecodeResult:
         """The film, or, where it is to be rejected for its patient's age, what is said of it instead."""
-        if not (self.ages and self.reject and isinstance(fetched, Decoded) and self.outside(fetched.header)):
+        if not (self.ages and self.reject and isinstance(fetched, DecodedFile) and self.is_outside(fetched.header)):
             return fetched
         youngest, oldest = self.ages
         sentence = (
             f"The patient's age is outside of what the model knows ({youngest} to {oldest} years); have the film read "
             "without it."
         )
-        return Undecoded(
+        return DecodeFailure(
             fetched.scan_id,
             Reason.OUTSIDE_AGE,
             sentence,
@@ -56,29 +56,29 @@ class AgeRule:
         )
 
 
-ANY_AGE: Final = AgeRule()
+NO_AGE_RULE: Final = AgeRule()
 
 
-def admit_chest(film: Decoded, strangeness: float) -> Decoded | Undecoded:
+def apply_input_gate(film: DecodedFile, gate_score: float) -> DecodedFile | DecodeFailure:
     """The film, or, where the model's gate takes it for something else, what is said of it instead."""
-    if strangeness <= STRANGE:
+    if gate_score <= MAX_GATE_SCORE:
         return film
     reason = Reason.NOT_CHEST_XRAY
-    return Undecoded(film.scan_id, reason, NOT_CHEST, film.sha256, film.size, film.mtime_ns, film.header)
+    return DecodeFailure(film.scan_id, reason, NOT_CHEST_SENTENCE, film.sha256, film.size, film.mtime_ns, film.header)
 
 
-def judge(scan: ClaimedScan, fetched: Fetched, now: datetime, settle: timedelta) -> Rejected | Deferred | None:
+def decide(scan: ClaimedScan, fetched: DecodeResult, now: datetime, settle: timedelta) -> Rejected | Deferred | None:
     """None where the film is to be classified.
 
     A file that differs from its row was written to after it was announced: its row follows it and waits until it has
     settled, whether or not it can be read by now. One that cannot be read, and that was still changing less than
     `settle` ago, may be half written: scanners close and reopen.
     """
-    if isinstance(fetched, Away):
+    if isinstance(fetched, FileUnavailable):
         return Deferred(scan.id, now + timedelta(seconds=fetched.seconds), "the share is away")
     if fetched.size is not None and (fetched.size, fetched.mtime_ns) != (scan.size, scan.mtime_ns):
         return Deferred(scan.id, now + settle, "the file has changed", fetched.size, fetched.mtime_ns)
-    if isinstance(fetched, Decoded):
+    if isinstance(fetched, DecodedFile):
         return None
     settled = scan.changed_at + settle
     if fetched.size is not None and scan.changed_at > now + settle:

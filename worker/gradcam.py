@@ -15,8 +15,8 @@ import numpy as np
 from pneumowatch.errors import ModelError
 from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
-from worker.classifier import load
-from worker.readings import Floats, Readings
+from worker.classifier import load_network
+from worker.readings import FloatArray, ModelOutput
 
 
 class Explainer:
@@ -30,36 +30,38 @@ class Explainer:
         import keras
 
         folder.verify()
-        network = load(folder)
+        network = load_network(folder)
         if isinstance(network, keras.Sequential):
-            network = _functional(network)
+            network = _as_functional(network)
         outputs = network.output if isinstance(network.output, dict) else {"probability": network.output}
-        self._traced = None if "map" in outputs else _traced(network, outputs["probability"], folder.version)
+        self._gradient_network = (
+            None if "map" in outputs else _gradient_network(network, outputs["probability"], folder.version)
+        )
 
-    def heat(self, films: Pixels, read: Readings) -> Floats:
+    def heatmaps(self, images: Pixels, output: ModelOutput) -> FloatArray:
         """Float32 (n, h, w), 0 to 1, of films, uint8 (n, side, side), with what the model says of them."""
-        if read.maps is not None:
-            return np.asarray(1 / (1 + np.exp(-read.maps.astype(np.float64))), np.float32)
-        found = _gradcam(self._traced, films)
+        if output.maps is not None:
+            return np.asarray(1 / (1 + np.exp(-output.maps.astype(np.float64))), np.float32)
+        found = _gradcam(self._gradient_network, images)
         hottest = found.max(axis=(1, 2), keepdims=True)
         scaled = np.divide(found, hottest, out=np.zeros_like(found), where=hottest > 0)
-        return np.asarray(scaled * read.probability[:, np.newaxis, np.newaxis], np.float32)
+        return np.asarray(scaled * output.probability[:, np.newaxis, np.newaxis], np.float32)
 
 
-def _functional(network: Any) -> Any:
+def _as_functional(network: Any) -> Any:
     """A Sequential network once more, so that its layers have one output each: Keras calls them twice."""
     import keras
 
-    films = keras.Input(network.input_shape[1:], dtype="uint8")
-    x = films
+    images = keras.Input(network.input_shape[1:], dtype="uint8")
+    x = images
     for layer in network.layers:
         x = type(layer).from_config(layer.get_config())(x)
-    made = keras.Model(films, x)
-    made.set_weights(network.get_weights())
-    return made
+    model = keras.Model(images, x)
+    model.set_weights(network.get_weights())
+    return model
 
 
-def _traced(network: Any, probability: Any, version: str) -> Any:
+def _gradient_network(network: Any, probability: Any, version: str) -> Any:
     """The network with two outputs: what its last convolution finds, and the logit."""
     import keras
 
@@ -71,12 +73,12 @@ def _traced(network: Any, probability: Any, version: str) -> Any:
     return keras.Model(network.inputs, [convolutions[-1].output, probability])
 
 
-def _gradcam(traced: Any, films: Pixels) -> Floats:
+def _gradcam(gradient_network: Any, images: Pixels) -> FloatArray:
     """What the last convolution found at each place, as far as it moves the logit towards pneumonia; (n, h, w), at
     least 0."""
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
-        features, logit = traced(tf.constant(films[..., np.newaxis]), training=False)
-    found: Floats = tf.nn.relu(tf.reduce_sum(features * tape.gradient(logit, features), axis=-1)).numpy()
+        features, logit = gradient_network(tf.constant(images[..., np.newaxis]), training=False)
+    found: FloatArray = tf.nn.relu(tf.reduce_sum(features * tape.gradient(logit, features), axis=-1)).numpy()
     return found

@@ -12,77 +12,77 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from pneumowatch.errors import BrokerAway
-from pneumowatch.logs import get
+from pneumowatch.errors import BrokerUnavailable
+from pneumowatch.logs import get_logger
 
-log = get("worker")
+log = get_logger("worker")
 
-FEWEST_SECONDS: Final = 10.0  # longer than a consumer waits before it tries to reach the broker again
-LOOKS: Final = 5  # within the time after which it counts as deaf
+MIN_STALL_SECONDS: Final = 10.0  # longer than a consumer waits before it tries to reach the broker again
+CHECKS_PER_STALL: Final = 5  # within the time after which it counts as deaf
 
 
-def patience(lease_seconds: float) -> float:
+def stall_timeout(lease_seconds: float) -> float:
     """Seconds that a worker may hear nothing while messages wait."""
-    return max(FEWEST_SECONDS, lease_seconds / 4)
+    return max(MIN_STALL_SECONDS, lease_seconds / 4)
 
 
-class Hearing:
+class ConsumerWatchdog:
     """
     Args:
         waiting: how many messages wait on the broker or, unread, in this worker; raises BrokerAway.
-        heard: how many messages have come to this worker since it started.
+        received: how many messages have come to this worker since it started.
         busy: whether any of them is being read now.
-        rebuild: asks for a new consumer; must not wait for it.
-        seconds: after this long it is deaf.
-        end: ends the process at once.
+        reconnect: asks for a new consumer; must not wait for it.
+        stall_seconds: after this long it is deaf.
+        exit_process: ends the process at once.
     """
 
     def __init__(
         self,
         waiting: Callable[[], int],
-        heard: Callable[[], int],
+        received: Callable[[], int],
         busy: Callable[[], bool],
-        rebuild: Callable[[], None],
-        seconds: float,
-        end: Callable[[], None] = lambda: os._exit(os.EX_TEMPFAIL),
+        reconnect: Callable[[], None],
+        stall_seconds: float,
+        exit_process: Callable[[], None] = lambda: os._exit(os.EX_TEMPFAIL),
     ) -> None:
-        self._waiting, self._heard, self._busy = waiting, heard, busy
-        self._rebuild, self._end = rebuild, end
-        self._seconds = seconds
-        self._last = -1
-        self._since: float | None = None  # when it was first seen to hear nothing
-        self._rebuilt = False
+        self._waiting, self._received, self._busy = waiting, received, busy
+        self._reconnect, self._exit_process = reconnect, exit_process
+        self._stall_seconds = stall_seconds
+        self._last_received = -1
+        self._stalled_since: float | None = None  # when it was first seen to hear nothing
+        self._reconnected = False
 
     def run(self, stop: threading.Event) -> None:
         """Look again and again until `stop` is set."""
-        while not stop.wait(self._seconds / LOOKS):
-            self.look(time.monotonic())
+        while not stop.wait(self._stall_seconds / CHECKS_PER_STALL):
+            self.check(time.monotonic())
 
-    def look(self, moment: float) -> None:
-        if self._hears():
-            self._since = None
-        elif self._since is None:
-            self._since = moment
-        elif moment - self._since >= self._seconds:
-            self._cure()
-            self._since = None
+    def check(self, now: float) -> None:
+        if self._is_receiving():
+            self._stalled_since = None
+        elif self._stalled_since is None:
+            self._stalled_since = now
+        elif now - self._stalled_since >= self._stall_seconds:
+            self._recover()
+            self._stalled_since = None
 
-    def _hears(self) -> bool:
+    def _is_receiving(self) -> bool:
         """Or has nothing to hear."""
-        heard = self._heard()
-        if self._busy() or heard != self._last:
-            self._last, self._rebuilt = heard, False
+        received = self._received()
+        if self._busy() or received != self._last_received:
+            self._last_received, self._reconnected = received, False
             return True
         try:
             return self._waiting() == 0
-        except BrokerAway:
+        except BrokerUnavailable:
             return True
 
-    def _cure(self) -> None:
-        if self._rebuilt:
+    def _recover(self) -> None:
+        if self._reconnected:
             log.error("still no message comes; ending, to be started again")
-            self._end()
+            self._exit_process()
             return
-        log.warning("messages wait and none comes; listening anew", seconds=self._seconds)
-        self._rebuilt = True
-        self._rebuild()
+        log.warning("messages wait and none comes; listening anew", stall_seconds=self._stall_seconds)
+        self._reconnected = True
+        self._reconnect()

@@ -9,13 +9,21 @@ import numpy as np
 
 from db.states import State
 from pneumowatch import overlay
-from pneumowatch.model import ModelFolder, champion
+from pneumowatch.model import ModelFolder, champion_folder
 from pneumowatch.settings import Settings
 from worker.classifier import Classifier
-from worker.decode import Away, Bounds, Decoded, Errand, Fetched, Undecoded, fetch
-from worker.findings import AgeRule, admit_chest
+from worker.decode import (
+    DecodedFile,
+    DecodeFailure,
+    DecodeRequest,
+    DecodeResult,
+    DecoderLimits,
+    FileUnavailable,
+    read_and_decode,
+)
+from worker.findings import AgeRule, apply_input_gate
 from worker.gradcam import Explainer
-from worker.readings import Floats
+from worker.readings import FloatArray
 
 
 def classify_files(
@@ -26,71 +34,73 @@ def classify_files(
 
     Raises ModelError where the model cannot be used, or explains nothing.
     """
-    folder = ModelFolder.read(model) if model else champion(settings.models)
-    bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
+    folder = ModelFolder.read(model) if model else champion_folder(settings.models)
+    bounds = DecoderLimits(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
     classifier = Classifier(folder, settings.batch_size)
     explainer = Explainer(folder) if explain else None
-    pictures = [explain / name for name in overlay.names(files)] if explain else []
+    overlays = [explain / name for name in overlay.overlay_names(files)] if explain else []
     age_rule = AgeRule(folder.ages, settings.outside_age == "reject")
     rows = []
     for numbered in _batches(files, settings.batch_size):
-        fetched = [age_rule.admit(_fetch(number, file, folder.side, bounds)) for number, file in numbered]
-        said = _read([one for one in fetched if isinstance(one, Decoded)], classifier, explainer)
+        fetched = [age_rule.admit(_decode(number, file, folder.side, bounds)) for number, file in numbered]
+        predictions = _predict([one for one in fetched if isinstance(one, DecodedFile)], classifier, explainer)
         for (number, file), one in zip(numbered, fetched, strict=True):
-            found, probability, heat = said.get(number, (one, None, None))
+            found, probability, heatmaps = predictions.get(number, (one, None, None))
             row = _row(file, found, probability, folder, age_rule)
             if explain:
-                row["explanation"] = _picture(pictures[number], found, heat)
+                row["explanation"] = _write_overlay(overlays[number], found, heatmaps)
             rows.append(row)
     return rows
 
 
-def _read(
-    films: list[Decoded], classifier: Classifier, explainer: Explainer | None
-) -> dict[int, tuple[Fetched, float | None, Floats | None]]:
+def _predict(
+    images: list[DecodedFile], classifier: Classifier, explainer: Explainer | None
+) -> dict[int, tuple[DecodeResult, float | None, FloatArray | None]]:
     """{number: the film, its probability and its heat; or, where it is no chest film, what is said of it, and None}."""
-    if not films:
+    if not images:
         return {}
-    pixels = np.stack([film.pixels for film in films])
+    pixels = np.stack([film.pixels for film in images])
     found = classifier.predict(pixels)
-    heat = explainer.heat(pixels, found) if explainer else [None] * len(films)
-    said: dict[int, tuple[Fetched, float | None, Floats | None]] = {}
-    for film, probability, strangeness, its in zip(films, found.probability, found.strangeness, heat, strict=True):
-        admitted = admit_chest(film, float(strangeness))
-        scored = isinstance(admitted, Decoded)
-        said[film.scan_id] = admitted, float(probability) if scored else None, its if scored else None
-    return said
+    heatmaps = explainer.heatmaps(pixels, found) if explainer else [None] * len(images)
+    predictions: dict[int, tuple[DecodeResult, float | None, FloatArray | None]] = {}
+    for film, probability, gate_score, heatmap in zip(
+        images, found.probability, found.gate_score, heatmaps, strict=True
+    ):
+        admitted = apply_input_gate(film, float(gate_score))
+        scored = isinstance(admitted, DecodedFile)
+        predictions[film.scan_id] = admitted, float(probability) if scored else None, heatmap if scored else None
+    return predictions
 
 
-def _picture(path: Path, film: Fetched, heat: Floats | None) -> str | None:
+def _write_overlay(path: Path, film: DecodeResult, heatmaps: FloatArray | None) -> str | None:
     """Where the picture lies; None where there is nothing to show."""
-    if heat is None or not isinstance(film, Decoded):
+    if heatmaps is None or not isinstance(film, DecodedFile):
         return None
-    overlay.write(path, film.pixels, heat)
+    overlay.write_overlay(path, film.pixels, heatmaps)
     return bytes(path).decode("utf-8", "backslashreplace")
 
 
-def _fetch(number: int, file: Path, side: int, bounds: Bounds) -> Fetched:
+def _decode(number: int, file: Path, side: int, bounds: DecoderLimits) -> DecodeResult:
     real = Path(os.path.realpath(file))  # unlike in a shared folder, whoever named a link meant it
-    return fetch([Errand(number, real.parent, bytes(real).rpartition(b"/")[2])], side, bounds)[0]
+    return read_and_decode([DecodeRequest(number, real.parent, bytes(real).rpartition(b"/")[2])], side, bounds)[0]
 
 
 def _row(
-    file: Path, fetched: Fetched, probability: float | None, folder: ModelFolder, age_rule: AgeRule
+    file: Path, fetched: DecodeResult, probability: float | None, folder: ModelFolder, age_rule: AgeRule
 ) -> dict[str, Any]:
-    if isinstance(fetched, Away):
-        fetched = Undecoded(fetched.scan_id, "unreadable", "Its folder cannot be opened.")
-    undecoded = fetched if isinstance(fetched, Undecoded) else None
+    if isinstance(fetched, FileUnavailable):
+        fetched = DecodeFailure(fetched.scan_id, "unreadable", "Its folder cannot be opened.")
+    failure = fetched if isinstance(fetched, DecodeFailure) else None
     return {
         "path": bytes(file).decode("utf-8", "backslashreplace"),  # as the ledger shows it
         "state": State.REJECTED if probability is None else State.CLASSIFIED,
-        "reason": undecoded.reason if undecoded else None,
-        "sentence": undecoded.sentence if undecoded else None,
+        "reason": failure.reason if failure else None,
+        "sentence": failure.sentence if failure else None,
         "probability": probability,
         "flagged": None if probability is None else probability >= folder.threshold,
         "threshold": folder.threshold,
         "model_version": folder.version,
-        "caution": age_rule.caution(fetched.header) if isinstance(fetched, Decoded) else None,
+        "caution": age_rule.caution(fetched.header) if isinstance(fetched, DecodedFile) else None,
     }
 
 

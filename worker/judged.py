@@ -3,38 +3,40 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from db.reviews import Judged
+from db.reviews import FileLocation
 from pneumowatch import film, kept, originals
-from pneumowatch.errors import FilmRejected
+from pneumowatch.errors import ImageRejected
 from pneumowatch.settings import Settings
 
 
-def keep(settings: Settings, inboxes: Mapping[str, Path], places: Sequence[Judged], side: int) -> bool:
+def keep_reviewed_image(
+    settings: Settings, inboxes: Mapping[str, Path], locations: Sequence[FileLocation], side: int
+) -> bool:
     """Whether the film is kept now.
 
     Args:
         inboxes: name -> folder, as mounted on this machine.
-        places: the judged scan, then its duplicates (`db.reviews.places`).
+        locations: the judged scan, then its duplicates (`db.reviews.file_locations`).
         side: edge in pixels to which the film is reduced.
 
     Raises OSError where it cannot be written.
     """
-    sha256 = places[0].sha256
+    sha256 = locations[0].sha256
     if sha256 is None:
         return False
-    if kept.read(settings.data_dir, sha256) is not None:
+    if kept.load_image(settings.data_dir, sha256) is not None:
         return True
     copies = [
-        (inboxes[place.inbox], place.path_bytes)
-        for place in places
-        if place.sha256 == sha256 and place.inbox in inboxes
+        (inboxes[location.inbox], location.path_bytes)
+        for location in locations
+        if location.sha256 == sha256 and location.inbox in inboxes
     ]
-    data = originals.read(sha256, copies, settings.max_bytes)
+    data = originals.read_by_hash(sha256, copies, settings.max_bytes)
     if data is None:
         return False
     try:
         # in this process: these very bytes have passed a decoding child before
-        kept.write(settings.data_dir, sha256, film.decode(data, side, settings.max_pixels))
-    except FilmRejected:
+        kept.store_image(settings.data_dir, sha256, film.read_pixels(data, side, settings.max_pixels))
+    except ImageRejected:
         return False
     return True

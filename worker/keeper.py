@@ -1,4 +1,4 @@
-"""Which films are kept beside their results, by the setting `keep_films`."""
+"""Which films are kept beside their results, by the setting `keep_images`."""
 
 import threading
 from collections import deque
@@ -8,27 +8,27 @@ from typing import Final, NamedTuple
 from db.outcomes import Classified, Outcome
 from pneumowatch import kept
 from pneumowatch.film import Pixels
-from pneumowatch.logs import get
+from pneumowatch.logs import get_logger
 from pneumowatch.settings import Settings
-from worker.decode import Decoded
-from worker.readings import Floats
+from worker.decode import DecodedFile
+from worker.readings import FloatArray
 
-log = get("worker")
+log = get_logger("worker")
 
-FLAGGED: Final = "flagged"
-ALL: Final = "all"  # and with "judged" alone, whoever records a verdict keeps its film
-MOST_MISSING: Final = 500  # films held in memory until there is room, about 50 kB each
+KEEP_FLAGGED: Final = "flagged"
+KEEP_ALL: Final = "all"  # and with "judged" alone, whoever records a verdict keeps its film
+MAX_PENDING_IMAGES: Final = 500  # films held in memory until there is room, about 50 kB each
 
 
-class Picture(NamedTuple):
+class PendingImage(NamedTuple):
     """A film to be kept, and its map, logits (h, w), where the model has one."""
 
     sha256: str
     pixels: Pixels
-    logits: Floats | None
+    logits: FloatArray | None
 
 
-class Keeper:
+class ImageKeeper:
     """Keeps films. A disk that is full costs films, never their outcomes: what could not be written is held in memory,
     up to a bound, and written when there is room; it is said once that films are missing, and once that they are not.
     """
@@ -36,46 +36,47 @@ class Keeper:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._missing: deque[Picture] = deque(maxlen=MOST_MISSING)  # the oldest go first
-        self._lost = 0  # beyond the bound
+        self._pending: deque[PendingImage] = deque(maxlen=MAX_PENDING_IMAGES)  # the oldest go first
+        self._dropped = 0  # beyond the bound
 
-    def keep(self, films: Sequence[Decoded], outcomes: Sequence[Outcome], maps: Floats | None = None) -> None:
+    def keep(self, images: Sequence[DecodedFile], outcomes: Sequence[Outcome], maps: FloatArray | None = None) -> None:
         """Keep the classified films that are to be kept, each with its map, logits (n, h, w), where there are maps.
         What readers are to see without its being flagged is kept as if it were."""
-        wanted_ones = [
-            Picture(film.sha256, film.pixels, None if maps is None else maps[number].copy())
-            for number, (film, outcome) in enumerate(zip(films, outcomes, strict=True))
-            if isinstance(outcome, Classified) and wanted(self._settings, outcome.entry.worklist_rank is not None)
+        to_keep = [
+            PendingImage(film.sha256, film.pixels, None if maps is None else maps[number].copy())
+            for number, (film, outcome) in enumerate(zip(images, outcomes, strict=True))
+            if isinstance(outcome, Classified)
+            and is_to_be_kept(self._settings, outcome.worklist_entry.worklist_rank is not None)
         ]
-        if not wanted_ones:
+        if not to_keep:
             return
-        if not self._missing:  # the usual case: threads need not wait for each other
-            wanted_ones = self._write(wanted_ones)
-        if wanted_ones:
+        if not self._pending:  # the usual case: threads need not wait for each other
+            to_keep = self._write(to_keep)
+        if to_keep:
             with self._lock:
-                self._catch_up(wanted_ones)
+                self._write_pending(to_keep)
 
-    def _catch_up(self, more: Sequence[Picture]) -> None:
+    def _write_pending(self, new: Sequence[PendingImage]) -> None:
         """The missing ones first; what is still missing is held."""
-        waiting = [*self._missing, *more]
+        waiting = [*self._pending, *new]
         left = self._write(waiting)
-        if left and not self._missing:
+        if left and not self._pending:
             log.error("films cannot be kept: is the disk full? Their results are written, they are kept when it is not")
-        if self._missing and not left:
-            log.info("films can be kept again", kept=len(waiting), missing=self._lost)
-        self._lost = self._lost + max(0, len(left) - MOST_MISSING) if left else 0
-        self._missing.clear()
-        self._missing.extend(left)
+        if self._pending and not left:
+            log.info("films can be kept again", kept=len(waiting), missing=self._dropped)
+        self._dropped = self._dropped + max(0, len(left) - MAX_PENDING_IMAGES) if left else 0
+        self._pending.clear()
+        self._pending.extend(left)
 
-    def _write(self, pictures: Sequence[Picture]) -> list[Picture]:
+    def _write(self, images: Sequence[PendingImage]) -> list[PendingImage]:
         """Returns those from the first on that could not be written."""
-        for number, picture in enumerate(pictures):
+        for number, image in enumerate(images):
             try:
-                kept.write(self._settings.data_dir, picture.sha256, picture.pixels, picture.logits)
+                kept.store_image(self._settings.data_dir, image.sha256, image.pixels, image.logits)
             except OSError:
-                return list(pictures[number:])
+                return list(images[number:])
         return []
 
 
-def wanted(settings: Settings, flagged: bool) -> bool:
-    return settings.keep_films == ALL or (settings.keep_films == FLAGGED and flagged)
+def is_to_be_kept(settings: Settings, flagged: bool) -> bool:
+    return settings.keep_images == KEEP_ALL or (settings.keep_images == KEEP_FLAGGED and flagged)

@@ -8,21 +8,21 @@ from typing import Final
 
 from db import rescoring
 from db.outcomes import Classified
-from db.rescoring import OldScan
+from db.rescoring import RescoreCandidate
 from db.session import Database
 from pneumowatch import kept
 from pneumowatch.header import Header
 from pneumowatch.settings import Settings
-from worker.decode import Bounds, Decoded, Decoders, Errand
-from worker.keeper import Keeper
-from worker.serving import Serving
+from worker.decode import DecodedFile, DecodeRequest, DecoderLimits, DecoderPool
+from worker.keeper import ImageKeeper
+from worker.serving import ServedModel
 
-AT_A_TIME: Final = 500  # scans of one transaction that show another model's result
-Watch = Callable[[int, int], None]  # scans done, of how many
+SCANS_PER_SWITCH: Final = 500  # scans of one transaction that show another model's result
+OnRescored = Callable[[int, int], None]  # scans done, of how many
 
 
 @dataclass(frozen=True)
-class Counts:
+class RescoringCounts:
     """Of classified scans: `already` had a prediction of the model, `rescored` have one now; `not_chest_xray` the model
     takes for something else, and of `left_out` there is neither a film of its size nor the file as it was: both keep
     the result that they had. `made_current`: now show what the model says."""
@@ -35,73 +35,73 @@ class Counts:
     made_current: int
 
 
-class Rescoring:
+class Rescorer:
     """Safe to repeat, and to stop at any point: what has a prediction of this model is not read again."""
 
     def __init__(
-        self, database: Database, settings: Settings, inboxes: dict[str, Path], serving: Serving, by: str
+        self, database: Database, settings: Settings, inboxes: dict[str, Path], serving: ServedModel, by: str
     ) -> None:
         self._database = database
         self._settings = settings
         self._inboxes = inboxes
-        self._serving = serving
+        self._served = serving
         self._by = by
-        self._keeper = Keeper(settings)
-        bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
-        self._decoders = Decoders(settings.decoder_count, bounds)  # its children start with the first film
+        self._image_keeper = ImageKeeper(settings)
+        bounds = DecoderLimits(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
+        self._decoders = DecoderPool(settings.decoder_count, bounds)  # its children start with the first film
 
-    def run(self, make_current: bool, watch: Watch) -> Counts:
+    def run(self, make_current: bool, on_progress: OnRescored) -> RescoringCounts:
         """`make_current`: also let all scans that the model has read show its result."""
-        version = self._serving.version
-        classified, unread = self._database.read(lambda c: rescoring.counts(c, version))
-        after = done = rescored = strange = 0
+        version = self._served.version
+        classified, unread = self._database.read(lambda c: rescoring.rescore_counts(c, version))
+        after = done = rescored = rejected = 0
         size = self._settings.batch_size
-        while batch := self._database.read(partial(rescoring.unread, version=version, after=after, limit=size)):
-            films = self._films(batch)
-            outcomes = self._read(films, make_current) if films else []
-            new = self._database.write(partial(rescoring.add, outcomes=outcomes))
-            rescored, strange = rescored + new, strange + len(films) - len(outcomes)
+        while batch := self._database.read(partial(rescoring.unscored_by, version=version, after=after, limit=size)):
+            images = self._read_images(batch)
+            outcomes = self._read(images, make_current) if images else []
+            new = self._database.write(partial(rescoring.add_predictions, outcomes=outcomes))
+            rescored, rejected = rescored + new, rejected + len(images) - len(outcomes)
             after, done = batch[-1].id, done + len(batch)
-            watch(done, max(done, unread))
-        current = self._show() if make_current else 0
-        return Counts(classified, classified - unread, rescored, strange, done - rescored - strange, current)
+            on_progress(done, max(done, unread))
+        current = self._switch() if make_current else 0
+        return RescoringCounts(classified, classified - unread, rescored, rejected, done - rescored - rejected, current)
 
     def close(self) -> None:
         self._decoders.close()
 
-    def _films(self, scans: list[OldScan]) -> list[Decoded]:
+    def _read_images(self, scans: list[RescoreCandidate]) -> list[DecodedFile]:
         """The films that can still be had, of this model's size, with their patients' ages."""
-        side = self._serving.side
-        found: dict[int, Decoded] = {}
+        side = self._served.side
+        found: dict[int, DecodedFile] = {}
         for scan in scans:
-            pixels = kept.read(self._settings.data_dir, scan.sha256)
+            pixels = kept.load_image(self._settings.data_dir, scan.sha256)
             if pixels is not None and pixels.shape == (side, side):
-                found[scan.id] = Decoded(scan.id, pixels, scan.sha256, 0, 0, Header(age_years=scan.age_years))
+                found[scan.id] = DecodedFile(scan.id, pixels, scan.sha256, 0, 0, Header(age_years=scan.age_years))
         by_id = {scan.id: scan for scan in scans if scan.id not in found and scan.inbox in self._inboxes}
-        errands = [Errand(scan.id, self._inboxes[scan.inbox], scan.path_bytes) for scan in by_id.values()]
-        for one in self._decoders.fetch(errands, side):
+        requests = [DecodeRequest(scan.id, self._inboxes[scan.inbox], scan.path_bytes) for scan in by_id.values()]
+        for one in self._decoders.fetch(requests, side):
             scan = by_id[one.scan_id]
-            if isinstance(one, Decoded) and one.sha256 == scan.sha256:
+            if isinstance(one, DecodedFile) and one.sha256 == scan.sha256:
                 header = Header(age_years=scan.age_years)
-                found[scan.id] = Decoded(scan.id, one.pixels, scan.sha256, one.size, one.mtime_ns, header)
+                found[scan.id] = DecodedFile(scan.id, one.pixels, scan.sha256, one.size, one.mtime_ns, header)
         return [found[scan.id] for scan in scans if scan.id in found]
 
-    def _read(self, films: list[Decoded], make_current: bool) -> list[Classified]:
-        readings = self._serving.predict(films)
-        told = zip(films, readings.probability.tolist(), readings.strangeness.tolist(), strict=True)
-        outcomes = [self._serving.outcome(*one) for one in told]
+    def _read(self, images: list[DecodedFile], make_current: bool) -> list[Classified]:
+        output = self._served.predict(images)
+        scores = zip(images, output.probability.tolist(), output.gate_score.tolist(), strict=True)
+        outcomes = [self._served.outcome(*one) for one in scores]
         if make_current:  # the map must be that of the result beside which it is shown
-            self._keeper.keep(films, outcomes, readings.maps)
+            self._image_keeper.keep(images, outcomes, output.maps)
         return [outcome for outcome in outcomes if isinstance(outcome, Classified)]
 
-    def _show(self) -> int:
-        version, rule = self._serving.version, self._serving.age_rule
+    def _switch(self) -> int:
+        version, rule = self._served.version, self._served.age_rule
         share = self._settings.sample_unflagged
         total = 0
-        while moved := self._database.write(
+        while switched := self._database.write(
             lambda c: rescoring.make_current(
-                c, version, AT_A_TIME, self._by, lambda age: rule.caution(Header(age_years=age)), share
+                c, version, SCANS_PER_SWITCH, self._by, lambda age: rule.caution(Header(age_years=age)), share
             )
         ):
-            total += moved
+            total += switched
         return total

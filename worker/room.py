@@ -13,31 +13,33 @@ from prometheus_client.registry import Collector
 
 from db import cache, deployment, ledger
 from db.outcomes import Claim, Classified, Deferred, Outcome, Rejected
-from db.presence import Presence
-from db.pulse import Part
+from db.presence import InboxPresence
+from db.pulse import Component
 from db.session import Database
 from pneumowatch.errors import ShuttingDown
-from pneumowatch.logs import get
-from pneumowatch.metrics import MODEL, READ, Family, timed
+from pneumowatch.logs import get_logger
+from pneumowatch.metrics import IMAGES_PROCESSED, MODEL_INFO, Family, timed_stage
 from pneumowatch.model import ModelFolder
-from pneumowatch.queue import part_name
+from pneumowatch.queue import component_name
 from pneumowatch.settings import Settings
-from worker.absences import Absences
-from worker.decode import Bounds, Decoded, Decoders, Errand, Fetched
-from worker.door import Door
-from worker.findings import judge
-from worker.fitness import Fitness
-from worker.handover import Handover, first_model, said_of
-from worker.keeper import Keeper
-from worker.serving import Post, Serving, open_serving
+from worker.absences import ShareBackoff
+from worker.decode import DecodedFile, DecodeRequest, DecodeResult, DecoderLimits, DecoderPool
+from worker.door import ReadWriteLock
+from worker.findings import decide
+from worker.fitness import CircuitBreaker
+from worker.handover import ModelReloader, describe_error, load_initial_model
+from worker.keeper import ImageKeeper
+from worker.serving import ModelSlot, ServedModel, load_served_model
 
-log = get("worker")
+log = get_logger("worker")
 
-PAUSE: Final = timedelta(seconds=5)  # until a film that ended in an error alone is read again; longer each time
-PATIENCE: Final = 0.75  # of the waiting cap: the rest is for those to be read that reach this together
+ERROR_RETRY_DELAY: Final = timedelta(
+    seconds=5
+)  # until a film that ended in an error alone is read again; longer each time
+WAITING_CAP_FRACTION: Final = 0.75  # of the waiting cap: the rest is for those to be read that reach this together
 
 
-class ReadingRoom(Collector):
+class ScanProcessor(Collector):
     """What one worker process holds: the decoding children, the model, and the claims in its hands.
 
     Args:
@@ -46,7 +48,7 @@ class ReadingRoom(Collector):
         by: how this worker signs claims and events.
         patient_key: secret under which patient IDs are hashed; without it they are dropped.
         stop: set at shutdown; ends the waits of a worker that cannot read.
-        part: is told what gets done.
+        component: is told what gets done.
     """
 
     def __init__(
@@ -54,178 +56,184 @@ class ReadingRoom(Collector):
         settings: Settings,
         inboxes: dict[str, Path],
         database: Database,
-        serving: Serving,
-        decoders: Decoders,
+        serving: ServedModel,
+        decoders: DecoderPool,
         by: str,
         patient_key: bytes | None = None,
         stop: threading.Event | None = None,
-        part: Part | None = None,
+        component: Component | None = None,
     ) -> None:
-        self._part = part or Part("worker")
+        self._component = component or Component("worker")
         self._settings = settings
         self._inboxes = inboxes
         self._database = database
-        self._post = Post(serving)
-        self._handover: Handover | None = None
+        self._slot = ModelSlot(serving)
+        self._reloader: ModelReloader | None = None
         self._decoders = decoders
         self._lease = timedelta(seconds=settings.lease_seconds)
-        self._patience = PATIENCE * timedelta(minutes=settings.waiting_cap_minutes)
+        self._overdue_after = WAITING_CAP_FRACTION * timedelta(minutes=settings.waiting_cap_minutes)
         self._by = by
         self._patient_key = patient_key
-        self._absences = Absences(Presence(database, settings.patience_seconds), inboxes)
-        self._door = Door()
-        self._fitness = Fitness(stop or threading.Event())
-        self._keeper = Keeper(settings)
+        self._share_backoff = ShareBackoff(InboxPresence(database, settings.mount_grace_seconds), inboxes)
+        self._lock = ReadWriteLock()
+        self._circuit_breaker = CircuitBreaker(stop or threading.Event())
+        self._image_keeper = ImageKeeper(settings)
 
-    def follow(self, load: Callable[[], Serving], enlist: Callable[[str], None]) -> None:
-        """From now on, let the champion be at work here, whoever that comes to be (`Handover`)."""
-        self._handover = Handover(self._database, self._post, load, enlist)
+    def follow_champion(self, load: Callable[[], ServedModel], register: Callable[[str], None]) -> None:
+        """From now on, let the champion be at work here, whoever that comes to be (`ModelReloader`)."""
+        self._reloader = ModelReloader(self._database, self._slot, load, register)
 
-    def read(self, licence: int) -> None:
-        """Claim and read up to `licence` scans, the most urgent first; returns once each has its outcome or was given
+    def read(self, permits: int) -> None:
+        """Claim and read up to `permits` scans, the most urgent first; returns once each has its outcome or was given
         back. Blocks while this worker cannot read; raises ShuttingDown if that is asked for meanwhile."""
-        while licence > 0:
-            self._fitness.wait(self._try_out)
-            with self._post.held() as serving:
-                with self._door.shared():
-                    claim = self._claim(min(licence, self._settings.batch_size))
+        while permits > 0:
+            self._circuit_breaker.wait(self._probe)
+            with self._slot.use() as serving:
+                with self._lock.shared():
+                    claim = self._claim(min(permits, self._settings.batch_size))
                     if claim is None:
                         return  # read by others, or taken back: a message is no more than a hint
-                    licence -= len(claim.scans)
-                    if not claim.suspect:
-                        self._settle(claim, serving)
-                if claim.suspect:
-                    with self._door.alone():
-                        self._settle(claim, serving)
+                    permits -= len(claim.scans)
+                    if not claim.quarantined:
+                        self._process_claim(claim, serving)
+                if claim.quarantined:
+                    with self._lock.exclusive():
+                        self._process_claim(claim, serving)
 
-    def watch(self, tell: Callable[[bool], None]) -> None:
-        """Until shutdown, `tell` of it whenever this worker can read no more, and when it can again."""
-        self._fitness.watch(self._try_out, tell)
+    def watch_health(self, on_change: Callable[[bool], None]) -> None:
+        """Until shutdown, `on_change` of it whenever this worker can read no more, and when it can again."""
+        self._circuit_breaker.watch_health(self._probe, on_change)
 
     def collect(self) -> Iterator[Family]:
         """The metrics of a room; those of its work are counted as it is done."""
-        yield MODEL.family({(self._post.version,): 1})
+        yield MODEL_INFO.family({(self._slot.version,): 1})
 
     def close(self) -> None:
-        if self._handover:
-            self._handover.close()
-        self._post.close()
+        if self._reloader:
+            self._reloader.close()
+        self._slot.close()
         self._decoders.close()
 
     def _claim(self, count: int) -> Claim | None:
-        with timed("claim"):
+        with timed_stage("claim"):
             return self._database.write(
-                lambda connection: ledger.claim(connection, count, self._by, self._lease, self._patience)
+                lambda connection: ledger.claim(connection, count, self._by, self._lease, self._overdue_after)
             )
 
     def _renew(self, claim: Claim) -> bool:
-        return self._database.write(lambda c: ledger.renew(c, claim, self._lease, alone=claim.suspect))
+        return self._database.write(lambda c: ledger.renew_lease(c, claim, self._lease, exclusive=claim.quarantined))
 
-    def _try_out(self) -> None:
-        with self._post.held() as serving:
-            serving.try_out()
+    def _probe(self) -> None:
+        with self._slot.use() as serving:
+            serving.probe()
 
-    def _settle(self, claim: Claim, serving: Serving) -> None:
+    def _process_claim(self, claim: Claim, serving: ServedModel) -> None:
         """Read the claim; where that ends in an error, give it back at once rather than leave it to its lease."""
         try:
-            if claim.suspect and not self._renew(claim):
+            if claim.quarantined and not self._renew(claim):
                 return  # it was taken back while it waited for the room to be empty
-            self._read_claim(claim, serving)
+            self._process_monitored(claim, serving)
         except ShuttingDown:
             raise
         except Exception as error:  # noqa: BLE001 - of a film or of this worker; others must be read all the same
-            self._give_back(claim, serving, error)
+            self._release(claim, serving, error)
         else:
-            self._fitness.has_read()
+            self._circuit_breaker.record_success()
 
-    def _read_claim(self, claim: Claim, serving: Serving) -> None:
-        with self._part.holding(f"batch {claim.token[:6]}", self._lease.total_seconds()) as moved:
-            self._read_held(claim, serving, moved)
+    def _process_monitored(self, claim: Claim, serving: ServedModel) -> None:
+        with self._component.expecting(f"batch {claim.token[:6]}", self._lease.total_seconds()) as progressed:
+            self._process_batch(claim, serving, progressed)
 
-    def _read_held(self, claim: Claim, serving: Serving, moved: Callable[[], None]) -> None:
+    def _process_batch(self, claim: Claim, serving: ServedModel, progressed: Callable[[], None]) -> None:
         started = time.monotonic()
-        with timed("fetch"):
+        with timed_stage("fetch"):
             fetched = self._fetch(claim, serving.side)
-        moved()
+        progressed()
         if time.monotonic() - started > self._settings.lease_seconds / 2:
             self._renew(claim)  # by progress, never by a timer: a worker that hangs must lose its films
-        outcomes = self._conclude(claim, fetched, serving)
-        told = self._settings.destinations
-        with timed("write"):
-            self._database.write(lambda connection: ledger.finish(connection, claim.token, outcomes, self._by, told))
-        tally = _tally(outcomes)
-        _count(claim, outcomes)
-        self._part.did(**tally)
-        log.info("films read", **tally)
+        outcomes = self._decide(claim, fetched, serving)
+        channels = self._settings.destinations
+        with timed_stage("write"):
+            self._database.write(
+                lambda connection: ledger.record_outcomes(connection, claim.token, outcomes, self._by, channels)
+            )
+        counts = _outcome_counts(outcomes)
+        _count_outcomes(claim, outcomes)
+        self._component.record_progress(**counts)
+        log.info("films read", **counts)
 
-    def _give_back(self, claim: Claim, serving: Serving, error: Exception) -> None:
+    def _release(self, claim: Claim, serving: ServedModel, error: Exception) -> None:
         ids = [scan.id for scan in claim.scans]
         kind, frames = type(error).__name__, traceback.extract_tb(error.__traceback__)[-3:]
-        blamed = self._fitness.blames(error, ids[0] if claim.suspect else None, serving.try_out)
+        scans_at_fault = self._circuit_breaker.record_failure(
+            error, ids[0] if claim.quarantined else None, serving.probe
+        )
         log.error(
             "films could not be read; they are given back, to be read one by one"
-            if blamed
+            if scans_at_fault
             else "films could not be read by this worker now; they are given back",
             scans=ids,
-            error=said_of(error),
+            error=describe_error(error),
             at=[f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames],
         )
-        if blamed:
-            pairs, why = [(scan_id, claim.token) for scan_id in ids], f"reading it ended in an error ({kind})"
+        if scans_at_fault:
+            claimed, reason = [(scan_id, claim.token) for scan_id in ids], f"reading it ended in an error ({kind})"
             attempts = self._settings.max_attempts
-            self._database.write(lambda c: ledger.expire(c, pairs, attempts, self._by, why, PAUSE))
+            self._database.write(
+                lambda c: ledger.expire_claims(c, claimed, attempts, self._by, reason, ERROR_RETRY_DELAY)
+            )
         else:
-            at, why = ledger.now(), f"its worker could not read ({kind})"
-            uncounted = [Deferred(scan_id, at, why) for scan_id in ids]
-            self._database.write(lambda c: ledger.finish(c, claim.token, uncounted, self._by))
+            at, reason = ledger.utc_now(), f"its worker could not read ({kind})"
+            uncounted = [Deferred(scan_id, at, reason) for scan_id in ids]
+            self._database.write(lambda c: ledger.record_outcomes(c, claim.token, uncounted, self._by))
 
-    def _fetch(self, claim: Claim, side: int) -> list[Fetched]:
+    def _fetch(self, claim: Claim, side: int) -> list[DecodeResult]:
         """An answer for each scan of the claim, in its order."""
-        errands = [
-            Errand(scan.id, self._inboxes[scan.inbox], scan.path_bytes, self._patient_key)
-            for scan in self._absences.worth_a_try(claim.scans)
+        requests = [
+            DecodeRequest(scan.id, self._inboxes[scan.inbox], scan.path_bytes, self._patient_key)
+            for scan in self._share_backoff.select_due(claim.scans)
         ]
-        answers = {fetched.scan_id: fetched for fetched in self._decoders.fetch(errands, side)}
-        return self._absences.weigh(claim.scans, answers)
+        answers = {fetched.scan_id: fetched for fetched in self._decoders.fetch(requests, side)}
+        return self._share_backoff.confirm(claim.scans, answers)
 
-    def _conclude(self, claim: Claim, fetched: list[Fetched], serving: Serving) -> list[Outcome]:
-        at, settle = ledger.now(), timedelta(seconds=self._settings.settle_seconds)
+    def _decide(self, claim: Claim, fetched: list[DecodeResult], serving: ServedModel) -> list[Outcome]:
+        at, settle = ledger.utc_now(), timedelta(seconds=self._settings.settle_seconds)
         outcomes: list[Outcome] = []
-        films: list[Decoded] = []
+        images: list[DecodedFile] = []
         for scan, answer in zip(claim.scans, map(serving.age_rule.admit, fetched), strict=True):
-            finding = judge(scan, answer, at, settle)
-            if finding is not None:
-                outcomes.append(finding)
-            elif isinstance(answer, Decoded):
-                films.append(answer)
-        return outcomes + (self._classify(films, serving) if films else [])
+            decision = decide(scan, answer, at, settle)
+            if decision is not None:
+                outcomes.append(decision)
+            elif isinstance(answer, DecodedFile):
+                images.append(answer)
+        return outcomes + (self._classify(images, serving) if images else [])
 
-    def _classify(self, films: list[Decoded], serving: Serving) -> list[Outcome]:
-        with timed("predict"):
-            found = serving.predict(films)
+    def _classify(self, images: list[DecodedFile], serving: ServedModel) -> list[Outcome]:
+        with timed_stage("predict"):
+            output = serving.predict(images)
         outcomes = [
-            serving.outcome(film, probability, strangeness)
-            for film, probability, strangeness in zip(
-                films, found.probability.tolist(), found.strangeness.tolist(), strict=True
+            serving.outcome(film, probability, gate_score)
+            for film, probability, gate_score in zip(
+                images, output.probability.tolist(), output.gate_score.tolist(), strict=True
             )
         ]
         # before the outcomes are written: who finds a scan flagged finds its film
-        self._keeper.keep(films, outcomes, found.maps)
+        self._image_keeper.keep(images, outcomes, output.maps)
         return outcomes
 
 
-def _count(claim: Claim, outcomes: list[Outcome]) -> None:
+def _count_outcomes(claim: Claim, outcomes: list[Outcome]) -> None:
     """For the metrics, by source."""
     sources = {scan.id: scan.inbox for scan in claim.scans}
     for outcome in outcomes:
         if isinstance(outcome, Classified):
-            what = "flagged" if outcome.flagged else "not_flagged"
+            status = "flagged" if outcome.flagged else "not_flagged"
         else:
-            what = "rejected" if isinstance(outcome, Rejected) else "later"
-        READ.labels(sources[outcome.scan_id], what).inc()
+            status = "rejected" if isinstance(outcome, Rejected) else "later"
+        IMAGES_PROCESSED.labels(sources[outcome.scan_id], status).inc()
 
 
-def _tally(outcomes: list[Outcome]) -> dict[str, int]:
+def _outcome_counts(outcomes: list[Outcome]) -> dict[str, int]:
     """For the log: counts alone, as names of films may name patients."""
     classified = [outcome for outcome in outcomes if isinstance(outcome, Classified)]
     rejected = sum(isinstance(outcome, Rejected) for outcome in outcomes)
@@ -237,47 +245,47 @@ def _tally(outcomes: list[Outcome]) -> dict[str, int]:
     }
 
 
-def open_room(
+def start_scan_processor(
     settings: Settings,
     inboxes: dict[str, Path],
     database: Database,
     device: str | None = None,
     stop: threading.Event | None = None,
-    patient: bool = True,
-    part: Part | None = None,
-) -> ReadingRoom:
+    wait_for_model: bool = True,
+    component: Component | None = None,
+) -> ScanProcessor:
     """A reading room ready for its first film: children started, and the champion registered, loaded, checked, warm,
     and followed by whichever comes after it.
 
     Args:
         stop: set at shutdown.
-        patient: a model that can be loaded is waited for (`worker.handover.first_model`).
-        part: is told what gets done.
+        wait_for_model: a model that can be loaded is waited for (`worker.handover.load_initial_model`).
+        component: is told what gets done.
 
-    Raises ShuttingDown where that is asked for meanwhile, and what `first_model` raises.
+    Raises ShuttingDown where that is asked for meanwhile, and what `load_initial_model` raises.
     """
-    part = part or Part("worker")
-    part.say("loading the model")
-    patient_key = deployment.patient_key(database, settings)
-    by = f"{part_name('worker')}:{os.getpid()}"
+    component = component or Component("worker")
+    component.set_status("loading the model")
+    patient_key = deployment.load_patient_key(database, settings)
+    by = f"{component_name('worker')}:{os.getpid()}"
 
-    def load(version: str | None = None) -> Serving:
-        cache.enroll(database, settings.models, by)
-        return open_serving(cache.fetch(database, settings.models, version), settings, device)
+    def load(version: str | None = None) -> ServedModel:
+        cache.register_local_models(database, settings.models, by)
+        return load_served_model(cache.fetch_model(database, settings.models, version), settings, device)
 
-    def enlist(version: str) -> None:
-        cache.add(database, ModelFolder.read(settings.models / version), by)
+    def register(version: str) -> None:
+        cache.register_folder(database, ModelFolder.read(settings.models / version), by)
 
     stop = stop or threading.Event()
-    serving = first_model(database, load, stop if patient else None)
+    serving = load_initial_model(database, load, stop if wait_for_model else None)
     if stop.is_set():
         raise ShuttingDown("Shutdown was asked for while the model was loaded.")
-    bounds = Bounds(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
-    decoders = Decoders(settings.decoder_count, bounds)
+    bounds = DecoderLimits(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
+    decoders = DecoderPool(settings.decoder_count, bounds)
     decoders.warm()
     log.info("model ready", model=serving.version)
-    room = ReadingRoom(settings, inboxes, database, serving, decoders, by, patient_key, stop, part)
-    room.follow(load, enlist)
-    part.say("idle", busy="reading")
-    part.did()
+    room = ScanProcessor(settings, inboxes, database, serving, decoders, by, patient_key, stop, component)
+    room.follow_champion(load, register)
+    component.set_status("idle", busy="reading")
+    component.record_progress()
     return room

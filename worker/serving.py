@@ -15,9 +15,9 @@ from pneumowatch.model import ModelFolder
 from pneumowatch.settings import Settings
 from worker.batch import Batcher
 from worker.classifier import Classifier
-from worker.decode import Decoded, Undecoded
-from worker.findings import ANY_AGE, AgeRule, admit_chest
-from worker.readings import Readings
+from worker.decode import DecodedFile, DecodeFailure
+from worker.findings import NO_AGE_RULE, AgeRule, apply_input_gate
+from worker.readings import ModelOutput
 
 
 class LoadedModel(Protocol):
@@ -27,10 +27,10 @@ class LoadedModel(Protocol):
     side: int
     threshold: float
 
-    def predict(self, films: Pixels) -> Readings: ...
+    def predict(self, images: Pixels) -> ModelOutput: ...
 
 
-class Serving:
+class ServedModel:
     """One model at work. A claim is decoded, judged, predicted and recorded by one of these, as another model may take
     films of another size, know other ages and flag from another threshold.
 
@@ -39,7 +39,7 @@ class Serving:
     """
 
     def __init__(
-        self, model: LoadedModel, batch_size: int, age_rule: AgeRule = ANY_AGE, sample_unflagged: float = 0.0
+        self, model: LoadedModel, batch_size: int, age_rule: AgeRule = NO_AGE_RULE, sample_unflagged: float = 0.0
     ) -> None:
         self.model = model
         self.age_rule = age_rule
@@ -55,17 +55,17 @@ class Serving:
         """Edge in pixels of the films it takes."""
         return self.model.side
 
-    def predict(self, films: list[Decoded]) -> Readings:
+    def predict(self, images: list[DecodedFile]) -> ModelOutput:
         """Blocks; together with the films of other claims. At least one film, at most a batch."""
-        return self._batcher.predict(np.stack([film.pixels for film in films]))
+        return self._batcher.predict(np.stack([film.pixels for film in images]))
 
-    def try_out(self) -> None:
+    def probe(self) -> None:
         """Read a blank film. Raises what the model raises, which then can read no other film either."""
         self._batcher.predict(np.zeros((1, self.side, self.side), np.uint8))
 
-    def outcome(self, film: Decoded, probability: float, strangeness: float) -> Outcome:
-        admitted = admit_chest(film, strangeness)
-        if isinstance(admitted, Undecoded):
+    def outcome(self, film: DecodedFile, probability: float, gate_score: float) -> Outcome:
+        admitted = apply_input_gate(film, gate_score)
+        if isinstance(admitted, DecodeFailure):
             return Rejected(film.scan_id, Reason(admitted.reason), admitted.sentence, film.sha256, film.header)
         return Classified(
             film.scan_id,
@@ -77,7 +77,7 @@ class Serving:
             self.age_rule.caution(film.header),
             film.header,
             self._sample_unflagged,
-            strangeness,
+            gate_score,
             float(film.pixels.mean()),
         )
 
@@ -86,14 +86,14 @@ class Serving:
         self._batcher.close()
 
 
-def open_serving(folder: ModelFolder, settings: Settings, device: str | None = None) -> Serving:
+def load_served_model(folder: ModelFolder, settings: Settings, device: str | None = None) -> ServedModel:
     """A model loaded, checked and warm. Raises as `worker.classifier.Classifier`."""
     rule = AgeRule(folder.ages, settings.outside_age == "reject")
     model = Classifier(folder, settings.batch_size, device)
-    return Serving(model, settings.batch_size, rule, settings.sample_unflagged)
+    return ServedModel(model, settings.batch_size, rule, settings.sample_unflagged)
 
 
-class Post:
+class ModelSlot:
     """Where the model at work is found. It may be relieved at any time: claims that hold it are finished by it, the
     next ones find its successor.
 
@@ -101,46 +101,46 @@ class Post:
     after one swap or after sixty (the shipped model, two cores), so it need not be started anew for this.
     """
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
-        self._held: dict[Serving, int] = {serving: 0}  # by how many claims
+    def __init__(self, serving: ServedModel) -> None:
+        self._current = serving
+        self._users: dict[ServedModel, int] = {serving: 0}  # by how many claims
         self._lock = threading.Lock()
 
     @property
     def version(self) -> str:
-        return self._serving.version
+        return self._current.version
 
     @contextmanager
-    def held(self) -> Iterator[Serving]:
+    def use(self) -> Iterator[ServedModel]:
         """The model at work, which stays so for as long as this is held."""
         with self._lock:
-            serving = self._serving
-            self._held[serving] += 1
+            serving = self._current
+            self._users[serving] += 1
         try:
             yield serving
         finally:
             with self._lock:
-                self._held[serving] -= 1
-            self._retire()
+                self._users[serving] -= 1
+            self._close_unused()
 
-    def relieve(self, successor: Serving) -> None:
+    def swap(self, successor: ServedModel) -> None:
         """The successor is at work from the next claim on."""
         with self._lock:
-            self._serving = successor
-            self._held[successor] = 0
-        self._retire()
+            self._current = successor
+            self._users[successor] = 0
+        self._close_unused()
 
     def close(self) -> None:
-        self._serving.close()
+        self._current.close()
 
-    def _retire(self) -> None:
+    def _close_unused(self) -> None:
         """End those that were relieved and that no claim holds any more."""
         with self._lock:
-            done = [one for one, claims in self._held.items() if not claims and one is not self._serving]
-            for one in done:
-                del self._held[one]
-        for one in done:
+            unused = [one for one, users in self._users.items() if not users and one is not self._current]
+            for one in unused:
+                del self._users[one]
+        for one in unused:
             one.close()
-        if done:
-            del done, one
+        if unused:
+            del unused, one
             gc.collect()  # a network is full of cycles, and of weights

@@ -57,9 +57,9 @@ for panel, commands in {
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-app.add_typer(models.store, name="models", rich_help_panel="School")
-app.add_typer(users.users, name="users", rich_help_panel="Care")
-app.add_typer(admin.database, name="db", rich_help_panel="Care")
+app.add_typer(models.model_commands, name="models", rich_help_panel="School")
+app.add_typer(users.user_commands, name="users", rich_help_panel="Care")
+app.add_typer(admin.database_commands, name="db", rich_help_panel="Care")
 
 
 def _show_version(wanted: bool) -> None:

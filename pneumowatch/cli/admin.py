@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-database = typer.Typer(
+database_commands = typer.Typer(
     no_args_is_help=True, help="The database's tables: bring them up to date, or look where they stand."
 )
 
@@ -16,8 +16,8 @@ Data = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
-@database.command()
-def upgrade(
+@database_commands.command()
+def upgrade_database(
     backup: Annotated[
         Path | None, typer.Option("--backup", metavar="OUT", help="First write a backup into this new folder.")
     ] = None,
@@ -33,11 +33,11 @@ def upgrade(
     from pneumowatch import settings
     from pneumowatch.cli import backups
 
-    given = settings.load(data_dir=data)
-    if not given.database_url:
-        given.data_dir.mkdir(parents=True, exist_ok=True)
-    connected = Database(given.database)
-    have, want = schema.current(connected), schema.head()
+    config = settings.load_settings(data_dir=data)
+    if not config.database_url:
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+    connected = Database(config.database)
+    have, want = schema.current_revision(connected), schema.head_revision()
     if have is not None and have != want:
         if backup is None:
             typer.echo(
@@ -45,21 +45,24 @@ def upgrade(
                 "`pneumowatch backup OUT`, or --backup OUT."
             )
         else:
-            backups.write(connected, given, backup, key=True)
+            backups.write_backup(connected, config, backup, key=True)
             typer.echo(f"{backup} holds everything as it was at revision {have}.")
     schema.upgrade(connected)
     typer.echo(f"The database is at revision {want}.")
 
 
-@database.command()
-def current(data: Data = None, json: Json = False) -> None:
+@database_commands.command()
+def show_revision(data: Data = None, json: Json = False) -> None:
     """Print the database's revision and the one this version wants. Ends with 1 where they differ."""
     from db import schema
     from db.session import Database
     from pneumowatch import settings
     from pneumowatch.cli.output import print_json
 
-    have, want = schema.current(Database(settings.load(data_dir=data).database)), schema.head()
+    have, want = (
+        schema.current_revision(Database(settings.load_settings(data_dir=data).database)),
+        schema.head_revision(),
+    )
     if json:
         print_json({"current": have, "wanted": want})
     else:
@@ -67,16 +70,16 @@ def current(data: Data = None, json: Json = False) -> None:
     raise typer.Exit(0 if have == want else 1)
 
 
-@database.command()
-def check(data: Data = None) -> None:
+@database_commands.command()
+def check_tables(data: Data = None) -> None:
     """Compare the tables with what this version expects, column by column. Ends with 1 where they differ."""
     from db import schema
     from db.session import Database
     from pneumowatch import settings
 
-    connected = Database(settings.load(data_dir=data).database)
+    connected = Database(settings.load_settings(data_dir=data).database)
     schema.require_current(connected)
-    differences = schema.drift(connected)
+    differences = schema.model_differences(connected)
     for difference in differences:
         typer.echo(str(difference))
     typer.echo(f"{len(differences)} differences.")
@@ -90,12 +93,12 @@ def doctor(data: Data = None, json: Json = False) -> None:
     that has sent nothing for longer than usual.
     """
     from pneumowatch import settings
-    from pneumowatch.cli.checkup import examine
+    from pneumowatch.cli.checkup import run_checks
     from pneumowatch.cli.output import print_json, print_table
 
-    findings = examine(settings.load(data_dir=data))
+    results = run_checks(settings.load_settings(data_dir=data))
     if json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([asdict(result) for result in results])
     else:
-        print_table("Check-up", [asdict(finding) for finding in findings], ["verdict", "what", "finding"])
-    raise typer.Exit(1 if any(finding.verdict == "bad" for finding in findings) else 0)
+        print_table("Check-up", [asdict(result) for result in results], ["verdict", "what", "finding"])
+    raise typer.Exit(1 if any(result.status == "bad" for result in results) else 0)

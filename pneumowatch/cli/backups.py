@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from db.session import Database
     from pneumowatch.settings import Settings
 
-Watch = Callable[[int, int], None]
+_Progress = Callable[[int, int], None]
 
 
 def backup(
@@ -34,9 +34,9 @@ def backup(
     from pneumowatch.cli.output import console, print_json
     from pneumowatch.cli.query import require_ledger
 
-    given = settings.load(data_dir=data)
-    require_ledger(given)
-    manifest = write(Database(given.database), given, out, key)
+    config = settings.load_settings(data_dir=data)
+    require_ledger(config)
+    manifest = write_backup(Database(config.database), config, out, key)
     report = {
         "folder": str(out),
         "schema": manifest.schema,
@@ -70,14 +70,14 @@ def restore(
     from db import backup as backups
     from db import restoration
     from pneumowatch import settings
-    from pneumowatch.cli.embedded import own
+    from pneumowatch.cli.embedded import lock_data_dir
     from pneumowatch.cli.output import console, print_json
 
-    given = settings.load(data_dir=data)
-    manifest = backups.read(source)
-    with own(given.data_dir), _watching() as watch:
-        backups.verify(source, manifest, watch("verifying"))
-        moved = restoration.put_back(given, source, manifest, replace, watch)
+    config = settings.load_settings(data_dir=data)
+    manifest = backups.read_manifest(source)
+    with lock_data_dir(config.data_dir), _progress_bars() as on_progress:
+        backups.verify_backup(source, manifest, on_progress("verifying"))
+        moved = restoration.restore_backup(config, source, manifest, replace, on_progress)
     report = {
         "made_at": manifest.made_at,
         "version": manifest.version,
@@ -91,27 +91,27 @@ def restore(
     for folder in moved:
         console.print(f"What was there before is in {folder}; remove it when all is well.", markup=False)
     if not manifest.has_key:
-        console.print(f"It holds no patient key: put your copy at {given.patient_key_path} before anything runs.")
+        console.print(f"It holds no patient key: put your copy at {config.patient_key_path} before anything runs.")
     return console.print(
         "Next: `pneumowatch reconcile`, then start what ran before. Whoever was erased since is back: erase them again."
     )
 
 
-def write(database: "Database", given: "Settings", out: Path, key: bool) -> "Manifest":
+def write_backup(database: "Database", config: "Settings", out: Path, key: bool) -> "Manifest":
     from db import backup as backups
 
-    with _watching() as watch:
-        return backups.make(database, given, out, key, watch)
+    with _progress_bars() as on_progress:
+        return backups.create_backup(database, config, out, key, on_progress)
 
 
 @contextmanager
-def _watching() -> Iterator[Callable[[str], Watch]]:
+def _progress_bars() -> Iterator[Callable[[str], _Progress]]:
     """A bar for each step."""
     from pneumowatch.cli.output import progress_bar
 
     with ExitStack() as bar:
 
-        def begin(step: str) -> Watch:
+        def begin(step: str) -> _Progress:
             bar.close()
             return bar.enter_context(progress_bar(step))
 

@@ -10,11 +10,11 @@ from db import LARGEST_ID
 from pneumowatch.cli.query import Data, Json, open_database
 
 if TYPE_CHECKING:
-    from db.erasure import Found
+    from db.erasure import ErasureScope
     from db.session import Database
     from pneumowatch.settings import Settings
 
-BY: Final = "command line"
+ACTOR: Final = "command line"
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")]
 
 
@@ -32,7 +32,7 @@ def purge(
 
     Scans, results and verdicts stay, so the ledger stays closed; an inbox is never touched.
     """
-    from db import audit as book
+    from db import audit as audit_log
     from db import retention
     from pneumowatch import durations, settings
     from pneumowatch.cli.output import console, print_json
@@ -40,20 +40,24 @@ def purge(
     if not films and not events and not audit:
         raise typer.BadParameter("say what: --films, --events, --audit.")
     try:
-        before = datetime.now(UTC) - durations.parsed(older_than)
+        before = datetime.now(UTC) - durations.parse_duration(older_than)
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(f"{error}.", param_hint="--older-than") from None
-    database, given = open_database(data), settings.load(data_dir=data)
+    database, config = open_database(data), settings.load_settings(data_dir=data)
     report: dict[str, Any] = {"before": before, "dry_run": dry_run}
     if films:
-        report["films"] = asdict(retention.films(database, given.data_dir, before, judged, dry_run))
+        report["films"] = asdict(retention.purge_images(database, config.data_dir, before, judged, dry_run))
     if events:
-        report["events"] = retention.events(database, before, dry_run)
+        report["events"] = retention.purge_events(database, before, dry_run)
     if audit:
-        report["audit"] = retention.audit_rows(database, before, dry_run)
+        report["audit"] = retention.purge_audit(database, before, dry_run)
     if not dry_run:
         what = " ".join(name for name in ("films", "events", "audit") if name in report)
-        database.write(lambda c: book.record(c, BY, book.Act.PURGE, detail=f"{what} older than {older_than}"))
+        database.write(
+            lambda c: audit_log.record_action(
+                c, ACTOR, audit_log.AuditAction.PURGE, detail=f"{what} older than {older_than}"
+            )
+        )
     if json:
         return print_json(report)
     would = "would go" if dry_run else "are gone"
@@ -98,16 +102,16 @@ def erase(
         raise typer.BadParameter("say whose: scan ids, --patient-key KEY, or --ask.")
     if json and not (yes or dry_run):
         raise typer.BadParameter("with --json say --yes or --dry-run as well: nobody can be asked.")
-    database, given = open_database(data), settings.load(data_dir=data)
-    key = _ask(database, given) if ask else patient_key
-    found = database.read(lambda c: erasure.find(c, given, key, scan_ids or ()))
+    database, config = open_database(data), settings.load_settings(data_dir=data)
+    key = _prompt_patient_key(database, config) if ask else patient_key
+    found = database.read(lambda c: erasure.find_erasure_scope(c, config, key, scan_ids or ()))
     report = _summary(found) | {"dry_run": dry_run}
     if not json:
-        _show(report)
+        _print_summary(report)
     if not dry_run:
         if not yes:
             typer.confirm("Erase all this for good?", abort=True)
-        report["erased"] = erasure.erase(database, found, BY)
+        report["erased"] = erasure.erase_scope(database, found, ACTOR)
     if json:
         return print_json(report)
     if dry_run:
@@ -118,31 +122,31 @@ def erase(
     )
 
 
-def _ask(database: "Database", given: "Settings") -> str:
+def _prompt_patient_key(database: "Database", config: "Settings") -> str:
     """The key of a patient whose ID is asked for: in no command line, so in no history nor list of processes."""
     from db import deployment
     from pneumowatch import patients
 
-    deployment.check_patient_key(database, given)
-    secret = patients.read(given.patient_key_path)
+    deployment.check_patient_key(database, config)
+    secret = patients.read_key(config.patient_key_path)
     patient_id = typer.prompt("Patient ID", hide_input=True)
     issuer = typer.prompt("Its issuer, if the films name one", default="", show_default=False)
-    return patients.keyed(secret, patient_id.strip(), issuer.strip())
+    return patients.hash_patient_id(secret, patient_id.strip(), issuer.strip())
 
 
-def _summary(found: "Found") -> dict[str, Any]:
+def _summary(found: "ErasureScope") -> dict[str, Any]:
     return {
         "scans": list(found.scan_ids),
         "states": found.states,
-        "kept_files": len(found.films),
+        "kept_files": len(found.images),
         "uploads": len(found.uploads),
         "predictions": found.predictions,
         "reviews": found.reviews,
-        "notices": found.notices,
+        "notices": found.notifications,
     }
 
 
-def _show(report: dict[str, Any]) -> None:
+def _print_summary(report: dict[str, Any]) -> None:
     from pneumowatch.cli.output import console
 
     ids = ", ".join(map(str, report["scans"]))

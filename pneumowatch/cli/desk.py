@@ -9,10 +9,10 @@ import typer
 from pneumowatch.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pneumowatch.queue import Doorbell
+    from pneumowatch.queue import Announcer
     from pneumowatch.settings import Settings
 
-LOOK_SECONDS: Final = 1.0  # how often it is looked whether the desk's thread still lives
+LIVENESS_POLL_SECONDS: Final = 1.0  # how often it is looked whether the desk's thread still lives
 
 
 def review(
@@ -36,39 +36,39 @@ def review(
     to believe.
     """
     from db import deployment, schema
-    from db.pulse import beating
+    from db.pulse import writing_heartbeats
     from db.session import Database
     from pneumowatch import inboxes, logs, settings
     from pneumowatch.cli import stopping
     from pneumowatch.cli.query import open_database
-    from review.app import make_app
+    from review.app import create_app
     from review.server import Server
 
-    given = settings.load(data_dir=data)
-    logs.configure(given.log_format)
+    config = settings.load_settings(data_dir=data)
+    logs.configure(config.log_format)
     tls = _require_tls(host, tls_cert, tls_key, behind_proxy)
-    stop = stopping.on_request()
-    with closing(Database(given.database, stop)) as patient:
-        if not given.database_url:
+    stop = stopping.stop_event()
+    with closing(Database(config.database, stop)) as database_for_checks:
+        if not config.database_url:
             open_database(data)  # which says where there is none, and how one is made
-        schema.require_current(patient)
-        deployment.check_patient_key(patient, given)
-    with closing(Database(given.database)) as database:
-        app = make_app(
-            given,
+        schema.require_current(database_for_checks)
+        deployment.check_patient_key(database_for_checks, config)
+    with closing(Database(config.database)) as database:
+        app = create_app(
+            config,
             database,
-            inboxes=inboxes.named(given),
-            doorbell=_doorbell(given),
+            inboxes=inboxes.configured(config),
+            announcer=_announcer(config),
             behind_proxy=behind_proxy,
             tls=tls is not None,
         )
         with (
-            beating(database) as pulse,
-            Server(app, host, given.desk_port if port is None else port, tls=tls) as server,
+            writing_heartbeats(database) as pulse,
+            Server(app, host, config.review_port if port is None else port, tls=tls) as server,
         ):
-            pulse.part("desk").say("serving")
+            pulse.component("desk").set_status("serving")
             typer.echo(f"Desk: {server.url}")
-            while server.alive and not stop.wait(LOOK_SECONDS):
+            while server.alive and not stop.wait(LIVENESS_POLL_SECONDS):
                 pass
             if not server.alive:
                 raise typer.Exit(1)
@@ -88,8 +88,8 @@ def _require_tls(host: str, certificate: Path | None, key: Path | None, behind_p
     return None if certificate is None or key is None else (certificate, key)
 
 
-def _doorbell(given: "Settings") -> "Doorbell | None":
+def _announcer(config: "Settings") -> "Announcer | None":
     """None beside an embedded queue, which lives in another process: the sweep there rings for what is uploaded."""
-    from pneumowatch.queue import Doorbell, make_app
+    from pneumowatch.queue import Announcer, make_celery_app
 
-    return None if given.embedded_queue else Doorbell(make_app(given), given)
+    return None if config.embedded_queue else Announcer(make_celery_app(config), config)

@@ -12,17 +12,17 @@ from pneumowatch.errors import SettingsError
 if TYPE_CHECKING:
     from pneumowatch.model import ModelFolder
     from pneumowatch.settings import Settings
-    from trainer.assessment import Assessment
-    from trainer.dataset import Dataset, Naming
+    from trainer.assessment import ModelEvaluation
+    from trainer.dataset import Dataset, PatientIdRule
 
-SPLITS: Final = ("test", "validation", "train", "all")
-SHOWN: Final = 10  # wrongly read films in the table; the report and --json have them all
+SPLIT_CHOICES: Final = ("test", "validation", "train", "all")
+MAX_LISTED: Final = 10  # wrongly read films in the table; the report and --json have them all
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Report = Annotated[
+ReportOption = Annotated[
     Path | None, typer.Option("--report", help="Write an HTML page here: a file, or a folder to put it in.")
 ]
-Pattern = Annotated[
+PatientPattern = Annotated[
     str | None,
     typer.Option(
         "--patient-pattern",
@@ -40,8 +40,8 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="A second model to compare with on the same films, named as --model.")
     ] = None,
-    report: Report = None,
-    patient_pattern: Pattern = None,
+    report: ReportOption = None,
+    patient_pattern: PatientPattern = None,
     json: Json = False,
 ) -> None:
     """Measure how well a model reads labelled films, at its own threshold, with 95 % intervals by patient.
@@ -57,31 +57,32 @@ def evaluate(
     """
     from pneumowatch import settings
     from trainer import assessment
-    from trainer.dataset import Naming
+    from trainer.dataset import PatientIdRule
 
-    if split not in SPLITS:
-        raise typer.BadParameter(f"'{split}' is no split; there are: {', '.join(SPLITS)}.", param_hint="--split")
-    given = settings.load()
-    folders = [_model(name, given) for name in ((model, against) if against else (model,))]
+    if split not in SPLIT_CHOICES:
+        raise typer.BadParameter(f"'{split}' is no split; there are: {', '.join(SPLIT_CHOICES)}.", param_hint="--split")
+    config = settings.load_settings()
+    folders = [_model(name, config) for name in ((model, against) if against else (model,))]
     if patient_pattern is not None:
-        naming = Naming.here(given, checked(patient_pattern))
+        patient_rule = PatientIdRule.from_settings(config, valid_pattern(patient_pattern))
     else:
-        naming = Naming.of_card(folders[0].card, given)
-    films = {side: read_films(data, side, naming) for side in {folder.side for folder in folders}}
+        patient_rule = PatientIdRule.from_card(folders[0].card, config)
+    images = {side: read_dataset(data, side, patient_rule) for side in {folder.side for folder in folders}}
     found = [
-        assessment.assess(folder, films[folder.side], data, split, _predictor(folder, given)) for folder in folders
+        assessment.evaluate_model(folder, images[folder.side], data, split, _predictor(folder, config))
+        for folder in folders
     ]
     if report:
         from trainer.report import write_evaluation
 
         report = write_evaluation(report, found)
-    _print_assessments(found, report, json)
+    _print_evaluations(found, report, json)
 
 
 def survey(
     data: Annotated[Path, typer.Argument(help="Labelled films, in sub-folders NORMAL and PNEUMONIA.")],
-    report: Report = None,
-    patient_pattern: Pattern = None,
+    report: ReportOption = None,
+    patient_pattern: PatientPattern = None,
     json: Json = False,
 ) -> None:
     """Tell what a set of labelled films holds: classes, patients, splits, sizes, gray values, duplicates.
@@ -91,74 +92,74 @@ def survey(
     """
     from pneumowatch import settings
     from pneumowatch.cli.output import console, print_json, print_table
-    from trainer import survey as surveying
-    from trainer.dataset import Naming
+    from trainer import survey as dataset_survey
+    from trainer.dataset import PatientIdRule
 
-    naming = Naming.here(settings.load(), checked(patient_pattern or ""))
-    films = read_films(data, surveying.SIDE, naming)
-    facts = surveying.survey(films)
+    patient_rule = PatientIdRule.from_settings(settings.load_settings(), valid_pattern(patient_pattern or ""))
+    images = read_dataset(data, dataset_survey.SURVEY_SIDE, patient_rule)
+    facts = dataset_survey.survey_dataset(images)
     if report:
         from trainer.report import write_survey
 
         report = write_survey(report, facts)
     if json:
         return print_json(facts | {"report": str(report) if report else None})
-    print_table("Films and patients by split", surveying.split_rows(facts), surveying.SPLIT_COLUMNS)
-    print_table("What the films are like", surveying.range_rows(facts), surveying.RANGE_COLUMNS)
+    print_table("Films and patients by split", dataset_survey.split_rows(facts), dataset_survey.SPLIT_COLUMNS)
+    print_table("What the films are like", dataset_survey.range_rows(facts), dataset_survey.RANGE_COLUMNS)
     for sentence in facts["sentences"]:
         console.print(sentence, highlight=False)
-    return _say_where(report)
+    return _print_report_path(report)
 
 
-def read_films(data: Path, side: int, naming: "Naming") -> "Dataset":
+def read_dataset(data: Path, side: int, patient_rule: "PatientIdRule") -> "Dataset":
     from pneumowatch.cli.output import progress_bar
     from trainer import dataset
 
     with progress_bar("reading films") as watch:
-        return dataset.read(data, side, naming, both=False, watch=watch)
+        return dataset.read_dataset(data, side, patient_rule, require_both_classes=False, on_progress=watch)
 
 
-def _model(name: str | None, given: "Settings") -> "ModelFolder":
+def _model(name: str | None, config: "Settings") -> "ModelFolder":
     """A model folder, a version in the model store, or the champion. What this machine has no copy of is fetched from
     the database, where there is one."""
     from db import cache
     from pneumowatch.cli.query import open_database
-    from pneumowatch.model import CARD, ModelFolder, champion, shipped
+    from pneumowatch.model import CARD, ModelFolder, champion_folder, shipped_folder
 
     if name is None:
-        return champion(given.models)
+        return champion_folder(config.models)
     if (Path(name) / CARD).exists() or "/" in name:
         return ModelFolder.read(Path(name))
-    if name == shipped().version:
-        return shipped()
-    if (given.models / name / CARD).exists():
-        return ModelFolder.read(given.models / name)
-    if given.database_url or (given.data_dir / "pneumowatch.db").exists():
-        return cache.fetch(open_database(given.data_dir), given.models, name)
+    if name == shipped_folder().version:
+        return shipped_folder()
+    if (config.models / name / CARD).exists():
+        return ModelFolder.read(config.models / name)
+    if config.database_url or (config.data_dir / "pneumowatch.db").exists():
+        return cache.fetch_model(open_database(config.data_dir), config.models, name)
     raise SettingsError(f"There is no model '{name}': neither a folder with a {CARD} nor a version in the model store.")
 
 
-def _predictor(folder: "ModelFolder", given: "Settings") -> Callable[[Any], Any]:
+def _predictor(folder: "ModelFolder", config: "Settings") -> Callable[[Any], Any]:
     """The very classifier that serves; uint8 (n, side, side) to float32 (n,)."""
     import numpy as np
 
     from pneumowatch.cli.output import progress_bar
     from worker.classifier import Classifier
 
-    classifier = Classifier(folder, given.batch_size)
+    classifier = Classifier(folder, config.batch_size)
 
-    def predict(films: Any) -> Any:
+    def predict(images: Any) -> Any:
         said = [np.zeros(0, np.float32)]
         with progress_bar(f"classifying with {folder.version}") as watch:
-            for start in range(0, len(films), given.batch_size):
-                said.append(classifier.predict(films[start : start + given.batch_size]).probability)
-                watch(min(start + given.batch_size, len(films)), len(films))
+            for start in range(0, len(images), config.batch_size):
+                said.append(classifier.predict(images[start : start + config.batch_size]).probability)
+                watch(min(start + config.batch_size, len(images)), len(images))
         return np.concatenate(said)
 
     return predict
 
 
-def checked(pattern: str) -> str:
+def valid_pattern(pattern: str) -> str:
     """Raises BadParameter where it is no regular expression."""
     try:
         re.compile(pattern)
@@ -167,36 +168,39 @@ def checked(pattern: str) -> str:
     return pattern
 
 
-def _print_assessments(found: "list[Assessment]", report: Path | None, json: bool) -> None:
+def _print_evaluations(found: "list[ModelEvaluation]", report: Path | None, json: bool) -> None:
     from pneumowatch.cli.output import console, print_json, print_table
     from trainer import assessment
 
-    differences = assessment.compare(*found) if len(found) > 1 else None
+    differences = assessment.compare_evaluations(*found) if len(found) > 1 else None
     if json:
-        told = found[0].plain() | {"against": None, "report": str(report) if report else None}
+        report_json = found[0].as_dict() | {"against": None, "report": str(report) if report else None}
         if differences:
-            told["against"] = found[1].plain() | {"differences": differences}
-        return print_json(told)
+            report_json["against"] = found[1].as_dict() | {"differences": differences}
+        return print_json(report_json)
     for one in found:
-        console.print(one.sentence, highlight=False, markup=False)
-        print_table(f"Model {one.version}", _rows(one.plain()["measures"]), ["measure", "value", "low", "high"])
+        console.print(one.summary, highlight=False, markup=False)
+        print_table(f"Model {one.version}", _rows(one.as_dict()["measures"]), ["measure", "value", "low", "high"])
         for sentence in one.notes:
             console.print(sentence, highlight=False)
     if differences:
         title = f"{found[0].version} above {found[1].version}"
         print_table(title, _rows(differences), ["measure", "value", "low", "high"])
-    wrong = [{"path": film.name, "label": film.label_name, "probability": film.said} for film in found[0].wrong]
+    wrong = [
+        {"path": image.name, "label": image.label_name, "probability": image.probability}
+        for image in found[0].misclassified
+    ]
     if wrong:
-        title = f"Read wrongly: {len(wrong)}" + (f", the worst {SHOWN}" if len(wrong) > SHOWN else "")
-        print_table(title, wrong[:SHOWN], ["path", "label", "probability"])
-    return _say_where(report)
+        title = f"Read wrongly: {len(wrong)}" + (f", the worst {MAX_LISTED}" if len(wrong) > MAX_LISTED else "")
+        print_table(title, wrong[:MAX_LISTED], ["path", "label", "probability"])
+    return _print_report_path(report)
 
 
 def _rows(measures: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"measure": name.replace("_", " "), **figure} for name, figure in measures.items()]
 
 
-def _say_where(report: Path | None) -> None:
+def _print_report_path(report: Path | None) -> None:
     from pneumowatch.cli.output import console
 
     if report:

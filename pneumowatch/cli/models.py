@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from db.session import Database
 
-store = typer.Typer(
+model_commands = typer.Typer(
     no_args_is_help=True,
     help="The model store: list models, look at one, let another one serve, go back to the one before.",
 )
@@ -17,14 +17,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Data = Annotated[
     Path | None, typer.Option("--data", help="The data folder (default: PNEUMOWATCH_DATA_DIR, or ./data).")
 ]
-Reason = Annotated[str, typer.Option(help="Why; it is kept with the change.")]
+ReasonOption = Annotated[str, typer.Option(help="Why; it is kept with the change.")]
 
-COLUMNS: Final = ("version", "serves", "network", "side", "threshold", "registered_at", "promoted_at")
-CHANGES: Final = ("at", "version", "previous", "by", "reason")
-BY: Final = "command line"
+MODEL_COLUMNS: Final = ("version", "serves", "network", "side", "threshold", "registered_at", "promoted_at")
+PROMOTION_COLUMNS: Final = ("at", "version", "previous", "by", "reason")
+ACTOR: Final = "command line"
 
 
-@store.command("list")
+@model_commands.command("list")
 def list_models(data: Data = None, json: Json = False) -> None:
     """List all models that the database knows, the newest first, and which of them serves.
 
@@ -34,17 +34,17 @@ def list_models(data: Data = None, json: Json = False) -> None:
     from pneumowatch.cli.output import console, print_json, print_table
     from pneumowatch.cli.query import open_database
 
-    rows = [_row(model) for model in open_database(data).read(registry.listed)]
+    rows = [_row(model) for model in open_database(data).read(registry.registered_models)]
     if json:
         return print_json(rows)
-    print_table("Models", rows, COLUMNS)
+    print_table("Models", rows, MODEL_COLUMNS)
     if not rows:
         console.print("The database knows no model yet; a worker brings the shipped one when it starts.")
     return None
 
 
-@store.command()
-def show(
+@model_commands.command()
+def show_model(
     version: Annotated[str | None, typer.Argument(help="Which one (default: the one that serves).")] = None,
     data: Data = None,
     json: Json = False,
@@ -59,23 +59,23 @@ def show(
 
     database = open_database(data)
     model = _find(database, version)
-    changes = [dict(one) for one in database.read(registry.promotions) if model["version"] in _both(one)]
+    changes = [dict(one) for one in database.read(registry.promotions) if model["version"] in _versions(one)]
     if json:
         return print_json({**_row(model), "card": model["card"], "promotions": changes})
-    print_table("Model", [_row(model)], COLUMNS)
+    print_table("Model", [_row(model)], MODEL_COLUMNS)
     console.print(f"SHA-256 of its weights: {model['sha256']}", soft_wrap=True, highlight=False)
     for split, measures in model["card"].get("metrics", {}).items():
         rows = [{"measure": name, **figure} for name, figure in measures.items() if isinstance(figure, dict)]
         print_table(f"On {split.replace('_', ' ')}", rows, ["measure", "value", "low", "high"])
     if changes:
-        print_table("When it came and went", changes, CHANGES)
+        print_table("When it came and went", changes, PROMOTION_COLUMNS)
     return None
 
 
-@store.command()
-def promote(
+@model_commands.command()
+def promote_model(
     version: Annotated[str, typer.Argument(help="The model that is to serve.")],
-    reason: Reason = "by hand",
+    reason: ReasonOption = "by hand",
     data: Data = None,
     json: Json = False,
 ) -> None:
@@ -87,7 +87,7 @@ def promote(
     from pneumowatch.cli.output import console, print_json
     from pneumowatch.cli.query import open_database
 
-    previous = open_database(data).write(lambda c: registry.promote(c, version, BY, reason))
+    previous = open_database(data).write(lambda c: registry.promote_to_champion(c, version, ACTOR, reason))
     if json:
         return print_json({"version": version, "previous": previous})
     if previous == version:
@@ -95,8 +95,8 @@ def promote(
     return console.print(f"{version} now serves in place of {previous or 'none'}.", highlight=False)
 
 
-@store.command()
-def rollback(reason: Reason = "by hand", data: Data = None, json: Json = False) -> None:
+@model_commands.command()
+def roll_back_model(reason: ReasonOption = "by hand", data: Data = None, json: Json = False) -> None:
     """Go back to the model that served before the one that serves now. Ends with 1 where there was none.
 
     Repeated, it goes back further; what was left is not come back to.
@@ -106,15 +106,15 @@ def rollback(reason: Reason = "by hand", data: Data = None, json: Json = False) 
     from pneumowatch.cli.query import open_database
 
     database = open_database(data)
-    left = database.read(registry.champion)
-    version = database.write(lambda c: registry.rollback(c, BY, reason, of=left))
+    left = database.read(registry.champion_version)
+    version = database.write(lambda c: registry.roll_back_champion(c, ACTOR, reason, expected=left))
     if json:
         return print_json({"version": version, "previous": left})
     return console.print(f"{version} serves again in place of {left}.", highlight=False)
 
 
-@store.command()
-def add(
+@model_commands.command()
+def add_model(
     folder: Annotated[Path, typer.Argument(help="A model folder, as `pneumowatch train` writes it.")],
     data: Data = None,
     json: Json = False,
@@ -133,8 +133,10 @@ def add(
     model = ModelFolder.read(folder)
     database = open_database(data)
     Classifier(model, batch_size=1)
-    cache.enroll(database, settings.load(data_dir=data).models, BY)  # or the first one added would serve at once
-    cache.add(database, model, BY)
+    cache.register_local_models(
+        database, settings.load_settings(data_dir=data).models, ACTOR
+    )  # or the first one added would serve at once
+    cache.register_folder(database, model, ACTOR)
     row = _row(_find(database, model.version))
     if json:
         return print_json(row)
@@ -142,10 +144,10 @@ def add(
     return console.print(f"{model.version} is in the store; it {state}.", highlight=False, soft_wrap=True)
 
 
-@store.command()
-def reference(
+@model_commands.command()
+def write_reference(
     folder: Annotated[Path, typer.Argument(help="The model's folder; its card is written anew, its weights stay.")],
-    films: Annotated[Path, typer.Argument(help="The labelled films that it was trained on.")],
+    images: Annotated[Path, typer.Argument(help="The labelled films that it was trained on.")],
     also: Annotated[Path | None, typer.Option(help="The second such folder, where there was one.")] = None,
 ) -> None:
     """Tell a model's card what it says of its validation patients' films: what drift is measured against.
@@ -156,7 +158,7 @@ def reference(
     from pneumowatch.cli.output import console
     from trainer import reference as references
 
-    told = references.note(folder, films, also, settings.load())
+    told = references.write_reference(folder, images, also, settings.load_settings())
     console.print(f"The card of {folder} has its reference now: {told} films of validation patients.", markup=False)
 
 
@@ -165,7 +167,7 @@ def _find(database: "Database", version: str | None) -> Any:
     from db import registry
     from pneumowatch.errors import ModelError
 
-    for model in database.read(registry.listed):
+    for model in database.read(registry.registered_models):
         if model["champion"] if version is None else model["version"] == version:
             return model
     if version is None:
@@ -188,5 +190,5 @@ def _row(model: Any) -> dict[str, Any]:
     }
 
 
-def _both(change: Any) -> tuple[str, str | None]:
+def _versions(change: Any) -> tuple[str, str | None]:
     return change["version"], change["previous"]

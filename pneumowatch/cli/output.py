@@ -16,36 +16,36 @@ from rich.text import Text
 
 from pneumowatch.logs import STDERR
 
-LONG: Final = ("path", "detail", "sentence", "finding", "rule")  # columns that may be folded
+FOLDED_COLUMNS: Final = ("path", "detail", "sentence", "finding", "rule")  # columns that may be folded
 
 console = Console()
-errors = Console(file=STDERR)
+error_console = Console(file=STDERR)
 
 
 def print_json(value: Any) -> None:
     unicode = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
-    print(json.dumps(value, indent=2, ensure_ascii=not unicode, default=_plain))
+    print(json.dumps(value, indent=2, ensure_ascii=not unicode, default=_encode))
 
 
 def print_table(title: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        long = column in LONG
+        long = column in FOLDED_COLUMNS
         table.add_column(column.replace("_", " "), overflow="fold", no_wrap=not long, min_width=20 if long else None)
     for row in rows:
-        table.add_row(*(cell(row[column]) for column in columns))
+        table.add_row(*(format_cell(row[column]) for column in columns))
     console.print(table)
 
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """What takes (done, of how many). On standard error, so that --json stays clean."""
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+    with Progress(console=error_console, transient=True, disable=not error_console.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
-def cell(value: Any) -> Text:
+def format_cell(value: Any) -> Text:
     """One value for a table. File names are other people's: markup in them is text, control characters are shown."""
     if value is None:
         return Text("")
@@ -55,14 +55,14 @@ def cell(value: Any) -> Text:
         return Text(f"{value:.3f}")
     if isinstance(value, datetime):
         return Text(value.astimezone().strftime("%Y-%m-%d %H:%M:%S"))
-    return Text(printable(str(value)))
+    return Text(escape_unprintable(str(value)))
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _plain(value: Any) -> Any:
+def _encode(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no place in JSON")

@@ -30,7 +30,7 @@ CLASSIFY_COLUMNS: Final = (
     "reason",
     "sentence",
 )
-RULES: Final = {  # by which a file has no row, and what to do where it should have one
+RULE_ADVICE: Final = {  # by which a file has no row, and what to do where it should have one
     "missing": "a running watcher registers them at its next rescan; `pneumowatch status` says whether one runs",
     "unlistable": "folders that cannot be looked into; give this user permission, or see to the share",
     "unreachable": "names that cannot be looked at; see to the share",
@@ -70,39 +70,39 @@ def status(data: Data = None, json: Json = False) -> None:
     from pneumowatch import settings
     from pneumowatch.cli import mailroom
     from pneumowatch.cli.output import console, print_json, print_table
-    from pneumowatch.durations import said
+    from pneumowatch.durations import format_duration
 
-    database, given = open_database(data), settings.load(data_dir=data)
-    at = ledger.now()
+    database, config = open_database(data), settings.load_settings(data_dir=data)
+    now = ledger.utc_now()
     sources = database.read(scans.counts_by_source)
-    oldest = database.read(scans.oldest_waiting_by_source)
-    waits = {name: round((at - since).total_seconds(), 1) for name, since in oldest.items()}
-    counts = database.read(scans.counts)
-    quiet = database.read(
-        lambda c: silence.silences(c, at, given.silence_factor, timedelta(minutes=given.silence_minutes))
+    oldest_waiting = database.read(scans.oldest_waiting_by_source)
+    waiting_seconds = {name: round((now - since).total_seconds(), 1) for name, since in oldest_waiting.items()}
+    counts = database.read(scans.counts_by_state)
+    silences = database.read(
+        lambda c: silence.assess_sources(c, now, config.silence_factor, timedelta(minutes=config.silence_minutes))
     )
-    parts = database.read(lambda c: heartbeats.readiness(c, given.lease_seconds))
-    shares = database.read(presence.standings)
-    ways_out = database.read(outbox.counts)
+    components = database.read(lambda c: heartbeats.readiness(c, config.lease_seconds))
+    inbox_states = database.read(presence.inbox_states)
+    outbox_counts = database.read(outbox.counts_by_channel)
     report = {
         "counts": counts,
-        "inboxes": shares,
+        "inboxes": inbox_states,
         "sources": sources,
-        "flagged": database.read(lambda c: scans.size_of(c, "flagged_cases")),
-        "flagged_unread": database.read(lambda c: scans.size_of(c, "flagged_cases", unread=True)),
-        "unscored": database.read(lambda c: scans.size_of(c, "unscored_cases")),
-        "oldest_waiting_seconds": max(waits.values(), default=None),
-        "oldest_waiting_seconds_by_source": waits,
-        "model": database.read(registry.champion),
-        "ready": parts.ready,
-        "parts": [asdict(part) for part in parts.parts],
-        "silence": [asdict(one) for one in quiet],
-        "outbox": ways_out,
+        "flagged": database.read(lambda c: scans.count_view_rows(c, "flagged_cases")),
+        "flagged_unread": database.read(lambda c: scans.count_view_rows(c, "flagged_cases", unread=True)),
+        "unscored": database.read(lambda c: scans.count_view_rows(c, "unscored_cases")),
+        "oldest_waiting_seconds": max(waiting_seconds.values(), default=None),
+        "oldest_waiting_seconds_by_source": waiting_seconds,
+        "model": database.read(registry.champion_version),
+        "ready": components.ready,
+        "parts": [asdict(component) for component in components.components],
+        "silence": [asdict(one) for one in silences],
+        "outbox": outbox_counts,
     }
     if json:
         return print_json(report)
-    for one in shares:
-        if one["state"] == presence.Standing.AWAY:
+    for one in inbox_states:
+        if one["state"] == presence.InboxState.UNAVAILABLE:
             console.print(f"inbox {one['inbox']} is away on {one['machine']}: {one['detail']}; its films wait")
     rows = [{"source": name, **of_source} for name, of_source in sources.items()]
     print_table(
@@ -110,19 +110,21 @@ def status(data: Data = None, json: Json = False) -> None:
         [*rows, {"source": "all", **{str(state): count for state, count in counts.items()}}],
         ["source", *counts],
     )
-    if parts.parts:
-        print_table("Parts", [asdict(part) for part in parts.parts], ["part", "verdict", "sentence"])
-    if quiet:
-        print_table("Sources", [asdict(one) for one in quiet], ["source", "verdict", "sentence"])
+    if components.components:
+        print_table(
+            "Parts", [asdict(component) for component in components.components], ["component", "verdict", "sentence"]
+        )
+    if silences:
+        print_table("Sources", [asdict(one) for one in silences], ["source", "verdict", "sentence"])
     console.print(f"flagged: {report['flagged']} ({report['flagged_unread']} without a verdict)")
     console.print(f"unscored: {report['unscored']}" + ("  -> pneumowatch unscored" if report["unscored"] else ""))
-    for line in mailroom.lines(ways_out):
+    for line in mailroom.summary_lines(outbox_counts):
         console.print(line)
-    for name, seconds in waits.items():
-        console.print(f"the oldest film of {name} waits for {said(seconds)}")
-    if not waits:
+    for name, seconds in waiting_seconds.items():
+        console.print(f"the oldest film of {name} waits for {format_duration(seconds)}")
+    if not waiting_seconds:
         console.print("nothing waits")
-    if not parts.parts:
+    if not components.components:
         console.print("no part is running: start `pneumowatch up`, or `watch` and `work`")
     return console.print(f"model: {report['model'] or 'none has read a film yet'}")
 
@@ -138,23 +140,25 @@ def reconcile(
     is.
     """
     from pneumowatch import inboxes, settings
-    from pneumowatch.cli.output import console, print_json, print_table, printable
-    from watcher.reconcile import reconcile as hold
+    from pneumowatch.cli.output import console, escape_unprintable, print_json, print_table
+    from watcher.reconcile import reconcile_inboxes as compare
 
-    given = settings.load(data_dir=data)
-    report = hold(open_database(data), inboxes.watched(given, inbox))
+    config = settings.load_settings(data_dir=data)
+    report = compare(open_database(data), inboxes.watched(config, inbox))
     rows = [
         {"source": one.source, "path": one.path.decode("utf-8", "backslashreplace"), "rule": one.rule}
-        for one in report.unlisted
+        for one in report.unregistered
     ]
     if json:
         print_json({"closed": report.closed, "files": report.files, "rules": report.rules, "without_row": rows})
     else:
         print_table(
-            "Files without a row", [{**row, "path": printable(row["path"])} for row in rows], ["source", "rule", "path"]
+            "Files without a row",
+            [{**row, "path": escape_unprintable(row["path"])} for row in rows],
+            ["source", "rule", "path"],
         )
         for rule, count in sorted(report.rules.items()):
-            console.print(f"{count} {rule}: {RULES[rule]}", markup=False)
+            console.print(f"{count} {rule}: {RULE_ADVICE[rule]}", markup=False)
         verdict = "The ledger is closed." if report.closed else "Files are missing from the ledger."
         console.print(f"{report.files} files have a row. {verdict}")
     raise typer.Exit(0 if report.closed else 1)
@@ -180,21 +184,21 @@ def requeue(
 
     if reason is not None and reason not in set(Reason):
         raise typer.BadParameter(f"'{reason}' is no reason; there are: {', '.join(Reason)}.", param_hint="--reason")
-    chosen: list[ledger.Condition] = []
+    conditions: list[ledger.Condition] = []
     if scan_ids:
-        chosen.append(Scan.id.in_(scan_ids))
+        conditions.append(Scan.id.in_(scan_ids))
     if reason:
-        chosen.append(Scan.reason == reason)
+        conditions.append(Scan.reason == reason)
     if failed:
-        chosen.append(Scan.state == State.FAILED)
-    if not chosen:
+        conditions.append(Scan.state == State.FAILED)
+    if not conditions:
         raise typer.BadParameter("say which: scan ids, --reason CODE, or --failed.")
     database = open_database(data)
-    moved = database.write(lambda c: ledger.requeue(c, or_(*chosen), "command line"))
+    moved = database.write(lambda c: ledger.requeue(c, or_(*conditions), "command line"))
     if json:
         return print_json({"requeued": moved})
     console.print(f"{len(moved)} films are queued again.")
-    if moved and not database.read(heartbeats.sweeps):
+    if moved and not database.read(heartbeats.sweeper_is_alive):
         console.print("Nothing runs that announces them: start `pneumowatch up`, or `watch`.")
     return None
 
@@ -218,7 +222,7 @@ def classify(
     from pneumowatch.cli.output import print_json, print_table
     from worker.here import classify_files
 
-    rows = classify_files(files, settings.load(), model, explain)
+    rows = classify_files(files, settings.load_settings(), model, explain)
     if json:
         print_json(rows)
     else:
@@ -232,20 +236,20 @@ def open_database(data: Path | None) -> "Database":
     from db.session import Database
     from pneumowatch import settings
 
-    given = settings.load(data_dir=data)
-    require_ledger(given)
-    database = Database(given.database)
+    config = settings.load_settings(data_dir=data)
+    require_ledger(config)
+    database = Database(config.database)
     schema.require_current(database)
     return database
 
 
-def require_ledger(given: "Settings") -> None:
+def require_ledger(config: "Settings") -> None:
     """Raises DatabaseAway where there is none: looking for it would make one."""
-    from pneumowatch.errors import DatabaseAway
+    from pneumowatch.errors import DatabaseUnavailable
 
-    if not given.database_url and not (given.data_dir / "pneumowatch.db").exists():
-        raise DatabaseAway(
-            f"There is no ledger in {given.data_dir} yet; `pneumowatch up` makes one (--data names another)."
+    if not config.database_url and not (config.data_dir / "pneumowatch.db").exists():
+        raise DatabaseUnavailable(
+            f"There is no ledger in {config.data_dir} yet; `pneumowatch up` makes one (--data names another)."
         )
 
 
@@ -256,11 +260,11 @@ def _list(
     from pneumowatch.cli.output import console, print_json, print_table
 
     database = open_database(data)
-    rows = database.read(lambda c: scans.listing(c, view, limit, unread))
+    rows = database.read(lambda c: scans.view_rows(c, view, limit, unread))
     if json:
         return print_json(rows)
     print_table(title, rows, columns)
-    total = database.read(lambda c: scans.size_of(c, view, unread))
+    total = database.read(lambda c: scans.count_view_rows(c, view, unread))
     if total > len(rows):
         console.print(f"{len(rows)} of {total}; --limit shows more.")
     return None

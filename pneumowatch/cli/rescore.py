@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pneumowatch.cli.models import BY, Data, Json
+from pneumowatch.cli.models import ACTOR, Data, Json
 
 
 def rescore(
@@ -30,19 +30,19 @@ def rescore(
     from pneumowatch import inboxes, settings
     from pneumowatch.cli.output import console, print_json, progress_bar
     from pneumowatch.cli.query import open_database
-    from worker.rescoring import Rescoring
-    from worker.serving import open_serving
+    from worker.rescoring import Rescorer
+    from worker.serving import load_served_model
 
-    given = settings.load(data_dir=data)
+    config = settings.load_settings(data_dir=data)
     database = open_database(data)
-    folder = cache.fetch(database, given.models, model)
-    serving = open_serving(folder, given)
-    work = Rescoring(database, given, inboxes.named(given, inbox), serving, BY)
+    folder = cache.fetch_model(database, config.models, model)
+    serving = load_served_model(folder, config)
+    rescorer = Rescorer(database, config, inboxes.configured(config, inbox), serving, ACTOR)
     try:
-        with progress_bar(f"reading with {folder.version}") as watch:
-            counts = work.run(make_current, watch)
+        with progress_bar(f"reading with {folder.version}") as on_progress:
+            counts = rescorer.run(make_current, on_progress)
     finally:
-        work.close()
+        rescorer.close()
         serving.close()
     if json:
         return print_json({"model": folder.version, **asdict(counts)})

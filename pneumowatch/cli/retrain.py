@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from db.session import Database
 
 NICE: Final = 10  # films come first
-COLUMNS: Final = ("id", "state", "decision", "started_at", "new_labels")
+TRAINING_COLUMNS: Final = ("id", "state", "decision", "started_at", "new_labels")
 
 
 def retrain(
@@ -44,43 +44,43 @@ def retrain(
 
     if not status:
         return _attempt(data, force, epochs, steps, json, nightly)
-    rows = [dict(row) for row in open_database(data).read(lambda c: training.listed(c, limit))]
+    rows = [dict(row) for row in open_database(data).read(lambda c: training.recent_runs(c, limit))]
     if json:
         return print_json(rows)
-    print_table("Trainings", rows, COLUMNS)
-    return _explain(rows[0]) if rows else None
+    print_table("Trainings", rows, TRAINING_COLUMNS)
+    return _print_run(rows[0]) if rows else None
 
 
 def _attempt(data: Any, force: bool, epochs: int | None, steps: int | None, json: bool, nightly: bool) -> None:
     from pneumowatch import logs, settings
     from pneumowatch.cli import stopping
     from pneumowatch.cli.output import console, print_json
-    from trainer import nightly as school
+    from trainer import nightly as nightly_training
 
-    given = settings.load(data_dir=data)
-    logs.configure(given.log_format)
+    config = settings.load_settings(data_dir=data)
+    logs.configure(config.log_format)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that several models are asked, one by one
-    stop = stopping.on_request()
-    begun_by = os.getppid()
+    stop = stopping.stop_event()
+    parent_pid = os.getppid()
     if nightly:
         os.nice(NICE)
-    wanted = school.Wanted(force, nightly, epochs, steps)
-    with _progress_bar(not nightly) as bar:
+    options = nightly_training.RetrainOptions(force, nightly, epochs, steps)
+    with _progress_bar(not nightly) as progress:
 
-        def watch(*at: Any) -> None:
-            if nightly and os.getppid() != begun_by:
+        def on_progress(*at: Any) -> None:
+            if nightly and os.getppid() != parent_pid:
                 stop.set()  # whoever began it was killed: nobody would know why this machine is busy
-            bar(*at)
+            progress(*at)
 
-        row = school.attempt(given, _waiting_database(data, stop), stop, wanted, watch)
+        row = nightly_training.run_retraining(config, _blocking_database(data, stop), stop, options, on_progress)
     if row is None:
         return console.print("No training is due.")
     if json:
         return print_json(dict(row))
-    return _explain(row)
+    return _print_run(row)
 
 
-def _waiting_database(data: Any, stop: threading.Event) -> "Database":
+def _blocking_database(data: Any, stop: threading.Event) -> "Database":
     """One that waits out an outage, once it was there: hours of learning must not be lost over it."""
     from db.session import Database
     from pneumowatch.cli.query import open_database
@@ -89,7 +89,7 @@ def _waiting_database(data: Any, stop: threading.Event) -> "Database":
     return Database(database.engine.url.render_as_string(hide_password=False), stop)
 
 
-def _explain(row: Mapping[str, Any]) -> None:
+def _print_run(row: Mapping[str, Any]) -> None:
     from pneumowatch.cli.output import console
 
     said = f"Training {row['id']}: {row['decision'] or row['state']}"
@@ -104,13 +104,13 @@ def _progress_bar(shown: bool) -> Iterator[Callable[[str, int, int, str], None]]
     """On standard error, so that --json stays clean."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from pneumowatch.cli.output import errors
+    from pneumowatch.cli.output import error_console
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=errors, disable=not shown) as bar:
-        task = bar.add_task("beginning", total=None, note="")
+    with Progress(*columns, console=error_console, disable=not shown) as progress:
+        task = progress.add_task("beginning", total=None, note="")
 
-        def watch(stage: str, done: int, of: int, note: str) -> None:
-            bar.update(task, description=stage, completed=done, total=of or None, note=note)
+        def on_progress(stage: str, done: int, of: int, note: str) -> None:
+            progress.update(task, description=stage, completed=done, total=of or None, note=note)
 
-        yield watch
+        yield on_progress

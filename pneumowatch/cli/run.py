@@ -13,9 +13,9 @@ import typer
 from pneumowatch.errors import SettingsError
 
 if TYPE_CHECKING:
-    from db.pulse import Part
+    from db.pulse import Component
     from db.session import Database
-    from pneumowatch.queue import Doorbell
+    from pneumowatch.queue import Announcer
     from pneumowatch.settings import Settings
 
 Inbox = Annotated[Path | None, typer.Option("--inbox", help="The shared folder (default: as configured, or ./inbox).")]
@@ -28,7 +28,7 @@ def up(
     inbox: Inbox = None,
     data: Data = None,
     once: Annotated[bool, typer.Option("--once", help="Read what the folder holds now, then end.")] = False,
-    desk: Annotated[bool, typer.Option("--desk/--no-desk", help="Serve the desk on this machine.")] = True,
+    review_app: Annotated[bool, typer.Option("--desk/--no-desk", help="Serve the desk on this machine.")] = True,
 ) -> None:
     """Run everything on this machine: watcher, worker, schedule and desk, with SQLite and a queue of its own.
 
@@ -41,8 +41,8 @@ def up(
     from pneumowatch.cli import stopping
     from pneumowatch.cli.embedded import run_embedded
 
-    given = settings.load(data_dir=data)
-    _leave(run_embedded(given, inboxes.watched(given, inbox), stopping.on_request(), once, desk))
+    config = settings.load_settings(data_dir=data)
+    _exit_now(run_embedded(config, inboxes.watched(config, inbox), stopping.stop_event(), once, review_app))
 
 
 def demo(
@@ -58,14 +58,14 @@ def demo(
     from pneumowatch.cli.embedded import run_embedded
     from pneumowatch.cli.output import console
     from pneumowatch.cli.query import flagged
-    from pneumowatch.phantom import SOURCE, write_phantoms
+    from pneumowatch.phantom import PHANTOM_SOURCE, write_phantoms
 
     inbox = (folder / "inbox").absolute()
     inbox.mkdir(parents=True, exist_ok=True)
     write_phantoms(inbox, count)
     console.print(f"{count} phantom films lie in {folder / 'inbox'}; reading them as `up --once` would.")
-    given = settings.load(data_dir=folder / "data")
-    code = run_embedded(given, {SOURCE: inbox}, stopping.on_request(), once=True)
+    config = settings.load_settings(data_dir=folder / "data")
+    code = run_embedded(config, {PHANTOM_SOURCE: inbox}, stopping.stop_event(), once=True)
     flagged(data=folder / "data", limit=10)
     console.print("These films are synthetic: the figures show that the way works, not how well the model reads.")
     raise typer.Exit(code)
@@ -73,18 +73,18 @@ def demo(
 
 def watch() -> None:
     """Watch the inboxes (PNEUMOWATCH_INBOXES) and announce films to the workers. Needs Redis; one a deployment."""
-    from db.presence import known_here
-    from db.pulse import beating
+    from db.presence import known_roots
+    from db.pulse import writing_heartbeats
     from pneumowatch import inboxes, metrics
     from watcher.intake import Watcher
 
-    given, stop = _begin()
-    database, doorbell = _connect(given, stop)
-    with beating(database) as pulse, metrics.serving(given, pulse):
-        part, watched = pulse.part("watcher"), inboxes.watched(given, known=database.read(known_here))
-        watcher = Watcher(given, watched, database, doorbell, stop, part)
+    config, stop = _configure()
+    database, announcer = _connect(config, stop)
+    with writing_heartbeats(database) as pulse, metrics.serving_metrics(config, pulse):
+        component, watched = pulse.component("watcher"), inboxes.watched(config, known=database.read(known_roots))
+        watcher = Watcher(config, watched, database, announcer, stop, component)
         with watcher.running():
-            _sweep_until(stop, given, database, doorbell, part)
+            _sweep_until(stop, config, database, announcer, component)
         if watcher.broken:
             raise typer.Exit(1)
 
@@ -101,30 +101,32 @@ def work(
     it runs the nightly training when `schedule` says that it is time, as a process of its own behind the films.
     """
     from db import schema
-    from db.presence import known_here
-    from db.pulse import beating
+    from db.presence import known_roots
+    from db.pulse import writing_heartbeats
     from db.session import Database
     from pneumowatch import inboxes, metrics
     from pneumowatch.cli import apart
-    from pneumowatch.queue import FILMS, TRAINING, make_app
-    from worker.tasks import read_films
+    from pneumowatch.queue import SCANS_QUEUE, TRAINING_QUEUE, make_celery_app
+    from worker.tasks import process_scans
 
-    if queue not in (FILMS, TRAINING):
-        raise typer.BadParameter(f"'{queue}' is no queue; there is {FILMS} and {TRAINING}.", param_hint="--queue")
-    given, stop = _begin()
-    _require_services(given)
-    database = Database(given.database, stop)
+    if queue not in (SCANS_QUEUE, TRAINING_QUEUE):
+        raise typer.BadParameter(
+            f"'{queue}' is no queue; there is {SCANS_QUEUE} and {TRAINING_QUEUE}.", param_hint="--queue"
+        )
+    config, stop = _configure()
+    _require_services(config)
+    database = Database(config.database, stop)
     schema.require_current(database)
-    app = make_app(given)
-    with beating(database) as pulse, metrics.serving(given, pulse):
-        if queue == TRAINING:
-            code = apart.work(app, given, stop, pulse.part("training"))
+    app = make_celery_app(config)
+    with writing_heartbeats(database) as pulse, metrics.serving_metrics(config, pulse):
+        if queue == TRAINING_QUEUE:
+            code = apart.work_training_queue(app, config, stop, pulse.component("training"))
         else:
-            read_from = inboxes.choose(given, known=database.read(known_here))
-            code = read_films(app, given, read_from, database, stop, pulse.part("worker"), device)
+            read_from = inboxes.validated(config, known=database.read(known_roots))
+            code = process_scans(app, config, read_from, database, stop, pulse.component("worker"), device)
         if code:
             raise typer.Exit(code)
-    _leave(0)
+    _exit_now(0)
 
 
 def schedule() -> None:
@@ -133,26 +135,26 @@ def schedule() -> None:
     And every night at PNEUMOWATCH_RETRAIN_AT, tell the training queue that it is time. And deliver what is to be told
     of flagged films: to the webhook, by e-mail, to the PACS, as far as the settings name them.
     """
-    from db.census import Census
-    from db.pulse import beating
+    from db.census import LedgerCollector
+    from db.pulse import writing_heartbeats
     from db.session import Database
     from pneumowatch import inboxes, metrics
     from pneumowatch.cli import apart, mailroom
 
-    given, stop = _begin()
-    database, doorbell = _connect(given, stop)
-    men = mailroom.postmen(given, database, inboxes.named(given))
+    config, stop = _configure()
+    database, announcer = _connect(config, stop)
+    dispatchers = mailroom.make_dispatchers(config, database, inboxes.configured(config))
     # a database of its own, that does not wait an outage out: that there is one is what is to be told
-    census = Census(Database(given.database), given)
-    with beating(database) as pulse, metrics.serving(given, pulse, census):
-        part = pulse.part("schedule")
-        part.say("sweeping")
-        nights = apart.following(given, database, apart.ringing(doorbell), stop, part)
-        with nights, mailroom.delivering(given, men, stop, part):
-            _sweep_until(stop, given, database, doorbell, part)
+    census = LedgerCollector(Database(config.database), config)
+    with writing_heartbeats(database) as pulse, metrics.serving_metrics(config, pulse, census):
+        component = pulse.component("schedule")
+        component.set_status("sweeping")
+        timetable = apart.running_timetable(config, database, apart.training_announcer(announcer), stop, component)
+        with timetable, mailroom.running_dispatchers(config, dispatchers, stop, component):
+            _sweep_until(stop, config, database, announcer, component)
 
 
-def _leave(code: int) -> NoReturn:
+def _exit_now(code: int) -> NoReturn:
     """End, with all closed, and without taking TensorFlow apart, which would cost a second or more for nothing."""
     logging.shutdown()
     sys.stdout.flush()
@@ -160,50 +162,50 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _begin() -> "tuple[Settings, threading.Event]":
+def _configure() -> "tuple[Settings, threading.Event]":
     """Settings, logs, and an event that SIGTERM and Ctrl-C set."""
     from pneumowatch import logs, settings
     from pneumowatch.cli import stopping
 
-    given = settings.load()
-    logs.configure(given.log_format)
-    return given, stopping.on_request()
+    config = settings.load_settings()
+    logs.configure(config.log_format)
+    return config, stopping.stop_event()
 
 
-def _connect(given: "Settings", stop: threading.Event) -> "tuple[Database, Doorbell]":
+def _connect(config: "Settings", stop: threading.Event) -> "tuple[Database, Announcer]":
     from db import deployment, schema
     from db.session import Database
-    from pneumowatch.queue import Doorbell, make_app
+    from pneumowatch.queue import Announcer, make_celery_app
 
-    _require_services(given)
-    database = Database(given.database, stop)
+    _require_services(config)
+    database = Database(config.database, stop)
     schema.require_current(database)
-    deployment.check_patient_key(database, given)
-    return database, Doorbell(make_app(given), given)
+    deployment.check_patient_key(database, config)
+    return database, Announcer(make_celery_app(config), config)
 
 
-def _require_services(given: "Settings") -> None:
+def _require_services(config: "Settings") -> None:
     """An outage is waited out, but not what was never there."""
-    if given.embedded_queue:
+    if config.embedded_queue:
         raise SettingsError(
             "PNEUMOWATCH_BROKER_URL is not set: parts that run apart need Redis between them (redis://HOST:6379/0). "
             "`pneumowatch up` runs everything without."
         )
-    if not given.database_url and not (given.data_dir / "pneumowatch.db").exists():
+    if not config.database_url and not (config.data_dir / "pneumowatch.db").exists():
         raise SettingsError(
-            f"PNEUMOWATCH_DATABASE_URL is not set, and there is no ledger in {given.data_dir}; set it, or make one "
+            f"PNEUMOWATCH_DATABASE_URL is not set, and there is no ledger in {config.data_dir}; set it, or make one "
             "with `pneumowatch db upgrade`."
         )
 
 
 def _sweep_until(
-    stop: threading.Event, given: "Settings", database: "Database", doorbell: "Doorbell", part: "Part"
+    stop: threading.Event, config: "Settings", database: "Database", announcer: "Announcer", component: "Component"
 ) -> None:
     from db.sweep import Sweeper
     from pneumowatch.errors import ShuttingDown
-    from pneumowatch.queue import part_name
+    from pneumowatch.queue import component_name
 
-    by = part_name(part.kind)
-    sweeper = Sweeper(database, doorbell.ring, doorbell.holds, given.lease_seconds, given.max_attempts, by)
+    by = component_name(component.kind)
+    sweeper = Sweeper(database, announcer.ring, announcer.holds, config.lease_seconds, config.max_attempts, by)
     with suppress(ShuttingDown):
-        sweeper.run(stop, given.sweep_seconds, part)
+        sweeper.run(stop, config.sweep_seconds, component)

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from trainer.hyperparameters import PRECISIONS, PRESETS, Hyperparameters, distilled, finishing_distillation
 
-from pneumowatch.cli.evaluate import Pattern, checked
+from pneumowatch.cli.evaluate import PatientPattern, valid_pattern
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
-from trainer.knobs import PRECISIONS, PRESETS, Knobs, finishing, taught
 
 if TYPE_CHECKING:
-    from trainer.train import Standing, Trained
+    from trainer.train import TrainingProgress, TrainingResult
 
-TABLES: Final = {"test": "Test patients", "test_full_size": "Test patients, full-size films"}
+TABLE_TITLES: Final = {"test": "Test patients", "test_full_size": "Test patients, full-size films"}
 
 
 def train(
@@ -26,7 +26,7 @@ def train(
     network: Annotated[str, typer.Option(help=f"Which network: {', '.join(PRESETS)}.")] = "compact",
     epochs: Annotated[int | None, typer.Option(min=1, help="How many (default: the network's own).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Batches in an epoch (default: its own).")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, films and chance.")] = Knobs.seed,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, films and chance.")] = Hyperparameters.seed,
     also: Annotated[
         Path | None,
         typer.Option(
@@ -53,7 +53,7 @@ def train(
     report: Annotated[
         Path | None, typer.Option(help="Write a page about the films of test patients here, as `evaluate` does.")
     ] = None,
-    patient_pattern: Pattern = None,
+    patient_pattern: PatientPattern = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Train a model on labelled films and say how good it is on patients it never saw.
@@ -71,80 +71,84 @@ def train(
     training.html shows the epochs.
     """
     from pneumowatch import settings
-    from trainer import train as school
-    from trainer.dataset import Naming
+    from trainer import train as training
+    from trainer.dataset import PatientIdRule
 
     if network not in PRESETS:
         raise TrainingError(f"There is no network {network!r}; there is {', '.join(PRESETS)}.")
     teachers = [ModelFolder.read(folder) for folder in teacher or ()]
-    begun = ModelFolder.read(start) if start else None
-    if begun and not teachers:
+    start_model = ModelFolder.read(start) if start else None
+    if start_model and not teachers:
         raise TrainingError("A model is finished by its teachers: name them with --teacher.")
-    preset = taught(PRESETS[network], [folder.version for folder in teachers]) if teachers else PRESETS[network]
-    preset = finishing(preset, begun.version) if begun else preset
-    knobs = replace(
+    preset = distilled(PRESETS[network], [folder.version for folder in teachers]) if teachers else PRESETS[network]
+    preset = finishing_distillation(preset, start_model.version) if start_model else preset
+    hyperparameters = replace(
         preset,
         seed=seed,
         epochs=epochs or preset.epochs,
-        steps=steps or preset.steps,
+        steps_per_epoch=steps or preset.steps_per_epoch,
         patience=preset.patience if patience is None else patience,
         precision=precision or preset.precision,
     )
-    naming = Naming.here(settings.load(), checked(patient_pattern or ""))
-    with _progress_bar(knobs) as watch:
-        trained = school.train(data, out, knobs, also, about, watch, teachers, begun, naming)
-    _report(trained, _write_page(trained, data, report) if report else None, json)
+    patient_rule = PatientIdRule.from_settings(settings.load_settings(), valid_pattern(patient_pattern or ""))
+    with _progress_bar(hyperparameters) as watch:
+        trained = training.train_model(
+            data, out, hyperparameters, also, about, watch, teachers, start_model, patient_rule
+        )
+    _print_result(trained, _write_report(trained, data, report) if report else None, json)
 
 
-def _write_page(trained: "Trained", data: Path, target: Path) -> Path | None:
+def _write_report(trained: "TrainingResult", data: Path, target: Path) -> Path | None:
     """None where no film is of a test patient."""
     from trainer import assessment, networks, pupil
     from trainer.report import write_evaluation
 
-    if not trained.films.of("test"):
+    if not trained.images.in_split("test"):
         return None
-    model = networks.load(trained.folder)
+    model = networks.load_inference_model(trained.folder)
 
     def predict(films: Any) -> Any:
-        return pupil.probabilities(model, films[..., None])
+        return pupil.predict_probabilities(model, films[..., None])
 
-    return write_evaluation(target, [assessment.assess(trained.folder, trained.films, data, "test", predict)])
+    return write_evaluation(target, [assessment.evaluate_model(trained.folder, trained.images, data, "test", predict)])
 
 
 @contextmanager
-def _progress_bar(knobs: Knobs) -> Iterator[Callable[["Standing"], None]]:
+def _progress_bar(hyperparameters: Hyperparameters) -> Iterator[Callable[["TrainingProgress"], None]]:
     """On standard error, so that --json stays clean."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from pneumowatch.cli.output import errors
+    from pneumowatch.cli.output import error_console
 
     shown = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
-    with Progress(*shown, console=errors) as bar:
-        task = bar.add_task("reading films", total=knobs.epochs * knobs.steps, figures="")
+    with Progress(*shown, console=error_console) as bar:
+        task = bar.add_task("reading films", total=hyperparameters.epochs * hyperparameters.steps_per_epoch, figures="")
 
-        def watch(at: "Standing") -> None:
+        def watch(at: "TrainingProgress") -> None:
             if at.note:
                 return bar.console.print(at.note)
             figures = f"loss {at.loss:.3f}"
             if not isnan(at.validation_loss):
                 figures += f", validation {at.validation_loss:.3f}, accuracy {at.validation_accuracy:.3f}"
-            done = (at.epoch - 1) * knobs.steps + at.step
-            bar.update(task, completed=done, description=f"epoch {at.epoch} of {knobs.epochs}", figures=figures)
+            done = (at.epoch - 1) * hyperparameters.steps_per_epoch + at.step
+            bar.update(
+                task, completed=done, description=f"epoch {at.epoch} of {hyperparameters.epochs}", figures=figures
+            )
             return None
 
         yield watch
 
 
-def _report(trained: "Trained", page: Path | None, json: bool) -> None:
+def _print_result(trained: "TrainingResult", page: Path | None, json: bool) -> None:
     from pneumowatch.cli.output import console, print_json, print_table
 
     folder = trained.folder
     if json:
         left_out = [{"path": str(one.path), "reason": one.reason} for one in trained.left_out]
-        picked = {key: folder.card[key] for key in ("version", "threshold", "data", "metrics")}
-        told = {"path": str(folder.path), "report": str(page) if page else None}
-        return print_json(told | picked | {"left_out": left_out})
-    for split, title in TABLES.items():
+        card_fields = {key: folder.card[key] for key in ("version", "threshold", "data", "metrics")}
+        report_json = {"path": str(folder.path), "report": str(page) if page else None}
+        return print_json(report_json | card_fields | {"left_out": left_out})
+    for split, title in TABLE_TITLES.items():
         if split in folder.card["metrics"]:
             print_table(title, _rows(folder, split), ["measure", "value", "low", "high"])
     if trained.left_out:

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 
-def on_request() -> threading.Event:
+def stop_event() -> threading.Event:
     """An event that SIGTERM and Ctrl-C set from now on, while the main thread goes on. A second Ctrl-C ends at once.
 
     No KeyboardInterrupt, which is raised wherever the main thread happens to be: libraries that catch whatever goes
@@ -14,12 +14,12 @@ def on_request() -> threading.Event:
     """
     stop = threading.Event()
 
-    def ask(number: int, _frame: Any) -> None:
+    def request_stop(number: int, _frame: Any) -> None:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         # by another thread: this one may be within the event, and would wait for its lock for ever
         _thread.start_new_thread(stop.set, ())
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
+        signal.signal(number, request_stop)
     return stop

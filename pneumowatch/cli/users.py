@@ -9,7 +9,9 @@ import typer
 from db import LARGEST_ID
 from pneumowatch.errors import AccountRefused
 
-users = typer.Typer(no_args_is_help=True, help="Accounts of the desk: list, add, remove, change; tokens for scripts.")
+user_commands = typer.Typer(
+    no_args_is_help=True, help="Accounts of the desk: list, add, remove, change; tokens for scripts."
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Data = Annotated[
@@ -18,17 +20,17 @@ Data = Annotated[
 Name = Annotated[str, typer.Argument(help="The user.")]
 RoleName = Annotated[str, typer.Option("--role", help="reader, or admin: who may also let another model serve.")]
 
-BY: Final = "command line"
+ACTOR: Final = "command line"
 
 
-@users.command("list")
+@user_commands.command("list")
 def list_users(data: Data = None, json: Json = False) -> None:
     """List all accounts and their roles."""
     from db import accounts
     from pneumowatch.cli.output import console, print_json, print_table
     from pneumowatch.cli.query import open_database
 
-    rows: list[dict[str, Any]] = [dict(row) for row in open_database(data).read(accounts.listed)]
+    rows: list[dict[str, Any]] = [dict(row) for row in open_database(data).read(accounts.fetch_users)]
     if json:
         return print_json(rows)
     print_table("Users", rows, ["name", "role", "created_at"])
@@ -37,84 +39,84 @@ def list_users(data: Data = None, json: Json = False) -> None:
     return None
 
 
-@users.command()
-def add(name: Name, role: RoleName = "reader", data: Data = None) -> None:
+@user_commands.command()
+def add_user(name: Name, role: RoleName = "reader", data: Data = None) -> None:
     """Make an account. The password is asked for or, where nobody sits at a terminal, read from standard input."""
     from db import accounts, audit
-    from db.audit import Act
+    from db.audit import AuditAction
     from pneumowatch.cli.query import open_database
-    from review.passwords import hashed
+    from review.passwords import hash_password
 
-    database, wanted, user = open_database(data), _role(role), accounts.clean(name)
-    password = hashed(_password())
+    database, wanted, user = open_database(data), _parse_role(role), accounts.normalize_name(name)
+    password = hash_password(_read_password())
 
     def work(connection: Any) -> None:
-        accounts.add(connection, user, wanted, password)
-        audit.record(connection, BY, Act.USER_ADDED, detail=f"{user} ({wanted})")
+        accounts.add_user(connection, user, wanted, password)
+        audit.record_action(connection, ACTOR, AuditAction.USER_ADDED, detail=f"{user} ({wanted})")
 
     database.write(work)
     typer.echo(f"{user} may sign in as {wanted}.")
 
 
-@users.command()
-def remove(name: Name, data: Data = None) -> None:
+@user_commands.command()
+def remove_user(name: Name, data: Data = None) -> None:
     """Remove an account, its sessions and its tokens. Verdicts and the audit keep the name."""
     from db import accounts, audit
-    from db.audit import Act
+    from db.audit import AuditAction
     from pneumowatch.cli.query import open_database
 
-    user = accounts.clean(name)
+    user = accounts.normalize_name(name)
 
     def work(connection: Any) -> None:
-        accounts.remove(connection, user)
-        audit.record(connection, BY, Act.USER_REMOVED, detail=user)
+        accounts.remove_user(connection, user)
+        audit.record_action(connection, ACTOR, AuditAction.USER_REMOVED, detail=user)
 
     open_database(data).write(work)
     typer.echo(f"{user} is removed.")
 
 
-@users.command()
-def password(name: Name, data: Data = None) -> None:
-    """Give an account another password, asked for as `add` does. Signs it out everywhere; forgets wrong passwords."""
+@user_commands.command()
+def change_password(name: Name, data: Data = None) -> None:
+    """Give an account another password, asked for as `add_user` does. Signs it out everywhere; forgets wrong passwords."""
     from db import accounts, audit, throttle
-    from db.audit import Act
+    from db.audit import AuditAction
     from pneumowatch.cli.query import open_database
-    from review.passwords import hashed
+    from review.passwords import hash_password
 
-    database, user = open_database(data), accounts.clean(name)
-    database.read(lambda connection: accounts.require(connection, user))  # before it is asked for
-    fresh = hashed(_password())
+    database, user = open_database(data), accounts.normalize_name(name)
+    database.read(lambda connection: accounts.require_user(connection, user))  # before it is asked for
+    password_hash = hash_password(_read_password())
 
     def work(connection: Any) -> None:
-        accounts.set_password(connection, user, fresh)
-        throttle.forgive(connection, [throttle.account(user)])
-        audit.record(connection, BY, Act.USER_CHANGED, detail=f"{user}: password")
+        accounts.set_password(connection, user, password_hash)
+        throttle.record_success(connection, [throttle.account_key(user)])
+        audit.record_action(connection, ACTOR, AuditAction.USER_CHANGED, detail=f"{user}: password")
 
     database.write(work)
     typer.echo(f"{user} has another password.")
 
 
-@users.command()
-def role(
+@user_commands.command()
+def change_role(
     name: Name, role: Annotated[str, typer.Argument(metavar="ROLE", help="reader or admin.")], data: Data = None
 ) -> None:
     """Give an account another role, from its next request on."""
     from db import accounts, audit
-    from db.audit import Act
+    from db.audit import AuditAction
     from pneumowatch.cli.query import open_database
 
-    wanted, user = _role(role), accounts.clean(name)
+    wanted, user = _parse_role(role), accounts.normalize_name(name)
 
     def work(connection: Any) -> None:
         accounts.set_role(connection, user, wanted)
-        audit.record(connection, BY, Act.USER_CHANGED, detail=f"{user}: {wanted}")
+        audit.record_action(connection, ACTOR, AuditAction.USER_CHANGED, detail=f"{user}: {wanted}")
 
     open_database(data).write(work)
     typer.echo(f"{user} is {wanted} now.")
 
 
-@users.command()
-def token(
+@user_commands.command()
+def create_token(
     name: Name,
     label: Annotated[str, typer.Option(help="What it is for.")] = "",
     role: RoleName = "reader",
@@ -130,39 +132,39 @@ def token(
     from pneumowatch.cli.output import print_json, print_table
     from pneumowatch.cli.query import open_database
 
-    database, user = open_database(data), accounts.clean(name)
+    database, user = open_database(data), accounts.normalize_name(name)
     if revoke is not None:
-        gone = database.write(lambda connection: _revoke(connection, user, revoke))
-        return typer.echo(f"The token '{gone}' is revoked.")
+        revoked_label = database.write(lambda connection: _revoke_token(connection, user, revoke))
+        return typer.echo(f"The token '{revoked_label}' is revoked.")
     if label:
-        made = database.write(lambda connection: _make(connection, user, _role(role), label))
-        return print_json({"token": made}) if json else typer.echo(made)
-    database.read(lambda connection: accounts.require(connection, user))
-    rows = [dict(row) for row in database.read(lambda connection: accounts.tokens(connection, user))]
+        created = database.write(lambda connection: _create_token(connection, user, _parse_role(role), label))
+        return print_json({"token": created}) if json else typer.echo(created)
+    database.read(lambda connection: accounts.require_user(connection, user))
+    rows = [dict(row) for row in database.read(lambda connection: accounts.fetch_tokens(connection, user))]
     if json:
         return print_json(rows)
     return print_table("Tokens", rows, ["id", "label", "role", "created_at", "used_at"])
 
 
-def _make(connection: Any, user: str, role: Any, label: str) -> str:
+def _create_token(connection: Any, user: str, role: Any, label: str) -> str:
     from db import accounts, audit
-    from db.audit import Act
+    from db.audit import AuditAction
 
-    made = accounts.make_token(connection, user, role, label)
-    audit.record(connection, BY, Act.TOKEN_MADE, detail=f"{user}: {label} ({role})")
-    return made
+    created = accounts.create_token(connection, user, role, label)
+    audit.record_action(connection, ACTOR, AuditAction.TOKEN_MADE, detail=f"{user}: {label} ({role})")
+    return created
 
 
-def _revoke(connection: Any, user: str, token_id: int) -> str:
+def _revoke_token(connection: Any, user: str, token_id: int) -> str:
     from db import accounts, audit
-    from db.audit import Act
+    from db.audit import AuditAction
 
-    label = accounts.revoke_token(connection, user, token_id)
-    audit.record(connection, BY, Act.TOKEN_REVOKED, detail=f"{user}: {label}")
+    label = accounts.delete_token(connection, user, token_id)
+    audit.record_action(connection, ACTOR, AuditAction.TOKEN_REVOKED, detail=f"{user}: {label}")
     return label
 
 
-def _role(given: str) -> Any:
+def _parse_role(given: str) -> Any:
     from db.accounts import Role
 
     if given not in set(Role):
@@ -170,7 +172,7 @@ def _role(given: str) -> Any:
     return Role(given)
 
 
-def _password() -> str:
+def _read_password() -> str:
     """Never from the command line, which every user of the machine can read."""
     if sys.stdin.isatty():
         return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from db.session import Database
     from pneumowatch.settings import Settings
 
-DIGITS: Final = len(str(LARGEST_ID))
-COLUMNS: Final = ("scan_id", "verdict", "reviewer")  # of a file; `comment` may stand beside them
+MAX_ID_DIGITS: Final = len(str(LARGEST_ID))
+CSV_COLUMNS: Final = ("scan_id", "verdict", "reviewer")  # of a file; `comment` may stand beside them
 
 
 @dataclass(frozen=True)
-class Said:
+class VerdictEntry:
     scan_id: int
     verdict: str
     reviewer: str
@@ -31,7 +31,7 @@ class Said:
 
 def verdict(
     scan_id: Annotated[int | None, typer.Argument(max=LARGEST_ID, help="The scan, by id (see `flagged`).")] = None,
-    said: Annotated[
+    value: Annotated[
         str | None, typer.Argument(metavar="VERDICT", help="pneumonia, no_pneumonia, unsure or unusable.")
     ] = None,
     reviewer: Annotated[str | None, typer.Option(help="Who says so.")] = None,
@@ -52,48 +52,48 @@ def verdict(
     With [bold]--from FILE[/bold] all verdicts of the file are recorded, or none of them where one is refused.
     """
     if file is not None:
-        if scan_id is not None or said is not None:
+        if scan_id is not None or value is not None:
             raise typer.BadParameter("say either SCAN_ID and VERDICT, or --from FILE.")
-        all_said = list(_of_file(file, reviewer))
-    elif scan_id is None or said is None or not reviewer:
+        entries = list(_read_csv(file, reviewer))
+    elif scan_id is None or value is None or not reviewer:
         raise typer.BadParameter("say SCAN_ID, VERDICT and --reviewer NAME, or --from FILE.")
     else:
-        all_said = [Said(scan_id, _known(said), reviewer, comment)]
-    _record(all_said, data, inbox, json)
+        entries = [VerdictEntry(scan_id, _valid_verdict(value), reviewer, comment)]
+    _record(entries, data, inbox, json)
 
 
-def _known(said: str) -> str:
+def _valid_verdict(value: str) -> str:
     from db.states import Verdict
 
-    if said not in set(Verdict):
-        raise typer.BadParameter(f"'{said}' is no verdict; there are: {', '.join(Verdict)}.")
-    return said
+    if value not in set(Verdict):
+        raise typer.BadParameter(f"'{value}' is no verdict; there are: {', '.join(Verdict)}.")
+    return value
 
 
-def _of_file(file: Path, reviewer: str | None) -> Iterator[Said]:
+def _read_csv(file: Path, reviewer: str | None) -> Iterator[VerdictEntry]:
     """Raises BadParameter with the line that cannot be used."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             rows = csv.DictReader(lines)
             for row in rows:
-                yield _of_row(
+                yield _parse_row(
                     {key: (value or "").strip() for key, value in row.items() if key}, rows.line_num, reviewer
                 )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise typer.BadParameter(f"the file cannot be read ({type(error).__name__}).", param_hint="--from") from None
 
 
-def _of_row(row: dict[str, str], line: int, reviewer: str | None) -> Said:
-    who = row.get("reviewer") or reviewer
-    if not row.get("scan_id", "").isdecimal() or not row.get("verdict") or not who:
-        raise typer.BadParameter(f"line {line} does not hold {', '.join(COLUMNS)}.", param_hint="--from")
+def _parse_row(row: dict[str, str], line: int, reviewer: str | None) -> VerdictEntry:
+    name = row.get("reviewer") or reviewer
+    if not row.get("scan_id", "").isdecimal() or not row.get("verdict") or not name:
+        raise typer.BadParameter(f"line {line} does not hold {', '.join(CSV_COLUMNS)}.", param_hint="--from")
     digits = row["scan_id"].lstrip("0") or "0"
-    if len(digits) > DIGITS or (scan_id := int(digits)) > LARGEST_ID:
+    if len(digits) > MAX_ID_DIGITS or (scan_id := int(digits)) > LARGEST_ID:
         raise typer.BadParameter(f"line {line} has a scan_id that no scan has.", param_hint="--from")
-    return Said(scan_id, _known(row["verdict"]), who, row.get("comment") or None)
+    return VerdictEntry(scan_id, _valid_verdict(row["verdict"]), name, row.get("comment") or None)
 
 
-def _record(all_said: list[Said], data: Path | None, inbox: Path | None, json: bool) -> None:
+def _record(entries: list[VerdictEntry], data: Path | None, inbox: Path | None, json: bool) -> None:
     from sqlalchemy import Connection
 
     from db import reviews
@@ -106,14 +106,15 @@ def _record(all_said: list[Said], data: Path | None, inbox: Path | None, json: b
 
     def record(connection: Connection) -> list[int]:
         return [
-            reviews.record(connection, one.scan_id, Verdict(one.verdict), one.reviewer, one.comment) for one in all_said
+            reviews.record_verdict(connection, one.scan_id, Verdict(one.verdict), one.reviewer, one.comment)
+            for one in entries
         ]
 
     ids = database.write(record)
-    kept = _keep(database, settings.load(data_dir=data), inbox, {one.scan_id for one in all_said})
+    kept = _keep_images(database, settings.load_settings(data_dir=data), inbox, {one.scan_id for one in entries})
     rows: list[dict[str, Any]] = [
-        {"review_id": review, "scan_id": one.scan_id, "verdict": one.verdict, "film_kept": kept[one.scan_id]}
-        for review, one in zip(ids, all_said, strict=True)
+        {"review_id": review, "scan_id": one.scan_id, "verdict": one.verdict, "image_kept": kept[one.scan_id]}
+        for review, one in zip(ids, entries, strict=True)
     ]
     if json:
         return print_json(rows)
@@ -124,22 +125,22 @@ def _record(all_said: list[Said], data: Path | None, inbox: Path | None, json: b
     return None
 
 
-def _keep(database: "Database", given: "Settings", inbox: Path | None, scan_ids: set[int]) -> dict[int, bool]:
+def _keep_images(database: "Database", config: "Settings", inbox: Path | None, scan_ids: set[int]) -> dict[int, bool]:
     """{scan: whether its film is kept now}."""
     from db import registry, reviews
     from pneumowatch import inboxes
-    from pneumowatch.model import shipped
+    from pneumowatch.model import shipped_folder
     from worker import judged
 
-    side = database.read(registry.side) or shipped().side
-    folders = inboxes.named(given, inbox)
+    side = database.read(registry.champion_input_side) or shipped_folder().side
+    folders = inboxes.configured(config, inbox)
     kept = dict.fromkeys(sorted(scan_ids), False)
     try:
         for scan_id in kept:
-            places = database.read(partial(reviews.places, scan_id=scan_id))
-            kept[scan_id] = judged.keep(given, folders, places, side)
+            places = database.read(partial(reviews.file_locations, scan_id=scan_id))
+            kept[scan_id] = judged.keep_reviewed_image(config, folders, places, side)
         return kept
     except OSError as error:
         raise ReviewRefused(
-            f"The verdicts are recorded, but their films cannot be kept in {given.data_dir}: {error.strerror}."
+            f"The verdicts are recorded, but their films cannot be kept in {config.data_dir}: {error.strerror}."
         ) from None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from pneumowatch.outgoing.notice import Notice
+from pneumowatch.outgoing.notification import Notification
 from pneumowatch.settings import Settings
 
 WEBHOOK: Final = "webhook"
@@ -17,33 +17,33 @@ MAIL: Final = "mail"
 PACS: Final = "pacs"
 
 
-class Courier(Protocol):
+class Channel(Protocol):
     """One way out."""
 
     @property
     def kind(self) -> str:
         """Its name, as in `Settings.destinations`."""
 
-    def deliver(self, notices: Sequence[Notice]) -> None:
+    def deliver(self, notifications: Sequence[Notification]) -> None:
         """Raises Undelivered, with which kind of failure it was. A repeat says the same under the same ids."""
 
 
-def couriers(settings: Settings, inboxes: Mapping[str, Path]) -> list[Courier]:
+def configured_channels(settings: Settings, inboxes: Mapping[str, Path]) -> list[Channel]:
     """Those that the settings name. `inboxes`: name -> folder, as mounted on this machine.
 
     Raises SettingsError where one of them cannot work as it is set.
     """
-    made: list[Courier] = []
+    channels: list[Channel] = []
     if settings.webhook_url:
         from pneumowatch.outgoing.webhook import Webhook
 
-        made.append(Webhook(settings))
+        channels.append(Webhook(settings))
     if settings.mail_url:
         from pneumowatch.outgoing.mail import Mail
 
-        made.append(Mail(settings))
+        channels.append(Mail(settings))
     if settings.pacs_url:
         from pneumowatch.outgoing.pacs import Pacs
 
-        made.append(Pacs(settings, inboxes))
-    return made
+        channels.append(Pacs(settings, inboxes))
+    return channels

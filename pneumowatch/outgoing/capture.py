@@ -5,23 +5,23 @@ from typing import Any, Final
 import numpy as np
 
 from pneumowatch import __version__, overlay
-from pneumowatch.dicom import MAKER
-from pneumowatch.film import Pixels
-from pneumowatch.outgoing.notice import Notice
-from pneumowatch.outgoing.original import Original
-from pneumowatch.outgoing.report import caution, dated
+from pneumowatch.dicom import MANUFACTURER
+from pneumowatch.outgoing.notification import Notification
+from pneumowatch.outgoing.report import caution_sentence, set_result_time
+from pneumowatch.outgoing.source import SourceInstance
+from pneumowatch.pixels import Pixels
 
-SERIES_NUMBER: Final = 9802
+CAPTURE_SERIES_NUMBER: Final = 9802
 LONGER_EDGE: Final = 1024  # pixels of the film in the picture; the model sees fewer
-NARROWEST: Final = 256  # pixels, for the legend to be readable
+MIN_EDGE: Final = 256  # pixels, for the legend to be readable
 
 
-def made(notice: Notice, original: Original, film: Pixels, heat: Pixels) -> Any:
+def build_capture(notification: Notification, source: SourceInstance, pixels: Pixels, heatmap: Pixels) -> Any:
     """The data set of the picture, the same at every repeat.
 
     Args:
-        film: as the model saw it, uint8 (side, side).
-        heat: the probability of each place, uint8 (h, w), 255 being 1.
+        pixels: as the model saw it, uint8 (side, side).
+        heatmap: the probability of each place, uint8 (h, w), 255 being 1.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
@@ -30,54 +30,60 @@ def made(notice: Notice, original: Original, film: Pixels, heat: Pixels) -> Any:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID = SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = notice.uid("capture")
-    dataset.SeriesInstanceUID = notice.uid("capture series")
-    dataset.SeriesNumber, dataset.InstanceNumber = SERIES_NUMBER, 1
+    dataset.SOPInstanceUID = notification.uid("capture")
+    dataset.SeriesInstanceUID = notification.uid("capture series")
+    dataset.SeriesNumber, dataset.InstanceNumber = CAPTURE_SERIES_NUMBER, 1
     dataset.Modality, dataset.ConversionType = "OT", "WSD"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.Manufacturer = dataset.ManufacturerModelName = MAKER
-    dataset.SoftwareVersions = [__version__, notice.model_version[:64]]
+    dataset.Manufacturer = dataset.ManufacturerModelName = MANUFACTURER
+    dataset.SoftwareVersions = [__version__, notification.model_version[:64]]
     dataset.SeriesDescription = "pneumowatch: what moved the model"
     dataset.DerivationDescription = f"{overlay.LEGEND}; research use only"
     dataset.BodyPartExamined = "CHEST"
-    dataset.PatientOrientation = original.orientation
+    dataset.PatientOrientation = source.orientation
     dataset.BurnedInAnnotation = "NO"  # words, but none that name a patient
-    _refer(dataset, original)
-    _draw(dataset, notice, original, film, heat)
-    dated(dataset, notice)
-    original.stamp(dataset)
+    _reference_source(dataset, source)
+    _draw(dataset, notification, source, pixels, heatmap)
+    set_result_time(dataset, notification)
+    source.copy_patient_and_study(dataset)
     return dataset
 
 
-def _refer(dataset: Any, original: Original) -> None:
+def _reference_source(dataset: Any, source: SourceInstance) -> None:
     from pydicom.dataset import Dataset
     from pydicom.sr.codedict import codes
 
-    source, purpose, code = Dataset(), Dataset(), codes.DCM.SourceImageForImageProcessingOperation
+    reference, purpose, code = Dataset(), Dataset(), codes.DCM.SourceImageForImageProcessingOperation
     purpose.CodeValue, purpose.CodingSchemeDesignator = code.value, code.scheme_designator
     purpose.CodeMeaning = code.meaning
-    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = original.sop_class, original.sop_instance
-    source.PurposeOfReferenceCodeSequence = [purpose]
-    dataset.SourceImageSequence = [source]
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.sop_class, source.sop_instance
+    reference.PurposeOfReferenceCodeSequence = [purpose]
+    dataset.SourceImageSequence = [reference]
 
 
-def _draw(dataset: Any, notice: Notice, original: Original, film: Pixels, heat: Pixels) -> None:
-    said = f"flagged for pneumonia, probability {notice.probability:.2f}, threshold {notice.threshold:.2f}"
-    lines = [said, f"pneumowatch, model {notice.model_version}", "research use only; not flagged is not cleared"]
-    if remark := caution(notice):
-        lines.append(remark)
-    hot = heat.astype(np.float32) / np.float32(255)
-    picture = overlay.picture(film, hot, size_of(original.columns, original.rows), lines)
+def _draw(dataset: Any, notification: Notification, source: SourceInstance, pixels: Pixels, heatmap: Pixels) -> None:
+    result_line = (
+        f"flagged for pneumonia, probability {notification.probability:.2f}, threshold {notification.threshold:.2f}"
+    )
+    lines = [
+        result_line,
+        f"pneumowatch, model {notification.model_version}",
+        "research use only; not flagged is not cleared",
+    ]
+    if caution_line := caution_sentence(notification):
+        lines.append(caution_line)
+    activation = heatmap.astype(np.float32) / np.float32(255)
+    picture = overlay.render_overlay(pixels, activation, capture_size(source.columns, source.rows), lines)
     dataset.Columns, dataset.Rows = picture.size
     dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
     dataset.PhotometricInterpretation = "RGB"
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    pixels = picture.tobytes()
-    dataset.add_new("PixelData", "OB", pixels + b"\0" * (len(pixels) % 2))
+    raw = picture.tobytes()
+    dataset.add_new("PixelData", "OB", raw + b"\0" * (len(raw) % 2))
 
 
-def size_of(columns: int, rows: int) -> tuple[int, int]:
+def capture_size(columns: int, rows: int) -> tuple[int, int]:
     """Width and height in the picture: the film's own aspect, which the model does not see."""
     scale = LONGER_EDGE / max(columns, rows)
-    return max(NARROWEST, round(columns * scale)), max(NARROWEST, round(rows * scale))
+    return max(MIN_EDGE, round(columns * scale)), max(MIN_EDGE, round(rows * scale))

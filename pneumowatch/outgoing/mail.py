@@ -11,14 +11,14 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 from uuid import uuid5
 
-from pneumowatch.errors import SettingsError, Undelivered
-from pneumowatch.logs import get
-from pneumowatch.outgoing.notice import Notice, link
+from pneumowatch.errors import DeliveryFailed, SettingsError
+from pneumowatch.logs import get_logger
+from pneumowatch.outgoing.notification import Notification, review_link
 from pneumowatch.settings import Settings
 
-log = get("mail")
+log = get_logger("mail")
 
-PORTS: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
+DEFAULT_PORTS: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
 
 
 class Mail:
@@ -27,7 +27,7 @@ class Mail:
     kind: Final = "mail"
 
     def __init__(self, settings: Settings) -> None:
-        self._scheme, self._host, self._port, self._user = _server(settings.mail_url)
+        self._scheme, self._host, self._port, self._user = _parse_server_url(settings.mail_url)
         self._password = settings.mail_password
         self._from = settings.mail_from.strip()
         self._to = [address.strip() for address in settings.mail_to.split(",") if address.strip()]
@@ -36,37 +36,39 @@ class Mail:
                 raise SettingsError(f"PNEUMOWATCH_{name} holds no e-mail address like name@hospital.example.")
         if self._user and not self._password:
             raise SettingsError("PNEUMOWATCH_MAIL_PASSWORD (or PNEUMOWATCH_MAIL_PASSWORD_FILE) is missing.")
-        self._desk = settings.desk_url
+        self._review_url = settings.review_url
         self._seconds = settings.send_seconds
 
-    def deliver(self, notices: Sequence[Notice]) -> None:
-        letter = message(notices, self._desk, self._from, self._to)
+    def deliver(self, notifications: Sequence[Notification]) -> None:
+        email = compose_email(notifications, self._review_url, self._from, self._to)
         try:
-            refused = self._send(letter)
+            refused = self._send(email)
         except smtplib.SMTPResponseException as error:
-            raise Undelivered(f"smtp_{error.smtp_code}") from None
+            raise DeliveryFailed(f"smtp_{error.smtp_code}") from None
         except smtplib.SMTPRecipientsRefused:
-            raise Undelivered("smtp_recipients_refused") from None
+            raise DeliveryFailed("smtp_recipients_refused") from None
         except TimeoutError:
-            raise Undelivered("timeout") from None
+            raise DeliveryFailed("timeout") from None
         except smtplib.SMTPNotSupportedError:
-            raise Undelivered("smtp_not_supported") from None  # no STARTTLS, or no login: nothing is sent in the open
+            raise DeliveryFailed(
+                "smtp_not_supported"
+            ) from None  # no STARTTLS, or no login: nothing is sent in the open
         except ssl.SSLError:
-            raise Undelivered("tls_failed") from None
+            raise DeliveryFailed("tls_failed") from None
         except smtplib.SMTPException:
-            raise Undelivered("broken_connection") from None
+            raise DeliveryFailed("broken_connection") from None
         except OSError:
-            raise Undelivered("no_connection") from None
+            raise DeliveryFailed("no_connection") from None
         if refused:  # the others have it: sent again, they would have it twice
             log.warning("the mail server refused some of the recipients; see PNEUMOWATCH_MAIL_TO", refused=len(refused))
 
-    def _send(self, letter: EmailMessage) -> Mapping[str, object]:
+    def _send(self, email: EmailMessage) -> Mapping[str, object]:
         """The recipients that were refused, if not all were."""
         server = self._connected()
         try:
             if self._user:
                 server.login(self._user, self._password)
-            return server.send_message(letter)
+            return server.send_message(email)
         finally:
             with suppress(OSError):  # a farewell that goes wrong takes nothing back; smtplib's errors are of this kind
                 server.quit()
@@ -85,32 +87,37 @@ class Mail:
         return server
 
 
-def message(notices: Sequence[Notice], desk_url: str, sender: str, recipients: Sequence[str]) -> EmailMessage:
+def compose_email(
+    notifications: Sequence[Notification], review_url: str, sender: str, recipients: Sequence[str]
+) -> EmailMessage:
     """A letter that says nothing of a patient. About the same scans it has the same Message-ID."""
-    count = len(notices)
-    films = "1 film was" if count == 1 else f"{count} films were"
-    letter = EmailMessage()
-    letter["Subject"] = f"pneumowatch: {films} newly flagged"
-    letter["From"] = sender
-    letter["To"] = ", ".join(recipients)
-    letter["Date"] = format_datetime(datetime.now(UTC))
-    scans = ",".join(str(notice.name("mail")) for notice in sorted(notices, key=lambda notice: notice.scan_id))
-    letter["Message-ID"] = f"<{uuid5(notices[0].deployment, scans)}@{sender.partition('@')[2]}>"
-    letter["Auto-Submitted"] = "auto-generated"
-    lines = [f"{films} newly flagged for pneumonia:", ""]
-    for notice in notices:
-        at = link(desk_url, notice.scan_id)
-        lines.append(f"  scan {notice.scan_id}" + (f"  {at}" if at else ""))
+    count = len(notifications)
+    images_were = "1 film was" if count == 1 else f"{count} films were"
+    email = EmailMessage()
+    email["Subject"] = f"pneumowatch: {images_were} newly flagged"
+    email["From"] = sender
+    email["To"] = ", ".join(recipients)
+    email["Date"] = format_datetime(datetime.now(UTC))
+    scans = ",".join(
+        str(notification.name("mail"))
+        for notification in sorted(notifications, key=lambda notification: notification.scan_id)
+    )
+    email["Message-ID"] = f"<{uuid5(notifications[0].deployment, scans)}@{sender.partition('@')[2]}>"
+    email["Auto-Submitted"] = "auto-generated"
+    lines = [f"{images_were} newly flagged for pneumonia:", ""]
+    for notification in notifications:
+        at = review_link(review_url, notification.scan_id)
+        lines.append(f"  scan {notification.scan_id}" + (f"  {at}" if at else ""))
     lines += ["", "Research and triage only; no medical device. What is not flagged is not cleared.", ""]
-    letter.set_content("\n".join(lines))
-    return letter
+    email.set_content("\n".join(lines))
+    return email
 
 
-def _server(url: str) -> tuple[str, str, int, str]:
+def _parse_server_url(url: str) -> tuple[str, str, int, str]:
     """Scheme, host, port and user."""
     try:
         parts = urlsplit(url)
-        scheme, host, port = parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme]
+        scheme, host, port = parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme]
     except (ValueError, KeyError):
         scheme, host, port = "", None, 0
     if not host:

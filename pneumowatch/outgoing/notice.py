@@ -6,10 +6,10 @@ from uuid import UUID, uuid5
 
 
 @dataclass(frozen=True)
-class Notice:
+class Notification:
     """A scan that a model has flagged, with the result that it had then: a repeat says the same.
 
-    `deployment` names this installation, `places` are the inboxes and raw paths where its bytes stood: for who must
+    `deployment` names this installation, `copies` are the inboxes and raw paths where its bytes stood: for who must
     read the film again, and for nobody to be told of.
     """
 
@@ -23,9 +23,9 @@ class Notice:
     caution: str | None
     received_at: datetime
     finished_at: datetime
-    places: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
+    copies: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
 
-    def name(self, role: str) -> UUID:
+    def uuid(self, role: str) -> UUID:
         """Of one thing that is made of this notice: the same at every repeat, and of nothing else.
 
         The content is part of it, as a ledger restored from a backup gives a scan's id to another film.
@@ -33,15 +33,15 @@ class Notice:
         return uuid5(self.deployment, f"{role}:{self.scan_id}:{self.sha256}")
 
     @property
-    def device(self) -> str:
+    def device_uid(self) -> str:
         """The DICOM UID of this deployment as a device."""
         return f"2.25.{uuid5(self.deployment, 'device').int}"
 
     def uid(self, role: str) -> str:
         """The same as a DICOM UID (PS3.5 B.2)."""
-        return f"2.25.{self.name(role).int}"
+        return f"2.25.{self.uuid(role).int}"
 
 
-def link(desk_url: str, scan_id: int) -> str | None:
+def review_link(review_url: str, scan_id: int) -> str | None:
     """To a scan on the desk; None where nobody said where that is."""
-    return f"{desk_url.rstrip('/')}/scans/{scan_id}" if desk_url else None
+    return f"{review_url.rstrip('/')}/scans/{scan_id}" if review_url else None

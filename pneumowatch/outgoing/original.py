@@ -14,34 +14,34 @@ from pathlib import Path
 from typing import Any, Final
 
 from pneumowatch import share
-from pneumowatch.errors import FilmRejected, ShareAway, Undelivered
-from pneumowatch.outgoing.notice import Notice
+from pneumowatch.errors import DeliveryFailed, ImageRejected, ShareUnavailable
+from pneumowatch.outgoing.notification import Notification
 
 # Modules Patient, General Study and Patient Study (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2), without what only describes; those
 # of type 2, which must be there even where nothing is known, first
-MUST: Final = (
+TYPE_2_KEYWORDS: Final = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName",
     "StudyID", "AccessionNumber",
 )  # fmt: skip
-MAY: Final = (
+OPTIONAL_KEYWORDS: Final = (
     "SpecificCharacterSet", "TimezoneOffsetFromUTC", "IssuerOfPatientID", "PatientBirthTime", "OtherPatientIDs",
     "OtherPatientIDsSequence", "PatientIdentityRemoved", "DeidentificationMethod",
     "DeidentificationMethodCodeSequence", "StudyDescription", "IssuerOfAccessionNumberSequence", "PatientAge",
 )  # fmt: skip
-OF_THE_FILM: Final = (
+IMAGE_KEYWORDS: Final = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "PatientOrientation",
 )  # fmt: skip
 
 logging.getLogger("pydicom").disabled = True  # it quotes values, patients' names among them
 
 
-class Original:
+class SourceInstance:
     """A film's header, as far as it goes on into what is made of the film."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
-        if any(not dataset.get(keyword) for keyword in OF_THE_FILM[:4]):
-            raise Undelivered("film_without_uids", away=False, final=True)
+        if any(not dataset.get(keyword) for keyword in IMAGE_KEYWORDS[:4]):
+            raise DeliveryFailed("film_without_uids", unavailable=False, permanent=True)
         self.sop_class: str = dataset.SOPClassUID
         self.sop_instance: str = dataset.SOPInstanceUID
         self.study: str = dataset.StudyInstanceUID
@@ -50,52 +50,54 @@ class Original:
         self.columns = int(dataset.get("Columns") or 1)
         self.orientation = dataset.get("PatientOrientation")
 
-    def stamp(self, made: Any) -> None:
+    def copy_patient_and_study(self, target: Any) -> None:
         """Put patient and study, as they stand in the film, into a data set that was made of it."""
-        made.StudyInstanceUID = self.study
-        for keyword in (*MUST, *MAY):
+        target.StudyInstanceUID = self.study
+        for keyword in (*TYPE_2_KEYWORDS, *OPTIONAL_KEYWORDS):
             if keyword in self._dataset:
-                made[keyword] = self._dataset[keyword]
-            elif keyword in MUST:
-                setattr(made, keyword, None)
+                target[keyword] = self._dataset[keyword]
+            elif keyword in TYPE_2_KEYWORDS:
+                setattr(target, keyword, None)
 
 
-def find(notice: Notice, inboxes: Mapping[str, Path], max_bytes: int) -> Original:
+def find_source_instance(notification: Notification, inboxes: Mapping[str, Path], max_bytes: int) -> SourceInstance:
     """The film of a notice, at the first of its places where its very bytes still stand.
 
     Raises Undelivered: `share_away`, `film_gone` or `film_without_uids`.
     """
-    away = False
-    for inbox, path in notice.places:
+    unavailable = False
+    for inbox, path in notification.copies:
         try:
             if inbox not in inboxes:
-                raise ShareAway("This machine does not know the inbox.")
-            data = share.read(inboxes[inbox], path, max_bytes).data
-        except ShareAway:
-            away = True
+                raise ShareUnavailable("This machine does not know the inbox.")
+            data = share.read_file(inboxes[inbox], path, max_bytes).data
+        except ShareUnavailable:
+            unavailable = True
             continue
-        except FilmRejected:
+        except ImageRejected:
             continue
-        if hashlib.sha256(data).hexdigest() == notice.sha256:
-            return read(data)
+        if hashlib.sha256(data).hexdigest() == notification.sha256:
+            return parse_source_instance(data)
     # one film's fault, not the destination's; a folder whose share is away looks empty, so it may come back
-    raise Undelivered("share_away" if away else "film_gone", away=False)
+    raise DeliveryFailed("share_away" if unavailable else "film_gone", unavailable=False)
 
 
-def read(data: bytes) -> Original:
+def parse_source_instance(data: bytes) -> SourceInstance:
     """Parsed in this process: these very bytes have passed a decoding child before."""
     import pydicom
 
-    with quiet():
-        return Original(pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=[*TAGS]))
+    with pydicom_warnings_ignored():
+        return SourceInstance(
+            pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=[*HEADER_KEYWORDS])
+        )
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def pydicom_warnings_ignored() -> Iterator[None]:
     """Without pydicom's warnings: they quote odd values, and headers are full of them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-TAGS: Final = (*MUST, *MAY, *OF_THE_FILM)
+HEADER_KEYWORDS: Final = (*TYPE_2_KEYWORDS, *OPTIONAL_KEYWORDS, *IMAGE_KEYWORDS)

@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 from pneumowatch import kept
 from pneumowatch.errors import SettingsError
 from pneumowatch.outgoing import original
-from pneumowatch.outgoing.notice import Notice
+from pneumowatch.outgoing.notification import Notification
 from pneumowatch.settings import Settings
 
-EXTRA: Final = ("highdicom", "pynetdicom")
+REQUIRED_PACKAGES: Final = ("highdicom", "pynetdicom")
 
 
-class Store(Protocol):
+class DicomStore(Protocol):
     """Where DICOM objects are stored."""
 
-    def send(self, made: Sequence[Any]) -> None:
+    def send(self, datasets: Sequence[Any]) -> None:
         """Raises Undelivered where not all of these data sets are stored there now."""
 
 
@@ -28,33 +28,35 @@ class Pacs:
     kind: Final = "pacs"
 
     def __init__(self, settings: Settings, inboxes: Mapping[str, Path]) -> None:
-        missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
+        missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
             raise SettingsError(
                 f"PNEUMOWATCH_PACS_URL is set, but {' and '.join(missing)} is not installed: pip install "
                 "'pneumowatch[pacs]', or unset it."
             )
-        self._store = _store(settings)
+        self._store = _make_store(settings)
         self._inboxes = inboxes
         self._settings = settings
 
-    def deliver(self, notices: Sequence[Notice]) -> None:
-        for notice in notices:
-            film = original.find(notice, self._inboxes, self._settings.max_bytes)
-            with original.quiet():
-                self._store.send(self._made(notice, film))
+    def deliver(self, notifications: Sequence[Notification]) -> None:
+        for notification in notifications:
+            source = original.find_source_instance(notification, self._inboxes, self._settings.max_bytes)
+            with original.pydicom_warnings_ignored():
+                self._store.send(self._build_datasets(notification, source))
 
-    def _made(self, notice: Notice, film: original.Original) -> list[Any]:
+    def _build_datasets(self, notification: Notification, source: original.SourceInstance) -> list[Any]:
         from pneumowatch.outgoing import capture, report
 
-        made = [report.made(notice, film)]
-        pixels, heat = (read(self._settings.data_dir, notice.sha256) for read in (kept.read, kept.read_map))
-        if pixels is not None and heat is not None:
-            made.append(capture.made(notice, film, pixels, heat))
-        return made
+        datasets = [report.build_report(notification, source)]
+        pixels, heatmap = (
+            load(self._settings.data_dir, notification.sha256) for load in (kept.load_image, kept.load_activation_map)
+        )
+        if pixels is not None and heatmap is not None:
+            datasets.append(capture.build_capture(notification, source, pixels, heatmap))
+        return datasets
 
 
-def _store(settings: Settings) -> Store:
+def _make_store(settings: Settings) -> DicomStore:
     parts = urlsplit(settings.pacs_url)
     try:
         port = parts.port
@@ -65,9 +67,9 @@ def _store(settings: Settings) -> Store:
 
         return Association(settings, parts.username, parts.hostname, port, parts.scheme == "dicoms")
     if parts.scheme in ("http", "https") and parts.hostname:
-        from pneumowatch.outgoing.stow import Stow
+        from pneumowatch.outgoing.stow import StowClient
 
-        return Stow(settings)
+        return StowClient(settings)
     raise SettingsError(
         "PNEUMOWATCH_PACS_URL is none of dicom://AET@HOST:PORT, dicoms://AET@HOST:PORT and https://HOST/dicom-web."
     )

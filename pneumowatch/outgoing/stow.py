@@ -6,23 +6,23 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pneumowatch.errors import Undelivered
+from pneumowatch.errors import DeliveryFailed
 from pneumowatch.outgoing import post
 from pneumowatch.settings import Settings
 
-FAILED: Final = "00081198"  # Failed SOP Sequence
-REASON: Final = "00081197"  # Failure Reason
-DUPLICATE: Final = 0x0111  # it is there: an earlier attempt of ours, whose answer was lost
+FAILED_SOP_SEQUENCE: Final = "00081198"  # Failed SOP Sequence
+FAILURE_REASON: Final = "00081197"  # Failure Reason
+DUPLICATE_REASON: Final = 0x0111  # it is there: an earlier attempt of ours, whose answer was lost
 NONE_STORED: Final = 409
 
 
-class Stow:
+class StowClient:
     def __init__(self, settings: Settings) -> None:
         self._url = f"{settings.pacs_url.rstrip('/')}/studies"  # without the study's UID: URLs are logged everywhere
         self._token = settings.pacs_token
         self._seconds = settings.send_seconds
 
-    def send(self, made: Sequence[Any]) -> None:
+    def send(self, datasets: Sequence[Any]) -> None:
         """Raises Undelivered, as `post.post` and `stow_REASON`, the reason being DICOM's."""
         boundary = secrets.token_hex(16)
         headers = {
@@ -31,34 +31,36 @@ class Stow:
         }
         if self._token:
             headers["authorization"] = f"Bearer {self._token}"
-        body = _parts(made, boundary)
-        answer = post.post(self._url, body, headers, self._seconds, read=True, also=(NONE_STORED,))
-        failures = _failures(answer.body)
+        body = _multipart_body(datasets, boundary)
+        answer = post.post(self._url, body, headers, self._seconds, read_body=True, accepted_statuses=(NONE_STORED,))
+        failures = _failure_reasons(answer.body)
         if answer.status == NONE_STORED and not failures:
-            raise Undelivered(f"http_{NONE_STORED}", away=False)
+            raise DeliveryFailed(f"http_{NONE_STORED}", unavailable=False)
         for reason in failures:
-            if reason != DUPLICATE:
-                raise Undelivered(f"stow_{reason:04x}", away=False)
+            if reason != DUPLICATE_REASON:
+                raise DeliveryFailed(f"stow_{reason:04x}", unavailable=False)
 
 
-def _parts(made: Sequence[Any], boundary: str) -> bytes:
+def _multipart_body(datasets: Sequence[Any], boundary: str) -> bytes:
     body = bytearray()
-    for dataset in made:
-        body += f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + _file(dataset) + b"\r\n"
+    for dataset in datasets:
+        body += f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + _encode(dataset) + b"\r\n"
     return bytes(body + f"--{boundary}--\r\n".encode())
 
 
-def _file(dataset: Any) -> bytes:
+def _encode(dataset: Any) -> bytes:
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
 
 
-def _failures(answer: bytes) -> list[int]:
+def _failure_reasons(answer: bytes) -> list[int]:
     """DICOM's reasons for which objects were not stored; none where the answer names none, as that of a 200 must."""
     try:
-        said = json.loads(answer or b"{}")
-        said = said[0] if isinstance(said, list) else said
-        return [int(item[REASON]["Value"][0]) for item in said.get(FAILED, {}).get("Value", [])]
+        document = json.loads(answer or b"{}")
+        document = document[0] if isinstance(document, list) else document
+        return [
+            int(item[FAILURE_REASON]["Value"][0]) for item in document.get(FAILED_SOP_SEQUENCE, {}).get("Value", [])
+        ]
     except (ValueError, LookupError, TypeError, AttributeError):
         return []

@@ -14,13 +14,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pneumowatch import __version__
-from pneumowatch.errors import SettingsError, Undelivered
+from pneumowatch.errors import DeliveryFailed, SettingsError
 from pneumowatch.outgoing import post
-from pneumowatch.outgoing.notice import Notice, link
+from pneumowatch.outgoing.notification import Notification, review_link
 from pneumowatch.settings import Settings
 
 SECRET_PREFIX: Final = "whsec_"
-GONE: Final = "http_410"  # the receiver wants no more of this one
+RECEIVER_GONE: Final = "http_410"  # the receiver wants no more of this one
 
 
 class Webhook:
@@ -38,41 +38,43 @@ class Webhook:
                 "a message is ours. Set the same secret on both sides."
             )
         self._url = settings.webhook_url
-        self._secret = _key(settings.webhook_secret)
-        self._desk = settings.desk_url
+        self._secret = _signing_key(settings.webhook_secret)
+        self._review_url = settings.review_url
         self._seconds = settings.send_seconds
         self._clock = clock
 
-    def deliver(self, notices: Sequence[Notice]) -> None:
-        for notice in notices:
-            body = message(notice, self._desk)
-            headers = signed(self._secret, str(notice.name("webhook")), int(self._clock()), body)
+    def deliver(self, notifications: Sequence[Notification]) -> None:
+        for notification in notifications:
+            body = webhook_payload(notification, self._review_url)
+            headers = signed_headers(self._secret, str(notification.name("webhook")), int(self._clock()), body)
             try:
                 post.post(self._url, body, headers, self._seconds)
-            except Undelivered as failure:
-                raise Undelivered(failure.kind, failure.away, failure.kind == GONE, failure.wait) from None
+            except DeliveryFailed as failure:
+                raise DeliveryFailed(
+                    failure.kind, failure.unavailable, failure.kind == RECEIVER_GONE, failure.retry_after
+                ) from None
 
 
-def message(notice: Notice, desk_url: str) -> bytes:
+def webhook_payload(notification: Notification, review_url: str) -> bytes:
     """The JSON document: the same bytes at every repeat, and nothing of the patient, the path or the order."""
-    said = {
-        "id": str(notice.name("webhook")),
+    payload = {
+        "id": str(notification.name("webhook")),
         "type": "scan.flagged",
-        "scan_id": notice.scan_id,
-        "source": notice.source,
+        "scan_id": notification.scan_id,
+        "source": notification.source,
         "flagged": True,
-        "probability": notice.probability,
-        "threshold": notice.threshold,
-        "model_version": notice.model_version,
-        "caution": notice.caution,
-        "received_at": notice.received_at.isoformat(),
-        "finished_at": notice.finished_at.isoformat(),
-        "url": link(desk_url, notice.scan_id),
+        "probability": notification.probability,
+        "threshold": notification.threshold,
+        "model_version": notification.model_version,
+        "caution": notification.caution,
+        "received_at": notification.received_at.isoformat(),
+        "finished_at": notification.finished_at.isoformat(),
+        "url": review_link(review_url, notification.scan_id),
     }
-    return json.dumps(said).encode()
+    return json.dumps(payload).encode()
 
 
-def signed(secret: bytes, id_: str, timestamp: int, body: bytes) -> dict[str, str]:
+def signed_headers(secret: bytes, id_: str, timestamp: int, body: bytes) -> dict[str, str]:
     """The headers of a message; `timestamp` is of the attempt, in seconds since 1970."""
     digest = hmac.new(secret, f"{id_}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     return {
@@ -84,7 +86,7 @@ def signed(secret: bytes, id_: str, timestamp: int, body: bytes) -> dict[str, st
     }
 
 
-def _key(secret: str) -> bytes:
+def _signing_key(secret: str) -> bytes:
     if not secret.startswith(SECRET_PREFIX):
         return secret.encode()
     try:

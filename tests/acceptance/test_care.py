@@ -17,7 +17,7 @@ RESULTS = "SELECT path, state, probability, sha256 FROM scan_ledger WHERE path L
 
 
 def test_the_data_folder_of_up_is_wrecked(tmp_path: Path, drop: Drop) -> None:
-    env = environment(settle_seconds=0.5, batch_size=8, decoders=2, keep_films="all")
+    env = environment(settle_seconds=0.5, batch_size=8, decoders=2, keep_images="all")
     data, inbox = tmp_path / "data", tmp_path / "inbox"
     drop(inbox / "before", BEFORE)
 

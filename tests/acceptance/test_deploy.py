@@ -10,14 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from deploying import Program, of_compose, of_units
+from deploying import Program, compose_programs, unit_programs
 from programs import Drop, Part, environment, run
 from services import Server, free_port
 
 from db import accounts
 from db.accounts import Role
 from db.session import Database
-from review.passwords import hashed
+from review.passwords import hash_password
 
 pytestmark = pytest.mark.slow  # every part started twice, as units and as compose
 
@@ -25,7 +25,7 @@ FILMS = 6
 SAID_BESIDE = ("Desk: ", "worker: Warm shutdown")  # on standard output: the desk's address; and Celery, at the end
 
 
-@pytest.mark.parametrize("programs", [of_units, of_compose], ids=["systemd", "compose"])
+@pytest.mark.parametrize("programs", [unit_programs, compose_programs], ids=["systemd", "compose"])
 def test_as_deployed(
     programs: Callable[[], dict[str, Program]], tmp_path: Path, own_redis: Server, postgres_database: str, drop: Drop
 ) -> None:
@@ -36,7 +36,7 @@ def test_as_deployed(
     for inbox in ("ward", "pacs"):
         (tmp_path / "films" / inbox).mkdir(parents=True)
     (tmp_path / "data").mkdir()
-    parts = {name: here(program, tmp_path) for name, program in programs().items()}
+    parts = {name: relocated(program, tmp_path) for name, program in programs().items()}
 
     given = {key: value for key, value in parts["watch"].environment.items() if "METRICS" not in key}
     upgraded = run("db", "upgrade", cwd=tmp_path, env=environment() | given)
@@ -76,7 +76,7 @@ def test_as_deployed(
         assert all("timestamp" in json.loads(line) for line in logged), (name, part.said())
 
 
-def here(program: Program, folder: Path) -> Program:
+def relocated(program: Program, folder: Path) -> Program:
     """As it is started here: places of the units, and those of the containers, in this folder."""
     port = str(free_port())
     places = {
@@ -93,14 +93,14 @@ def here(program: Program, folder: Path) -> Program:
         environment["PNEUMOWATCH_DATA_DIR"] = str(folder / "data")
     if program.words[0] == "work":  # of the units' worker, which has its own file
         environment.setdefault("PNEUMOWATCH_METRICS_PORT", "9550")
-    return Program(program.words, environment).here(places)
+    return Program(program.words, environment).relocated(places)
 
 
 def reader(desk: Part, database_url: str) -> httpx.Client:
     url = desk.said().partition("Desk: ")[2].split()[0]
     with closing(Database(database_url)) as database:
-        database.write(lambda c: accounts.add(c, "rita", Role.READER, hashed("a sentence of some words")))
-        token = database.write(lambda c: accounts.make_token(c, "rita", Role.READER, "a script"))
+        database.write(lambda c: accounts.add_user(c, "rita", Role.READER, hash_password("a sentence of some words")))
+        token = database.write(lambda c: accounts.create_token(c, "rita", Role.READER, "a script"))
     return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False)
 
 

@@ -14,8 +14,8 @@ import pytest
 from programs import Drop, Part, environment, run
 from services import Server, connect
 
-from pneumowatch.model import shipped
-from pneumowatch.queue import Doorbell, make_app
+from pneumowatch.model import shipped_folder
+from pneumowatch.queue import Announcer, make_celery_app
 from pneumowatch.settings import Settings
 
 
@@ -92,12 +92,12 @@ def all_films_however_they_come(deployment: Deployment, drop: Drop) -> None:
     deployment.wait_for(40)
     # were anything to be read twice, a message of it would be left: all have been taken, and acknowledged
     given = Settings(broker_url=deployment.broker)
-    with make_app(given) as app:
-        deployment.watcher.wait_until(lambda: Doorbell(app, given).holds() == 0)
+    with make_celery_app(given) as app:
+        deployment.watcher.wait_until(lambda: Announcer(app, given).holds() == 0)
     found = deployment.ask("SELECT state, count(*) FROM scan_ledger WHERE superseded_by IS NULL GROUP BY state")
     assert found == [("classified", 40)]
     assert deployment.ask("SELECT DISTINCT source, model_version FROM scan_ledger WHERE state = 'classified'") == [
-        ("ward", shipped().version)
+        ("ward", shipped_folder().version)
     ]
     twice = "SELECT scan_id FROM scan_events WHERE to_state = 'classified' GROUP BY scan_id HAVING count(*) > 1"
     assert deployment.ask(twice) == []

@@ -162,7 +162,7 @@ def test_a_text_file_that_is_dropped_is_answered_by_a_sentence(house: House, rit
 def test_a_champion_changes(house: House, rita: Visitor, tiny_model: ModelFolder, drop: Drop, tmp_path: Path) -> None:
     """By keyboard; the worker inside `up` takes it, and the page says so."""
     with closing(Database(f"sqlite:///{house.folder}/data/pneumowatch.db")) as database:
-        cache.add(database, tiny_model, "test")
+        cache.register_folder(database, tiny_model, "test")
     before = house.one("SELECT version FROM models WHERE champion")
     rita.press_and_wait("g", "m")
     rita.page.get_by_role("link", name=tiny_model.version).press("Enter")

@@ -14,7 +14,7 @@ ENV = environment(settle_seconds=0.5, batch_size=4, decoders=2)
 PASSWORD = "a sentence of some words"
 
 
-def desk_url(part: Part) -> str:
+def review_url(part: Part) -> str:
     said = part.wait_until(lambda: re.search(r"Desk: (https?://\S+)", part.said()))
     return str(said[1])
 
@@ -58,7 +58,7 @@ def test_without_a_ledger_it_says_how_one_is_made(tmp_path: Path) -> None:
 
 def test_its_log_knows_routes_and_not_what_was_asked_for(data: Path) -> None:
     with Part(("review", "--port", "0"), data, data / "log", environment(log_format="json")) as part:
-        url = desk_url(part)
+        url = review_url(part)
         with browser(url) as visitor:
             visitor.get("/sign-in?next=/films/DOE_JOHN.dcm&key=secret")
             visitor.get("/DOE_JOHN.dcm")
@@ -76,7 +76,7 @@ def test_by_tls(data: Path, tmp_path: Path) -> None:
     certificate, key = pair(tmp_path)
     words = ("review", "--port", "0", "--tls-cert", certificate, "--tls-key", key)
     with Part(words, data, data / "log-tls") as part:
-        url = desk_url(part)
+        url = review_url(part)
         assert url.startswith("https://")
         with browser(url) as visitor:
             answer = visitor.post("/sign-in", data={"name": "rita", "password": PASSWORD})
@@ -100,7 +100,7 @@ def folder(tmp_path: Path) -> Path:
 def test_inside_up(folder: Path, phantoms: Path) -> None:
     """The link signs in while the model is still loaded, once; and `up` drains with a reader at the desk."""
     with Part(("up",), folder, folder / "log", ENV) as part:
-        link = httpx.URL(desk_url(part))
+        link = httpx.URL(review_url(part))
         assert link.host == "127.0.0.1"
         with browser(f"http://{link.netloc.decode()}") as admin:
             assert admin.get(link.raw_path.decode()).status_code == 303
@@ -116,9 +116,9 @@ def test_inside_up(folder: Path, phantoms: Path) -> None:
 
             second = Path(folder, "second")
             (second / "inbox").mkdir(parents=True)
-            taken = environment(desk_port=link.port)
+            taken = environment(review_port=link.port)
             with Part(("up",), second, second / "log", taken) as other:
-                assert httpx.URL(desk_url(other)).port != link.port, "it takes a free one"
+                assert httpx.URL(review_url(other)).port != link.port, "it takes a free one"
             key = link.params["key"]
             log = part.said().replace(str(link), "")
             assert key not in log, "it is printed, and stands nowhere else"

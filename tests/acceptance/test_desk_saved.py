@@ -16,7 +16,7 @@ from db import accounts, schema
 from db.accounts import Role
 from db.models import Audit, Review
 from db.session import Database
-from review.passwords import hashed
+from review.passwords import hash_password
 
 PASSWORD = "a sentence of some words"
 READERS = ("rita", "sam", "tom")
@@ -40,7 +40,7 @@ def book(env: dict[str, str], tmp_path: Path) -> Iterator[Book]:
         book.register_model()
         book.classify(*(seen(f"{number}.png") for number in range(20)))
         for name in READERS:
-            database.write(lambda c, name=name: accounts.add(c, name, Role.READER, hashed(PASSWORD)))
+            database.write(lambda c, name=name: accounts.add_user(c, name, Role.READER, hash_password(PASSWORD)))
         yield book
 
 

@@ -19,7 +19,7 @@ from db.outcomes import Rejected
 from db.session import Database
 from db.states import Reason
 from pneumowatch import kept
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 from pneumowatch.settings import Settings
 
 PATIENCE = 90_000  # milliseconds
@@ -41,13 +41,15 @@ def book(tmp_path: Path, settings: Settings) -> Iterator[Book]:
         book.register_model()
         for number in range(FILMS):
             file = io.BytesIO()
-            Image.fromarray(phantom(number, pneumonia=True, width=480, height=400)).save(file, "PNG")
+            Image.fromarray(draw_phantom(number, pneumonia=True, width=480, height=400)).save(file, "PNG")
             sha256 = hashlib.sha256(file.getvalue()).hexdigest()
             (tmp_path / "inbox" / f"{number}.png").write_bytes(file.getvalue())
             arrived = seen(f"{number}.png", len(file.getvalue()))
             book.classify(arrived, sha256=sha256, probability=0.9 - number / 10)
             logits = np.where(np.eye(7), 4.0, -9.0)
-            kept.write(settings.data_dir, sha256, phantom(number, pneumonia=True, width=64, height=64), logits)
+            kept.store_image(
+                settings.data_dir, sha256, draw_phantom(number, pneumonia=True, width=64, height=64), logits
+            )
         yield book
 
 
@@ -179,7 +181,7 @@ def test_cases_are_worked_through_by_keyboard_alone(page: Page, book: Book) -> N
     said = [
         (one["scan_id"], one["verdict"], one["comment"], one["retracted_at"] is None)
         for scan_id in (1, 2, 3)
-        for one in book.database.read(lambda c, scan_id=scan_id: reviews.history(c, scan_id))
+        for one in book.database.read(lambda c, scan_id=scan_id: reviews.review_history(c, scan_id))
     ]
     assert said == [
         (1, "pneumonia", "n: left base", False),

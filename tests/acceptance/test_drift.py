@@ -14,7 +14,7 @@ from PIL import Image
 from programs import environment, run
 
 from db import drift
-from db.census import Census
+from db.census import LedgerCollector
 from db.session import Database
 from pneumowatch.settings import Settings
 from trainer.dataset import patient_of, split_of
@@ -29,22 +29,22 @@ def test_the_drifted_source_passes_the_alert_within_200_films_and_the_other_does
 ) -> None:
     found = sorted((films / "kermany-224").glob("*/*.jpeg"))
     held_out = [film for film in found if split_of(patient_of(film.name)) == "test"]
-    chosen = random.Random(1).sample(held_out, 2 * drift.WINDOW)
+    chosen = random.Random(1).sample(held_out, 2 * drift.DRIFT_WINDOW)
     inboxes = {name: tmp_path / name for name in ("plain", "drifted")}
     for inbox in inboxes.values():
         inbox.mkdir()
-    for film in chosen[: drift.WINDOW]:
+    for film in chosen[: drift.DRIFT_WINDOW]:
         shutil.copy(film, inboxes["plain"])
-    for film in chosen[drift.WINDOW :]:
+    for film in chosen[drift.DRIFT_WINDOW :]:
         bend(film, inboxes["drifted"] / f"{film.stem}.png")
     env = environment(inboxes=",".join(f"{name}={path}" for name, path in inboxes.items()))
     ended = run("up", "--once", "--data", tmp_path / "data", cwd=tmp_path, env=env, timeout=300)
     assert ended.code == 0, ended.err
 
     with closing(Database(f"sqlite:///{tmp_path / 'data' / 'pneumowatch.db'}")) as database:
-        told = {family.name: family.samples for family in Census(database, Settings()).collect()}
+        told = {family.name: family.samples for family in LedgerCollector(database, Settings()).collect()}
     psi = {(one.labels["source"], one.labels["of"]): one.value for one in told["pneumowatch_drift_psi"]}
-    assert set(psi) == {(source, of) for source in inboxes for of in drift.OF}
+    assert set(psi) == {(source, of) for source in inboxes for of in drift.QUANTITIES}
     limit, alarmed = alert()
     assert max(psi["drifted", of] for of in alarmed) > limit, psi
     assert max(psi["plain", of] for of in alarmed) < limit, psi

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from programs import environment, run
 
-from pneumowatch.model import shipped
+from pneumowatch.model import shipped_folder
 
 FILMS = 16
 
@@ -25,7 +25,7 @@ def test_every_door_says_the_same(labelled: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     evaluated = run("evaluate", "--data", labelled, "--split", "all", "--json", "--report", page, cwd=tmp_path)
     assert evaluated.code == 0, evaluated.err
-    assert evaluated.json["model_version"] == shipped().version
+    assert evaluated.json["model_version"] == shipped_folder().version
     assert page.read_text("utf-8").startswith("<!doctype html>")
     said = {film["path"]: film for film in evaluated.json["films"]}
     assert len(said) == FILMS
@@ -48,9 +48,9 @@ def test_every_door_says_the_same(labelled: Path, tmp_path: Path) -> None:
 
 
 def test_against_itself_and_what_cannot_be_evaluated(labelled: Path, tmp_path: Path) -> None:
-    version = shipped().version
+    version = shipped_folder().version
     same = run(
-        "evaluate", "--model", version, "--against", shipped().path, "--data", labelled, "--split", "all", "--json",
+        "evaluate", "--model", version, "--against", shipped_folder().path, "--data", labelled, "--split", "all", "--json",
         cwd=tmp_path,
     )  # fmt: skip
     assert same.code == 0, same.err

@@ -37,7 +37,7 @@ def test_films_that_cannot_be_kept_cost_no_result(films_folder: Path, phantoms: 
     counted = 'ls "$0" | grep -vc map'
     up = [*COMMAND, "up", "--once", "--inbox", inbox, "--data", data]
     both = on_a_small_disk(films_folder, "sh", "-c", f'"$@"; code=$?; {counted}; exit $code', films_folder, *up)
-    env = environment(keep_films="all", batch_size=3)
+    env = environment(keep_images="all", batch_size=3)
     ended = subprocess.run(both, cwd=data.parent, env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr
     with sqlite3.connect(data / "pneumowatch.db") as connection:

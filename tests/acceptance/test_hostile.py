@@ -14,9 +14,9 @@ import sabotage
 from programs import Drop, Part, environment
 
 from pneumowatch import film
-from pneumowatch.cli.bench.processes import cost
-from pneumowatch.errors import FilmRejected
-from pneumowatch.model import shipped
+from pneumowatch.cli.bench.processes import resource_usage
+from pneumowatch.errors import ImageRejected
+from pneumowatch.model import shipped_folder
 
 MUTANTS: Final = 2000
 SEED: Final = 20_000  # of the first
@@ -35,8 +35,8 @@ def ask(data: Path, statement: str) -> list[tuple[Any, ...]]:
 def expected(data: bytes) -> str:
     """What the reader of films says of these bytes, in this process."""
     try:
-        film.read(data, shipped().side)
-    except FilmRejected as fault:
+        film.read_image(data, shipped_folder().side)
+    except ImageRejected as fault:
         return fault.reason
     return "classified"
 
@@ -49,7 +49,7 @@ def test_two_thousand_damaged_films_each_end_in_one_state(tmp_path: Path) -> Non
     command = ("up", "--once", "--inbox", tmp_path / "inbox", "--data", data)
     with Part(command, tmp_path, tmp_path / "up.log", env) as part:
         while part.process.poll() is None:
-            peak = max(peak, cost(part.process.pid).resident)
+            peak = max(peak, resource_usage(part.process.pid).resident)
             try:
                 part.process.wait(0.5)
             except subprocess.TimeoutExpired:

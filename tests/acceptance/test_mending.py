@@ -8,7 +8,7 @@ from typing import Any
 
 from programs import environment, run
 
-from pneumowatch.cli.query import RULES
+from pneumowatch.cli.query import RULE_ADVICE
 from watcher import names, rescan
 from watcher.reconcile import MISSING
 
@@ -21,8 +21,8 @@ def ask(folder: Path, question: str) -> list[tuple[Any, ...]]:
 
 
 def test_every_rule_is_explained() -> None:
-    from_names = {names.ignored(path) for path in (b".a", b"a.part", b"thumbs.db")}
-    assert set(RULES) == {MISSING, rescan.UNREACHABLE, rescan.UNLISTABLE, "link", "not a file", *from_names}
+    from_names = {names.ignore_rule(path) for path in (b".a", b"a.part", b"thumbs.db")}
+    assert set(RULE_ADVICE) == {MISSING, rescan.UNREACHABLE, rescan.UNLISTABLE, "link", "not a file", *from_names}
 
 
 def test_films_are_read_mended_and_counted(tmp_path: Path, phantoms: Path) -> None:

@@ -15,7 +15,7 @@ from programs import Drop, Ended, Part, environment, run
 from services import Server, connect
 from standin import tiny_network, write_model
 
-from pneumowatch.model import ModelFolder, shipped
+from pneumowatch.model import ModelFolder, shipped_folder
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +43,17 @@ def test_a_model_from_added_to_gone_back_from(data: Path, challenger: ModelFolde
     assert added.code == 0, added.err
     assert (added.json["version"], added.json["serves"]) == ("challenger-1", False)
     listed = {row["version"]: row["serves"] for row in models(data, "list", "--json").json}
-    assert listed == {"challenger-1": False, shipped().version: True}
+    assert listed == {"challenger-1": False, shipped_folder().version: True}
 
     promoted = models(data, "promote", "challenger-1", "--reason", "a try", "--json")
-    assert promoted.json == {"version": "challenger-1", "previous": shipped().version}
+    assert promoted.json == {"version": "challenger-1", "previous": shipped_folder().version}
     shown = models(data, "show", "--json").json
     assert (shown["version"], shown["serves"], shown["threshold"]) == ("challenger-1", True, 0.25)
     assert shown["card"]["limits"] == ["Untrained."]
     assert [change["reason"] for change in shown["promotions"]] == ["a try"]
 
     back = models(data, "rollback", "--json")
-    assert back.json == {"version": shipped().version, "previous": "challenger-1"}
+    assert back.json == {"version": shipped_folder().version, "previous": "challenger-1"}
     again = models(data, "rollback")
     assert again.code == 1
     assert again.err == "pneumowatch: No other model served here before; there is none to go back to.\n"
@@ -111,7 +111,7 @@ def test_a_worker_at_work_takes_a_promoted_model_and_rescore_reads_old_films(
         up.wait_until(lambda: finished() == 12)
         assert up.interrupt() == 0
     read = ask("SELECT model_version, threshold, count(*) FROM scan_ledger GROUP BY 1, 2 ORDER BY 1")
-    assert read == [("challenger-1", 0.25, 6), (shipped().version, shipped().threshold, 6)]
+    assert read == [("challenger-1", 0.25, 6), (shipped_folder().version, shipped_folder().threshold, 6)]
     link = data / "models" / "champion"
     assert (link.is_symlink(), json.loads((link / "card.json").read_text())["version"]) == (True, "challenger-1")
     film = next(iter((tmp_path / "inbox" / "before").iterdir()))
@@ -210,7 +210,7 @@ def test_models_change_while_films_arrive_and_none_is_lost_or_read_twice(
     twice = "SELECT scan_id FROM scan_events WHERE to_state = 'classified' GROUP BY scan_id HAVING count(*) > 1"
     assert deployment.ask(twice) == []
     read = deployment.ask("SELECT DISTINCT model_version, threshold FROM scan_ledger ORDER BY 1")
-    assert read == [("challenger-1", 0.25), (shipped().version, pytest.approx(shipped().threshold))]
+    assert read == [("challenger-1", 0.25), (shipped_folder().version, pytest.approx(shipped_folder().threshold))]
 
     deployment.models("promote", "challenger-1")
     late = deployment.env | {"PNEUMOWATCH_MODEL_DIR": str(deployment.folder / "store-3")}

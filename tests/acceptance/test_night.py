@@ -78,7 +78,7 @@ def department(films: Path, tmp_path: Path, own_redis: Server, postgres_database
     (tmp_path / "ward").mkdir()
     env = environment(
         inboxes=f"ward={tmp_path / 'ward'}", data_dir=tmp_path / "data", database_url=postgres_database,
-        broker_url=own_redis.url, training_dir=base, keep_films="all", settle_seconds=0.5, retrain_at="",
+        broker_url=own_redis.url, training_dir=base, keep_images="all", settle_seconds=0.5, retrain_at="",
     )  # fmt: skip
     truth = {film.stem: kind for kind in KINDS for film in (base / kind).iterdir()}
     upgraded = run("db", "upgrade", cwd=tmp_path, env=env)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pneumowatch.model import ModelFolder, shipped
+from pneumowatch.model import ModelFolder, shipped_folder
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "seed.ipynb"
 
@@ -37,4 +37,4 @@ def test_it_trains_the_three_and_compares_them_with_what_ships(cells: list[dict[
     folders = [ModelFolder.read(path.parent) for path in (tmp_path / "out").glob("*/card.json")]
     assert {folder.card["network"] for folder in folders} == {"dense", "cnn", "cnn_dropout"}
     page = (tmp_path / "out" / "seed.html").read_text("utf-8")
-    assert all(folder.version in page for folder in [*folders, shipped()])
+    assert all(folder.version in page for folder in [*folders, shipped_folder()])

@@ -24,7 +24,7 @@ from programs import Part, environment, run
 from receiver import Receiver
 from services import Server, connect
 
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 
 SECRET: Final = "a secret of both sides"
 PLANTED: Final = ("Zwiebelfisch", "ZWIEBELFISCH", "P471108", "A471108")  # of nobody: in names, headers and file names
@@ -52,7 +52,7 @@ class House:
     def drop(self, count: int) -> None:
         """Films of which the model flags most."""
         for number in range(self.films + 1, self.films + count + 1):
-            pixels = np.asarray(phantom(number, True, 300, 280), np.uint8)
+            pixels = np.asarray(draw_phantom(number, True, 300, 280), np.uint8)
             header = {"PatientName": f"{PLANTED[0]}^Ada", "PatientID": PLANTED[2], "AccessionNumber": PLANTED[3]}
             film = dicoms.film(pixels, number=number, **header)
             outside = self.folder / "film"

@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset
 from services import HOST, free_port
 from support.waiting import eventually
 
-from pneumowatch.model import shipped
-from pneumowatch.phantom import phantom
+from pneumowatch.model import shipped_folder
+from pneumowatch.phantom import draw_phantom
 
 PATIENT: Final = {
     "SpecificCharacterSet": "ISO_IR 100",
@@ -86,7 +86,7 @@ def test_its_report_and_its_picture_come_back_into_the_study(tmp_path: Path, sta
     inbox_port = storescp(stack, tmp_path / "inbox", "PNEUMOWATCH")
     pacs_port = storescp(stack, pacs, "PACS")
     film = tmp_path / "film.dcm"
-    film.write_bytes(dicoms.film(np.asarray(phantom(3, True, 300, 280), np.uint8), **PATIENT))
+    film.write_bytes(dicoms.film(np.asarray(draw_phantom(3, True, 300, 280), np.uint8), **PATIENT))
     env = environment(settle_seconds=0.5, decoders=1, sweep_seconds=0.2, pacs_url=f"dicom://PACS@{HOST}:{pacs_port}")
 
     part = stack.enter_context(Part(("up",), tmp_path, tmp_path / "log", env))
@@ -146,7 +146,7 @@ def assert_says_the_result(report: Dataset, probability: float, threshold: float
     assert found["Triage for pneumonia"] == "Flagged for pneumonia"
     assert found["Probability of pneumonia"] == pytest.approx(probability, abs=1e-6)
     assert found["Threshold for flagging"] == pytest.approx(threshold, abs=1e-6)
-    assert (found["Algorithm Name"], found["Algorithm Version"]) == ("pneumowatch", shipped().version)
+    assert (found["Algorithm Name"], found["Algorithm Version"]) == ("pneumowatch", shipped_folder().version)
     assert found["Observer Type"] == "Device"
     assert "no medical device" in found["Comment"]
     assert (report.CompletionFlag, report.VerificationFlag, report.PreliminaryFlag) == (

@@ -32,7 +32,7 @@ def site(founded: Path, tmp_path: Path) -> Path:
     site = Path(shutil.copytree(founded, tmp_path / "site", symlinks=True))
     kept = clinic.judge(site)
     assert len(kept) == 200
-    assert all(one["film_kept"] for one in kept)
+    assert all(one["image_kept"] for one in kept)
     return site
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from programs import Drop, Ended, environment, run
 
-from pneumowatch.model import shipped
+from pneumowatch.model import shipped_folder
 
 FILMS = 14
 ENV = environment(settle_seconds=1, batch_size=8)
@@ -96,7 +96,7 @@ def test_it_ends_well_and_every_file_has_its_state(done: Done) -> None:
         row = rows[os.fsencode(path.name)]
         assert row["state"] == "classified" or (path == done.films[0] and row["state"] == "duplicate")
         assert 0 <= row["probability"] <= 1
-        assert row["model_version"] == shipped().version
+        assert row["model_version"] == shipped_folder().version
     twins = {rows[b"twin.jpeg"]["state"], rows[os.fsencode(done.films[0].name)]["state"]}
     assert twins == {"classified", "duplicate"}
     for name, (_, expected) in done.odd.items():
@@ -145,7 +145,7 @@ def test_what_the_commands_say_agrees(done: Done) -> None:
     assert status["counts"]["rejected"] == status["unscored"] == len(unscored) == 3
     assert status["counts"]["queued"] == status["counts"]["running"] == status["counts"]["failed"] == 0
     assert status["oldest_waiting_seconds"] is None
-    assert status["model"] == shipped().version
+    assert status["model"] == shipped_folder().version
 
     expected = {row["scan_id"] for row in rows if row["flagged"] and row["state"] == "classified"}
     assert {case["scan_id"] for case in flagged} == expected
@@ -196,7 +196,7 @@ def test_classify_says_what_the_pipeline_says(done: Done, encoding: str) -> None
     for name, said in zip(names, ended.json, strict=True):
         row = rows[name]
         assert (said["state"], said["reason"]) == (row["state"], row["reason"])
-        assert (said["threshold"], said["model_version"]) == (shipped().threshold, shipped().version)
+        assert (said["threshold"], said["model_version"]) == (shipped_folder().threshold, shipped_folder().version)
         if row["state"] == "classified":
             assert said["probability"] == pytest.approx(row["probability"], abs=1e-5)
             assert said["flagged"] == bool(row["flagged"])

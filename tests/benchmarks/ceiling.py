@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pneumowatch.film import Pixels, decode
+from pneumowatch.film import Pixels, read_pixels
 
 BATCH = 32
 THREADS = 2
@@ -33,8 +33,8 @@ Predict = Callable[[Pixels], Any]  # uint8 (n, side, side) -> probabilities (n,)
 
 class Ceiling(NamedTuple):
     films: int
-    films_per_second: float
-    cpu_ms_per_film: float  # user and system time of the process
+    images_per_second: float
+    cpu_ms_per_image: float  # user and system time of the process
 
 
 def load(model: Path) -> tuple[Predict, int]:
@@ -62,7 +62,7 @@ def climb(paths: list[Path], predict: Predict, side: int) -> Ceiling:
 
     def fetch(path: Path) -> Film:
         data = path.read_bytes()
-        return hashlib.sha256(data).hexdigest(), decode(data, side)
+        return hashlib.sha256(data).hexdigest(), read_pixels(data, side)
 
     started, cpu = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(THREADS) as threads:
@@ -99,7 +99,7 @@ def main() -> None:
         print(json.dumps(result._asdict()))
     else:
         print(
-            f"{result.films_per_second:.1f} films/s, {result.cpu_ms_per_film:.2f} ms of CPU a film, {len(paths)} films"
+            f"{result.images_per_second:.1f} films/s, {result.cpu_ms_per_image:.2f} ms of CPU a film, {len(paths)} films"
         )
 
 

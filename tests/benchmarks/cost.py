@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from figures import Figure, at_most, run
 
-from pneumowatch.logs import hush
-from pneumowatch.model import shipped
+from pneumowatch.logs import silence_stderr
+from pneumowatch.model import shipped_folder
 from trainer import networks
 
 BATCH = 32
@@ -25,7 +25,10 @@ BAR = 0.30
 
 def measure(quick: bool) -> list[Figure]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is loaded
-    ours, theirs = networks.load(shipped()), networks.served(networks.build(SEED_NETWORK))
+    ours, theirs = (
+        networks.load_inference_model(shipped_folder()),
+        networks.inference_model(networks.build(SEED_NETWORK)),
+    )
     calls = {"ours": compiled(ours), "theirs": compiled(theirs)}
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(QUICK_ROUNDS if quick else ROUNDS):
@@ -46,7 +49,7 @@ def measure(quick: bool) -> list[Figure]:
 
 def compiled(network) -> Callable[[], None]:
     """One batch through the network as a worker runs it; compiled and warm."""
-    with hush():
+    with silence_stderr():
         import tensorflow as tf
 
     side = network.input_shape[1]

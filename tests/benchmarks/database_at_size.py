@@ -41,18 +41,18 @@ def measure(quick: bool) -> list[Figure]:
     return [Figure("scans in PostgreSQL", total), *found]
 
 
-flagged = partial(scans.listing, view="flagged_cases", limit=PAGE)
-unread = partial(scans.listing, view="flagged_cases", limit=PAGE, unread=True)
-unscored = partial(scans.listing, view="unscored_cases", limit=PAGE)
+flagged = partial(scans.view_rows, view="flagged_cases", limit=PAGE)
+unread = partial(scans.view_rows, view="flagged_cases", limit=PAGE, unread=True)
+unscored = partial(scans.view_rows, view="unscored_cases", limit=PAGE)
 claim = partial(ledger.claim, count=BATCH, by=BY, lease=LEASE)
 
 
 def reading(database: Database, times: int) -> list[Figure]:
     """What readers and the status command ask."""
     counting = {
-        "status: scans by state": scans.counts,
-        "status: flagged without a verdict": partial(scans.size_of, view="flagged_cases", unread=True),
-        "status: unscored": partial(scans.size_of, view="unscored_cases"),
+        "status: scans by state": scans.counts_by_state,
+        "status: flagged without a verdict": partial(scans.count_view_rows, view="flagged_cases", unread=True),
+        "status: unscored": partial(scans.count_view_rows, view="unscored_cases"),
         "status: oldest waiting": scans.oldest_waiting,
     }
     return [
@@ -73,7 +73,7 @@ def working(database: Database, times: int) -> list[Figure]:
         held, ms = timed(database.write, claim)
         claiming.append(ms)
         outcomes = [outcome(scan.id) for scan in held.scans]
-        finish = partial(ledger.finish, token=held.token, outcomes=outcomes, by=BY)
+        finish = partial(ledger.record_outcomes, token=held.token, outcomes=outcomes, by=BY)
         finishing.append(timed(database.write, finish)[1])
     return [
         at_most(f"claim of {BATCH}, p95", np.percentile(claiming, 95), "ms", P95_MS),
@@ -92,13 +92,13 @@ def plans(database: Database) -> list[Figure]:
     def claim_and_finish(connection: Connection) -> None:
         held: Claim | None = claim(connection)
         assert held is not None
-        ledger.finish(connection, held.token, [outcome(scan.id) for scan in held.scans], BY)
+        ledger.record_outcomes(connection, held.token, [outcome(scan.id) for scan in held.scans], BY)
 
     works: dict[str, Work] = {
         "flagged": flagged,
         "worklist": unread,
         "unscored": unscored,
-        "the count of unscored": partial(scans.size_of, view="unscored_cases"),
+        "the count of unscored": partial(scans.count_view_rows, view="unscored_cases"),
         "claim and finish": claim_and_finish,
     }
     found = []

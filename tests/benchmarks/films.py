@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from pneumowatch.cli.bench.copies import copy_films, draw_phantoms
+from pneumowatch.cli.bench.copies import copy_images, draw_phantoms
 
 ORIGINALS = Path(__file__).parents[3] / "shared" / "data" / "originals"
 
@@ -20,8 +20,8 @@ def kind() -> str:
 def make_films(folder: Path, count: int, tell: Callable[[int], None] = lambda done: None) -> list[Path]:
     """`count` distinct films in `folder`, made from the real originals, or from phantoms where those are absent."""
     if ORIGINALS.is_dir():
-        return copy_films(sorted(ORIGINALS.rglob("*.jpeg")), folder, count, tell)
-    return copy_films(draw_phantoms(folder / "drawn"), folder, count, tell)
+        return copy_images(sorted(ORIGINALS.rglob("*.jpeg")), folder, count, tell)
+    return copy_images(draw_phantoms(folder / "drawn"), folder, count, tell)
 
 
 def main() -> None:

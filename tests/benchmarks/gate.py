@@ -28,10 +28,10 @@ from pydicom.errors import InvalidDicomError
 
 from pneumowatch import film as reader
 from pneumowatch import settings
-from pneumowatch.errors import FilmRejected
+from pneumowatch.errors import ImageRejected
 from pneumowatch.film import Pixels
-from pneumowatch.model import ModelFolder, champion
-from pneumowatch.phantom import phantom
+from pneumowatch.model import ModelFolder, champion_folder
+from pneumowatch.phantom import draw_phantom
 from trainer import dataset, gate, networks, strangers
 from trainer.dataset import Dataset
 
@@ -84,9 +84,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", action="store_true", help="write docs/gate.md")
     given = parser.parse_args()
-    folder = ModelFolder.read(given.model) if given.model else champion(settings.load().models)
+    folder = ModelFolder.read(given.model) if given.model else champion_folder(settings.load_settings().models)
     tell("reading films")
-    small, large = dataset.read(SMALL, folder.side), dataset.read(ORIGINALS, folder.side)
+    small, large = dataset.read_dataset(SMALL, folder.side), dataset.read_dataset(ORIGINALS, folder.side)
     model = gated(folder, small + large)
     rows = list(measured(model, small, small + large, given.pictures, given.quick))
     cost = at_most("share of the network's time", 100 * cost_of(model, folder.side, given.quick), "%", 3)
@@ -101,24 +101,24 @@ def main() -> None:
 
 def gated(folder: ModelFolder, films: Dataset) -> Any:
     """The folder's model; with a gate of training patients where it has none."""
-    model = networks.load(folder)
-    if isinstance(model.output, dict) and "strangeness" in model.output:
+    model = networks.load_inference_model(folder)
+    if isinstance(model.output, dict) and "gate_score" in model.output:
         return model
     tell("the model has no gate: fitting one")
-    network = networks.restore(folder)
-    fitted = gate.fit(network, films.examples("train").pixels, films.examples("validation").pixels)
+    network = networks.restore_network(folder)
+    fitted = gate.fit_gate(network, films.examples("train").pixels, films.examples("validation").pixels)
     assert fitted, "this network can have no gate"
-    return gate.served(network, fitted)
+    return gate.gated_inference_model(network, fitted)
 
 
 def measured(model: Any, small: Dataset, films: Dataset, pictures: Path | None, quick: bool) -> Iterator[Row]:
     def row(part: str, name: str, of: Pixels, **bar: float) -> Row:
-        strangeness = model.predict(of, batch_size=64, verbose=0)["strangeness"][:, 0] if len(of) else np.zeros(0)
-        return Row(part, name, len(of), int((strangeness > 1).sum()), **bar)
+        gate_score = model.predict(of, batch_size=64, verbose=0)["gate_score"][:, 0] if len(of) else np.zeros(0)
+        return Row(part, name, len(of), int((gate_score > 1).sum()), **bar)
 
     count = QUICK_PICTURES if quick else PICTURES
     test, side = films.examples("test", small).pixels, films.side
-    large = [one for one in films.of("test") if one.path and ORIGINALS in one.path.parents]
+    large = [one for one in films.in_split("test") if one.path and ORIGINALS in one.path.parents]
     tell("real films")
     yield row("real films", "224 pixels", test, at_most=FALSE_ALARMS)
     yield row("real films", "full size", stacked([one.pixels for one in large], side), at_most=FALSE_ALARMS)
@@ -129,7 +129,9 @@ def measured(model: Any, small: Dataset, films: Dataset, pictures: Path | None, 
         "phantoms", "drawn by pneumowatch.phantom", phantoms(QUICK_PHANTOMS if quick else PHANTOMS, side), at_most=0
     )
     tell("strangers")
-    yield from of_strangers([(kind, row("", "", strangers.draw(kind, count, test, SEED))) for kind in strangers.KINDS])
+    yield from of_strangers(
+        [(kind, row("", "", strangers.draw_samples(kind, count, test, SEED))) for kind in strangers.KINDS]
+    )
     tell("bundled pictures")
     for package, within in (("skimage", "data"), ("sklearn", "datasets/images")):
         if found := bundled(package, within):
@@ -141,7 +143,7 @@ def measured(model: Any, small: Dataset, films: Dataset, pictures: Path | None, 
         yield row("other", "pictures of the folder given", from_files(sorted(pictures.rglob("*")), side))
 
 
-def of_strangers(found: list[tuple[strangers.Kind, Row]]) -> Iterator[Row]:
+def of_strangers(found: list[tuple[strangers.SampleKind, Row]]) -> Iterator[Row]:
     """By class, by kind, and in all; kinds that the gate was not fitted to apart."""
 
     def together(part: str, name: str, rows: list[Row], at_least: float) -> Row:
@@ -232,7 +234,7 @@ def changed(films: Pixels, change: Change, rng: np.random.Generator) -> Pixels:
 
 def phantoms(count: int, side: int) -> Pixels:
     """In full size, reduced as the reader does it."""
-    drawn = (Image.fromarray(phantom(seed, bool(seed % 2))) for seed in range(count))
+    drawn = (Image.fromarray(draw_phantom(seed, bool(seed % 2))) for seed in range(count))
     return stacked([np.asarray(one.resize((side, side), Image.Resampling.BILINEAR)) for one in drawn], side)
 
 
@@ -251,8 +253,8 @@ def from_files(paths: list[Path], side: int) -> Pixels:
     found = []
     for path in paths:
         try:
-            found.append(reader.read(path.read_bytes(), side).pixels)
-        except (FilmRejected, OSError):
+            found.append(reader.read_image(path.read_bytes(), side).pixels)
+        except (ImageRejected, OSError):
             continue
     return stacked(found, side)
 
@@ -279,8 +281,8 @@ def exports(side: int) -> dict[str, list[Pixels]]:
         levels = np.clip((gray - low) / max(high - low, 1e-6), 0, 1) * 255
         Image.fromarray(levels.astype(np.uint8)).save(file, "PNG")
         try:
-            read = reader.read(file.getvalue(), side).pixels
-        except FilmRejected:
+            read = reader.read_image(file.getvalue(), side).pixels
+        except ImageRejected:
             continue  # of one gray, or a thumbnail
         found.setdefault(dicom.get("Modality") or "others", []).append(read)
     return found
@@ -291,7 +293,7 @@ def cost_of(model: Any, side: int, quick: bool) -> float:
     import keras
     import tensorflow as tf
 
-    without = {name: output for name, output in model.output.items() if name != "strangeness"}
+    without = {name: output for name, output in model.output.items() if name != "gate_score"}
     films = tf.constant(np.random.default_rng(1).integers(0, 256, (32, side, side, 1), dtype=np.uint8))
     runs = [tf.function(keras.Model(model.inputs, outputs)) for outputs in (without, model.output)]
     for run in runs * 3:
@@ -312,7 +314,7 @@ def seconds(run: Any, films: Any) -> float:
 OPENING = """# The input gate
 
 What is no frontal chest film is `rejected` as `not_chest_xray` and stands in `unscored_cases`. The gate is part of the
-served network: its output `strangeness` is above 1 for such a picture. Two judges look at means over the cells of a
+served network: its output `gate_score` is above 1 for such a picture. Two judges look at means over the cells of a
 grid, of the film itself and of the network's last convolutions, where this is nearly free:
 
 - a **head**, a small network that has learned to tell films from strangers: pictures that `trainer/strangers.py` draws,
@@ -322,7 +324,7 @@ grid, of the film itself and of the network's last convolutions, where this is n
 Each is 1 at its limit, beyond which lay at most {plain} of the validation patients' films as they are and {changed} of
 them changed as by other scanners; the larger one counts. Films in a frame, in another exposure or compressed to pieces
 were let through in fitting, as were the project's phantoms. Everything is fitted to training patients by
-`trainer.gate.fit`, again for each new model.
+`trainer.gate.fit_gate`, again for each new model.
 
 Written by `python tests/benchmarks/gate.py --write`. Kinds held out were never shown to the gate. Bundled pictures are
 those that come with scikit-image, scikit-learn and pydicom; most of pydicom's are refused by their header already, so
@@ -334,7 +336,7 @@ not at hand. And a refused film is not lost: it stands in `unscored_cases` with 
 
 
 def page(version: str, rows: list[Row], cost: Figure) -> str:
-    effort = gate.Effort()
+    effort = gate.FitBudget()
     shares = {"plain": f"{effort.false_alarms:.1%}", "changed": f"{effort.false_alarms_changed:.1%}"}
     lines = [
         OPENING.format(**shares),

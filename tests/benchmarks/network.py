@@ -14,8 +14,8 @@ import numpy as np
 from figures import Figure, run
 
 from pneumowatch import settings
-from pneumowatch.logs import hush
-from pneumowatch.model import champion
+from pneumowatch.logs import silence_stderr
+from pneumowatch.model import champion_folder
 
 BATCHES = (1, 8, 32, 64, 128, 256)
 SECONDS, QUICK_SECONDS = 4.0, 0.2  # of each batch size
@@ -23,8 +23,8 @@ SECONDS, QUICK_SECONDS = 4.0, 0.2  # of each batch size
 
 def measure(quick: bool) -> list[Figure]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is loaded
-    folder = champion(settings.load().models)
-    with hush():
+    folder = champion_folder(settings.load_settings().models)
+    with silence_stderr():
         import keras
 
         network = keras.saving.load_model(folder.weights, compile=False, safe_mode=True)

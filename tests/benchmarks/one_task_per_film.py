@@ -23,8 +23,8 @@ from redis import Redis
 from servers import redis_server
 from support.waiting import eventually
 
-from pneumowatch.film import decode
-from pneumowatch.logs import hush
+from pneumowatch.film import read_pixels
+from pneumowatch.logs import silence_stderr
 
 POOLS = {"solo": 1, "threads": 2}  # -> concurrency
 START_SECONDS = 120
@@ -41,7 +41,7 @@ def results_url(broker: str) -> str:
 
 def work(broker: str, model: Path, pool: str) -> None:
     """The worker process: the network is loaded once, as a careful peer would."""
-    with hush():
+    with silence_stderr():
         import keras
 
         network = keras.saving.load_model(model / "model.keras", compile=False)
@@ -50,14 +50,14 @@ def work(broker: str, model: Path, pool: str) -> None:
 
     @app.task(name="classify")
     def classify(path: str) -> float:
-        film = decode(Path(path).read_bytes(), side)
+        film = read_pixels(Path(path).read_bytes(), side)
         said = network.predict(film[np.newaxis, ..., np.newaxis], verbose=0)
         return float((said["probability"] if isinstance(said, dict) else said)[0, 0])
 
     app.Worker(pool=pool, concurrency=POOLS[pool], loglevel="ERROR", quiet=True).start()
 
 
-def films_per_second(films: list[Path], model: Path, pool: str) -> float:
+def images_per_second(films: list[Path], model: Path, pool: str) -> float:
     """From the first task sent until the last result stands in Redis; the worker is warm before."""
     with redis_server() as redis, _worker(redis.url, model, pool):
         send = make_app(redis.url).signature("classify").delay
@@ -73,7 +73,7 @@ def films_per_second(films: list[Path], model: Path, pool: str) -> float:
 
 def best(films: list[Path], model: Path) -> tuple[str, float]:
     """The pool that reads more films, and how many a second."""
-    rates = {pool: films_per_second(films, model, pool) for pool in POOLS}
+    rates = {pool: images_per_second(films, model, pool) for pool in POOLS}
     tell(", ".join(f"one task per film, {pool}: {rate:.1f} films/s" for pool, rate in rates.items()))
     return max(rates.items(), key=lambda item: item[1])
 

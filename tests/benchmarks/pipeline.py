@@ -24,9 +24,9 @@ from servers import Servers, servers
 
 from pneumowatch import settings
 from pneumowatch.cli.bench import rig
-from pneumowatch.cli.bench.trial import Heap, read_heap, read_singly
-from pneumowatch.logs import hush
-from pneumowatch.model import champion
+from pneumowatch.cli.bench.trial import Burst, run_burst, run_single_images
+from pneumowatch.logs import silence_stderr
+from pneumowatch.model import champion_folder
 
 FILMS, QUICK_FILMS = 3000, 160  # of a heap
 ROUNDS = 3
@@ -46,13 +46,13 @@ class Subject:
     store: Path  # the model store whose champion it is
     predict: ceiling.Predict
     side: int
-    heaps: list[list[Path]]
+    bursts: list[list[Path]]
     singles: list[Path]
 
     @classmethod
-    def load(cls, name: str, store: Path, heaps: list[list[Path]], singles: list[Path]) -> "Subject":
-        with hush():
-            return cls(name, store, *ceiling.load(champion(store).path), heaps, singles)
+    def load(cls, name: str, store: Path, bursts: list[list[Path]], singles: list[Path]) -> "Subject":
+        with silence_stderr():
+            return cls(name, store, *ceiling.load(champion_folder(store).path), bursts, singles)
 
     def climb(self, films: list[Path]) -> ceiling.Ceiling:
         return ceiling.climb(films, self.predict, self.side)
@@ -62,26 +62,26 @@ class Subject:
 class Round:
     """A heap read by the pipeline, between two climbs over the same films."""
 
-    heap: Heap
+    burst: Burst
     before: ceiling.Ceiling
     after: ceiling.Ceiling
 
     @property
     def top(self) -> float:
         """Films a second of the ceiling: the mean of both, as if their times were one."""
-        return 2 / (1 / self.before.films_per_second + 1 / self.after.films_per_second)
+        return 2 / (1 / self.before.images_per_second + 1 / self.after.images_per_second)
 
     @property
     def share(self) -> float:
-        return self.heap.films_per_second / self.top
+        return self.burst.images_per_second / self.top
 
     @property
     def cpu(self) -> float:
-        return sum(self.heap.cpu_ms_per_film.values())
+        return sum(self.burst.cpu_ms_per_image.values())
 
     @property
     def top_cpu(self) -> float:
-        return (self.before.cpu_ms_per_film + self.after.cpu_ms_per_film) / 2
+        return (self.before.cpu_ms_per_image + self.after.cpu_ms_per_image) / 2
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -91,13 +91,13 @@ def measure(quick: bool) -> list[Figure]:
         tell(f"making {ROUNDS} heaps of {count} films from {kind()}")
         films = make_films(folder / "staged", ROUNDS * count + WARM_UP + singles)
         alone, films = films[: WARM_UP + singles], films[WARM_UP + singles :]
-        heaps = [films[start : start + count] for start in range(0, len(films), count)]
+        bursts = [films[start : start + count] for start in range(0, len(films), count)]
         small_network.write(folder / "small" / "champion")
-        shipped = Subject.load("shipped", settings.load().models.absolute(), heaps, alone)
+        shipped = Subject.load("shipped", settings.load_settings().models.absolute(), bursts, alone)
         found = [*try_all(shipped, folder, with_latency=True)]
-        bare = embedded(shipped, folder, KEEP_FILMS="judged")  # what keeping flagged films costs
-        found += try_one(shipped, "embedded, no film kept", bare, heaps[:1], with_latency=False)
-        small = Subject.load("small", folder / "small", heaps, alone)
+        bare = embedded(shipped, folder, KEEP_IMAGES="judged")  # what keeping flagged films costs
+        found += try_one(shipped, "embedded, no film kept", bare, bursts[:1], with_latency=False)
+        small = Subject.load("small", folder / "small", bursts, alone)
         found += try_all(small, folder, with_latency=False)
         found += against_baseline(small, found, films[: QUICK_BASELINE if quick else BASELINE])
     return found
@@ -105,10 +105,10 @@ def measure(quick: bool) -> list[Figure]:
 
 def try_all(subject: Subject, folder: Path, with_latency: bool) -> Iterator[Figure]:
     """Embedded, then deployed with one worker and with two, each in a folder and on servers of its own."""
-    yield from try_one(subject, "embedded", embedded(subject, folder), subject.heaps, with_latency)
-    yield from try_one(subject, "deployed", deployed(subject, folder, 1), subject.heaps, with_latency)
+    yield from try_one(subject, "embedded", embedded(subject, folder), subject.bursts, with_latency)
+    yield from try_one(subject, "deployed", deployed(subject, folder, 1), subject.bursts, with_latency)
     two = deployed(subject, folder, 2)
-    yield from try_one(subject, "deployed, two workers", two, subject.heaps[:1], with_latency=False)
+    yield from try_one(subject, "deployed, two workers", two, subject.bursts[:1], with_latency=False)
 
 
 System = Callable[[ExitStack], tuple[rig.Rig, Servers | None]]
@@ -130,48 +130,48 @@ def deployed(subject: Subject, folder: Path, workers: int) -> System:
 
 
 def try_one(
-    subject: Subject, where: str, start: System, heaps: list[list[Path]], with_latency: bool
+    subject: Subject, where: str, start: System, bursts: list[list[Path]], with_latency: bool
 ) -> Iterator[Figure]:
     what = f"{subject.name}, {where}"
     rounds = []
     with ExitStack() as stack:
         running, own = start(stack)
-        read_singly(running, subject.singles[:WARM_UP])
+        run_single_images(running, subject.singles[:WARM_UP])
         if with_latency:
             yield from latency(what, running, subject.singles[WARM_UP:])
         costs = own.costs() if own else {}
-        for films in heaps:
+        for films in bursts:
             rounds.append(one_round(subject, running, films))
             tell(f"{what}: {describe(rounds[-1])}")
         spent = own.costs() if own else {}
     yield from judge(what, rounds)
     for name, one in spent.items():
         cpu = one.cpu_seconds - costs[name].cpu_seconds
-        yield Figure(f"{what}: CPU of {name}", 1000 * cpu / sum(map(len, heaps)), "ms a film")
+        yield Figure(f"{what}: CPU of {name}", 1000 * cpu / sum(map(len, bursts)), "ms a film")
 
 
 def one_round(subject: Subject, running: rig.Rig, films: list[Path]) -> Round:
     before = subject.climb(films)
     running.wait_until_idle()
-    heap = read_heap(running, films)
+    burst = run_burst(running, films)
     for film in films:
         (running.inbox / film.name).rename(film)
-    if heap.without_result:
-        raise RuntimeError(f"{heap.without_result} films got no result of their own")
+    if burst.without_result:
+        raise RuntimeError(f"{burst.without_result} films got no result of their own")
     running.wait_until_idle()
-    return Round(heap, before, subject.climb(films))
+    return Round(burst, before, subject.climb(films))
 
 
 def describe(one: Round) -> str:
-    before, after = one.before.films_per_second, one.after.films_per_second
-    return f"{one.heap.films_per_second:.1f} films/s; ceiling {before:.1f} and {after:.1f}; share {one.share:.3f}"
+    before, after = one.before.images_per_second, one.after.images_per_second
+    return f"{one.burst.images_per_second:.1f} films/s; ceiling {before:.1f} and {after:.1f}; share {one.share:.3f}"
 
 
 def judge(what: str, rounds: list[Round]) -> Iterator[Figure]:
     """The round in the middle, by its share; and how far the others are from it."""
     one = sorted(rounds, key=lambda one: one.share)[(len(rounds) - 1) // 2]
     yield Figure(f"{what}: ceiling", one.top, "films/s")
-    yield Figure(f"{what}: pipeline", one.heap.films_per_second, "films/s")
+    yield Figure(f"{what}: pipeline", one.burst.images_per_second, "films/s")
     # two workers on a machine that one of them fills are there to be known: they are no faster, nor should they be
     yield Figure(f"{what}: share of the ceiling", one.share, "", OWN_SHARE if len(rounds) > 1 else None)
     if len(rounds) > 1:
@@ -181,12 +181,12 @@ def judge(what: str, rounds: list[Round]) -> Iterator[Figure]:
     yield Figure(f"{what}: CPU of the pipeline", statistics.median(one.cpu for one in rounds), "ms a film")
     beyond = statistics.median(one.cpu - one.top_cpu for one in rounds)
     yield Figure(f"{what}: CPU beyond the ceiling", beyond, "ms a film")
-    for part, peak in rounds[-1].heap.peak_bytes.items():
+    for part, peak in rounds[-1].burst.peak_bytes.items():
         yield Figure(f"{what}: peak memory of `{part}` with its children", peak / 1e6, "MB")
 
 
 def latency(what: str, running: rig.Rig, singles: list[Path]) -> Iterator[Figure]:
-    found = read_singly(running, singles)
+    found = run_single_images(running, singles)
     yield at_most(f"{what}: a single film, p50", found.p50, "ms", P50_MS)
     yield at_most(f"{what}: a single film, p95", found.p95, "ms", P95_MS)
     yield Figure(f"{what}: a single film, p99", found.p99, "ms")
@@ -194,7 +194,7 @@ def latency(what: str, running: rig.Rig, singles: list[Path]) -> Iterator[Figure
 
 def against_baseline(small: Subject, found: list[Figure], films: list[Path]) -> Iterator[Figure]:
     """The small network on the pipeline, as often as one task per film reads films with it."""
-    pool, rate = one_task_per_film.best(films, champion(small.store).path)
+    pool, rate = one_task_per_film.best(films, champion_folder(small.store).path)
     yield Figure(f"small: one task per film ({pool} pool)", rate, "films/s")
     for where in ("embedded", "deployed"):
         pipeline = next(figure.value for figure in found if figure.name == f"small, {where}: pipeline")

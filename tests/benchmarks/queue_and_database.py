@@ -22,13 +22,13 @@ from support.waiting import eventually
 
 from db import arrivals, scans
 from db.models import Scan
-from db.seen import SeenFile
+from db.seen import FileVersion
 from db.session import Database
 from db.states import State
 from pneumowatch import settings
 from pneumowatch.cli.bench import rig
-from pneumowatch.cli.bench.processes import cost
-from pneumowatch.queue import Doorbell, make_app
+from pneumowatch.cli.bench.processes import resource_usage
+from pneumowatch.queue import Announcer, make_celery_app
 
 BURST = 1000  # files of one transaction, as the watcher registers them
 WAIT_SECONDS = 0.2  # of one predict
@@ -69,19 +69,19 @@ def trial(workers: int, wait: float, films: int) -> tuple[float, Spent]:
     with ExitStack() as stack:
         own = stack.enter_context(servers())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pneumowatch-bench-")))
-        given = settings.load(database_url=own.database_url, broker_url=own.broker_url)
-        environment = rig.environment(
-            DATABASE_URL=own.database_url, BROKER_URL=own.broker_url, INBOXES=f"{rig.INBOX}={folder}"
+        given = settings.load_settings(database_url=own.database_url, broker_url=own.broker_url)
+        environment = rig.process_environment(
+            DATABASE_URL=own.database_url, BROKER_URL=own.broker_url, INBOXES=f"{rig.INBOX_NAME}={folder}"
         )
         names = [f"worker {number + 1}" for number in range(workers)]
         processes = [stack.enter_context(rig.process(name, stand_in(wait), folder, environment)) for name in names]
         for name, process in zip(names, processes, strict=True):
-            rig.wait_for(rig.READY, name, folder, process)
+            rig.wait_for_log_line(rig.READY_LINE, name, folder, process)
         pids = [process.pid for process in processes]
         database = Database(own.database_url)
         rig.Rig(folder, database, {str(pid): pid for pid in pids}).wait_until_idle()
         before, on_disk = costs(own, pids), database.read(sizes)
-        rate = read_all(database, Doorbell(make_app(given), given), films)
+        rate = read_all(database, Announcer(make_celery_app(given), given), films)
         cpu_ms = {name: 1000 * (seconds - before[name]) / films for name, seconds in costs(own, pids).items()}
         written = [(new - old) / films for new, old in zip(database.read(sizes), on_disk, strict=True)]
         database.close()
@@ -96,15 +96,15 @@ def sizes(connection: Connection) -> tuple[int, int]:
     return int(size), int(written)
 
 
-def read_all(database: Database, doorbell: Doorbell, films: int) -> float:
+def read_all(database: Database, announcer: Announcer, films: int) -> float:
     """Register and announce films as the watcher does, and wait for their outcomes."""
     started = time.time()
     for start in range(0, films, BURST):
         numbers = range(start, min(start + BURST, films))
-        seen = [SeenFile(rig.INBOX, f"film-{number}.jpeg".encode(), SIZE, MTIME_NS) for number in numbers]
-        doorbell.ring(database.write(partial(arrivals.arrive, files=seen, by="bench")).to_ring)
-    eventually(lambda: not database.read(scans.waiting), LIMIT_SECONDS, every=0.25)
-    counts = database.read(scans.counts)
+        seen = [FileVersion(rig.INBOX_NAME, f"film-{number}.jpeg".encode(), SIZE, MTIME_NS) for number in numbers]
+        announcer.ring(database.write(partial(arrivals.register_files, files=seen, by="bench")).to_announce)
+    eventually(lambda: not database.read(scans.count_waiting), LIMIT_SECONDS, every=0.25)
+    counts = database.read(scans.counts_by_state)
     if counts[State.CLASSIFIED] != films:
         raise RuntimeError(f"not every film was classified: {counts}")
     ended = database.read(lambda connection: connection.scalar(select(func.max(Scan.finished_at))))
@@ -118,7 +118,7 @@ def stand_in(wait: float) -> list[str]:
 def costs(own: Servers, pids: list[int]) -> dict[str, float]:
     """Seconds of processor time so far, by part; the one that registers and rings is this process."""
     spent = {name: one.cpu_seconds for name, one in own.costs().items()}
-    spent["the workers"] = sum(cost(pid).cpu_seconds for pid in pids)
+    spent["the workers"] = sum(resource_usage(pid).cpu_seconds for pid in pids)
     return spent | {"registering and ringing": time.process_time()}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from db import schema
 from db.session import Database
-from pneumowatch.cli.bench.processes import Cost, cost
+from pneumowatch.cli.bench.processes import ResourceUsage, resource_usage
 
 sys.path.append(str(Path(__file__).parents[1]))
 from plans import explain as explain
@@ -25,7 +25,7 @@ class Servers:
     def broker_url(self) -> str:
         return self.redis.url
 
-    def costs(self) -> dict[str, Cost]:
+    def costs(self) -> dict[str, ResourceUsage]:
         """Of each server with the processes it started."""
         return {name: _cost(server) for name, server in (("Redis", self.redis), ("PostgreSQL", self.postgres))}
 
@@ -40,5 +40,5 @@ def servers() -> Iterator[Servers]:
         yield Servers(redis, postgres, url)
 
 
-def _cost(server: Server) -> Cost:
-    return cost(server.process.pid) if server.process else Cost()
+def _cost(server: Server) -> ResourceUsage:
+    return resource_usage(server.process.pid) if server.process else ResourceUsage()

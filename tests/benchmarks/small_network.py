@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pneumowatch.logs import hush
+from pneumowatch.logs import silence_stderr
 from pneumowatch.model import CARD, REFERENCE, WEIGHTS
 
 SIDE = 150
@@ -23,7 +23,7 @@ WIDTHS = (64, 96, 128, 192)  # filters of the separable layers, the film halved 
 def write(folder: Path) -> Path:
     """Build the network and write it as the trainer would. Returns `folder`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is loaded
-    with hush():
+    with silence_stderr():
         import keras
 
     keras.utils.set_random_seed(1)

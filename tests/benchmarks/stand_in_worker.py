@@ -20,12 +20,12 @@ from db.session import Database
 from pneumowatch import logs, settings
 from pneumowatch.film import Pixels
 from pneumowatch.model import ModelFolder
-from pneumowatch.queue import make_app, part_name
-from worker.decode import Decoded, Errand
-from worker.readings import Readings
-from worker.room import ReadingRoom
-from worker.serving import Serving
-from worker.tasks import register, run_worker
+from pneumowatch.queue import component_name, make_celery_app
+from worker.decode import DecodedFile, DecodeRequest
+from worker.readings import ModelOutput
+from worker.room import ScanProcessor
+from worker.serving import ServedModel
+from worker.tasks import register_task, run_worker
 
 VERSION = "stand-in"
 SIZE, MTIME_NS = 1, 1  # of every file, as registered; a worker compares them
@@ -37,8 +37,8 @@ class StandInDecoders:
 
     _black = np.zeros((SIDE, SIDE), np.uint8)
 
-    def fetch(self, errands: Sequence[Errand], side: int) -> list[Decoded]:
-        return [Decoded(one.scan_id, self._black, _sha256(one.scan_id), SIZE, MTIME_NS) for one in errands]
+    def fetch(self, errands: Sequence[DecodeRequest], side: int) -> list[DecodedFile]:
+        return [DecodedFile(one.scan_id, self._black, _sha256(one.scan_id), SIZE, MTIME_NS) for one in errands]
 
     def close(self) -> None:
         pass
@@ -53,24 +53,26 @@ class StandInClassifier:
         self._seconds = seconds
         self._gpu = threading.Lock()  # one batch at a time
 
-    def predict(self, films: Pixels) -> Readings:
+    def predict(self, films: Pixels) -> ModelOutput:
         with self._gpu:
             time.sleep(self._seconds)  # what the GPU takes
-        return Readings.of(np.full(len(films), 0.25))
+        return ModelOutput.of(np.full(len(films), 0.25))
 
 
 def main() -> None:
-    given = settings.load()
+    given = settings.load_settings()
     logs.configure(given.log_format)
     stop = threading.Event()
-    database, app = Database(given.database, stop), make_app(given)
+    database, app = Database(given.database, stop), make_celery_app(given)
     classifier = StandInClassifier(float(sys.argv[1]))
     folder = ModelFolder(Path(), {"version": VERSION, "sha256": ""})
-    by = f"{part_name('worker')}:{os.getpid()}"
-    database.write(lambda connection: registry.register(connection, folder, b"", by))
-    room = ReadingRoom(given, given.inboxes, database, Serving(classifier, given.batch_size), StandInDecoders(), by)
-    register(app, room, given.batch_size)
-    logs.get("worker").info("model ready", model=VERSION)
+    by = f"{component_name('worker')}:{os.getpid()}"
+    database.write(lambda connection: registry.register_model(connection, folder, b"", by))
+    room = ScanProcessor(
+        given, given.inboxes, database, ServedModel(classifier, given.batch_size), StandInDecoders(), by
+    )
+    register_task(app, room, given.batch_size)
+    logs.get_logger("worker").info("model ready", model=VERSION)
     code = run_worker(app, given, stop)
     room.close()
     sys.exit(code)

@@ -20,8 +20,8 @@ from db.models import Scan
 from db.session import Database
 from pneumowatch import logs, settings
 from pneumowatch.cli.bench import rig
-from pneumowatch.cli.bench.processes import cost
-from pneumowatch.queue import Doorbell, make_app
+from pneumowatch.cli.bench.processes import resource_usage
+from pneumowatch.queue import Announcer, make_celery_app
 
 PRESENT, QUICK_PRESENT = 100_000, 5_000
 BURST, QUICK_BURST = 10_000, 1_000
@@ -42,8 +42,8 @@ def measure(quick: bool) -> list[Figure]:
         tell(f"writing {present} files")
         write(folder / "inbox", present)
         write(folder / "staged", burst)
-        given = rig.environment(
-            DATABASE_URL=own.database_url, BROKER_URL=own.broker_url, INBOXES=f"{rig.INBOX}={folder / 'inbox'}"
+        given = rig.process_environment(
+            DATABASE_URL=own.database_url, BROKER_URL=own.broker_url, INBOXES=f"{rig.INBOX_NAME}={folder / 'inbox'}"
         )
         database = Database(own.database_url)
         found = at_start(folder, given, database, present)
@@ -62,17 +62,17 @@ def write(folder: Path, count: int) -> None:
 def at_start(folder: Path, given: dict[str, str], database: Database, present: int) -> list[Figure]:
     """The real command, from the start of its process; then a burst of files that are renamed in."""
     started = time.perf_counter()
-    with rig.part("watch", ["watch"], folder, given) as process:
+    with rig.pneumowatch_process("watch", ["watch"], folder, given) as process:
         wait_for_rows(database, present, process)
         seconds = time.perf_counter() - started
         tell(f"{present} files registered in {seconds:.1f} s")
         system = rig.Rig(folder / "inbox", database, {"watch": process.pid})
         system.wait_until_idle()
-        before = cost(process.pid)
+        before = resource_usage(process.pid)
         rate = burst(folder, database, process)
         tell(f"burst: {rate:.0f} files/s")
         system.wait_until_idle()
-        after = cost(process.pid)
+        after = resource_usage(process.pid)
     return [
         at_most(f"watcher, {present:,} files present at start: until registered", seconds, "s", SECONDS_PRESENT),
         Figure("... CPU of the watcher", 1000 * before.cpu_seconds / present, "ms a file"),
@@ -104,7 +104,7 @@ def after_restart(folder: Path, given: dict[str, str], database: Database) -> li
     command = [sys.executable, str(Path(__file__)), "--watch"]
     started = time.perf_counter()
     with rig.process("restarted", command, folder, given) as process:
-        rig.wait_for(QUIET, "restarted", folder, process)
+        rig.wait_for_log_line(QUIET, "restarted", folder, process)
         seconds = time.perf_counter() - started
         time.sleep(AFTER_SECONDS)  # that no row is added shows in time alone
     fresh = rows(database) - known
@@ -134,14 +134,14 @@ def watch() -> None:
 
     from watcher.intake import Watcher
 
-    given, stop = settings.load(), threading.Event()
+    given, stop = settings.load_settings(), threading.Event()
     logs.configure(given.log_format)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    doorbell = Doorbell(make_app(given), given)
-    watcher = Watcher(given, given.inboxes, Database(given.database, stop), doorbell, stop)
+    announcer = Announcer(make_celery_app(given), given)
+    watcher = Watcher(given, given.inboxes, Database(given.database, stop), announcer, stop)
     with watcher.running():
-        watcher.quiet.wait(LIMIT_SECONDS)
-        logs.get("watcher").info(QUIET)
+        watcher.initial_scan_done.wait(LIMIT_SECONDS)
+        logs.get_logger("watcher").info(QUIET)
         stop.wait()
 
 

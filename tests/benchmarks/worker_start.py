@@ -17,9 +17,9 @@ from servers import servers
 
 from pneumowatch import settings
 from pneumowatch.cli.bench import rig
-from pneumowatch.cli.bench.copies import copy_films
-from pneumowatch.cli.bench.trial import read_heap
-from pneumowatch.phantom import phantom
+from pneumowatch.cli.bench.copies import copy_images
+from pneumowatch.cli.bench.trial import run_burst
+from pneumowatch.phantom import draw_phantom
 
 STARTS, QUICK_STARTS = 5, 1
 FEW, MANY = 1_000, 20_000  # films read before memory is looked at
@@ -31,7 +31,7 @@ GROWTH_MB = 20  # from the first count of films to the second
 
 
 def measure(quick: bool) -> list[Figure]:
-    store = settings.load().models.absolute()
+    store = settings.load_settings().models.absolute()
     with tempfile.TemporaryDirectory(prefix="pneumowatch-bench-") as name:
         return [
             *starting(Path(name), store, QUICK_STARTS if quick else STARTS),
@@ -43,8 +43,11 @@ def starting(folder: Path, store: Path, times: int) -> list[Figure]:
     """Medians of processes started one after another, the programs' files in the page cache."""
     imports, ready = [], []
     with servers() as own:
-        given = rig.environment(
-            MODEL_DIR=store, DATABASE_URL=own.database_url, BROKER_URL=own.broker_url, INBOXES=f"{rig.INBOX}={folder}"
+        given = rig.process_environment(
+            MODEL_DIR=store,
+            DATABASE_URL=own.database_url,
+            BROKER_URL=own.broker_url,
+            INBOXES=f"{rig.INBOX_NAME}={folder}",
         )
         for count in range(times + 1):
             pair = import_seconds(), ready_seconds(folder, given)
@@ -70,8 +73,8 @@ def import_seconds() -> float:
 
 def ready_seconds(folder: Path, given: dict[str, str]) -> float:
     started = time.perf_counter()
-    with rig.part("work", ["work"], folder, given) as process:
-        rig.wait_for(rig.READY, "work", folder, process)
+    with rig.pneumowatch_process("work", ["work"], folder, given) as process:
+        rig.wait_for_log_line(rig.READY_LINE, "work", folder, process)
         return time.perf_counter() - started
 
 
@@ -82,10 +85,10 @@ def reading(folder: Path, store: Path, few: int, many: int) -> list[Figure]:
         own = stack.enter_context(servers())
         system = rig.deployed(folder / "deployed", store, own.database_url, own.broker_url)
         running = stack.enter_context(system)
-        read_heap(running, films[:few])
+        run_burst(running, films[:few])
         early = running.costs()["work"]
         tell(f"{few} films read: {early.resident / 1e6:.0f} MB")
-        read_heap(running, films[few:])
+        run_burst(running, films[few:])
         late = running.costs()["work"]
         tell(f"{many} films read: {late.resident / 1e6:.0f} MB")
     return [
@@ -101,8 +104,8 @@ def tiny_films(folder: Path, count: int) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "source.png"
-    Image.fromarray(phantom(1, False, TINY, TINY)).save(source)
-    return copy_films([source], folder / "films", count)
+    Image.fromarray(draw_phantom(1, False, TINY, TINY)).save(source)
+    return copy_images([source], folder / "films", count)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def measure(quick: bool) -> list[Figure]:
     with servers() as own:
         database = Database(own.database_url)
         generate(database, total, UNREAD_DAYS)
-        unread = database.read(lambda c: worklist.count(c, TO_READ, READER, at_most=total)).number
+        unread = database.read(lambda c: worklist.count_scans(c, TO_READ, READER, at_most=total)).number
         found = [*pages(database, times, far), *others(database, times)]
         database.close()
     return [Figure("scans in PostgreSQL", total), Figure("of them waiting for a reader", unread), *found]
@@ -72,7 +72,10 @@ def pages(database: Database, times: int, far: int) -> list[Figure]:
 
 
 def whole(filters: Filters, cap: timedelta, after: Cursor | None) -> Work:
-    return lambda c: (worklist.page(c, filters, cap, READER, after, PAGE), worklist.count(c, filters, READER))
+    return lambda c: (
+        worklist.fetch_page(c, filters, cap, READER, after, PAGE),
+        worklist.count_scans(c, filters, READER),
+    )
 
 
 def walk(database: Database, filters: Filters, cap: timedelta, pages: int) -> tuple[Cursor | None, int]:
@@ -80,7 +83,9 @@ def walk(database: Database, filters: Filters, cap: timedelta, pages: int) -> tu
     and which page that is."""
     after: Cursor | None = None
     for number in range(1, pages):
-        following = database.read(lambda c, at=after: worklist.page(c, filters, cap, READER, at, PAGE)).following
+        following = database.read(
+            lambda c, at=after: worklist.fetch_page(c, filters, cap, READER, at, PAGE)
+        ).next_cursor
         if following is None:
             return after, number
         after = following
@@ -88,14 +93,17 @@ def walk(database: Database, filters: Filters, cap: timedelta, pages: int) -> tu
 
 
 def others(database: Database, times: int) -> list[Figure]:
-    moment = database.read(news.now)
+    moment = database.read(news.current_marker)
     works: dict[str, Work] = {
-        "the next case": lambda c: worklist.first(c, TO_READ, CAP, [1], READER),
-        "what waits beyond the cap, counted": lambda c: worklist.late(c, CAP),
-        "news since a moment ago": lambda c: (news.now(c), news.since(c, replace(moment, event=moment.event - 100))),
-        "search by file name, newest 250,000 scans": lambda c: search.search(c, "person4711_"),
-        "overview: films of 30 days by day": lambda c: figures.by_day(c, 30),
-        "overview: films of a day by hour": figures.by_hour,
+        "the next case": lambda c: worklist.next_scan(c, TO_READ, CAP, [1], READER),
+        "what waits beyond the cap, counted": lambda c: worklist.count_late(c, CAP),
+        "news since a moment ago": lambda c: (
+            news.current_marker(c),
+            news.changes_since(c, replace(moment, event=moment.event - 100)),
+        ),
+        "search by file name, newest 250,000 scans": lambda c: search.search_scans(c, "person4711_"),
+        "overview: films of 30 days by day": lambda c: figures.counts_by_day(c, 30),
+        "overview: films of a day by hour": figures.finished_by_hour,
         "overview: agreement over 90 days": lambda c: figures.agreement(c, 90),
     }
     return [

@@ -41,7 +41,7 @@ def installation(home: str, folder: Path, pace: Pace) -> Iterator[Rig]:
             embedded.up(SABOTAGED, {} if pace is FULL else {"SABOTAGE_BUSY_SECONDS": "1"})
             yield embedded
     else:
-        with closing(storage.Cramped(folder, pace.lease, keep_films="all")) as cramped:
+        with closing(storage.Cramped(folder, pace.lease, keep_images="all")) as cramped:
             cramped.up()
             yield cramped
 

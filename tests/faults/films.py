@@ -6,8 +6,8 @@ from typing import Final
 
 from PIL import Image
 
-from pneumowatch.cli.bench.copies import distinct
-from pneumowatch.phantom import phantom
+from pneumowatch.cli.bench.copies import distinct_copy
+from pneumowatch.phantom import draw_phantom
 
 DRAWN: Final = 8  # drawing takes a sixth of a second, a copy with other bytes nothing
 WIDTH, HEIGHT = 256, 192  # still a chest film to the shipped model's gate
@@ -23,7 +23,7 @@ class Stock:
         self._drawn: list[bytes] = []
         for number in range(DRAWN):
             path = folder / "drawn.jpeg"
-            Image.fromarray(phantom(number, number % 2 == 0, WIDTH, HEIGHT)).save(path, quality=80)
+            Image.fromarray(draw_phantom(number, number % 2 == 0, WIDTH, HEIGHT)).save(path, quality=80)
             self._drawn.append(path.read_bytes())
 
     def make(self, many: int) -> list[Path]:
@@ -33,5 +33,5 @@ class Stock:
     def _make(self, place: int) -> Path:
         number = next(self._numbers)
         path = self._folder / f"{place:06}-{number}.jpeg"
-        path.write_bytes(distinct(self._drawn[number % DRAWN], number) or b"")
+        path.write_bytes(distinct_copy(self._drawn[number % DRAWN], number) or b"")
         return path

@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from support.waiting import eventually
 
 from faults.films import Stock
-from pneumowatch.cli.bench.processes import cost, family
+from pneumowatch.cli.bench.processes import process_tree, resource_usage
 
 WORKERS: Final = ("work-1", "work-2")
 DATABASE: Final = "films"
@@ -93,13 +93,13 @@ class Rig(ABC):
 
     def decoders(self, name: str) -> list[int]:
         """Process ids of a worker's decoding children."""
-        children = family(self.parts[name].process.pid)[1:]
+        children = process_tree(self.parts[name].process.pid)[1:]
         return [pid for pid in children if b"spawn_main" in _command_line(pid)]
 
     def cpu_seconds(self) -> dict[int, tuple[str, float]]:
         """{process id: (part, processor seconds so far)} of the parts that run, their children included."""
         alive = {name: part.process.pid for name, part in self.parts.items() if part.process.poll() is None}
-        return {pid: (name, cost(pid).cpu_seconds) for name, pid in alive.items()}
+        return {pid: (name, resource_usage(pid).cpu_seconds) for name, pid in alive.items()}
 
     def fallen(self) -> list[str]:
         """Parts that are not there, though nobody asked for it."""

@@ -14,7 +14,7 @@ from pydicom import uid
 
 from formats import common_images, dicom_films, refused, same_film
 from pneumowatch import film
-from pneumowatch.errors import FilmRejected
+from pneumowatch.errors import ImageRejected
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 OPENING = """# What is read
@@ -88,8 +88,8 @@ def _refused() -> Iterator[str]:
     yield REFUSED.rstrip("\n")
     for case in (*refused.cases(), *common_images.refused()):
         try:
-            film.read(case.data, 48, refused.MAX_PIXELS)
-        except FilmRejected as fault:
+            film.read_image(case.data, 48, refused.MAX_PIXELS)
+        except ImageRejected as fault:
             if fault.reason == case.reason:
                 yield f"| {case.what} | `{case.reason}` |"
                 continue

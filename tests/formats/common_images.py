@@ -16,7 +16,7 @@ from formats import by_hand
 from formats.dicom_films import FILM, over_range
 from formats.refused import Refused
 from pneumowatch import images
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 
 WHOLE: Final = 4096  # a side larger than the films', so that nothing is reduced
 DEEP: Final = FILM.astype(np.uint16) * 257
@@ -50,7 +50,7 @@ class Case:
 
     def off(self) -> int:
         """The largest difference, in gray levels, between what is read and what is true."""
-        gray = np.asarray(images.read(self.data, WHOLE, WHOLE * WHOLE)).astype(int)
+        gray = np.asarray(images.read_common_format(self.data, WHOLE, WHOLE * WHOLE)).astype(int)
         return int(np.abs(gray - self.truth).max()) if gray.shape == self.truth.shape else 255
 
 
@@ -141,7 +141,7 @@ def joint_photographic() -> Iterator[Case]:
     gray = Image.fromarray(FILM)
     yield Case("JPEG", "gray", saved(gray, "JPEG", quality=98), FILM, 6)
     yield Case("JPEG", "progressive", saved(gray, "JPEG", quality=98, progressive=True), FILM, 6)
-    small = phantom(5, True, 48, 36)
+    small = draw_phantom(5, True, 48, 36)
     yield Case("JPEG", "arithmetic coding", base64.b64decode(ARITHMETIC), small, 20)
     yield Case("JPEG", "colour", saved(gray.convert("RGB"), "JPEG", quality=98), FILM, 6)
     ink = Image.merge("CMYK", [Image.new("L", gray.size)] * 3 + [black()])

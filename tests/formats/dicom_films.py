@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pydicom import uid
 
 from pneumowatch import dicom
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 
 MAX_PIXELS: Final = 10_000_000
-FILM: Final = phantom(5, True, 70, 51)  # uint8; an odd number of pixels a row or column meets paddings
+FILM: Final = draw_phantom(5, True, 70, 51)  # uint8; an odd number of pixels a row or column meets paddings
 DEPTHS: Final = (8, 10, 12, 16)
 LOSSLESS: Final = (
     *dicoms.NATIVE, uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless,
@@ -40,7 +40,7 @@ class Case:
 
     def off(self) -> int:
         """The largest difference, in gray levels, between what is read and what is true."""
-        gray, _ = dicom.read(self.data, MAX_PIXELS, None)
+        gray, _ = dicom.read_dicom(self.data, MAX_PIXELS, None)
         return int(np.abs(gray - self.truth).max())
 
 

@@ -7,13 +7,13 @@ import numpy as np
 from pydicom import uid
 
 from pneumowatch import settings
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 from worker.here import classify_files
 
 
 def probabilities(folder: Path) -> dict[str, float]:
     """By form, as `classify` gives them."""
-    shown = np.round(phantom(8, True, 640, 480).astype(np.float64) * 4095 / 255).astype(np.uint16)
+    shown = np.round(draw_phantom(8, True, 640, 480).astype(np.float64) * 4095 / 255).astype(np.uint16)
     forms = {
         "MONOCHROME2": dicoms.film(shown, bits=12),
         "MONOCHROME1": dicoms.film(4095 - shown, bits=12, kind="MONOCHROME1"),
@@ -29,5 +29,5 @@ def probabilities(folder: Path) -> dict[str, float]:
     for name, data in forms.items():
         files.append(folder / name)
         files[-1].write_bytes(data)
-    rows = classify_files(files, settings.load(data_dir=folder), None)
+    rows = classify_files(files, settings.load_settings(data_dir=folder), None)
     return {file.name: row["probability"] for file, row in zip(files, rows, strict=True)}

@@ -36,9 +36,9 @@ def book(data: Path) -> Iterator[Book]:
     with closing(Database(f"sqlite:///{data / 'pneumowatch.db'}")) as database:
         book = Book(database)
         book.register_model()
-        secret = deployment.patient_key(database, Settings(data_dir=data))
+        secret = deployment.load_patient_key(database, Settings(data_dir=data))
         his, other = book.add(seen("a.dcm"), seen("b.dcm"))
-        header = Header(patient_key=patients.keyed(secret, PATIENT))
+        header = Header(patient_key=patients.hash_patient_id(secret, PATIENT))
         book.finish(
             book.claimed(), Classified(his, "1" * 64, 0.9, True, 0.5, "model-1", header=header), classified(other)
         )
@@ -99,8 +99,8 @@ def test_purge_says_what_goes(book: Book, data: Path) -> None:
     assert book.event_count() == events
     code, said = call("purge", "--older-than", "0h", "--events", "--data", data)
     assert f"{events - 1} rows of events are gone" in said
-    (row,) = book.database.read(lambda c: audit.listed(c, 10))
-    assert (row["what"], row["detail"]) == (audit.Act.PURGE, "events older than 0h")
+    (row,) = book.database.read(lambda c: audit.list_actions(c, 10))
+    assert (row["what"], row["detail"]) == (audit.AuditAction.PURGE, "events older than 0h")
 
 
 @pytest.mark.parametrize("arguments", [["--older-than", "90d"], ["--older-than", "soon", "--films"], ["--films"]])

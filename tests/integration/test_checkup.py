@@ -15,7 +15,7 @@ from db import cache, ledger, registry, schema
 from db.models import Outbox
 from db.session import Database
 from pneumowatch.cli import checkup
-from pneumowatch.cli.checkup import Finding, examine
+from pneumowatch.cli.checkup import CheckResult, run_checks
 from pneumowatch.model import ModelFolder
 from pneumowatch.settings import Settings
 
@@ -29,38 +29,38 @@ def settings(tmp_path: Path) -> Settings:
 def database(settings: Settings, tiny_model: ModelFolder) -> Iterator[Database]:
     with closing(Database(settings.database)) as made:
         schema.upgrade(made)
-        cache.add(made, tiny_model, "test")
+        cache.register_folder(made, tiny_model, "test")
         yield made
 
 
-def found(settings: Settings, what: str) -> list[Finding]:
-    return [finding for finding in examine(settings) if finding.what == what]
+def found(settings: Settings, what: str) -> list[CheckResult]:
+    return [finding for finding in run_checks(settings) if finding.check == what]
 
 
 def test_a_store_whose_model_is_not_the_one_that_serves(
     settings: Settings, database: Database, tiny_model: ModelFolder, tmp_path: Path
 ) -> None:
     assert found(settings, "champion") == []  # no worker was here yet
-    cache.fetch(database, settings.models)
-    assert [one.verdict for one in found(settings, "champion")] == ["good"]
+    cache.fetch_model(database, settings.models)
+    assert [one.status for one in found(settings, "champion")] == ["good"]
     other = write_model(tmp_path / "other", tiny_network(48), 48, version="standin-2")
-    cache.add(database, other, "test")
-    database.write(lambda c: registry.promote(c, "standin-2", "test", "for the test"))
+    cache.register_folder(database, other, "test")
+    database.write(lambda c: registry.promote_to_champion(c, "standin-2", "test", "for the test"))
     (finding,) = found(settings, "champion")
-    assert finding.verdict == "bad"
-    assert "standin-2 serves" in finding.finding
-    assert tiny_model.version in finding.finding
-    cache.fetch(database, settings.models)
-    assert [one.verdict for one in found(settings, "champion")] == ["good"]
+    assert finding.status == "bad"
+    assert "standin-2 serves" in finding.message
+    assert tiny_model.version in finding.message
+    cache.fetch_model(database, settings.models)
+    assert [one.status for one in found(settings, "champion")] == ["good"]
 
 
 def test_a_disk_with_little_room(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found(settings, "disk")) == 1
     free = shutil.disk_usage(settings.data_dir).free
-    monkeypatch.setattr(checkup, "LOW_DISK", free * 2)
+    monkeypatch.setattr(checkup, "LOW_DISK_BYTES", free * 2)
     (finding,) = found(settings, "disk")
-    assert finding.verdict == "bad"
-    assert "make room" in finding.finding
+    assert finding.status == "bad"
+    assert "make room" in finding.message
     assert found(settings, "model store's disk") == []  # it is the same one
 
 
@@ -69,30 +69,30 @@ def test_ways_out_that_do_not_get_through(settings: Settings, database: Database
     told = settings.model_copy(
         update={"webhook_url": "https://there.example/hook", "webhook_secret": "a secret of ours"}
     )
-    assert [one.verdict for one in found(told, "webhook")] == ["good"]
+    assert [one.status for one in found(told, "webhook")] == ["good"]
     book = Book(database)
     book.register_model()
     ids = book.add(*(seen(f"{number}.png") for number in range(2)))
     claim = book.claimed()
     outcomes = [classified(id_) for id_ in ids]
-    database.write(lambda c: ledger.finish(c, claim.token, outcomes, "worker", ("webhook",)))
+    database.write(lambda c: ledger.record_outcomes(c, claim.token, outcomes, "worker", ("webhook",)))
     (finding,) = found(told, "webhook")
-    assert (finding.verdict, finding.finding) == ("good", "2 messages wait")
+    assert (finding.status, finding.message) == ("good", "2 messages wait")
     (finding,) = found(settings, "webhook")
-    assert (finding.verdict, finding.finding) == ("bad", "2 messages wait, but where to is not set here")
+    assert (finding.status, finding.message) == ("bad", "2 messages wait, but where to is not set here")
     earlier = datetime.now(UTC) - timedelta(hours=3)
     database.write(lambda c: c.execute(update(Outbox).values(since=earlier)))
     (finding,) = found(told, "webhook")
-    assert finding.verdict == "bad"
-    assert "the oldest for 3 h" in finding.finding
+    assert finding.status == "bad"
+    assert "the oldest for 3 h" in finding.message
     database.write(lambda c: c.execute(update(Outbox).values(state="given_up")))
     (finding,) = found(told, "webhook")
-    assert finding.verdict == "bad"
-    assert "2 messages were given up" in finding.finding
+    assert finding.status == "bad"
+    assert "2 messages were given up" in finding.message
 
 
 def test_a_way_out_that_cannot_work_as_it_is_set(settings: Settings) -> None:
     wrong = settings.model_copy(update={"webhook_url": "ftp://there.example/hook"})
     (finding,) = found(wrong, "ways out")
-    assert finding.verdict == "bad"
-    assert "PNEUMOWATCH_WEBHOOK_URL" in finding.finding
+    assert finding.status == "bad"
+    assert "PNEUMOWATCH_WEBHOOK_URL" in finding.message

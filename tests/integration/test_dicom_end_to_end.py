@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from programs import Ended, environment, run
 
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 
 PLANTED = ("DOE", "JANE", "PX4711ZQ", "19810203", "CURSED")  # of nobody; in headers, and in names of files
 FILMS: dict[str, dict[str, Any]] = {
@@ -28,7 +28,7 @@ def inbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ward") / "inbox"
     folder.mkdir()
     for name, tags in FILMS.items():
-        pixels = np.asarray(phantom(tags["number"], True, 300, 280), np.uint8)
+        pixels = np.asarray(draw_phantom(tags["number"], True, 300, 280), np.uint8)
         planted = {"PatientName": "DOE^JANE", "PatientID": "PX4711ZQ", "PatientBirthDate": "19810203"}
         (folder / name).write_bytes(dicoms.film(pixels, **planted, **tags))
     return folder

@@ -10,8 +10,8 @@ import redis
 from celery import Celery
 from services import Server
 
-from pneumowatch.errors import BrokerAway
-from pneumowatch.queue import FILMS, READ_SCANS, Doorbell, make_app
+from pneumowatch.errors import BrokerUnavailable
+from pneumowatch.queue import READ_SCANS_TASK, SCANS_QUEUE, Announcer, make_celery_app
 from pneumowatch.settings import Settings
 
 LEASE = 20
@@ -24,14 +24,14 @@ def given(redis: Server) -> Settings:
 
 @pytest.fixture
 def app(own_redis: Server) -> Iterator[Celery]:
-    made = make_app(given(own_redis))
+    made = make_celery_app(given(own_redis))
     yield made
     made.close()
 
 
 @pytest.fixture
-def bell(app: Celery, own_redis: Server) -> Doorbell:
-    return Doorbell(app, given(own_redis))
+def bell(app: Celery, own_redis: Server) -> Announcer:
+    return Announcer(app, given(own_redis))
 
 
 @pytest.fixture
@@ -40,35 +40,35 @@ def broker(own_redis: Server) -> Iterator[redis.Redis]:
         yield client
 
 
-def test_ids_travel_in_messages_of_at_most_a_batch(bell: Doorbell, broker: redis.Redis) -> None:
+def test_ids_travel_in_messages_of_at_most_a_batch(bell: Announcer, broker: redis.Redis) -> None:
     assert bell.holds() == 0
     bell.ring(range(1, 11))
     bell.ring([])
-    messages = [json.loads(message) for message in broker.lrange(FILMS, 0, -1)[::-1]]  # type: ignore[index,union-attr]
+    messages = [json.loads(message) for message in broker.lrange(SCANS_QUEUE, 0, -1)[::-1]]  # type: ignore[index,union-attr]
     licences = [json.loads(base64.b64decode(message["body"]))[0] for message in messages]
     assert licences == [[[1, 2, 3, 4]], [[5, 6, 7, 8]], [[9, 10]]]
-    assert {message["headers"]["task"] for message in messages} == {READ_SCANS}
+    assert {message["headers"]["task"] for message in messages} == {READ_SCANS_TASK}
     assert {message["content-type"] for message in messages} == {"application/json"}
     assert bell.holds() == 3
 
 
-def take(app: Celery, bell: Doorbell) -> None:
+def take(app: Celery, bell: Announcer) -> None:
     """A worker takes a message, and does not come to acknowledge it."""
     bell.ring([1])
     with app.connection_for_read() as connection:
         channel = connection.channel()
         channel.qos.restore_at_shutdown = False
-        assert channel.basic_get(FILMS) is not None
+        assert channel.basic_get(SCANS_QUEUE) is not None
 
 
-def test_a_message_that_is_being_worked_at_is_held(app: Celery, bell: Doorbell, broker: redis.Redis) -> None:
+def test_a_message_that_is_being_worked_at_is_held(app: Celery, bell: Announcer, broker: redis.Redis) -> None:
     take(app, bell)
-    assert broker.llen(FILMS) == 0
+    assert broker.llen(SCANS_QUEUE) == 0
     assert bell.holds() == 1
 
 
 def test_what_a_worker_took_longer_than_a_lease_ago_is_held_no_more(
-    app: Celery, bell: Doorbell, broker: redis.Redis
+    app: Celery, bell: Announcer, broker: redis.Redis
 ) -> None:
     """It is dead; its films must be announced again, and not wait until its messages are put back some day."""
     take(app, bell)
@@ -77,13 +77,13 @@ def test_what_a_worker_took_longer_than_a_lease_ago_is_held_no_more(
     assert bell.holds() == 0
 
 
-def test_no_broker_is_said_and_soon(bell: Doorbell, own_redis: Server) -> None:
+def test_no_broker_is_said_and_soon(bell: Announcer, own_redis: Server) -> None:
     bell.ring([1])
     own_redis.kill()
     started = time.monotonic()
-    with pytest.raises(BrokerAway):
+    with pytest.raises(BrokerUnavailable):
         bell.ring([2])
-    with pytest.raises(BrokerAway):
+    with pytest.raises(BrokerUnavailable):
         bell.holds()
     assert time.monotonic() - started < 15
     own_redis.start()

@@ -10,8 +10,8 @@ import pytest
 from support.waiting import eventually
 
 from db import heartbeats, schema, sweep
-from db.heartbeats import Verdict
-from db.pulse import Pulse
+from db.heartbeats import HealthStatus
+from db.pulse import HeartbeatWriter
 from db.session import Database
 from db.sweep import Sweeper
 from pneumowatch.settings import Settings
@@ -50,26 +50,26 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def pulse(database: Database) -> Iterator[Pulse]:
-    pulse = Pulse(database, BEAT)
+def pulse(database: Database) -> Iterator[HeartbeatWriter]:
+    pulse = HeartbeatWriter(database, BEAT)
     pulse.start()
     yield pulse
     pulse.close(clean=True)
 
 
-def until_told(database: Database, verdict: Verdict, sentence: str = "") -> None:
+def until_told(database: Database, verdict: HealthStatus, sentence: str = "") -> None:
     """Waits until this is said of the one part there is; the sentence by its beginning."""
 
-    def parts() -> Any:
-        return database.read(lambda c: heartbeats.readiness(c, 60)).parts
+    def components() -> Any:
+        return database.read(lambda c: heartbeats.readiness(c, 60)).components
 
     def is_told() -> bool:
-        told = parts()
+        told = components()
         if not told or told[0].state == "starting":
             return False
-        return told[0].verdict is verdict and told[0].sentence.startswith(sentence)
+        return told[0].status is verdict and told[0].sentence.startswith(sentence)
 
-    eventually(is_told, message=lambda: f"{parts()}")
+    eventually(is_told, message=lambda: f"{components()}")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def until_told(database: Database, verdict: Verdict, sentence: str = "") -> None
 def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
     tmp_path: Path,
     database: Database,
-    pulse: Pulse,
+    pulse: HeartbeatWriter,
     monkeypatch: pytest.MonkeyPatch,
     what: str,
     rescan_seconds: float,
@@ -99,33 +99,33 @@ def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
         database,
         Bell(),  # type: ignore[arg-type]
         threading.Event(),
-        pulse.part("watcher"),
+        pulse.component("watcher"),
     )
     with watcher.running():
-        until_told(database, Verdict.WELL)
+        until_told(database, HealthStatus.HEALTHY)
         hang.free.clear()
         (inbox / "film.jpeg").write_bytes(b"film")
-        duty = {"walk": "the rescan of ward", "look": "the intake of ward"}[what]
-        until_told(database, Verdict.STALLED, f"lives, but {duty}: no progress for")
+        activity = {"walk": "the rescan of ward", "look": "the intake of ward"}[what]
+        until_told(database, HealthStatus.STALLED, f"lives, but {activity}: no progress for")
         hang.free.set()
-        until_told(database, Verdict.WELL)
+        until_told(database, HealthStatus.HEALTHY)
 
 
 def test_a_sweep_that_hangs_is_stalled_until_it_goes_on(
-    database: Database, pulse: Pulse, monkeypatch: pytest.MonkeyPatch
+    database: Database, pulse: HeartbeatWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "STUCK_SECONDS", STUCK)
-    hang, stop, part = Hang(lambda: 1), threading.Event(), pulse.part("schedule")
-    part.say("sweeping")
+    hang, stop, component = Hang(lambda: 1), threading.Event(), pulse.component("schedule")
+    component.set_status("sweeping")
     sweeper = Sweeper(database, lambda ids: None, hang, 0.1, 3, "schedule")
-    thread = threading.Thread(target=sweeper.run, args=(stop, 0.05, part))
+    thread = threading.Thread(target=sweeper.run, args=(stop, 0.05, component))
     thread.start()
     try:
-        until_told(database, Verdict.WELL)
+        until_told(database, HealthStatus.HEALTHY)
         hang.free.clear()
-        until_told(database, Verdict.STALLED, "lives, but the sweep: no progress for")
+        until_told(database, HealthStatus.STALLED, "lives, but the sweep: no progress for")
         hang.free.set()
-        until_told(database, Verdict.WELL)
+        until_told(database, HealthStatus.HEALTHY)
     finally:
         hang.free.set()
         stop.set()

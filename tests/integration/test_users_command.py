@@ -12,7 +12,7 @@ from db import accounts, audit, schema, throttle
 from db.session import Database
 from pneumowatch.cli import app
 from pneumowatch.errors import AccountRefused
-from review.passwords import SHORTEST, agrees
+from review.passwords import MIN_LENGTH, verify_password
 
 PASSWORD = "a sentence of some words"
 
@@ -29,7 +29,7 @@ def users(tmp_path: Path, *words: object, said: str = "") -> Result:
 
 
 def account(database: Database, name: str) -> accounts.Account | None:
-    return database.read(lambda c: accounts.by_name(c, name))
+    return database.read(lambda c: accounts.find_user(c, name))
 
 
 def test_the_life_of_an_account(tmp_path: Path, database: Database) -> None:
@@ -39,7 +39,7 @@ def test_the_life_of_an_account(tmp_path: Path, database: Database) -> None:
     rita = account(database, "rita")
     assert rita is not None
     assert rita.role == "reader"
-    assert agrees(PASSWORD, rita.password_hash)
+    assert verify_password(PASSWORD, rita.password_hash)
     assert PASSWORD not in rita.password_hash
 
     assert users(tmp_path, "role", "rita", "admin").exit_code == 0
@@ -47,13 +47,13 @@ def test_the_life_of_an_account(tmp_path: Path, database: Database) -> None:
     rita = account(database, "rita")
     assert rita is not None
     assert rita.role == "admin"
-    assert agrees("another sentence of words", rita.password_hash)
+    assert verify_password("another sentence of words", rita.password_hash)
     (row,) = json.loads(users(tmp_path, "list", "--json").stdout)
     assert (row["name"], row["role"]) == ("rita", "admin")
 
     assert users(tmp_path, "remove", "rita").exit_code == 0
     assert account(database, "rita") is None
-    rows = database.read(lambda c: audit.listed(c, 10))
+    rows = database.read(lambda c: audit.list_actions(c, 10))
     assert [row["what"] for row in rows] == ["user_removed", "user_changed", "user_changed", "user_added"]
     assert {row["who"] for row in rows} == {"command line"}
 
@@ -61,7 +61,7 @@ def test_the_life_of_an_account(tmp_path: Path, database: Database) -> None:
 @pytest.mark.parametrize(
     ("words", "said", "sentence"),
     [
-        (("add", "rita"), "short\n", f"A password has {SHORTEST}"),
+        (("add", "rita"), "short\n", f"A password has {MIN_LENGTH}"),
         (("add", "rita"), "", "No password came"),
         (("add", "local"), f"{PASSWORD}\n", "No user can have that name"),
         (("add", ""), f"{PASSWORD}\n", "No user can have that name"),
@@ -88,19 +88,19 @@ def test_a_role_that_is_none(tmp_path: Path, database: Database) -> None:
 def test_a_token_is_printed_once_and_revoked(tmp_path: Path, database: Database) -> None:
     users(tmp_path, "add", "rita", said=f"{PASSWORD}\n")
     token = json.loads(users(tmp_path, "token", "rita", "--label", "export", "--json").stdout)["token"]
-    bearer = database.read(lambda c: accounts.token(c, token))
+    bearer = database.read(lambda c: accounts.find_token(c, token))
     assert bearer is not None
     assert bearer.name == "rita"
     listed = users(tmp_path, "token", "rita", "--json").stdout
     assert token not in listed
     (row,) = json.loads(listed)
     assert users(tmp_path, "token", "rita", "--revoke", row["id"]).exit_code == 0
-    assert database.read(lambda c: accounts.token(c, token)) is None
+    assert database.read(lambda c: accounts.find_token(c, token)) is None
 
 
 def test_another_password_lets_in_whom_guessers_kept_out(tmp_path: Path, database: Database) -> None:
     users(tmp_path, "add", "rita", said=f"{PASSWORD}\n")
-    counted = [throttle.account("rita")]
+    counted = [throttle.account_key("rita")]
     while not database.write(lambda c: throttle.admit(c, counted)):
         pass
     users(tmp_path, "password", "rita", said=f"{PASSWORD}\n")

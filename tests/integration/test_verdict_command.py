@@ -19,7 +19,7 @@ from db.session import Database
 from pneumowatch import kept
 from pneumowatch.cli import app
 from pneumowatch.errors import ReviewRefused
-from pneumowatch.film import decode
+from pneumowatch.film import read_pixels
 
 
 @pytest.fixture
@@ -57,12 +57,12 @@ def reviews(book: Book) -> list[tuple[int, str, str, str | None]]:
 def test_one_verdict(tmp_path: Path, inbox: Path, book: Book) -> None:
     ended = verdict(tmp_path, 1, "pneumonia", "--reviewer", "ada", "--comment", "left")
     assert ended.exit_code == 0, ended.output
-    assert json.loads(ended.stdout) == [{"review_id": 1, "scan_id": 1, "verdict": "pneumonia", "film_kept": True}]
+    assert json.loads(ended.stdout) == [{"review_id": 1, "scan_id": 1, "verdict": "pneumonia", "image_kept": True}]
     assert reviews(book) == [(1, "pneumonia", "ada", "left")]
     film = sorted(inbox.iterdir())[0]
-    found = kept.read(tmp_path / "data", hashlib.sha256(film.read_bytes()).hexdigest())
+    found = kept.load_image(tmp_path / "data", hashlib.sha256(film.read_bytes()).hexdigest())
     assert found is not None
-    assert np.array_equal(found, decode(film.read_bytes(), 64))  # as the champion takes it
+    assert np.array_equal(found, read_pixels(film.read_bytes(), 64))  # as the champion takes it
 
 
 def test_a_file_of_verdicts(tmp_path: Path, book: Book) -> None:
@@ -115,7 +115,7 @@ def test_what_stands_there_now_is_not_what_was_judged(tmp_path: Path, inbox: Pat
     file = tmp_path / "verdicts.csv"
     file.write_text("scan_id,verdict,reviewer\n1,pneumonia,ada\n2,pneumonia,ada\n", "utf-8")
     ended = verdict(tmp_path, "--from", file)
-    assert [one["film_kept"] for one in json.loads(ended.stdout)] == [False, False]
+    assert [one["image_kept"] for one in json.loads(ended.stdout)] == [False, False]
     assert not (tmp_path / "data" / "films").exists()
     assert len(reviews(book)) == 2
 

@@ -14,13 +14,13 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from deploying import DEPLOY, PARTS, PROGRAM, UNITS, compose, of_compose, of_units
+from deploying import COMPONENTS, DEPLOY, PROGRAM, UNITS, compose, compose_programs, unit_programs
 from lacking import lacking
 from prometheus_client.metrics_core import Metric
 
-from db.census import LEDGER
+from db.census import LEDGER_FAMILIES
 from pneumowatch import metrics
-from pneumowatch.settings import PREFIX, SECRETS, Settings
+from pneumowatch.settings import ENV_PREFIX, SECRETS, Settings
 
 KUBERNETES = DEPLOY / "kubernetes"
 # of Debian's docker-compose
@@ -51,7 +51,7 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
             target.parent.mkdir(exist_ok=True)
             target.write_text(source.read_text("utf-8").replace("/opt/pneumowatch/bin", str(here)), "utf-8")
     units = sorted(tmp_path.glob("*.service"))
-    assert len(units) == len(PARTS) + 1
+    assert len(units) == len(COMPONENTS) + 1
     env = os.environ | {"SYSTEMD_UNIT_PATH": f"{tmp_path}:"}
     done = subprocess.run([*verify, *units], env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -69,14 +69,18 @@ def test_units_are_hardened_and_wait_for_the_drain() -> None:
 # both
 
 
-@pytest.mark.parametrize("programs", [of_units(), of_compose()], ids=["systemd", "compose"])
+@pytest.mark.parametrize("programs", [unit_programs(), compose_programs()], ids=["systemd", "compose"])
 def test_what_is_set_is_a_setting(programs: dict[str, Any]) -> None:
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {f"{PREFIX}{one}_FILE" for one in SECRETS}
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {
+        f"{ENV_PREFIX}{one}_FILE" for one in SECRETS
+    }
     assert {name for program in programs.values() for name in program.environment} <= known
 
 
 def test_no_two_units_want_one_port() -> None:
-    ports = [p.environment["PNEUMOWATCH_METRICS_PORT"] for n, p in of_units().items() if n not in ("work", "review")]
+    ports = [
+        p.environment["PNEUMOWATCH_METRICS_PORT"] for n, p in unit_programs().items() if n not in ("work", "review")
+    ]
     assert len(ports) == len(set(ports)) == 3
 
 
@@ -166,11 +170,13 @@ def test_kustomize_finds_what_it_names(folder: str) -> None:
 
 
 def test_pods_run_what_units_run() -> None:
-    parts = {one["metadata"]["name"]: one for one in documents(KUBERNETES / "base") if one.get("kind") == "Deployment"}
-    assert set(parts) == set(PARTS)
-    for name, deployment in parts.items():
+    deployments = {
+        one["metadata"]["name"]: one for one in documents(KUBERNETES / "base") if one.get("kind") == "Deployment"
+    }
+    assert set(deployments) == set(COMPONENTS)
+    for name, deployment in deployments.items():
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
-        assert tuple(container["args"]) == of_compose()[name].words, name
+        assert tuple(container["args"]) == compose_programs()[name].words, name
         assert {mount["mountPath"]: mount.get("readOnly") for mount in container["volumeMounts"]}["/films/ward"] is True
 
 
@@ -186,7 +192,7 @@ def test_keda_scales_by_films_that_wait() -> None:
     assert trigger["type"] == "prometheus"
     assert set(trigger["metadata"]) == {"serverAddress", "query", "threshold", "activationThreshold"}
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
-    assert metrics.WAITING.name in trigger["metadata"]["query"]
+    assert metrics.WAITING_SCANS.name in trigger["metadata"]["query"]
 
 
 # Prometheus and Grafana
@@ -194,8 +200,11 @@ def test_keda_scales_by_films_that_wait() -> None:
 
 def exposed() -> dict[str, set[str]]:
     """{every metric's name as it is told: its labels}."""
-    found = {gauge.name: set(gauge.labels) for gauge in (*LEDGER, metrics.BUILD, metrics.MODEL, metrics.DONE)}
-    for collector in (metrics.READ, metrics.BATCH, metrics.STAGE):
+    found = {
+        gauge.name: set(gauge.labels)
+        for gauge in (*LEDGER_FAMILIES, metrics.BUILD_INFO, metrics.MODEL_INFO, metrics.WORK_DONE)
+    }
+    for collector in (metrics.IMAGES_PROCESSED, metrics.BATCH_IMAGES, metrics.STAGE_SECONDS):
         labels = set(collector._labelnames)
         (family,) = collector.describe()
         assert isinstance(family, Metric)

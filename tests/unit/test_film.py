@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pneumowatch.errors import FilmRejected
-from pneumowatch.film import decode
-from pneumowatch.phantom import phantom
+from pneumowatch.errors import ImageRejected
+from pneumowatch.film import read_pixels
+from pneumowatch.phantom import draw_phantom
 
 SIDE = 48
 REASONS = {"empty", "unsupported", "unreadable", "too_large", "no_pixels"}
 
-GRAY = phantom(3, True, 320, 240)
+GRAY = draw_phantom(3, True, 320, 240)
 DEEP = GRAY.astype(np.uint16) * 257  # the same film at 16 bit, over the whole range
 FILM = Image.fromarray(GRAY)
 
@@ -34,16 +34,16 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def reason_of(data: bytes, **options: Any) -> str:
-    with pytest.raises(FilmRejected) as caught:
-        decode(data, SIDE, **options)
+    with pytest.raises(ImageRejected) as caught:
+        read_pixels(data, SIDE, **options)
     assert caught.value.sentence.endswith(".")
     return caught.value.reason
 
 
 def pixels_or_reason(data: bytes) -> NDArray[np.uint8] | str:
     try:
-        return decode(data, SIDE, max_pixels=4_000_000)
-    except FilmRejected as fault:
+        return read_pixels(data, SIDE, max_pixels=4_000_000)
+    except ImageRejected as fault:
         return fault.reason
 
 
@@ -54,7 +54,7 @@ def close_to(expected: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> bool:
 
 PNG = encode(FILM, "PNG")
 JPEG = encode(FILM, "JPEG", quality=90)
-PLAIN = decode(PNG, SIDE)
+PLAIN = read_pixels(PNG, SIDE)
 
 
 def palette_with_transparency() -> bytes:
@@ -95,50 +95,50 @@ LOSSY = {
 
 @pytest.mark.parametrize("data", LOSSLESS.values(), ids=LOSSLESS.keys())
 def test_the_same_film_in_any_lossless_kind_gives_equal_pixels(data: bytes) -> None:
-    pixels = decode(data, SIDE)
+    pixels = read_pixels(data, SIDE)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, PLAIN)
 
 
 @pytest.mark.parametrize("data", LOSSY.values(), ids=LOSSY.keys())
 def test_lossy_kinds_show_the_same_film(data: bytes) -> None:
-    assert close_to(PLAIN, decode(data, SIDE))
+    assert close_to(PLAIN, read_pixels(data, SIDE))
 
 
 @pytest.mark.parametrize("data", [JPEG, LOSSY["jpeg, cmyk"], PNG, encode(Image.fromarray(DEEP), "PNG")])
 def test_pixels_are_exactly_equal_on_repeat(data: bytes) -> None:
-    np.testing.assert_array_equal(decode(data, SIDE), decode(data, SIDE))
+    np.testing.assert_array_equal(read_pixels(data, SIDE), read_pixels(data, SIDE))
 
 
 @pytest.mark.parametrize("side", [2, 7, 150, 224, 512])
 def test_any_side(side: int) -> None:
-    assert decode(JPEG, side).shape == (side, side)
+    assert read_pixels(JPEG, side).shape == (side, side)
 
 
 def stretched(kind: str = "PNG", **options: Any) -> NDArray[np.uint8]:
     """GRAY from its own minimum and maximum to 0 and 255, as films of more than 8 bits are."""
     low, high = int(GRAY.min()), int(GRAY.max())
     whole = np.round((GRAY.astype(float) - low) * 255 / (high - low)).astype(np.uint8)
-    return decode(encode(Image.fromarray(whole), kind, **options), SIDE)
+    return read_pixels(encode(Image.fromarray(whole), kind, **options), SIDE)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("bits", [12, 16])
 def test_more_than_8_bits_are_scaled_from_the_films_own_range(kind: str, bits: int) -> None:
     values = (DEEP >> (16 - bits)).astype(np.uint16)
-    pixels = decode(encode(Image.fromarray(values), kind), SIDE)
+    pixels = read_pixels(encode(Image.fromarray(values), kind), SIDE)
     assert np.abs(pixels.astype(int) - stretched()).max() <= 1
 
 
 def test_big_endian_and_32_bit_tiffs() -> None:
     big = Image.frombytes("I;16B", FILM.size, DEEP.astype(">u2").tobytes())
     for image in (big, Image.fromarray(DEEP.astype(np.int32) - 40_000), Image.fromarray(DEEP.astype(np.float32) / 9)):
-        assert np.abs(decode(encode(image, "TIFF"), SIDE).astype(int) - stretched()).max() <= 1
+        assert np.abs(read_pixels(encode(image, "TIFF"), SIDE).astype(int) - stretched()).max() <= 1
 
 
 def test_16_bit_tiff_whose_white_is_zero_is_no_negative() -> None:
     data = encode(Image.fromarray(DEEP.max() - DEEP), "TIFF", tiffinfo={262: 0})
-    assert np.abs(decode(data, SIDE).astype(int) - stretched()).max() <= 1
+    assert np.abs(read_pixels(data, SIDE).astype(int) - stretched()).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
@@ -146,7 +146,7 @@ def test_16_bit_tiff_whose_white_is_zero_is_no_negative() -> None:
 def test_exif_orientation_is_obeyed(kind: str, orientation: int, turn: Image.Transpose) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert close_to(PLAIN, decode(encode(FILM.transpose(turn), kind, exif=exif), SIDE))
+    assert close_to(PLAIN, read_pixels(encode(FILM.transpose(turn), kind, exif=exif), SIDE))
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
@@ -162,17 +162,17 @@ def test_a_constant_16_bit_image_is_no_division_by_zero() -> None:
 @pytest.mark.parametrize("height", [40, 4000])
 def test_deep_films_are_the_same_whatever_is_scaled_at_a_time(height: int, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = encode(Image.fromarray(np.linspace(0, 65535, height * 50).reshape(height, 50).astype(np.uint16)), "PNG")
-    whole = decode(deep, SIDE)
-    monkeypatch.setattr("pneumowatch.images.BAND", 50 * 7)
-    np.testing.assert_array_equal(decode(deep, SIDE), whole)
+    whole = read_pixels(deep, SIDE)
+    monkeypatch.setattr("pneumowatch.images.BAND_PIXELS", 50 * 7)
+    np.testing.assert_array_equal(read_pixels(deep, SIDE), whole)
 
 
 def test_a_large_deep_film_takes_little_more_memory_than_its_values() -> None:
     """In floating point, all at once, it would be twelve times as large."""
     deep = encode(Image.fromarray(np.arange(4000 * 3000, dtype=np.uint16).reshape(3000, 4000)), "TIFF")
-    decode(deep, SIDE)
+    read_pixels(deep, SIDE)
     tracemalloc.start()
-    decode(deep, SIDE)
+    read_pixels(deep, SIDE)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4000 * 3000 * 6
@@ -187,7 +187,7 @@ def test_floats_that_are_no_numbers_are_refused(bad: float) -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 4000), (4000, 32)])
 def test_odd_shapes_are_squashed(size: tuple[int, int]) -> None:
-    pixels = decode(encode(FILM.resize(size), "PNG"), SIDE)
+    pixels = read_pixels(encode(FILM.resize(size), "PNG"), SIDE)
     assert pixels.shape == (SIDE, SIDE)
 
 
@@ -202,7 +202,7 @@ def test_orientation_of_films_that_pillow_would_clip(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = by_hand.tiff(*FILM.size, [np.dstack([DEEP] * 3).tobytes()], (16, 16, 16), orientation=orientation)
-    assert np.abs(decode(data, SIDE).astype(int) - stretched("TIFF", exif=exif)).max() <= 1
+    assert np.abs(read_pixels(data, SIDE).astype(int) - stretched("TIFF", exif=exif)).max() <= 1
 
 
 # what is no film
@@ -230,8 +230,8 @@ def test_kinds_that_are_not_read(data: bytes) -> None:
 
 
 def test_dicom_is_told_by_its_magic() -> None:
-    with pytest.raises(FilmRejected, match="DICOM"):
-        decode(b"\0" * 128 + b"DICM", SIDE)
+    with pytest.raises(ImageRejected, match="DICOM"):
+        read_pixels(b"\0" * 128 + b"DICM", SIDE)
 
 
 TRUNCATED = {**LOSSY, **LOSSLESS, "png, 16 bit": encode(Image.fromarray(DEEP), "PNG")}
@@ -240,7 +240,7 @@ TRUNCATED = {**LOSSY, **LOSSLESS, "png, 16 bit": encode(Image.fromarray(DEEP), "
 @pytest.mark.parametrize("data", TRUNCATED.values(), ids=TRUNCATED.keys())
 def test_a_cut_film_is_refused_or_was_whole_already(data: bytes) -> None:
     """Never half a film: what is missing may only be what comes after the pixels (a trailer, later pages)."""
-    whole = decode(data, SIDE)
+    whole = read_pixels(data, SIDE)
     cuts = {len(data) * step // 40 for step in range(1, 40)} | {1, 2, 8, 20, 60, 150}
     cuts |= {len(data) - short for short in (1, 2, 4, 8, 12, 16, 20, 24, 30, 40, 60, 100)}
     for cut in sorted(cuts):
@@ -303,7 +303,7 @@ def test_a_bomb_is_refused_before_memory_is_taken_for_it(data: bytes) -> None:
 
 def test_the_bound_on_pixels_is_exact() -> None:
     width, height = FILM.size
-    np.testing.assert_array_equal(decode(PNG, SIDE, max_pixels=width * height), PLAIN)
+    np.testing.assert_array_equal(read_pixels(PNG, SIDE, max_pixels=width * height), PLAIN)
     assert reason_of(PNG, max_pixels=width * height - 1) == "too_large"
 
 
@@ -336,7 +336,7 @@ def test_random_bytes_behind_a_magic_never_raise_anything_else(magic: bytes, dat
     only_film_rejected(magic + data)
 
 
-SMALL = Image.fromarray(phantom(1, False, 80, 60))
+SMALL = Image.fromarray(draw_phantom(1, False, 80, 60))
 SEEDS = [
     encode(SMALL, "JPEG"),
     encode(SMALL.convert("CMYK"), "JPEG", progressive=True),

@@ -5,7 +5,7 @@ from formats import common_images
 from formats.refused import MAX_PIXELS, Refused
 
 from pneumowatch import film
-from pneumowatch.errors import FilmRejected
+from pneumowatch.errors import ImageRejected
 
 
 @pytest.mark.parametrize("case", list(common_images.cases()), ids=lambda case: f"{case.kind}, {case.what}")
@@ -15,6 +15,6 @@ def test_the_gray_levels_of_a_film_are_those_it_shows(case: common_images.Case) 
 
 @pytest.mark.parametrize("case", list(common_images.refused()), ids=lambda case: case.what)
 def test_what_is_no_film_to_be_read_is_refused_with_its_reason(case: Refused) -> None:
-    with pytest.raises(FilmRejected) as caught:
-        film.read(case.data, 48, MAX_PIXELS)
+    with pytest.raises(ImageRejected) as caught:
+        film.read_image(case.data, 48, MAX_PIXELS)
     assert caught.value.reason == case.reason

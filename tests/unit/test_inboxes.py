@@ -24,13 +24,13 @@ def test_uploads_is_made_for_those_who_list_folders(tmp_path: Path) -> None:
     ward.mkdir()
     given = settings(tmp_path, ward=ward)
     own = tmp_path / "data" / "uploads"
-    assert inboxes.named(given) == {"ward": ward}
-    assert inboxes.choose(given) == {"ward": ward, "uploads": own}  # a worker reads there once there is something
+    assert inboxes.configured(given) == {"ward": ward}
+    assert inboxes.validated(given) == {"ward": ward, "uploads": own}  # a worker reads there once there is something
     assert not own.exists()
     assert inboxes.watched(given) == {"ward": ward, "uploads": own}
     assert own.stat().st_mode & 0o007 == 0
-    assert inboxes.named(given) == {"ward": ward, "uploads": own}
-    assert inboxes.named(given, tmp_path / "other") == {"inbox": tmp_path / "other", "uploads": own}
+    assert inboxes.configured(given) == {"ward": ward, "uploads": own}
+    assert inboxes.configured(given, tmp_path / "other") == {"inbox": tmp_path / "other", "uploads": own}
 
 
 def test_where_it_cannot_be_made_it_is_left_out(tmp_path: Path) -> None:
@@ -41,14 +41,14 @@ def test_where_it_cannot_be_made_it_is_left_out(tmp_path: Path) -> None:
 
 def test_it_may_lie_on_a_share(tmp_path: Path) -> None:
     given = settings(tmp_path, uploads=tmp_path / "share")
-    assert inboxes.uploads(given) == tmp_path / "share"
+    assert inboxes.uploads_folder(given) == tmp_path / "share"
     assert inboxes.watched(given) == {"uploads": tmp_path / "share"}
     assert (tmp_path / "share").is_dir()
     assert not (tmp_path / "data").exists()
 
 
 def test_any_other_inbox_must_be_there(tmp_path: Path) -> None:
-    for choose in (inboxes.choose, inboxes.watched):
+    for choose in (inboxes.validated, inboxes.watched):
         with pytest.raises(SettingsError, match="'ward' is not there"):
             choose(settings(tmp_path, ward=tmp_path / "ward"))
     assert not (tmp_path / "data").exists()
@@ -56,29 +56,29 @@ def test_any_other_inbox_must_be_there(tmp_path: Path) -> None:
 
 def test_an_inbox_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"'ward' is not there: .*missing is no folder"):
-        inboxes.choose(Settings(inboxes={"ward": tmp_path / "missing"}))
+        inboxes.validated(Settings(inboxes={"ward": tmp_path / "missing"}))
 
 
 def test_one_that_is_away_keeps_no_other_waiting(tmp_path: Path) -> None:
     given = {"er": tmp_path / "missing", "ward": tmp_path}
-    assert without_uploads(inboxes.choose(Settings(inboxes=given))) == given
+    assert without_uploads(inboxes.validated(Settings(inboxes=given))) == given
 
 
 def test_one_that_was_there_before_will_be_again(tmp_path: Path) -> None:
     given = {"ward": tmp_path / "missing"}
-    assert without_uploads(inboxes.choose(Settings(inboxes=given), known=given)) == given
+    assert without_uploads(inboxes.validated(Settings(inboxes=given), known=given)) == given
     with pytest.raises(SettingsError):
-        inboxes.choose(Settings(inboxes=given), known={"ward": tmp_path / "elsewhere"})
+        inboxes.validated(Settings(inboxes=given), known={"ward": tmp_path / "elsewhere"})
 
 
 def test_one_that_does_not_answer_keeps_none_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
-    monkeypatch.setattr(inboxes, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(inboxes, "STAT_TIMEOUT_SECONDS", 0.1)
     monkeypatch.setattr(os.path, "isdir", lambda _: answered.wait(60))
-    assert without_uploads(inboxes.choose(Settings(inboxes={"ward": tmp_path}))) == {"ward": tmp_path}
+    assert without_uploads(inboxes.validated(Settings(inboxes={"ward": tmp_path}))) == {"ward": tmp_path}
     answered.set()
 
 
 def test_how_to_watch_an_inbox_that_is_none_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'wrd', which is no inbox here: ward"):
-        inboxes.choose(Settings(inboxes={"ward": tmp_path}, watching={"wrd": "poll"}))
+        inboxes.validated(Settings(inboxes={"ward": tmp_path}, watching={"wrd": "poll"}))

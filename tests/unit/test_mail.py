@@ -15,16 +15,18 @@ from uuid import UUID
 
 import pytest
 from certificates import certificate
+from pneumowatch.outgoing.notification import Notification
 from services import HOST, free_port
 
-from pneumowatch.errors import SettingsError, Undelivered
-from pneumowatch.outgoing.mail import Mail, message
-from pneumowatch.outgoing.notice import Notice
+from pneumowatch.errors import DeliveryFailed, SettingsError
+from pneumowatch.outgoing.mail import Mail, compose_email
 from pneumowatch.settings import Settings
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-NOTICE = Notice(UUID(int=7), 12, "a" * 64, "ward", 0.91, 0.276, "compact-1", None, AT, AT, (("ward", b"DOE/JANE.dcm"),))
-OTHER = replace(NOTICE, scan_id=13, sha256="b" * 64)
+NOTIFICATION = Notification(
+    UUID(int=7), 12, "a" * 64, "ward", 0.91, 0.276, "compact-1", None, AT, AT, (("ward", b"DOE/JANE.dcm"),)
+)
+OTHER = replace(NOTIFICATION, scan_id=13, sha256="b" * 64)
 
 
 class Post(socketserver.ThreadingTCPServer):
@@ -105,17 +107,17 @@ def post() -> Iterator[Post]:
 def mail(post: Post, scheme: str = "smtp+plain", user: str = "", **more: Any) -> Mail:
     url = f"{scheme}://{user}{HOST}:{post.server_address[1]}"
     given = {"mail_url": url, "mail_from": "watch@clinic.example", "mail_to": "a@clinic.example, b@clinic.example"}
-    return Mail(Settings(**{**given, "desk_url": "https://desk.example", "send_seconds": 30, **more}))
+    return Mail(Settings(**{**given, "review_url": "https://desk.example", "send_seconds": 30, **more}))
 
 
-def failure(courier: Mail) -> str:
-    with pytest.raises(Undelivered) as caught:
-        courier.deliver([NOTICE])
+def failure(channel: Mail) -> str:
+    with pytest.raises(DeliveryFailed) as caught:
+        channel.deliver([NOTIFICATION])
     return caught.value.kind
 
 
 def test_one_letter_with_scan_ids_and_links(post: Post) -> None:
-    mail(post, user="ada@", mail_password="s3cret").deliver([NOTICE, OTHER])
+    mail(post, user="ada@", mail_password="s3cret").deliver([NOTIFICATION, OTHER])
     ((recipients, data),) = post.letters
     assert recipients == ["a@clinic.example", "b@clinic.example"]
     letter = email.message_from_bytes(data, policy=email.policy.default)
@@ -131,23 +133,23 @@ def test_one_letter_with_scan_ids_and_links(post: Post) -> None:
 
 
 def test_the_same_films_make_the_same_letter() -> None:
-    def id_(*notices: Notice) -> str:
-        return str(message(notices, "", "watch@clinic.example", ["a@clinic.example"])["Message-ID"])
+    def id_(*notifications: Notification) -> str:
+        return str(compose_email(notifications, "", "watch@clinic.example", ["a@clinic.example"])["Message-ID"])
 
-    assert id_(NOTICE, OTHER) == id_(OTHER, NOTICE)
-    assert len({id_(NOTICE), id_(OTHER), id_(NOTICE, OTHER)}) == 3
-    assert id_(NOTICE).endswith("@clinic.example>")
+    assert id_(NOTIFICATION, OTHER) == id_(OTHER, NOTIFICATION)
+    assert len({id_(NOTIFICATION), id_(OTHER), id_(NOTIFICATION, OTHER)}) == 3
+    assert id_(NOTIFICATION).endswith("@clinic.example>")
 
 
 def test_some_recipients_are_better_than_none(post: Post) -> None:
     post.answers = {"a@clinic.example": "550 who"}
-    mail(post).deliver([NOTICE])
+    mail(post).deliver([NOTIFICATION])
     assert [recipients for recipients, _ in post.letters] == [["b@clinic.example"]]
 
 
 def test_a_rude_farewell_is_no_failure(post: Post) -> None:
     post.answers = {"QUIT": "500 what"}
-    mail(post).deliver([NOTICE])
+    mail(post).deliver([NOTIFICATION])
     assert len(post.letters) == 1
 
 
@@ -178,11 +180,11 @@ def test_in_tls(post: Post, scheme: str, tmp_path: Path, monkeypatch: pytest.Mon
     post.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     post.tls.load_cert_chain(pem)
     post.offers += ["STARTTLS"] if scheme == "smtp" else []
-    courier = mail(post, scheme, "ada@", mail_password="s3cret")
-    assert failure(courier) == "tls_failed"  # nobody vouches for it
+    channel = mail(post, scheme, "ada@", mail_password="s3cret")
+    assert failure(channel) == "tls_failed"  # nobody vouches for it
     assert post.letters == []
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    courier.deliver([NOTICE])
+    channel.deliver([NOTIFICATION])
     assert len(post.letters) == 1
 
 

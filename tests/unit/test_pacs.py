@@ -19,30 +19,30 @@ import numpy as np
 import pydicom
 import pytest
 from certificates import certificate
+from pneumowatch.outgoing.notification import Notification
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from services import HOST, free_port
 
 from pneumowatch import film, kept
-from pneumowatch.errors import FilmRejected, SettingsError, Undelivered
+from pneumowatch.errors import DeliveryFailed, ImageRejected, SettingsError
 from pneumowatch.outgoing import capture, original, pacs, report
-from pneumowatch.outgoing.notice import Notice
 from pneumowatch.outgoing.pacs import Pacs
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 from pneumowatch.settings import Settings
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-PIXELS = np.asarray(phantom(3, True, 60, 70), np.uint8)
+PIXELS = np.asarray(draw_phantom(3, True, 60, 70), np.uint8)
 FILM = dicoms.film(PIXELS, StudyTime="101112", StudyID="S1", ReferringPhysicianName="REF^ADA")
 HEAT = np.linspace(0, 255, 100, dtype=np.uint8).reshape(10, 10)
 BOTH = {"1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.7"}
 CLASSES = sorted(BOTH)
 
 
-def notice(data: bytes = FILM, **more: Any) -> Notice:
+def notification(data: bytes = FILM, **more: Any) -> Notification:
     sha256 = hashlib.sha256(data).hexdigest()
-    given = Notice(UUID(int=7), 12, sha256, "ward", 0.91, 0.276, "compact-1", None, AT, AT, (("ward", b"a.dcm"),))
+    given = Notification(UUID(int=7), 12, sha256, "ward", 0.91, 0.276, "compact-1", None, AT, AT, (("ward", b"a.dcm"),))
     return replace(given, **more)
 
 
@@ -53,9 +53,9 @@ def file_of(dataset: Dataset) -> bytes:
 
 
 def both(data: bytes = FILM, **more: Any) -> list[Dataset]:
-    told, found = notice(data, **more), original.read(data)
-    with original.quiet():  # as whoever sends them
-        return [report.made(told, found), capture.made(told, found, PIXELS, HEAT)]
+    told, found = notification(data, **more), original.parse_source_instance(data)
+    with original.pydicom_warnings_ignored():  # as whoever sends them
+        return [report.build_report(told, found), capture.build_capture(told, found, PIXELS, HEAT)]
 
 
 def test_a_repeat_is_the_same_to_the_last_byte() -> None:
@@ -94,11 +94,11 @@ def test_names_in_any_script_go_on_as_they_came() -> None:
 )
 def test_odd_and_missing_values_go_on_as_they_are(tags: dict[str, Any]) -> None:
     data = dicoms.film(PIXELS, **tags)
-    with original.quiet():
+    with original.pydicom_warnings_ignored():
         before = pydicom.dcmread(io.BytesIO(data))
         for made in both(data):
             after = pydicom.dcmread(io.BytesIO(file_of(made)))
-            for keyword in original.MUST:
+            for keyword in original.TYPE_2_KEYWORDS:
                 assert str(after[keyword].value or "") == str(before.get(keyword) or ""), keyword
 
 
@@ -111,28 +111,28 @@ def test_whatever_the_film_was_encoded_in(syntax: str) -> None:
 
 def test_cautions_are_said_in_both() -> None:
     plain, cautious = both(), both(caution="age")
-    assert report.AGE in file_of(cautious[0]).decode("latin-1")
-    assert report.AGE not in file_of(plain[0]).decode("latin-1")
+    assert report.AGE_REMARK in file_of(cautious[0]).decode("latin-1")
+    assert report.AGE_REMARK not in file_of(plain[0]).decode("latin-1")
     assert cautious[1].Rows > plain[1].Rows
 
 
 def test_the_picture_has_the_films_own_aspect() -> None:
-    assert capture.size_of(3000, 2000) == (1024, 683)
-    assert capture.size_of(100, 200) == (512, 1024)
-    assert capture.size_of(10, 4000) == (capture.NARROWEST, 1024)
+    assert capture.capture_size(3000, 2000) == (1024, 683)
+    assert capture.capture_size(100, 200) == (512, 1024)
+    assert capture.capture_size(10, 4000) == (capture.MIN_EDGE, 1024)
 
 
 def test_what_was_made_here_is_not_read_again() -> None:
     for made, reason in zip(both(), ("no_pixels", "not_chest_xray"), strict=True):
-        with pytest.raises(FilmRejected) as caught:
-            film.read(file_of(made), 64)
+        with pytest.raises(ImageRejected) as caught:
+            film.read_image(file_of(made), 64)
         assert caught.value.reason == reason
 
 
 def test_a_film_without_uids_has_no_study_to_go_to() -> None:
-    with pytest.raises(Undelivered) as caught:
-        original.read(dicoms.film(PIXELS, StudyInstanceUID=None))
-    assert (caught.value.kind, caught.value.final) == ("film_without_uids", True)
+    with pytest.raises(DeliveryFailed) as caught:
+        original.parse_source_instance(dicoms.film(PIXELS, StudyInstanceUID=None))
+    assert (caught.value.kind, caught.value.permanent) == ("film_without_uids", True)
 
 
 # where the film is
@@ -149,9 +149,9 @@ def ward(tmp_path: Path) -> Path:
 def found(inboxes: dict[str, Path], **more: Any) -> str:
     """The study it was found in, or why it was not."""
     try:
-        return original.find(notice(**more), inboxes, 2**20).study
-    except Undelivered as failure:
-        return failure.kind + " elsewhere" * failure.away
+        return original.find_source_instance(notification(**more), inboxes, 2**20).study
+    except DeliveryFailed as failure:
+        return failure.kind + " elsewhere" * failure.unavailable
 
 
 def test_it_is_found_where_its_bytes_stand(ward: Path) -> None:
@@ -159,9 +159,9 @@ def test_it_is_found_where_its_bytes_stand(ward: Path) -> None:
     assert found({"ward": ward}) == study
     (ward / "a.dcm").rename(ward / "b.dcm")
     assert found({"ward": ward}) == "film_gone"
-    assert found({"ward": ward}, places=(("ward", b"a.dcm"), ("ward", b"b.dcm"))) == study  # a duplicate's place
+    assert found({"ward": ward}, copies=(("ward", b"a.dcm"), ("ward", b"b.dcm"))) == study  # a duplicate's place
     (ward / "b.dcm").write_bytes(dicoms.film(PIXELS, number=2))  # another patient's film under the same name
-    assert found({"ward": ward}, places=(("ward", b"b.dcm"),)) == "film_gone"
+    assert found({"ward": ward}, copies=(("ward", b"b.dcm"),)) == "film_gone"
 
 
 def test_a_share_that_is_away_is_no_film_that_is_gone(ward: Path) -> None:
@@ -196,38 +196,38 @@ def storing(
         server.shutdown()
 
 
-def courier(ward: Path, url: str, **more: Any) -> Pacs:
+def channel(ward: Path, url: str, **more: Any) -> Pacs:
     data_dir = ward.parent / "data"
-    if not kept.path(data_dir, notice().sha256).exists():
-        kept.write(data_dir, notice().sha256, PIXELS, np.zeros((10, 10), np.float32))
+    if not kept.image_path(data_dir, notification().sha256).exists():
+        kept.store_image(data_dir, notification().sha256, PIXELS, np.zeros((10, 10), np.float32))
     return Pacs(Settings(**{"pacs_url": url, "data_dir": data_dir, "send_seconds": 30, **more}), {"ward": ward})
 
 
-def failure(courier: Pacs) -> Undelivered:
-    with pytest.raises(Undelivered) as caught:
-        courier.deliver([notice()])
+def failure(channel: Pacs) -> DeliveryFailed:
+    with pytest.raises(DeliveryFailed) as caught:
+        channel.deliver([notification()])
     return caught.value
 
 
 def test_both_are_stored_in_what_every_pacs_knows(ward: Path) -> None:
     with storing() as (address, stored):
-        courier(ward, f"dicom://{address}").deliver([notice()])
+        channel(ward, f"dicom://{address}").deliver([notification()])
     assert {one.SOPClassUID for one in stored} == BOTH
     assert [one.PatientName for one in stored] == ["DOE^JANE"] * 2
 
 
 def test_the_report_alone_where_no_map_is_kept(ward: Path) -> None:
     with storing() as (address, stored):
-        sender = courier(ward, f"dicom://{address}")
-        kept.write(ward.parent / "data", notice().sha256, PIXELS)
-        sender.deliver([notice()])
+        sender = channel(ward, f"dicom://{address}")
+        kept.store_image(ward.parent / "data", notification().sha256, PIXELS)
+        sender.deliver([notification()])
     assert [one.Modality for one in stored] == ["SR"]
 
 
 @pytest.mark.parametrize("status", [0xB000, 0xB007, 0x0111])
 def test_stored_with_a_warning_or_before_is_stored(ward: Path, status: int) -> None:
     with storing(lambda _: status) as (address, stored):
-        courier(ward, f"dicom://{address}").deliver([notice()])
+        channel(ward, f"dicom://{address}").deliver([notification()])
     assert len(stored) == 2
 
 
@@ -242,32 +242,32 @@ def test_stored_with_a_warning_or_before_is_stored(ward: Path, status: int) -> N
 )
 def test_a_refusal_is_tried_again(ward: Path, status: int, kind: str, away: bool) -> None:
     with storing(lambda _: status) as (address, _):
-        refused = failure(courier(ward, f"dicom://{address}"))
-    assert (refused.kind, refused.away, refused.final) == (kind, away, False)
+        refused = failure(channel(ward, f"dicom://{address}"))
+    assert (refused.kind, refused.unavailable, refused.permanent) == (kind, away, False)
 
 
 def test_a_pacs_that_knows_no_reports(ward: Path) -> None:
     with storing(classes=CLASSES[:1]) as (address, _):
-        assert failure(courier(ward, f"dicom://{address}")).kind == "pacs_refuses_class"
+        assert failure(channel(ward, f"dicom://{address}")).kind == "pacs_refuses_class"
 
 
 def test_a_pacs_that_does_not_know_us(ward: Path) -> None:
     with storing(title="OTHER") as (address, _):
-        assert failure(courier(ward, f"dicom://{address}")).kind == "pacs_rejects_us"
+        assert failure(channel(ward, f"dicom://{address}")).kind == "pacs_rejects_us"
 
 
 @pytest.mark.filterwarnings("ignore:.*unclosed <socket:pytest.PytestUnraisableExceptionWarning")  # pynetdicom's
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_pacs_that_is_not_there(ward: Path) -> None:
-    away = failure(courier(ward, f"dicom://PACS@{HOST}:{free_port()}"))
-    assert (away.kind, away.away) == ("pacs_unreachable", True)
+    away = failure(channel(ward, f"dicom://PACS@{HOST}:{free_port()}"))
+    assert (away.kind, away.unavailable) == ("pacs_unreachable", True)
 
 
 def test_a_pacs_that_hangs_is_left_after_the_bound(ward: Path) -> None:
     release = threading.Event()
     with storing(lambda _: int(not release.wait(30))) as (address, _):
         # long enough for a busy machine to reach it, which the bound holds for too
-        assert failure(courier(ward, f"dicom://{address}", send_seconds=5)).kind == "timeout"
+        assert failure(channel(ward, f"dicom://{address}", send_seconds=5)).kind == "timeout"
         release.set()
 
 
@@ -278,7 +278,7 @@ def test_in_tls_with_a_certificate_that_is_trusted(ward: Path, tmp_path: Path, m
     context.verify_mode = ssl.CERT_REQUIRED  # ours, too
     with storing(tls=context) as (address, stored):
         monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-        courier(ward, f"dicoms://{address}", pacs_cert_file=pem).deliver([notice()])
+        channel(ward, f"dicoms://{address}", pacs_cert_file=pem).deliver([notification()])
     assert len(stored) == 2
 
 
@@ -316,7 +316,7 @@ def failed(*reasons: int) -> dict[str, Any]:
 
 def test_by_stow_in_parts_and_without_the_study_in_the_url(ward: Path) -> None:
     with stow(200, {"00081199": {"vr": "SQ", "Value": []}}) as (url, requests):
-        courier(ward, url, pacs_token="t0ken").deliver([notice()])
+        channel(ward, url, pacs_token="t0ken").deliver([notification()])
     ((path, headers, body),) = requests
     assert (path, headers["authorization"]) == ("/dicom-web/studies", "Bearer t0ken")
     assert headers["content-type"].startswith('multipart/related; type="application/dicom"; boundary=')
@@ -330,7 +330,7 @@ def test_by_stow_in_parts_and_without_the_study_in_the_url(ward: Path) -> None:
 @pytest.mark.parametrize(("status", "answer"), [(200, None), (202, failed(0x0111)), (409, failed(0x0111, 0x0111))])
 def test_by_stow_what_is_there_already_is_stored(ward: Path, status: int, answer: Any) -> None:
     with stow(status, answer) as (url, _):
-        courier(ward, url).deliver([notice()])
+        channel(ward, url).deliver([notification()])
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_by_stow_what_is_there_already_is_stored(ward: Path, status: int, answer
 )
 def test_by_stow_refusals(ward: Path, status: int, answer: Any, kind: str) -> None:
     with stow(status, answer) as (url, _):
-        assert failure(courier(ward, url)).kind == kind
+        assert failure(channel(ward, url)).kind == kind
 
 
 # settings
@@ -357,15 +357,15 @@ def test_by_stow_refusals(ward: Path, status: int, answer: Any, kind: str) -> No
 )
 def test_an_address_that_cannot_be_used(ward: Path, url: str) -> None:
     with pytest.raises(SettingsError, match="PNEUMOWATCH_PACS_URL"):
-        courier(ward, url)
+        channel(ward, url)
 
 
 def test_a_certificate_that_cannot_be_read(ward: Path) -> None:
     with pytest.raises(SettingsError, match="PNEUMOWATCH_PACS_CERT_FILE"):
-        courier(ward, "dicoms://PACS@host:2762", pacs_cert_file=ward / "a.dcm")
+        channel(ward, "dicoms://PACS@host:2762", pacs_cert_file=ward / "a.dcm")
 
 
 def test_without_the_extra_it_says_what_to_install(ward: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacs, "EXTRA", ("highdicom", "no_such_package"))
+    monkeypatch.setattr(pacs, "REQUIRED_PACKAGES", ("highdicom", "no_such_package"))
     with pytest.raises(SettingsError, match=r"no_such_package is not installed: pip install 'pneumowatch\[pacs\]'"):
-        courier(ward, "dicom://PACS@host:104")
+        channel(ward, "dicom://PACS@host:104")

@@ -4,29 +4,29 @@ import numpy as np
 import pytest
 
 from pneumowatch import film
-from pneumowatch.phantom import phantom, write_phantoms
+from pneumowatch.phantom import draw_phantom, write_phantoms
 
 
 def test_same_arguments_same_pixels() -> None:
-    first = phantom(3, True)
+    first = draw_phantom(3, True)
     assert first.shape == (768, 1024)
     assert first.dtype == np.uint8
-    np.testing.assert_array_equal(first, phantom(3, True))
+    np.testing.assert_array_equal(first, draw_phantom(3, True))
 
 
 @pytest.mark.parametrize("size", [(224, 224), (1500, 900)])
 def test_any_size(size: tuple[int, int]) -> None:
     width, height = size
-    assert phantom(0, False, width, height).shape == (height, width)
+    assert draw_phantom(0, False, width, height).shape == (height, width)
 
 
 def test_children_differ() -> None:
-    one, other = (phantom(seed, False).astype(float) for seed in (1, 2))
+    one, other = (draw_phantom(seed, False).astype(float) for seed in (1, 2))
     assert np.abs(one - other).mean() > 3
 
 
 def test_looks_like_a_chest() -> None:
-    chest = phantom(7, False).astype(float)
+    chest = draw_phantom(7, False).astype(float)
     spine, belly = chest[300:450, 500:525].mean(), chest[700:, 300:700].mean()
     lungs = [chest[300:450, columns].mean() for columns in (slice(320, 400), slice(700, 760))]
     corner = chest[600:, 980:].mean()
@@ -35,7 +35,7 @@ def test_looks_like_a_chest() -> None:
 
 
 def test_pneumonia_brightens_only_the_lungs() -> None:
-    healthy, ill = (phantom(5, pneumonia).astype(float) for pneumonia in (False, True))
+    healthy, ill = (draw_phantom(5, pneumonia).astype(float) for pneumonia in (False, True))
     change = ill - healthy
     assert change.max() > 40
     assert change.min() > -5
@@ -53,7 +53,7 @@ def test_written_films_alternate_and_can_be_read(tmp_path: Path) -> None:
         "phantom-0003-normal.jpeg",
     ]
     assert sorted(tmp_path.iterdir()) == paths
-    assert film.decode(paths[0].read_bytes(), 150).std() > 30
+    assert film.read_pixels(paths[0].read_bytes(), 150).std() > 30
 
 
 def test_a_number_always_names_the_same_film(tmp_path: Path) -> None:

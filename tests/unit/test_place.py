@@ -9,50 +9,50 @@ from pathlib import Path
 import pytest
 
 from pneumowatch import place
-from pneumowatch.place import Place
+from pneumowatch.place import MountedFolder
 
-NFS = Place("nfs4", "/mnt/films", "nfs4 server:/films / 7")
+NFS = MountedFolder("nfs4", "/mnt/films", "nfs4 server:/films / 7")
 
 
 def test_a_folder_stays_where_it_is(tmp_path: Path) -> None:
-    before = place.at(tmp_path)
+    before = place.identify_folder(tmp_path)
     (tmp_path / "a.png").write_bytes(b"film")
     (tmp_path / "ward").mkdir()
-    assert place.at(tmp_path) == before
-    assert place.at(tmp_path / "ward") != before
+    assert place.identify_folder(tmp_path) == before
+    assert place.identify_folder(tmp_path / "ward") != before
     assert before.kind in before.identity
 
 
 def test_a_link_to_a_folder_is_where_the_folder_is(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     (tmp_path / "link").symlink_to("inbox")
-    assert place.at(tmp_path / "link") == place.at(tmp_path / "inbox")
+    assert place.identify_folder(tmp_path / "link") == place.identify_folder(tmp_path / "inbox")
 
 
 def test_an_empty_folder_made_in_a_trees_place_is_another(tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
-    before = place.at(inbox)
+    before = place.identify_folder(inbox)
     inbox.rename(tmp_path / "moved")
     inbox.mkdir()
-    assert place.at(inbox) != before
+    assert place.identify_folder(inbox) != before
     inbox.rmdir()
     (tmp_path / "moved").rename(inbox)
-    assert place.at(inbox) == before
+    assert place.identify_folder(inbox) == before
 
 
 @pytest.mark.parametrize("name", [b"r\xf6ntgen", b"two words", b"new\nline", b"back\\040slash"])
 def test_names_of_all_kinds_can_be_stored(tmp_path: Path, name: bytes) -> None:
     folder = Path(os.fsdecode(bytes(tmp_path) + b"/" + name))
     folder.mkdir()
-    place.at(folder).identity.encode("utf-8")
+    place.identify_folder(folder).identity.encode("utf-8")
 
 
 def test_what_is_no_folder_has_no_place(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("file", "missing"):
         with pytest.raises(OSError, match=r"\["):
-            place.at(tmp_path / name)
+            place.identify_folder(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_what_is_no_folder_has_no_place(tmp_path: Path) -> None:
     [("/", True), ("/mnt", True), ("/mnt/films", False), ("/mnt/films/ward", False), ("/mnt/film", False)],
 )
 def test_what_lies_beneath_a_mount(mount_point: str, beneath: bool) -> None:
-    assert Place("ext4", mount_point, "any").beneath("/mnt/films") is beneath
+    assert MountedFolder("ext4", mount_point, "any").beneath("/mnt/films") is beneath
 
 
 MOUNT_TWICE = """

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from db.session import Database
 from pneumowatch import settings
 from pneumowatch.errors import SettingsError
-from pneumowatch.settings import Settings, load, parse_inboxes
+from pneumowatch.settings import Settings, load_settings, parse_inboxes
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def with_environment(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
     for name, value in variables.items():
         monkeypatch.setenv(f"PNEUMOWATCH_{name}", value)
-    return load()
+    return load_settings()
 
 
 def complaint(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
@@ -34,7 +34,7 @@ def complaint(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
 
 
 def test_the_embedded_defaults(tmp_path: Path) -> None:
-    given = load()
+    given = load_settings()
     assert given.inboxes == {}
     assert given.embedded_queue
     assert given.database == f"sqlite:///{tmp_path / 'data' / 'pneumowatch.db'}"
@@ -126,7 +126,7 @@ def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("name", ["DATA_DIR", "MODEL_DIR", "DATABASE_URL", "BROKER_URL", "INBOXES", "BATCH_SIZE"])
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """As compose files leave them; an empty MODEL_DIR is no wish for models in the current folder."""
-    default = load()
+    default = load_settings()
     given = with_environment(monkeypatch, **{name: ""})
     assert given == default
     assert given.models == Path("data/models")
@@ -161,14 +161,14 @@ def test_complaints_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PNEUMOWATCH_BATCH_SIZE", "8")
-    assert load(batch_size=16).batch_size == 16
-    assert load(batch_size=None).batch_size == 8
+    assert load_settings(batch_size=16).batch_size == 16
+    assert load_settings(batch_size=None).batch_size == 8
     with pytest.raises(SettingsError, match="PNEUMOWATCH_BATCH_SIZE"):
-        load(batch_size=0)
+        load_settings(batch_size=0)
 
 
 def test_nothing_changes_once_read() -> None:
-    given = load()
+    given = load_settings()
     with pytest.raises(ValidationError, match="frozen"):
         given.batch_size = 3
 
@@ -178,20 +178,20 @@ def test_a_data_folder_with_any_name(tmp_path: Path, name: str) -> None:
     """The database is made in it and nowhere else."""
     folder = tmp_path / name
     folder.mkdir()
-    with closing(Database(load(data_dir=folder).database)) as database:
+    with closing(Database(load_settings(data_dir=folder).database)) as database:
         database.write(lambda connection: connection.execute(text("CREATE TABLE t (n int)")))
     assert (folder / "pneumowatch.db").is_file()
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_the_document_tells_of_every_setting() -> None:
-    page = settings.document()
+    page = settings.render_settings_page()
     assert all(f"`PNEUMOWATCH_{name.upper()}`" in page for name in Settings.model_fields)
     assert all(field.description for field in Settings.model_fields.values())
 
 
 def test_how_inboxes_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert with_environment(monkeypatch, WATCHING="ward=poll, er = events,").watching == {
+    assert with_environment(monkeypatch, WATCH_MODES="ward=poll, er = events,").watching == {
         "ward": "poll",
         "er": "events",
     }
@@ -199,7 +199,7 @@ def test_how_inboxes_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("value", ["ward", "ward=", "ward=inotify", "poll"])
 def test_a_way_of_watching_that_there_is_not(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    said = complaint(monkeypatch, "WATCHING", value)
+    said = complaint(monkeypatch, "WATCH_MODES", value)
     assert "PNEUMOWATCH_WATCHING" in said
     assert "events, poll, both" in said
 
@@ -215,4 +215,4 @@ def test_a_link_to_a_viewer(link: str) -> None:
 def test_what_is_no_link_to_a_viewer(monkeypatch: pytest.MonkeyPatch, link: str) -> None:
     monkeypatch.setenv("PNEUMOWATCH_VIEWER_URL", link)
     with pytest.raises(SettingsError, match="PNEUMOWATCH_VIEWER_URL"):
-        load()
+        load_settings()

@@ -12,16 +12,16 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pneumowatch.outgoing.notification import Notification
 from receiver import Receiver, receiving
 from services import HOST, free_port
 
-from pneumowatch.errors import SettingsError, Undelivered
-from pneumowatch.outgoing.notice import Notice
-from pneumowatch.outgoing.webhook import Webhook, message, signed
+from pneumowatch.errors import DeliveryFailed, SettingsError
+from pneumowatch.outgoing.webhook import Webhook, signed_headers, webhook_payload
 from pneumowatch.settings import Settings
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-NOTICE = Notice(
+NOTIFICATION = Notification(
     UUID(int=7), 12, "a" * 64, "ward", 0.91, 0.276, "compact-1", "age", AT, AT, (("ward", b"DOE/JANE.dcm"),)
 )
 
@@ -37,16 +37,16 @@ def webhook(url: str, seconds: float = 30, **more: Any) -> Webhook:
     return Webhook(Settings(**given))
 
 
-def failure(courier: Webhook, notice: Notice = NOTICE) -> Undelivered:
-    with pytest.raises(Undelivered) as caught:
-        courier.deliver([notice])
+def failure(channel: Webhook, notification: Notification = NOTIFICATION) -> DeliveryFailed:
+    with pytest.raises(DeliveryFailed) as caught:
+        channel.deliver([notification])
     return caught.value
 
 
 def test_the_document_says_the_result_and_nothing_of_the_patient() -> None:
-    said = message(NOTICE, "https://desk.example/")
+    said = webhook_payload(NOTIFICATION, "https://desk.example/")
     assert json.loads(said) == {
-        "id": str(NOTICE.name("webhook")),
+        "id": str(NOTIFICATION.name("webhook")),
         "type": "scan.flagged",
         "scan_id": 12,
         "source": "ward",
@@ -60,24 +60,24 @@ def test_the_document_says_the_result_and_nothing_of_the_patient() -> None:
         "url": "https://desk.example/scans/12",
     }
     assert b"DOE" not in said
-    assert json.loads(message(NOTICE, ""))["url"] is None
+    assert json.loads(webhook_payload(NOTIFICATION, ""))["url"] is None
 
 
 def test_its_id_is_of_this_film_in_this_house_alone() -> None:
     others = [
-        replace(NOTICE, scan_id=13),
-        replace(NOTICE, sha256="b" * 64),  # as after a restore, when ids are given out again
-        replace(NOTICE, deployment=UUID(int=8)),
+        replace(NOTIFICATION, scan_id=13),
+        replace(NOTIFICATION, sha256="b" * 64),  # as after a restore, when ids are given out again
+        replace(NOTIFICATION, deployment=UUID(int=8)),
     ]
-    assert len({notice.name("webhook") for notice in (NOTICE, *others)}) == 4
-    assert NOTICE.name("webhook") == replace(NOTICE, probability=0.5, caution=None).name("webhook")
-    assert NOTICE.name("webhook") != NOTICE.name("mail")
+    assert len({notification.name("webhook") for notification in (NOTIFICATION, *others)}) == 4
+    assert NOTIFICATION.name("webhook") == replace(NOTIFICATION, probability=0.5, caution=None).name("webhook")
+    assert NOTIFICATION.name("webhook") != NOTIFICATION.name("mail")
 
 
 def test_signed_as_the_example_of_standard_webhooks() -> None:
     """https://github.com/standard-webhooks/standard-webhooks, the libraries' own test vector."""
     secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    headers = signed(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    headers = signed_headers(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
@@ -86,11 +86,11 @@ def test_signed_as_the_example_of_standard_webhooks() -> None:
 )
 def test_a_receiver_can_tell_that_it_is_ours(receiver: Receiver, secret: str, key: bytes) -> None:
     receiver.does("take")
-    webhook(receiver.url, webhook_secret=secret).deliver([NOTICE])
+    webhook(receiver.url, webhook_secret=secret).deliver([NOTIFICATION])
     request = receiver.requests()[-1]
     headers, body = request["headers"], request["body"].encode("latin-1")
     assert (request["path"], headers["content-type"]) == ("/hook", "application/json")
-    assert body == message(NOTICE, "")
+    assert body == webhook_payload(NOTIFICATION, "")
     assert headers["webhook-id"] == json.loads(body)["id"]
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < 300
     said = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
@@ -110,7 +110,7 @@ def test_a_receiver_can_tell_that_it_is_ours(receiver: Receiver, secret: str, ke
 def test_what_an_answer_means(receiver: Receiver, mode: str, kind: str, away: bool, final: bool, wait: float) -> None:
     receiver.does(mode)
     found = failure(webhook(receiver.url))
-    assert (found.kind, found.away, found.final, found.wait) == (kind, away, final, wait)
+    assert (found.kind, found.unavailable, found.permanent, found.retry_after) == (kind, away, final, wait)
 
 
 def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
@@ -128,7 +128,7 @@ def test_a_receiver_that_hangs_is_left_after_the_bound(receiver: Receiver, mode:
 
 def test_a_receiver_that_is_not_there() -> None:
     found = failure(webhook(f"http://{HOST}:{free_port()}/"))
-    assert (found.kind, found.away) == ("no_connection", True)
+    assert (found.kind, found.unavailable) == ("no_connection", True)
 
 
 def test_a_receiver_that_hangs_up(receiver: Receiver) -> None:

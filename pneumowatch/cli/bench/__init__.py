@@ -10,14 +10,14 @@ import typer
 from pneumowatch.cli.admin import Json
 
 if TYPE_CHECKING:
-    from pneumowatch.cli.bench.measurement import Begin
+    from pneumowatch.cli.bench.measurement import StartStep
 
 
 def bench(
     inbox: Annotated[
         Path | None, typer.Option("--inbox", help="Take films from here (copied; default: drawn phantoms).")
     ] = None,
-    films: Annotated[int, typer.Option(min=32, max=100_000, help="How many films to measure with.")] = 1000,
+    images: Annotated[int, typer.Option(min=32, max=100_000, help="How many films to measure with.")] = 1000,
     deployed: Annotated[
         bool, typer.Option("--deployed", help="Also on the configured Redis and PostgreSQL, in a database of its own.")
     ] = False,
@@ -33,10 +33,10 @@ def bench(
     from pneumowatch.cli.bench.measurement import measure
     from pneumowatch.cli.output import print_json
 
-    given = settings.load()
-    with _progress_bar() as begin:
-        report = measure(given, inbox, films, deployed, begin)
-    if not deployed and given.database_url and not given.embedded_queue:
+    config = settings.load_settings()
+    with _progress_bar() as start_step:
+        report = measure(config, inbox, images, deployed, start_step)
+    if not deployed and config.database_url and not config.embedded_queue:
         report["note"] = "Redis and PostgreSQL were left alone; --deployed measures on them."
     if json:
         print_json(report)
@@ -45,45 +45,45 @@ def bench(
 
 
 @contextmanager
-def _progress_bar() -> "Iterator[Begin]":
+def _progress_bar() -> "Iterator[StartStep]":
     """On standard error, so that --json stays clean."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pneumowatch.cli.output import errors
+    from pneumowatch.cli.output import error_console
 
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=errors, transient=True
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=error_console, transient=True
     ) as bar:
         task = bar.add_task("")
 
-        def begin(step: str, films: int) -> Callable[[int], None]:
-            bar.reset(task, description=step, total=films or None)
+        def start_step(step: str, images: int) -> Callable[[int], None]:
+            bar.reset(task, description=step, total=images or None)
             return lambda done: bar.update(task, completed=done)
 
-        yield begin
+        yield start_step
 
 
 def _print(report: dict[str, Any]) -> None:
     from pneumowatch.cli.output import console, print_table
 
     ceiling = report["ceiling"]
-    rows = [_row("in-process ceiling", ceiling["films_per_second"], ceiling["cpu_ms_per_film"])]
+    rows = [_row("in-process ceiling", ceiling["images_per_second"], ceiling["cpu_ms_per_image"])]
     systems = {name: report[name] for name in ("embedded", "deployed") if name in report}
     for name, one in systems.items():
-        cpu = sum(one["cpu_ms_per_film"].values())
-        rows.append(_row(f"{name} pipeline", one["films_per_second"], cpu, one))
-    print_table(f"{report['films']} films ({report['made_from']}), model {report['model']}", rows, list(rows[0]))
+        cpu = sum(one["cpu_ms_per_image"].values())
+        rows.append(_row(f"{name} pipeline", one["images_per_second"], cpu, one))
+    print_table(f"{report['images']} films ({report['made_from']}), model {report['model']}", rows, list(rows[0]))
     print_table(
         "Where the time goes: each stage by itself, a film",
         [{"stage": name, **{key: f"{ms:.2f}" for key, ms in one.items()}} for name, one in report["stages"].items()],
         ["stage", "wall_ms", "cpu_ms"],
     )
     memory = [
-        {"pipeline": name, "part": part, "peak_MB": f"{size / 1e6:.0f}"}
+        {"pipeline": name, "component": component, "peak_MB": f"{size / 1e6:.0f}"}
         for name, one in systems.items()
-        for part, size in one["peak_bytes"].items()
+        for component, size in one["peak_bytes"].items()
     ]
-    print_table("Memory of each part with its children", memory, ["pipeline", "part", "peak_MB"])
+    print_table("Memory of each part with its children", memory, ["pipeline", "component", "peak_MB"])
     for name, one in systems.items():
         if one["without_result"]:
             console.print(f"{name}: {one['without_result']} films were rejected or passed for duplicates.")
@@ -91,11 +91,11 @@ def _print(report: dict[str, Any]) -> None:
         console.print(report["note"])
 
 
-def _row(what: str, films_per_second: float, cpu_ms: float, system: dict[str, Any] | None = None) -> dict[str, str]:
+def _row(what: str, images_per_second: float, cpu_ms: float, system: dict[str, Any] | None = None) -> dict[str, str]:
     latency = system["latency_ms"] if system else {}
     return {
         "what": what,
-        "films/s": f"{films_per_second:.1f}",
+        "films/s": f"{images_per_second:.1f}",
         "of_ceiling": f"{100 * system['ratio_to_ceiling']:.0f} %" if system else "",
         "CPU_ms": f"{cpu_ms:.2f}",
         **{f"{name}_ms": f"{latency[name]:.0f}" if latency else "" for name in ("p50", "p95", "p99")},

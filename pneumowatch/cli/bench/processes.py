@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Final
 
 PROC: Final = Path("/proc")
-TICKS: Final = os.sysconf("SC_CLK_TCK")  # a second of processor time, as /proc/PID/stat counts it
+TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")  # a second of processor time, as /proc/PID/stat counts it
 KIB: Final = 1024
 
 
 @dataclass(frozen=True)
-class Cost:
+class ResourceUsage:
     """Of a process and its children: user and system seconds so far, resident bytes now and at their highest.
 
     Bytes are summed over the processes, so that what they share counts for each; the peaks need not have been at one
@@ -23,16 +23,18 @@ class Cost:
     resident: int = 0
     peak: int = 0
 
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.cpu_seconds + other.cpu_seconds, self.resident + other.resident, self.peak + other.peak)
+    def __add__(self, other: "ResourceUsage") -> "ResourceUsage":
+        return ResourceUsage(
+            self.cpu_seconds + other.cpu_seconds, self.resident + other.resident, self.peak + other.peak
+        )
 
 
-def cost(pid: int) -> Cost:
+def resource_usage(pid: int) -> ResourceUsage:
     """Of this process, the children it has, and (their time only) those that it had and waited for."""
-    return sum((_own_cost(one) for one in family(pid)), Cost())
+    return sum((_usage_of_one(one) for one in process_tree(pid)), ResourceUsage())
 
 
-def family(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """This process and all below it that live."""
     children: dict[int, list[int]] = {}
     for one, parent in _parents():
@@ -53,12 +55,12 @@ def _parents() -> Iterator[tuple[int, int]]:
                 yield int(entry.name), int(fields[1])
 
 
-def _own_cost(pid: int) -> Cost:
+def _usage_of_one(pid: int) -> ResourceUsage:
     fields = _stat(pid)
     if not fields:
-        return Cost()
+        return ResourceUsage()
     ticks = sum(int(field) for field in fields[11:15])  # user, system, and both of children waited for
-    return Cost(ticks / TICKS, _status(pid, "VmRSS:"), _status(pid, "VmHWM:"))
+    return ResourceUsage(ticks / TICKS_PER_SECOND, _status(pid, "VmRSS:"), _status(pid, "VmHWM:"))
 
 
 def _stat(pid: int) -> list[str]:

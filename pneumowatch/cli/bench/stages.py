@@ -17,21 +17,21 @@ import numpy as np
 
 from db import arrivals, ledger, registry, schema
 from db.outcomes import Classified
-from db.seen import SeenFile
+from db.seen import FileVersion
 from db.session import Database
 from pneumowatch import film, share
 from pneumowatch.model import ModelFolder
-from pneumowatch.queue import FILMS, Doorbell, make_app
+from pneumowatch.queue import SCANS_QUEUE, Announcer, make_celery_app
 from pneumowatch.settings import EMBEDDED_BROKER, Settings
 from worker.classifier import Classifier
 
-BURST: Final = 1000  # files of one transaction, as the watcher registers them
+REGISTRATION_BATCH: Final = 1000  # files of one transaction, as the watcher registers them
 LEASE: Final = timedelta(minutes=5)
-BY: Final = "bench"
+BENCH: Final = "bench"
 
 
 @dataclass(frozen=True)
-class Spent:
+class StageTime:
     """Milliseconds a film: on the clock, and of processor time on all cores."""
 
     wall_ms: float
@@ -39,79 +39,84 @@ class Spent:
 
 
 @dataclass
-class Clock:
-    """Times what is done within `of`, and divides it by the number of films."""
+class StageClock:
+    """Times what is done within `measure`, and divides it by the number of films."""
 
-    films: int
-    spent: dict[str, Spent] = field(default_factory=dict)
+    images: int
+    spent: dict[str, StageTime] = field(default_factory=dict)
 
     @contextmanager
-    def of(self, stage: str) -> Iterator[None]:
+    def measure(self, stage: str) -> Iterator[None]:
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        self.spent[stage] = Spent(1000 * wall / self.films, 1000 * cpu / self.films)
+        self.spent[stage] = StageTime(1000 * wall / self.images, 1000 * cpu / self.images)
 
 
-def ceiling(films: Sequence[Path], classifier: Classifier, threads: int, batch_size: int) -> Spent:
+def measure_ceiling(images: Sequence[Path], classifier: Classifier, threads: int, batch_size: int) -> StageTime:
     """Read, hash and decode in threads, four batches ahead; predict in batches. Nothing is queued, nothing written."""
 
-    def fetch(path: Path) -> film.Pixels:
+    def load(path: Path) -> film.Pixels:
         data = path.read_bytes()
         hashlib.sha256(data).digest()
-        return film.decode(data, classifier.side)
+        return film.read_pixels(data, classifier.side)
 
-    clock = Clock(len(films))
-    with clock.of("ceiling"), ThreadPoolExecutor(threads) as pool:
-        coming = iter(films)
-        waiting = deque(pool.submit(fetch, path) for path in islice(coming, 4 * batch_size))
+    clock = StageClock(len(images))
+    with clock.measure("ceiling"), ThreadPoolExecutor(threads) as pool:
+        remaining = iter(images)
+        waiting = deque(pool.submit(load, path) for path in islice(remaining, 4 * batch_size))
         while waiting:
             batch: list[film.Pixels] = []
             while waiting and len(batch) < batch_size:
                 batch.append(waiting.popleft().result())
-                waiting.extend(pool.submit(fetch, path) for path in islice(coming, 1))
+                waiting.extend(pool.submit(load, path) for path in islice(remaining, 1))
             classifier.predict(np.stack(batch))
     return clock.spent["ceiling"]
 
 
-def stages(films: Sequence[Path], classifier: Classifier, settings: Settings, scratch: Path) -> dict[str, Spent]:
+def measure_stages(
+    images: Sequence[Path], classifier: Classifier, settings: Settings, scratch: Path
+) -> dict[str, StageTime]:
     """What each stage takes of a film: `read` (with SHA-256), `decode`, `predict`, `database`, `queue`."""
-    clock, size = Clock(len(films)), settings.batch_size
-    with clock.of("read"):
-        files = [share.read(path.parent, path.name.encode(), settings.max_bytes) for path in films]
+    clock, size = StageClock(len(images)), settings.batch_size
+    with clock.measure("read"):
+        files = [share.read_file(path.parent, path.name.encode(), settings.max_bytes) for path in images]
         hashes = [hashlib.sha256(file.data).hexdigest() for file in files]
-    with clock.of("decode"):
-        pixels = np.stack([film.decode(file.data, classifier.side) for file in files])
-    with clock.of("predict"):
+    with clock.measure("decode"):
+        pixels = np.stack([film.read_pixels(file.data, classifier.side) for file in files])
+    with clock.measure("predict"):
         for start in range(0, len(pixels), size):
             classifier.predict(pixels[start : start + size])
-    seen = [SeenFile(BY, path.name.encode(), file.size, file.mtime_ns) for path, file in zip(films, files, strict=True)]
+    seen = [
+        FileVersion(BENCH, path.name.encode(), file.size, file.mtime_ns)
+        for path, file in zip(images, files, strict=True)
+    ]
     database = Database(f"sqlite:///{scratch / 'stages.db'}")
     schema.upgrade(database)
-    with clock.of("database"):
-        _record(database, seen, hashes, size)
+    with clock.measure("database"):
+        _write_ledger(database, seen, hashes, size)
     database.close()
-    with clock.of("queue"):
-        _ring(len(films), settings)
+    with clock.measure("queue"):
+        _announce(len(images), settings)
     return clock.spent
 
 
-def _record(database: Database, seen: list[SeenFile], hashes: list[str], size: int) -> None:
+def _write_ledger(database: Database, seen: list[FileVersion], hashes: list[str], size: int) -> None:
     """Register, claim and finish as watcher and worker do."""
-    folder = ModelFolder(Path(), {"version": BY, "sha256": ""})
-    database.write(lambda connection: registry.register(connection, folder, b"", BY))
-    for start in range(0, len(seen), BURST):
-        database.write(partial(arrivals.arrive, files=seen[start : start + BURST], by=BY))
+    folder = ModelFolder(Path(), {"version": BENCH, "sha256": ""})
+    database.write(lambda connection: registry.register_model(connection, folder, b"", BENCH))
+    for start in range(0, len(seen), REGISTRATION_BATCH):
+        database.write(partial(arrivals.register_files, files=seen[start : start + REGISTRATION_BATCH], by=BENCH))
     left = iter(hashes)
-    while claim := database.write(lambda connection: ledger.claim(connection, size, BY, LEASE)):
-        outcomes = [Classified(scan.id, next(left), 0.5, True, 0.5, BY) for scan in claim.scans]
-        database.write(partial(ledger.finish, token=claim.token, outcomes=outcomes, by=BY))
+    while claim := database.write(lambda connection: ledger.claim(connection, size, BENCH, LEASE)):
+        outcomes = [Classified(scan.id, next(left), 0.5, True, 0.5, BENCH) for scan in claim.scans]
+        database.write(partial(ledger.record_outcomes, token=claim.token, outcomes=outcomes, by=BENCH))
 
 
-def _ring(films: int, settings: Settings) -> None:
+def _announce(images: int, settings: Settings) -> None:
     """Announce films and take the messages from the in-process queue again."""
-    app = make_app(settings.model_copy(update={"broker_url": EMBEDDED_BROKER}))
-    Doorbell(app, settings).ring(range(films))
-    with app.connection_for_read() as connection, connection.SimpleQueue(FILMS) as queue:
-        for _ in range(0, films, settings.batch_size):
+    app = make_celery_app(settings.model_copy(update={"broker_url": EMBEDDED_BROKER}))
+    Announcer(app, settings).ring(range(images))
+    with app.connection_for_read() as connection, connection.SimpleQueue(SCANS_QUEUE) as queue:
+        for _ in range(0, images, settings.batch_size):
             queue.get(timeout=5).ack()

@@ -13,20 +13,20 @@ from sqlalchemy.exc import DBAPIError
 
 from db import schema
 from db.session import Database
-from pneumowatch.errors import BrokerAway, DatabaseAway, SettingsError
+from pneumowatch.errors import BrokerUnavailable, DatabaseUnavailable, SettingsError
 from pneumowatch.settings import Settings
 
 REDIS_DATABASES: Final = range(15, 0, -1)  # of Redis' usual sixteen; 0 is where everybody begins
 
 
 @dataclass(frozen=True)
-class Lodging:
+class ScratchServers:
     database_url: str
     broker_url: str
 
 
 @contextmanager
-def lodging(settings: Settings) -> Iterator[Lodging]:
+def provision_servers(settings: Settings) -> Iterator[ScratchServers]:
     """Migrated and empty on entry; dropped and emptied on exit.
 
     Raises SettingsError where no such servers are configured, or no room is given.
@@ -35,22 +35,22 @@ def lodging(settings: Settings) -> Iterator[Lodging]:
         raise SettingsError(
             "To measure a deployment, PNEUMOWATCH_DATABASE_URL must name PostgreSQL and PNEUMOWATCH_BROKER_URL Redis."
         )
-    with _database(settings.database_url) as database_url, _broker(settings.broker_url) as broker_url:
+    with _scratch_database(settings.database_url) as database_url, _scratch_broker(settings.broker_url) as broker_url:
         database = Database(database_url)
         schema.upgrade(database)
         database.close()
-        yield Lodging(database_url, broker_url)
+        yield ScratchServers(database_url, broker_url)
 
 
 @contextmanager
-def _database(url: str) -> Iterator[str]:
+def _scratch_database(url: str) -> Iterator[str]:
     name = f"pneumowatch_bench_{secrets.token_hex(4)}"
     server = create_engine(make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     try:
         _execute(server, f"CREATE DATABASE {name}")
     except DBAPIError as error:
         if error.connection_invalidated or "permission" not in str(error.orig):
-            raise DatabaseAway(f"The database server does not answer ({type(error.orig).__name__}).") from error
+            raise DatabaseUnavailable(f"The database server does not answer ({type(error.orig).__name__}).") from error
         raise SettingsError(
             "The database's user may not create a database to measure in; give it CREATEDB, or a URL of one who may."
         ) from error
@@ -67,11 +67,11 @@ def _execute(server: Engine, statement: str) -> None:
 
 
 @contextmanager
-def _broker(url: str) -> Iterator[str]:
+def _scratch_broker(url: str) -> Iterator[str]:
     try:
         number = next((number for number in REDIS_DATABASES if _client(url, number).dbsize() == 0), None)
     except RedisError as error:
-        raise BrokerAway("The Redis server does not answer, or has only one database.") from error
+        raise BrokerUnavailable("The Redis server does not answer, or has only one database.") from error
     if number is None:
         raise SettingsError("None of Redis' databases 1 to 15 is empty; there is no place to measure in.")
     try:

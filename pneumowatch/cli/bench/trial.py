@@ -15,92 +15,92 @@ from sqlalchemy import func, select
 from db import scans
 from db.models import Scan
 from db.states import FINAL, State
-from pneumowatch.cli.bench.rig import INBOX, Rig
+from pneumowatch.cli.bench.rig import INBOX_NAME, Rig
 from pneumowatch.errors import PneumowatchError
 
-POLL_SECONDS: Final = 1.0  # while a heap is read; when the last film was done is asked of its row
+PROGRESS_POLL_SECONDS: Final = 1.0  # while a heap is read; when the last film was done is asked of its row
 FINE_POLL_SECONDS: Final = 0.004  # while a single film is; it is found committed this late at most
-PAUSE: Final = (0.2, 0.4)  # seconds between single films, drawn, so that they fall in step with nothing
+PAUSE_SECONDS: Final = (0.2, 0.4)  # seconds between single films, drawn, so that they fall in step with nothing
 STALLED_SECONDS: Final = 60.0  # without a new result
 
-Tell = Callable[[int], None]  # told how many films are done
+ReportDone = Callable[[int], None]  # told how many films are done
 
 
 @dataclass(frozen=True)
-class Heap:
+class Burst:
     """A heap of films read, from the first one's rename into the inbox until the last result was written."""
 
-    films: int
+    images: int
     without_result: int  # of them: rejected, or taken for duplicates
     seconds: float
-    cpu_ms_per_film: dict[str, float]  # by part
+    cpu_ms_per_image: dict[str, float]  # by part
     peak_bytes: dict[str, int]  # by part, since its start
 
     @property
-    def films_per_second(self) -> float:
-        return self.films / self.seconds
+    def images_per_second(self) -> float:
+        return self.images / self.seconds
 
 
 @dataclass(frozen=True)
 class Latency:
     """Milliseconds from the close of a written film until another connection saw its result committed."""
 
-    films: int
+    images: int
     p50: float
     p95: float
     p99: float
 
 
-def read_heap(rig: Rig, films: Sequence[Path], tell: Tell = lambda done: None) -> Heap:
+def run_burst(rig: Rig, images: Sequence[Path], report_done: ReportDone = lambda done: None) -> Burst:
     """Move films of the inbox' own file system into it, as fast as can be, and wait until all have been read.
 
     Raises PneumowatchError where no film is finished any more.
     """
-    before, costs = rig.database.read(scans.counts), rig.costs()
+    before, usage = rig.database.read(scans.counts_by_state), rig.usage()
     started = time.time()
-    for film in films:
-        film.rename(rig.inbox / film.name)
-    _wait(rig, sum(before[state] for state in FINAL) + len(films), len(films), tell)
-    spent = rig.costs()
-    classified = rig.database.read(scans.counts)[State.CLASSIFIED] - before[State.CLASSIFIED]
+    for image in images:
+        image.rename(rig.inbox / image.name)
+    _wait_until_finished(rig, sum(before[state] for state in FINAL) + len(images), len(images), report_done)
+    spent = rig.usage()
+    classified = rig.database.read(scans.counts_by_state)[State.CLASSIFIED] - before[State.CLASSIFIED]
     ended = rig.database.read(lambda c: c.scalar(select(func.max(Scan.finished_at)))) or datetime.now(UTC)
-    cpu = {name: 1000 * (one.cpu_seconds - costs[name].cpu_seconds) / len(films) for name, one in spent.items()}
+    cpu = {name: 1000 * (one.cpu_seconds - usage[name].cpu_seconds) / len(images) for name, one in spent.items()}
     peaks = {name: one.peak for name, one in spent.items()}
-    return Heap(len(films), len(films) - classified, ended.timestamp() - started, cpu, peaks)
+    return Burst(len(images), len(images) - classified, ended.timestamp() - started, cpu, peaks)
 
 
-def read_singly(rig: Rig, films: Sequence[Path], tell: Tell = lambda done: None) -> Latency:
+def run_single_images(rig: Rig, images: Sequence[Path], report_done: ReportDone = lambda done: None) -> Latency:
     """Write each film into the inbox, one after another, as a scanner would; each finds the system idle."""
     taken = []
-    for number, film in enumerate(films):
-        data, name = film.read_bytes(), f"single-{film.name}"
+    for number, image in enumerate(images):
+        data, name = image.read_bytes(), f"single-{image.name}"
         with (rig.inbox / name).open("wb") as file:
             file.write(data)
-        taken.append(1000 * _until_read(rig, name))
-        tell(number + 1)
-        time.sleep(random.uniform(*PAUSE))
+        taken.append(1000 * _seconds_until_finished(rig, name))
+        report_done(number + 1)
+        time.sleep(random.uniform(*PAUSE_SECONDS))
     p50, p95, p99 = np.percentile(taken, [50, 95, 99]).tolist()
-    return Latency(len(films), p50, p95, p99)
+    return Latency(len(images), p50, p95, p99)
 
 
-def _wait(rig: Rig, finished: int, films: int, tell: Tell) -> None:
+def _wait_until_finished(rig: Rig, finished: int, images: int, report_done: ReportDone) -> None:
     """Until so many scans have a final state."""
     done, moment = -1, time.monotonic()
     while done < finished:
-        time.sleep(POLL_SECONDS)
-        now = rig.database.read(scans.finished)
+        time.sleep(PROGRESS_POLL_SECONDS)
+        now = rig.database.read(scans.count_finished)
         if now > done:
             done, moment = now, time.monotonic()
-            tell(max(0, films - (finished - done)))
+            report_done(max(0, images - (finished - done)))
         elif time.monotonic() - moment > STALLED_SECONDS:
             raise PneumowatchError(f"No result for {STALLED_SECONDS:.0f} seconds; {finished - done} films still wait.")
 
 
-def _until_read(rig: Rig, name: str) -> float:
+def _seconds_until_finished(rig: Rig, name: str) -> float:
     """Seconds from now until this file of the inbox has a final state."""
     started = time.perf_counter()
     path = hashlib.sha256(name.encode()).digest()
-    row = select(Scan.state).where(Scan.inbox == INBOX, Scan.path_sha256 == path)
+    row = select(Scan.state).where(Scan.inbox == INBOX_NAME, Scan.path_sha256 == path)
     while rig.database.read(lambda c: c.scalar(row)) not in FINAL:
         if time.perf_counter() - started > STALLED_SECONDS:
             raise PneumowatchError(f"A single film had no result after {STALLED_SECONDS:.0f} seconds.")

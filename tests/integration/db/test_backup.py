@@ -20,15 +20,15 @@ from support.waiting import eventually
 from db import audit, backup, deployment, dump, restoration, schema
 from db.backup import Manifest
 from db.models import Audit, Heartbeat, Scan, ScanEvent
-from db.pulse import beating
+from db.pulse import writing_heartbeats
 from db.session import Database
-from db.views import NAMES
+from db.views import VIEW_NAMES
 from pneumowatch import kept
 from pneumowatch.errors import BackupError, SettingsError
 from pneumowatch.settings import Settings
 
 
-def quiet(_step: str) -> dump.Watch:
+def quiet(_step: str) -> dump.StepProgress:
     return lambda done, of: None
 
 
@@ -47,8 +47,8 @@ class Place:
             book.register_model()
             book.classify(seen("a.png"), sha256="a" * 64)
             book.add(seen("b.png"))
-            deployment.patient_key(database, self.settings)
-        kept.write(self.data, "a" * 64, np.zeros((8, 8), np.uint8))
+            deployment.load_patient_key(database, self.settings)
+        kept.store_image(self.data, "a" * 64, np.zeros((8, 8), np.uint8))
         (self.data / "uploads").mkdir()
         (self.data / "uploads" / "x-0123.png").write_bytes(b"film")
         os.utime(self.data / "uploads" / "x-0123.png", ns=(1, 1_234_567_891_234_567_891))
@@ -60,12 +60,12 @@ class Place:
 
     def backup(self, out: Path, with_key: bool = True) -> Manifest:
         with closing(Database(self.url)) as database:
-            return backup.make(database, self.settings, out, with_key, quiet)
+            return backup.create_backup(database, self.settings, out, with_key, quiet)
 
     def restore(self, source: Path, replace: bool = False) -> list[Path]:
-        manifest = backup.read(source)
-        backup.verify(source, manifest, quiet(""))
-        return restoration.put_back(self.settings, source, manifest, replace, quiet)
+        manifest = backup.read_manifest(source)
+        backup.verify_backup(source, manifest, quiet(""))
+        return restoration.restore_backup(self.settings, source, manifest, replace, quiet)
 
     def rows(self, *columns: Any) -> list[tuple[Any, ...]]:
         with closing(Database(self.url)) as database:
@@ -111,14 +111,14 @@ def test_everything_is_back_as_it_was(place: Place, other: Place, tmp_path: Path
     handed_in = other.data / "uploads" / "x-0123.png"
     assert handed_in.stat().st_mtime_ns == 1_234_567_891_234_567_891  # by which the watcher knows it
     assert (other.data / "models" / "champion").readlink() == Path("model-1")
-    assert [what for (what,) in other.rows(Audit.what)] == [audit.Act.RESTORE]
-    assert [what for (what,) in place.rows(Audit.what)] == [audit.Act.BACKUP]
+    assert [what for (what,) in other.rows(Audit.what)] == [audit.AuditAction.RESTORE]
+    assert [what for (what,) in place.rows(Audit.what)] == [audit.AuditAction.BACKUP]
     with closing(Database(other.url)) as database:
         schema.require_current(database)
-        assert schema.drift(database) == []
-        assert database.read(lambda c: [len(c.execute(text(f"SELECT * FROM {name}")).all()) for name in NAMES])
+        assert schema.model_differences(database) == []
+        assert database.read(lambda c: [len(c.execute(text(f"SELECT * FROM {name}")).all()) for name in VIEW_NAMES])
         Book(database).add(seen("c.png"))  # ids go on where they were
-        deployment.patient_key(database, other.settings)
+        deployment.load_patient_key(database, other.settings)
 
 
 def test_nobody_else_may_read_a_backup(place: Place, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_what_is_there_makes_way_only_if_told(place: Place, tmp_path: Path) -> N
     with closing(Database(place.url)) as database:
         Book(database).add(seen("later.png"))
         database.write(lambda c: c.execute(text("CREATE TABLE of_a_newer_version (id INTEGER)")))
-    kept.write(place.data, "b" * 64, np.zeros((8, 8), np.uint8))
+    kept.store_image(place.data, "b" * 64, np.zeros((8, 8), np.uint8))
     place.settings.patient_key_path.unlink()
     place.settings.patient_key_path.write_text("f" * 64)
     with pytest.raises(BackupError, match=r"--replace") as refusal:
@@ -214,9 +214,9 @@ def test_what_is_there_makes_way_only_if_told(place: Place, tmp_path: Path) -> N
     moved = place.restore(tmp_path / "backup", replace=True)
     assert len(place.rows(Scan.id)) == 2
     with closing(Database(place.url)) as database:
-        assert schema.drift(database) == []
-        deployment.patient_key(database, place.settings)
-    assert kept.read(place.data, "b" * 64) is None
+        assert schema.model_differences(database) == []
+        deployment.load_patient_key(database, place.settings)
+    assert kept.load_image(place.data, "b" * 64) is None
     beside = [path for folder in moved for path in folder.rglob("*")]
     assert {"patient.key", f"{'b' * 64}.png"} <= {path.name for path in beside}
 
@@ -235,9 +235,9 @@ def test_a_wrecked_database_makes_way(place: Place, tmp_path: Path) -> None:
 
 @contextmanager
 def living(place: Place) -> Iterator[None]:
-    with closing(Database(place.url)) as database, beating(database) as pulse:
-        pulse.part("watcher")
-        eventually(lambda: place.rows(Heartbeat.part) != [])
+    with closing(Database(place.url)) as database, writing_heartbeats(database) as pulse:
+        pulse.component("watcher")
+        eventually(lambda: place.rows(Heartbeat.component) != [])
         yield
 
 
@@ -251,13 +251,13 @@ def test_parts_of_the_past_are_not_taken_for_alive(place: Place, other: Place, t
     with living(place):
         place.backup(tmp_path / "backup")
     other.restore(tmp_path / "backup")
-    assert other.rows(Heartbeat.part) == []
+    assert other.rows(Heartbeat.component) == []
 
 
 def test_a_backup_of_a_newer_schema_is_refused(place: Place, other: Place, tmp_path: Path) -> None:
     place.backup(tmp_path / "backup")
     file = tmp_path / "backup" / "manifest.json"
-    file.write_text(file.read_text().replace(f'"schema": "{schema.head()}"', '"schema": "9999"'))
+    file.write_text(file.read_text().replace(f'"schema": "{schema.head_revision()}"', '"schema": "9999"'))
     with pytest.raises(BackupError, match="9999"):
         other.restore(tmp_path / "backup")
 
@@ -287,10 +287,10 @@ def test_a_dump_that_postgresql_refuses_changes_nothing(place: Place, tmp_path: 
         pytest.skip("an SQLite file that is damaged is found when its tables are brought up")
     file = tmp_path / "cut.pgdump"
     with closing(Database(place.url)) as database:
-        dump.write(database, file, quiet(""))
+        dump.write_dump(database, file, quiet(""))
         file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
         with pytest.raises(BackupError, match="as it was"):
-            dump.put_back(database, file)
+            dump.restore_dump(database, file)
     assert len(place.rows(Scan.id)) == 2
 
 
@@ -300,7 +300,7 @@ def test_a_backup_of_an_earlier_version_is_brought_up(empty_database: Database, 
     shutil.rmtree(tmp_path / "data")
 
     def down(connection: Any) -> None:
-        for name in NAMES:
+        for name in VIEW_NAMES:
             connection.execute(text(f"DROP VIEW IF EXISTS {name}"))
         config = schema._config()
         config.attributes["connection"] = connection
@@ -314,4 +314,4 @@ def test_a_backup_of_an_earlier_version_is_brought_up(empty_database: Database, 
     assert len(other.rows(Scan.id)) == 2
     with closing(Database(other.url)) as database:
         schema.require_current(database)
-        assert schema.drift(database) == []
+        assert schema.model_differences(database) == []

@@ -12,23 +12,23 @@ from db.states import Verdict
 
 
 def case(book: Book, scan_id: int) -> Case:
-    found = book.database.read(lambda c: cases.case(c, scan_id))
+    found = book.database.read(lambda c: cases.get_case(c, scan_id))
     assert found is not None
     return found
 
 
 def say(book: Book, scan_id: int, verdict: Verdict, reviewer: str) -> int:
-    return book.database.write(lambda c: reviews.record(c, scan_id, verdict, reviewer))
+    return book.database.write(lambda c: reviews.record_verdict(c, scan_id, verdict, reviewer))
 
 
 def test_there_is_no_such_scan(book: Book) -> None:
-    assert book.database.read(lambda c: cases.case(c, 99)) is None
+    assert book.database.read(lambda c: cases.get_case(c, 99)) is None
 
 
 def test_a_film_that_waits_has_nothing_yet(book: Book) -> None:
     (scan_id,) = book.add(seen())
     found = case(book, scan_id)
-    assert (found.waits, found.scored, found.current, found.related, found.reviews) == (True, False, None, [], [])
+    assert (found.waiting, found.scored, found.current, found.related, found.reviews) == (True, False, None, [], [])
     assert [event["to_state"] for event in found.events] == ["queued"]
 
 
@@ -40,7 +40,7 @@ def test_a_duplicate_shows_what_its_original_has(book: Book) -> None:
     assert (found.scan["id"], found.result["id"]) == (twin, original)
     assert found.current is not None
     assert found.current["scan_id"] == original
-    assert found.said_by("ada") is not None
+    assert found.review_by("ada") is not None
 
 
 def test_readers_disagree_by_their_last_words(book: Book) -> None:
@@ -51,7 +51,7 @@ def test_readers_disagree_by_their_last_words(book: Book) -> None:
     say(book, scan_id, Verdict.NO_PNEUMONIA, "ada")
     found = case(book, scan_id)
     assert not found.disputed
-    assert [(one["reviewer"], one["verdict"]) for one in found.standing] == [
+    assert [(one["reviewer"], one["verdict"]) for one in found.standing_reviews] == [
         ("bob", "no_pneumonia"),
         ("ada", "no_pneumonia"),
     ]
@@ -61,19 +61,19 @@ def test_readers_disagree_by_their_last_words(book: Book) -> None:
 def test_a_verdict_taken_back_is_said_no_more_but_was_said(book: Book) -> None:
     (scan_id,) = book.classify(seen())
     review = say(book, scan_id, Verdict.PNEUMONIA, "ada")
-    book.database.write(lambda c: reviews.retract(c, review, "ada"))
-    assert case(book, scan_id).said_by("ada") is None
+    book.database.write(lambda c: reviews.retract_verdict(c, review, "ada"))
+    assert case(book, scan_id).review_by("ada") is None
 
 
 def test_a_film_that_is_read_blind_opens_with_the_verdict(book: Book) -> None:
     (scan_id,) = book.classify(seen())
-    assert case(book, scan_id).open_to("ada")
-    book.set(scan_id, blind=True)
-    assert not case(book, scan_id).open_to("ada")
+    assert case(book, scan_id).result_visible_to("ada")
+    book.set(scan_id, hidden_until_verdict=True)
+    assert not case(book, scan_id).result_visible_to("ada")
     review = say(book, scan_id, Verdict.PNEUMONIA, "ada")
-    assert (case(book, scan_id).open_to("ada"), case(book, scan_id).open_to("bob")) == (True, False)
-    book.database.write(lambda c: reviews.retract(c, review, "ada"))
-    assert case(book, scan_id).open_to("ada")
+    assert (case(book, scan_id).result_visible_to("ada"), case(book, scan_id).result_visible_to("bob")) == (True, False)
+    book.database.write(lambda c: reviews.retract_verdict(c, review, "ada"))
+    assert case(book, scan_id).result_visible_to("ada")
 
 
 @pytest.mark.parametrize("flagged", [True, False])
@@ -81,7 +81,7 @@ def test_what_was_handed_in_is_not_read_blind_and_no_draw_of_the_sample(book: Bo
     ids = book.add(seen(), seen(inbox="uploads"))
     outcomes = [replace(classified(scan_id, flagged=flagged), sample_unflagged=1.0) for scan_id in ids]
     book.finish(book.claimed(), *outcomes)
-    columns = ("blind", "sampled_share", "worklist_rank")
+    columns = ("hidden_until_verdict", "sampled_share", "worklist_rank")
     came, handed_in = ([book.row(scan_id)[column] for column in columns] for scan_id in ids)
     assert handed_in == [False, None, 0.9 if flagged else None]
     assert came[0] is True

@@ -9,17 +9,17 @@ from plans import explain
 from sqlalchemy import Connection, update
 
 from db import drift, ledger, outbox, registry, training
-from db.census import LEDGER, SHARE, Census, ended
-from db.dialect import plan_anew
+from db.census import LEDGER_FAMILIES, METRICS_CACHE_FACTOR, LedgerCollector, finished_counts
+from db.dialect import force_custom_plans
 from db.models import Model, Scan
 from db.session import Database
-from db.training import Conclusion, Decision
+from db.training import TrainingDecision, TrainingOutcome
 from pneumowatch.settings import Settings
 
 SETTINGS = Settings()
 
 
-def told(census: Census) -> dict[str, dict[tuple[str, ...], float]]:
+def told(census: LedgerCollector) -> dict[str, dict[tuple[str, ...], float]]:
     return {
         family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
         for family in census.collect()
@@ -27,16 +27,16 @@ def told(census: Census) -> dict[str, dict[tuple[str, ...], float]]:
 
 
 @pytest.fixture
-def census(database: Database) -> Census:
-    return Census(database, SETTINGS)
+def census(database: Database) -> LedgerCollector:
+    return LedgerCollector(database, SETTINGS)
 
 
-def test_films_by_source_and_state(book: Book, database: Database, census: Census) -> None:
+def test_films_by_source_and_state(book: Book, database: Database, census: LedgerCollector) -> None:
     book.arrive(*(seen(f"{n}.png", inbox=inbox) for n in range(3) for inbox in ("ward", "clinic")))
     claim = book.claimed(3)
     ids = [scan.id for scan in claim.scans]
     outcomes = [classified(ids[0]), rejected(ids[1])]
-    database.write(lambda c: ledger.finish(c, claim.token, outcomes, BY, ("webhook",)))
+    database.write(lambda c: ledger.record_outcomes(c, claim.token, outcomes, BY, ("webhook",)))
     found = told(census)
     films = found["pneumowatch_films"]
     assert len(films) == 2 * 6
@@ -49,41 +49,45 @@ def test_films_by_source_and_state(book: Book, database: Database, census: Censu
     assert found["pneumowatch_flagged_ratio"] == {(book.row(ids[0])["inbox"],): 1}
     assert found["pneumowatch_champion_info"] == {(MODEL,): 1}
     assert found["pneumowatch_outbox_messages"] == {
-        ("webhook", outbox.State.WAITING): 1,
-        ("webhook", outbox.State.GIVEN_UP): 0,
+        ("webhook", outbox.OutboxState.WAITING): 1,
+        ("webhook", outbox.OutboxState.GIVEN_UP): 0,
     }
     assert found["pneumowatch_drift_psi"] == {}  # one film, and a model without a reference
 
 
-def test_the_oldest_waits_for_as_long_as_it_has(book: Book, database: Database, census: Census) -> None:
+def test_the_oldest_waits_for_as_long_as_it_has(book: Book, database: Database, census: LedgerCollector) -> None:
     book.arrive(seen("a.png"), seen("b.png"))
-    an_hour_ago = ledger.now() - timedelta(hours=1)
+    an_hour_ago = ledger.utc_now() - timedelta(hours=1)
     database.write(lambda c: c.execute(update(Scan).where(Scan.path == "a.png").values(received_at=an_hour_ago)))
     assert told(census)["pneumowatch_oldest_waiting_seconds"][("inbox",)] == pytest.approx(3600, abs=60)
 
 
-def test_what_the_last_training_came_to(database: Database, census: Census) -> None:
+def test_what_the_last_training_came_to(database: Database, census: LedgerCollector) -> None:
     assert told(census)["pneumowatch_last_training"] == {}
-    database.write(lambda c: training.begin(c, "token-1", BY))
-    database.write(lambda c: training.fail(c, "token-1", "The disk is full."))
-    database.write(lambda c: training.begin(c, "token-2", BY))
-    running = told(Census(database, SETTINGS))
+    database.write(lambda c: training.start_run(c, "token-1", BY))
+    database.write(lambda c: training.fail_run(c, "token-1", "The disk is full."))
+    database.write(lambda c: training.start_run(c, "token-2", BY))
+    running = told(LedgerCollector(database, SETTINGS))
     assert running["pneumowatch_last_training"][("running",)] == 1
     assert running["pneumowatch_last_training_timestamp_seconds"] == {}
-    database.write(lambda c: training.finish(c, "token-2", Conclusion(Decision.REFUSED, ("It is no better.",))))
-    found = told(Census(database, SETTINGS))
+    database.write(
+        lambda c: training.finish_run(c, "token-2", TrainingOutcome(TrainingDecision.REFUSED, ("It is no better.",)))
+    )
+    found = told(LedgerCollector(database, SETTINGS))
     assert {outcome for (outcome,), value in found["pneumowatch_last_training"].items() if value} == {"refused"}
-    assert found["pneumowatch_last_training_timestamp_seconds"][()] == pytest.approx(ledger.now().timestamp(), abs=60)
+    assert found["pneumowatch_last_training_timestamp_seconds"][()] == pytest.approx(
+        ledger.utc_now().timestamp(), abs=60
+    )
 
 
-def test_a_source_that_drifts(book: Book, database: Database, census: Census) -> None:
+def test_a_source_that_drifts(book: Book, database: Database, census: LedgerCollector) -> None:
     """Of this source alone, and of the champion's readings."""
     reference = {"films": 100, "brightness": {"edges": [100.0], "shares": [0.5, 0.5]}}
-    card = database.read(registry.listed)[0]["card"] | {"reference": reference}
+    card = database.read(registry.registered_models)[0]["card"] | {"reference": reference}
     database.write(lambda c: c.execute(update(Model).values(card=card)))
     for inbox, levels in (("ward", (90.0, 110.0)), ("clinic", (110.0, 120.0))):
-        book.arrive(*(seen(f"{n}.png", inbox=inbox, mtime_ns=n) for n in range(drift.FEWEST)))
-        claim = book.claimed(drift.FEWEST)
+        book.arrive(*(seen(f"{n}.png", inbox=inbox, mtime_ns=n) for n in range(drift.MIN_DRIFT_IMAGES)))
+        claim = book.claimed(drift.MIN_DRIFT_IMAGES)
         read = (replace(classified(scan.id), brightness=levels[n % 2]) for n, scan in enumerate(claim.scans))
         book.finish(claim, *read)
     found = told(census)["pneumowatch_drift_psi"]
@@ -94,7 +98,7 @@ def test_a_source_that_drifts(book: Book, database: Database, census: Census) ->
 
 def test_an_outage_is_told_and_is_over_afterwards(sqlite_url: str) -> None:
     clock = [0.0]
-    away = Census(Database("postgresql://nobody@127.0.0.1:1/none"), SETTINGS, lambda: clock[0])
+    away = LedgerCollector(Database("postgresql://nobody@127.0.0.1:1/none"), SETTINGS, lambda: clock[0])
     assert told(away) == {"pneumowatch_database_up": {(): 0}}
     away._database = Database(sqlite_url)
     assert told(away)["pneumowatch_database_up"] == {(): 0}  # counted a moment ago
@@ -103,23 +107,25 @@ def test_an_outage_is_told_and_is_over_afterwards(sqlite_url: str) -> None:
 
 
 def test_what_took_long_is_not_counted_again_soon(book: Book, database: Database) -> None:
-    clock = iter([0.0, 0.0, 10.0, 199.0, 10.0 * SHARE, 10.0 * SHARE, 10.0 * SHARE])
-    census = Census(database, SETTINGS, lambda: next(clock))
+    clock = iter(
+        [0.0, 0.0, 10.0, 199.0, 10.0 * METRICS_CACHE_FACTOR, 10.0 * METRICS_CACHE_FACTOR, 10.0 * METRICS_CACHE_FACTOR]
+    )
+    census = LedgerCollector(database, SETTINGS, lambda: next(clock))
     assert told(census)["pneumowatch_films"] == {}  # took ten seconds
     book.arrive(seen())
     assert told(census)["pneumowatch_films"] == {}
     assert told(census)["pneumowatch_films"] != {}
 
 
-def test_every_metric_of_the_ledger_is_told(census: Census) -> None:
-    assert {family.name for family in census.collect()} == {gauge.name for gauge in LEDGER}
+def test_every_metric_of_the_ledger_is_told(census: LedgerCollector) -> None:
+    assert {family.name for family in census.collect()} == {gauge.name for gauge in LEDGER_FAMILIES}
 
 
 def test_counting_reads_no_table_from_end_to_end(postgres_book: Book) -> None:
     def count(connection: Connection) -> None:
-        plan_anew(connection)
-        ended(connection)
-        drift.last_read(connection, "ward")
+        force_custom_plans(connection)
+        finished_counts(connection)
+        drift.recent_predictions(connection, "ward")
 
     plans = [plan for plan in explain(postgres_book.database, count) if "scans" in plan]
     assert len(plans) == 2

@@ -45,7 +45,7 @@ class Time:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     made = Time()
-    monkeypatch.setattr(ledger, "now", made.now)
+    monkeypatch.setattr(ledger, "utc_now", made.now)
     return made
 
 
@@ -76,14 +76,14 @@ def test_a_film_put_off_is_announced_within_a_lease(
     sweep_for(sweeper, time, LEASE)
     assert bell.rung == [scan_id]
     assert [scan.id for scan in book.claimed().scans] == [scan_id]
-    assert book.row(scan_id)["deaths"] == 0
+    assert book.row(scan_id)["lost_leases"] == 0
 
 
 def test_no_scan_is_put_off_for_longer_than_a_clock_that_was_set_back_could_hide(book: Book, time: Time) -> None:
     """However far off the time that its reader names; it will be put off again where that is right."""
     (scan_id,) = book.add(seen())
     book.finish(book.claimed(), deferred(scan_id, seconds=86400))
-    assert book.row(scan_id)["not_before"] == time.wall + ledger.LONGEST_DELAY
+    assert book.row(scan_id)["not_before"] == time.wall + ledger.MAX_DELAY
     assert book.ring() == []
 
 
@@ -114,15 +114,15 @@ def test_a_claim_is_neither_taken_back_early_nor_late(
     sweep_for(sweeper, time, LEASE / 2 + 5)
     assert book.states() == {dead: "queued", alive: "running"}
     book.finish(claim, classified(alive))
-    assert (book.row(alive)["state"], book.row(alive)["deaths"]) == ("classified", 0)
-    assert book.row(dead)["deaths"] == 1
+    assert (book.row(alive)["state"], book.row(alive)["lost_leases"]) == ("classified", 0)
+    assert book.row(dead)["lost_leases"] == 1
 
 
 @pytest.mark.parametrize("jump", HOURS)
 def test_a_suspect_that_rests_is_read_whatever_the_clock_says(book: Book, time: Time, jump: timedelta) -> None:
     suspect, other = book.add(seen("1"), seen("2"))
     book.finish(book.claimed(2), deferred(suspect), deferred(other))
-    book.set(suspect, deaths=2, deaths_alone=1, not_before=time.wall)
+    book.set(suspect, lost_leases=2, lost_leases_exclusive=1, not_before=time.wall)
     book.set(other, not_before=time.wall)
     assert [scan.id for scan in book.claimed(1).scans] == [other]  # as it rests
     later = book.add(seen("3"))

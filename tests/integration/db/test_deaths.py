@@ -12,7 +12,7 @@ from db.states import Reason
 def die_alone(book: Book, scan_id: int, max_attempts: int = 3) -> None:
     claim = book.claimed()
     assert [scan.id for scan in claim.scans] == [scan_id]
-    book.renew(claim, alone=True)
+    book.renew(claim, exclusive=True)
     assert book.expire(claim, max_attempts) == 1
 
 
@@ -21,10 +21,15 @@ def test_a_lease_that_ran_out_puts_the_scan_back_as_a_suspect(book: Book) -> Non
     claim = book.claimed()
     assert book.expire(claim) == 1
     row = book.row(scan_id)
-    assert (row["state"], row["deaths"], row["deaths_alone"], row["rung_at"]) == ("queued", 1, 0, None)
+    assert (row["state"], row["lost_leases"], row["lost_leases_exclusive"], row["announced_at"]) == (
+        "queued",
+        1,
+        0,
+        None,
+    )
     assert (row["claim_token"], row["claimed_by"], row["leased_until"]) == (None, None, None)
     assert book.moves(scan_id)[-1] == ("running", "queued")
-    assert book.claimed().suspect
+    assert book.claimed().quarantined
 
 
 def test_expired_twice_counts_once(book: Book) -> None:
@@ -32,7 +37,7 @@ def test_expired_twice_counts_once(book: Book) -> None:
     claim = book.claimed()
     assert book.expire(claim) == 1
     assert book.expire(claim) == 0
-    assert book.row(scan_id)["deaths"] == 1
+    assert book.row(scan_id)["lost_leases"] == 1
     book.claimed()
     assert book.expire(claim) == 0  # the token is an older claim's
     assert book.state(scan_id) == "running"
@@ -45,7 +50,7 @@ def test_failed_only_after_max_attempts_deaths_alone(book: Book) -> None:
     assert book.state(scan_id) == "queued"
     die_alone(book, scan_id, 2)
     row = book.row(scan_id)
-    assert (row["state"], row["deaths"], row["deaths_alone"]) == ("failed", 3, 2)
+    assert (row["state"], row["lost_leases"], row["lost_leases_exclusive"]) == ("failed", 3, 2)
     assert row["detail"]
     assert row["finished_at"] is not None
     assert book.moves(scan_id)[-1] == ("running", "failed")
@@ -59,8 +64,8 @@ def test_a_killer_fails_and_its_batch_mates_never(book: Book) -> None:
         if claim is None:
             break
         held = [scan.id for scan in claim.scans]
-        if claim.suspect:
-            book.renew(claim, alone=True)
+        if claim.quarantined:
+            book.renew(claim, exclusive=True)
         if killer in held:
             book.expire(claim)
         else:
@@ -73,12 +78,12 @@ def test_many_deaths_in_company_fail_nobody(book: Book) -> None:
     for _ in range(10):
         book.expire(book.claimed(), max_attempts=1)
     assert book.state(scan_id) == "queued"
-    assert book.row(scan_id)["deaths"] == 10
+    assert book.row(scan_id)["lost_leases"] == 10
 
 
 def rest_over(book: Book, scan_id: int, times: int) -> None:
     """The time that a film lets others go first has passed."""
-    book.set(scan_id, not_before=ledger.now() - ledger.RESTS[times - 1])
+    book.set(scan_id, not_before=ledger.utc_now() - ledger.COOLDOWNS[times - 1])
 
 
 def test_a_suspect_whose_worker_died_lets_others_go_first_for_a_while(book: Book) -> None:
@@ -112,12 +117,12 @@ def test_a_worker_killed_twenty_times_as_soon_as_it_holds_a_film_fails_none(book
     for number in range(20):
         ids += book.add(seen(f"later {number}"))
         claim = book.claimed(8)
-        if claim.suspect:
-            book.renew(claim, alone=True)
+        if claim.quarantined:
+            book.renew(claim, exclusive=True)
         book.expire(claim)
     rows = [book.row(scan_id) for scan_id in ids]
     assert {row["state"] for row in rows} == {"queued"}
-    assert max(row["deaths_alone"] for row in rows) == 1
+    assert max(row["lost_leases_exclusive"] for row in rows) == 1
     for _ in range(2 * len(ids)):
         if claim := book.claim(8):
             book.finish(claim, *(classified(scan.id) for scan in claim.scans))
@@ -127,21 +132,21 @@ def test_a_worker_killed_twenty_times_as_soon_as_it_holds_a_film_fails_none(book
 def test_what_is_given_up_says_why_and_waits_longer_each_time(book: Book) -> None:
     (scan_id,) = book.add(seen())
 
-    def give_up(alone: bool) -> float:
+    def give_up(exclusive: bool) -> float:
         claim = book.claimed()
-        if alone:
-            book.renew(claim, alone=True)
+        if exclusive:
+            book.renew(claim, exclusive=True)
         pairs, pause = [(scan_id, claim.token)], timedelta(seconds=5)
-        at = ledger.now()
+        at = ledger.utc_now()
         why = "reading it ended in an error (KeyError)"
-        book.database.write(lambda c: ledger.expire(c, pairs, 3, "worker", why, pause))
+        book.database.write(lambda c: ledger.expire_claims(c, pairs, 3, "worker", why, pause))
         wait = (book.row(scan_id)["not_before"] - at).total_seconds()
         book.set(scan_id, not_before=at)
         return wait
 
-    assert [round(give_up(alone)) for alone in (False, True, True)] == [0, 5, 10]
+    assert [round(give_up(exclusive)) for exclusive in (False, True, True)] == [0, 5, 10]
     assert book.events(scan_id)[-1]["detail"] == "reading it ended in an error (KeyError)"
-    give_up(alone=True)
+    give_up(exclusive=True)
     assert book.state(scan_id) == "failed"
     assert "KeyError" in book.row(scan_id)["detail"]
 
@@ -149,10 +154,10 @@ def test_what_is_given_up_says_why_and_waits_longer_each_time(book: Book) -> Non
 def test_a_lease_that_was_lost_cannot_be_renewed(book: Book) -> None:
     book.add(seen())
     claim = book.claimed()
-    assert book.database.write(lambda c: ledger.renew(c, claim, timedelta(seconds=9)))
+    assert book.database.write(lambda c: ledger.renew_lease(c, claim, timedelta(seconds=9)))
     book.expire(claim)
-    assert not book.database.write(lambda c: ledger.renew(c, claim, timedelta(seconds=9), alone=True))
-    assert not book.row(claim.scans[0].id)["alone"]
+    assert not book.database.write(lambda c: ledger.renew_lease(c, claim, timedelta(seconds=9), exclusive=True))
+    assert not book.row(claim.scans[0].id)["exclusive"]
 
 
 def test_requeue_gives_a_failed_scan_a_clean_slate(book: Book) -> None:
@@ -161,10 +166,10 @@ def test_requeue_gives_a_failed_scan_a_clean_slate(book: Book) -> None:
     assert book.state(scan_id) == "failed"
     assert book.requeue() == [scan_id]
     row = book.row(scan_id)
-    assert (row["state"], row["deaths"], row["deaths_alone"], row["alone"]) == ("queued", 0, 0, False)
-    assert (row["finished_at"], row["detail"], row["rung_at"]) == (None, None, None)
+    assert (row["state"], row["lost_leases"], row["lost_leases_exclusive"], row["exclusive"]) == ("queued", 0, 0, False)
+    assert (row["finished_at"], row["detail"], row["announced_at"]) == (None, None, None)
     assert book.moves(scan_id)[-1] == ("failed", "queued")
-    assert not book.claimed().suspect
+    assert not book.claimed().quarantined
 
 
 def test_requeue_takes_what_is_asked_for_and_can_be_requeued(book: Book) -> None:
@@ -194,6 +199,6 @@ def test_requeue_leaves_superseded_scans(book: Book) -> None:
 def test_a_requeued_scan_follows_its_file(book: Book) -> None:
     scan_id = book.reject(seen())
     book.requeue()
-    assert book.arrive(seen(size=200)).to_ring == [scan_id]
+    assert book.arrive(seen(size=200)).to_announce == [scan_id]
     book.finish(book.claimed(), rejected(scan_id))
     assert book.row(scan_id)["size"] == 200

@@ -12,7 +12,7 @@ from books import EVERY, Book, classified, rejected, seen
 from sqlalchemy import inspect, select, text
 
 from db import audit, erasure, ledger, reviews, scans
-from db.erasure import Found
+from db.erasure import ErasureScope
 from db.models import Base, Scan
 from db.outcomes import Classified
 from db.states import Verdict
@@ -52,12 +52,12 @@ def hers(book: Book, settings: Settings) -> list[int]:
     )
     book.finish(claim, *outcomes)
     for sha256 in ("1", "2"):
-        kept.write(settings.data_dir, sha256 * 64, np.zeros((8, 8), np.uint8), np.zeros((2, 2)))
+        kept.store_image(settings.data_dir, sha256 * 64, np.zeros((8, 8), np.uint8), np.zeros((2, 2)))
     uploads = settings.data_dir / "uploads"
     uploads.mkdir()
     (uploads / "in-01.dcm").write_bytes(b"hers")
-    book.database.write(lambda c: reviews.record(c, first, Verdict.PNEUMONIA, "ada", COMMENT))
-    book.database.write(lambda c: reviews.record(c, his, Verdict.UNSURE, "ada"))
+    book.database.write(lambda c: reviews.record_verdict(c, first, Verdict.PNEUMONIA, "ada", COMMENT))
+    book.database.write(lambda c: reviews.record_verdict(c, his, Verdict.UNSURE, "ada"))
     return [first, copy, handed_in]
 
 
@@ -67,22 +67,22 @@ def test_what_is_read_or_comes_between_the_look_and_the_erasing_is_not_left_behi
     (waiting,) = book.add(seen("hers.dcm"))
     found = find(book, settings, scan_ids=[waiting])
     book.finish(book.claimed(), film(waiting, "1" * 64, HERS, ACCESSION))
-    kept.write(settings.data_dir, "1" * 64, np.zeros((8, 8), np.uint8))
+    kept.store_image(settings.data_dir, "1" * 64, np.zeros((8, 8), np.uint8))
     with pytest.raises(ErasureRefused, match="look again"):
-        erasure.erase(book.database, found, "adam")
-    assert kept.read(settings.data_dir, "1" * 64) is not None, "nothing was erased"
+        erasure.erase_scope(book.database, found, "adam")
+    assert kept.load_image(settings.data_dir, "1" * 64) is not None, "nothing was erased"
 
     found = find(book, settings, patient_key=HERS)
     (another,) = book.add(seen("hers again.dcm"))
     book.finish(book.claimed(), film(another, "2" * 64, HERS, ACCESSION))
     with pytest.raises(ErasureRefused, match="look again"):
-        erasure.erase(book.database, found, "adam")
-    assert erasure.erase(book.database, find(book, settings, patient_key=HERS), "adam") == 2
-    assert kept.read(settings.data_dir, "1" * 64) is None
+        erasure.erase_scope(book.database, found, "adam")
+    assert erasure.erase_scope(book.database, find(book, settings, patient_key=HERS), "adam") == 2
+    assert kept.load_image(settings.data_dir, "1" * 64) is None
 
 
-def find(book: Book, settings: Settings, **which: Any) -> Found:
-    return book.database.read(lambda c: erasure.find(c, settings, **which))
+def find(book: Book, settings: Settings, **which: Any) -> ErasureScope:
+    return book.database.read(lambda c: erasure.find_erasure_scope(c, settings, **which))
 
 
 def everything(book: Book) -> str:
@@ -99,29 +99,29 @@ def test_nothing_is_left_of_a_patient(book: Book, hers: list[int], settings: Set
     assert all(trace in everything(book) for trace in (HERS, ACCESSION, COMMENT, "hers.dcm", "1" * 64))
     found = find(book, settings, patient_key=HERS)
     assert list(found.scan_ids) == hers  # the copy by its bytes
-    assert (found.predictions, found.reviews, len(found.films), len(found.uploads)) == (1, 1, 1, 1)
-    before = book.database.read(scans.counts)
-    assert erasure.erase(book.database, found, "admin") == 3
+    assert (found.predictions, found.reviews, len(found.images), len(found.uploads)) == (1, 1, 1, 1)
+    before = book.database.read(scans.counts_by_state)
+    assert erasure.erase_scope(book.database, found, "admin") == 3
 
     left = everything(book)
     assert not [trace for trace in (HERS, ACCESSION, COMMENT, STUDY, "hers.dcm", "copy.dcm", "1" * 64) if trace in left]
     assert {path.name[0] for path in (settings.data_dir / "films").iterdir()} == {"2"}
     assert list((settings.data_dir / "uploads").iterdir()) == []
-    after = book.database.read(scans.counts)
+    after = book.database.read(scans.counts_by_state)
     assert sum(after.values()) == sum(before.values()) == 4
     assert {book.state(id_) for id_ in hers} == {"rejected"}
-    rows = book.database.read(lambda c: audit.listed(c, 10))
+    rows = book.database.read(lambda c: audit.list_actions(c, 10))
     assert [(row["what"], row["scan_id"], row["who"]) for row in rows] == [
-        (audit.Act.ERASURE, id_, "admin") for id_ in sorted(hers, reverse=True)
+        (audit.AuditAction.ERASURE, id_, "admin") for id_ in sorted(hers, reverse=True)
     ]
 
 
 def test_others_keep_everything(book: Book, hers: list[int], settings: Settings) -> None:
     (his,) = set(book.states()) - set(hers)
     before = book.row(his), book.predictions(his), book.events(his)
-    erasure.erase(book.database, find(book, settings, patient_key=HERS), "admin")
+    erasure.erase_scope(book.database, find(book, settings, patient_key=HERS), "admin")
     assert (book.row(his), book.predictions(his), book.events(his)) == before
-    assert len(book.database.read(lambda c: reviews.history(c, his))) == 1
+    assert len(book.database.read(lambda c: reviews.review_history(c, his))) == 1
     assert book.owners().keys() >= {"2" * 64}
 
 
@@ -129,19 +129,19 @@ def test_the_files_that_still_stand_there_are_not_announced_anew(
     book: Book, hers: list[int], settings: Settings
 ) -> None:
     files = [seen("hers.dcm"), seen("copy.dcm"), seen("in-01.dcm", inbox="uploads")]
-    erasure.erase(book.database, find(book, settings, patient_key=HERS), "admin")
+    erasure.erase_scope(book.database, find(book, settings, patient_key=HERS), "admin")
     assert book.unknown(*files) == []
     arrived = book.arrive(*files)
-    assert (arrived.to_ring, arrived.busy) == ([], [])
+    assert (arrived.to_announce, arrived.busy) == ([], [])
     assert book.requeue(EVERY) == []
-    unscored = book.database.read(lambda c: scans.listing(c, "unscored_cases", 10))
-    flagged = book.database.read(lambda c: scans.listing(c, "flagged_cases", 10))
+    unscored = book.database.read(lambda c: scans.view_rows(c, "unscored_cases", 10))
+    flagged = book.database.read(lambda c: scans.view_rows(c, "flagged_cases", 10))
     assert unscored == []
     assert [row["path"] for row in flagged] == ["his.dcm"]
 
 
 def test_a_copy_that_comes_later_is_read_as_new(book: Book, hers: list[int], settings: Settings) -> None:
-    erasure.erase(book.database, find(book, settings, patient_key=HERS), "admin")
+    erasure.erase_scope(book.database, find(book, settings, patient_key=HERS), "admin")
     (anew,) = book.add(seen("again.dcm"))
     book.finish(book.claimed(), film(anew, "1" * 64, HERS, ACCESSION))
     assert book.state(anew) == "classified"
@@ -151,18 +151,18 @@ def test_a_copy_that_comes_later_is_read_as_new(book: Book, hers: list[int], set
 def test_by_a_scan_s_id_all_copies_of_the_film_go(book: Book, hers: list[int], settings: Settings, which: int) -> None:
     found = find(book, settings, scan_ids=[hers[which]])
     assert list(found.scan_ids) == hers[:2]
-    assert erasure.erase(book.database, found, "admin") == 2
-    assert erasure.erase(book.database, find(book, settings, scan_ids=[hers[0]]), "admin") == 0
+    assert erasure.erase_scope(book.database, found, "admin") == 2
+    assert erasure.erase_scope(book.database, find(book, settings, scan_ids=[hers[0]]), "admin") == 0
 
 
 def test_what_waits_is_erased_and_what_is_being_read_is_not(book: Book, settings: Settings) -> None:
     waiting, running = book.add(seen("b.dcm"), seen("c.dcm"))
-    erasure.erase(book.database, find(book, settings, scan_ids=[waiting]), "admin")
+    erasure.erase_scope(book.database, find(book, settings, scan_ids=[waiting]), "admin")
     claim = book.claimed()
     assert [scan.id for scan in claim.scans] == [running]
     found = find(book, settings, scan_ids=[running])
     with pytest.raises(ErasureRefused, match="being read"):
-        erasure.erase(book.database, found, "admin")
+        erasure.erase_scope(book.database, found, "admin")
     book.finish(claim, classified(running))
     assert book.state(running) == "classified"
 
@@ -174,7 +174,7 @@ def test_one_that_began_to_be_read_meanwhile_costs_the_whole_erasure(
     (scan_id,) = book.requeue(Scan.id == hers[2])
     book.claimed()
     with pytest.raises(ErasureRefused, match="being read"):
-        erasure.erase(book.database, found, "admin")
+        erasure.erase_scope(book.database, found, "admin")
     assert book.state(scan_id) == "running"
     assert book.row(hers[0])["patient_key"] == HERS
 
@@ -192,7 +192,7 @@ def test_sqlite_s_file_holds_nothing_either(book: Book, hers: list[int], setting
     traces = [HERS.encode(), ACCESSION.encode(), COMMENT.encode(), b"hers.dcm"]
     everywhere: Callable[[], bytes] = lambda: b"".join(path.read_bytes() for path in file.parent.glob(f"{file.name}*"))  # noqa: E731
     assert all(trace in everywhere() for trace in traces)
-    erasure.erase(book.database, find(book, settings, patient_key=HERS), "admin")
+    erasure.erase_scope(book.database, find(book, settings, patient_key=HERS), "admin")
     assert not [trace for trace in traces if trace in everywhere()]
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -202,6 +202,6 @@ def test_sqlite_s_file_holds_nothing_either(book: Book, hers: list[int], setting
 def test_every_column_of_a_scan_is_either_erased_or_kept_on_purpose() -> None:
     """A new one that tells of a patient must not outlive an erasure."""
     counted = {"id", "inbox", "path_sha256", "size", "mtime_ns", "superseded_by"}  # and recognised by
-    life = {"state", "priority", "received_at", "changed_at", "not_before", "rung_at", "finished_at"}
-    claim = {"claim_token", "claimed_by", "leased_until", "deaths", "deaths_alone", "alone"}
+    life = {"state", "priority", "received_at", "changed_at", "not_before", "announced_at", "finished_at"}
+    claim = {"claim_token", "claimed_by", "leased_until", "lost_leases", "lost_leases_exclusive", "exclusive"}
     assert set(Scan.__table__.c.keys()) - ledger.TOMBSTONE.keys() == counted | life | claim

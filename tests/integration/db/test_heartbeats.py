@@ -12,16 +12,16 @@ from sqlalchemy import select, text, update
 from support.waiting import eventually
 
 from db import heartbeats, ledger, schema
-from db.heartbeats import SILENT_SECONDS, Readiness, Verdict
+from db.heartbeats import SILENT_AFTER_SECONDS, HealthStatus, Readiness
 from db.models import Heartbeat
-from db.pulse import HEARTBEATS, Part, Pulse, beating
+from db.pulse import HEARTBEATS, Component, HeartbeatWriter, writing_heartbeats
 from db.session import Database
 
 LEASE = 60.0
 
 
 def rows(database: Database) -> list[Any]:
-    return database.read(lambda c: list(c.execute(select(HEARTBEATS).order_by(HEARTBEATS.c.part))))
+    return database.read(lambda c: list(c.execute(select(HEARTBEATS).order_by(HEARTBEATS.c.component))))
 
 
 def asked(database: Database) -> Readiness:
@@ -35,32 +35,36 @@ class Clock:
         return self.now
 
 
-def write(database: Database, part: Part, pid: int = 1, **changed: Any) -> None:
+def write(database: Database, component: Component, pid: int = 1, **changed: Any) -> None:
     """The part's heartbeat, as if it were of another process; `changed`: columns, or `age`: seconds it is old."""
     age = timedelta(seconds=changed.pop("age", 0))
 
     def work(connection: Any) -> None:
-        row = part.row(heartbeats.clock(connection) - age) | {"pid": pid, "part": f"{part.kind}@m:{pid}"} | changed
+        row = (
+            component.row(heartbeats.database_now(connection) - age)
+            | {"pid": pid, "component": f"{component.kind}@m:{pid}"}
+            | changed
+        )
         connection.execute(HEARTBEATS.insert().values(row))
 
     database.write(work)
 
 
-def verdicts(database: Database) -> dict[str, Verdict]:
-    return {part.part: part.verdict for part in asked(database).parts}
+def verdicts(database: Database) -> dict[str, HealthStatus]:
+    return {component.component: component.status for component in asked(database).components}
 
 
 def test_parts_are_written_while_they_live_and_leave_nothing(database: Database) -> None:
-    with beating(database) as pulse:
-        worker, watcher = pulse.part("worker"), pulse.part("watcher")
+    with writing_heartbeats(database) as pulse:
+        worker, watcher = pulse.component("worker"), pulse.component("watcher")
         eventually(lambda: len(rows(database)) == 2)
-        worker.say("idle", busy="reading")
-        worker.did(films=3)
-        watcher.promise("the rescan of ward", 60)
-        pulse.part("schedule")  # makes it beat at once
+        worker.set_status("idle", busy="reading")
+        worker.record_progress(films=3)
+        watcher.expect_within("the rescan of ward", 60)
+        pulse.component("schedule")  # makes it beat at once
         eventually(lambda: len(rows(database)) == 3)
         _, first, second = rows(database)
-        assert (first.kind, first.owed.keys(), first.done) == ("watcher", {"the rescan of ward"}, {})
+        assert (first.kind, first.expectations.keys(), first.done) == ("watcher", {"the rescan of ward"}, {})
         assert (second.kind, second.state, second.done) == ("worker", "idle", {"films": 3})
         assert second.started_at <= second.progress_at <= second.beat_at
         assert asked(database).ready
@@ -69,8 +73,8 @@ def test_parts_are_written_while_they_live_and_leave_nothing(database: Database)
 
 def test_a_part_that_fails_stays_to_be_seen(database: Database) -> None:
     def fail() -> None:
-        with beating(database) as pulse:
-            pulse.part("worker")
+        with writing_heartbeats(database) as pulse:
+            pulse.component("worker")
             eventually(lambda: rows(database))
             raise ZeroDivisionError
 
@@ -81,15 +85,18 @@ def test_a_part_that_fails_stays_to_be_seen(database: Database) -> None:
 
 def test_what_is_in_hand_makes_it_busy_until_it_is_done(database: Database) -> None:
     clock = Clock()
-    part = Part("worker", clock)
-    part.say("idle", busy="reading")
-    with part.holding("batch 1", 60) as moved:
+    component = Component("worker", clock)
+    component.set_status("idle", busy="reading")
+    with component.expecting("batch 1", 60) as idle_seconds:
         clock.now += 50
-        moved()
+        idle_seconds()
         clock.now += 20
-        row = part.row(ledger.now())
-        assert (row["state"], row["owed"]) == ("reading", {"batch 1": {"moved": 20, "within": 60}})
-    assert (part.row(ledger.now())["state"], part.row(ledger.now())["owed"]) == ("idle", {})
+        row = component.row(ledger.utc_now())
+        assert (row["state"], row["expectations"]) == (
+            "reading",
+            {"batch 1": {"idle_seconds": 20, "within_seconds": 60}},
+        )
+    assert (component.row(ledger.utc_now())["state"], component.row(ledger.utc_now())["expectations"]) == ("idle", {})
 
 
 @pytest.mark.parametrize("fault", ["no table", "nobody there"])
@@ -97,17 +104,17 @@ def test_a_database_that_does_not_take_it_costs_beats_and_nothing_else(own_redis
     url = own_redis.url.replace("redis", "postgresql")  # something is there, but no database
     with closing(Database("sqlite://" if fault == "no table" else url)) as other:
         started = time.monotonic()
-        with beating(other) as pulse:
-            part = pulse.part("worker")
+        with writing_heartbeats(other) as pulse:
+            component = pulse.component("worker")
             eventually(lambda: pulse._failing)
-            part.did(films=1)
+            component.record_progress(films=1)
         assert time.monotonic() - started < 60
 
 
 def test_it_beats_again_after_an_outage(empty_database: Database) -> None:
-    pulse = Pulse(empty_database, seconds=0.05)
+    pulse = HeartbeatWriter(empty_database, seconds=0.05)
     pulse.start()
-    pulse.part("worker")
+    pulse.component("worker")
     eventually(lambda: pulse._failing)
     schema.upgrade(empty_database)
     eventually(lambda: rows(empty_database))
@@ -116,52 +123,56 @@ def test_it_beats_again_after_an_outage(empty_database: Database) -> None:
 
 
 def test_a_part_that_is_not_heard_of_is_silent(database: Database) -> None:
-    write(database, Part("worker"), 1)
-    write(database, Part("watcher"), 2, age=SILENT_SECONDS + 90)
+    write(database, Component("worker"), 1)
+    write(database, Component("watcher"), 2, age=SILENT_AFTER_SECONDS + 90)
     found = asked(database)
-    assert verdicts(database) == {"worker@m:1": Verdict.WELL, "watcher@m:2": Verdict.SILENT}
+    assert verdicts(database) == {"worker@m:1": HealthStatus.HEALTHY, "watcher@m:2": HealthStatus.SILENT}
     assert not found.ready
-    (silent,) = (part for part in found.parts if part.verdict is Verdict.SILENT)
+    (silent,) = (component for component in found.components if component.status is HealthStatus.SILENT)
     assert silent.sentence.startswith("not heard of for 2 min")
 
 
 def test_one_that_was_started_in_its_place_replaces_a_silent_one(database: Database) -> None:
     for pid in (1, 2):
-        write(database, Part("worker"), pid, age=300)
-    write(database, Part("schedule"), 8)
+        write(database, Component("worker"), pid, age=300)
+    write(database, Component("schedule"), 8)
     assert verdicts(database) == {
-        "worker@m:1": Verdict.SILENT, "worker@m:2": Verdict.SILENT, "schedule@m:8": Verdict.WELL,
+        "worker@m:1": HealthStatus.SILENT, "worker@m:2": HealthStatus.SILENT, "schedule@m:8": HealthStatus.HEALTHY,
     }  # fmt: skip
-    write(database, Part("worker"), 3)  # one for two
-    assert list(verdicts(database).values()).count(Verdict.SILENT) == 1
-    write(database, Part("worker"), 4)
-    assert verdicts(database) == {"worker@m:3": Verdict.WELL, "worker@m:4": Verdict.WELL, "schedule@m:8": Verdict.WELL}
+    write(database, Component("worker"), 3)  # one for two
+    assert list(verdicts(database).values()).count(HealthStatus.SILENT) == 1
+    write(database, Component("worker"), 4)
+    assert verdicts(database) == {
+        "worker@m:3": HealthStatus.HEALTHY,
+        "worker@m:4": HealthStatus.HEALTHY,
+        "schedule@m:8": HealthStatus.HEALTHY,
+    }
 
 
 def test_one_that_ran_beside_it_is_no_replacement(database: Database) -> None:
-    write(database, Part("worker"), 1, age=300)
-    write(database, Part("worker"), 2, started_at=ledger.now() - timedelta(hours=1))
-    assert verdicts(database) == {"worker@m:1": Verdict.SILENT, "worker@m:2": Verdict.WELL}
+    write(database, Component("worker"), 1, age=300)
+    write(database, Component("worker"), 2, started_at=ledger.utc_now() - timedelta(hours=1))
+    assert verdicts(database) == {"worker@m:1": HealthStatus.SILENT, "worker@m:2": HealthStatus.HEALTHY}
 
 
 def test_what_was_promised_and_does_not_move_is_stalled(database: Database) -> None:
     clock = Clock()
-    part = Part("watcher", clock)
-    part.promise("the rescan of ward", 100)
+    component = Component("watcher", clock)
+    component.expect_within("the rescan of ward", 100)
     clock.now += 99
-    write(database, part, 1)
+    write(database, component, 1)
     clock.now += 201
-    write(database, part, 2)
-    assert verdicts(database) == {"watcher@m:1": Verdict.WELL, "watcher@m:2": Verdict.STALLED}
-    (stalled,) = (one for one in asked(database).parts if one.verdict is Verdict.STALLED)
+    write(database, component, 2)
+    assert verdicts(database) == {"watcher@m:1": HealthStatus.HEALTHY, "watcher@m:2": HealthStatus.STALLED}
+    (stalled,) = (one for one in asked(database).components if one.status is HealthStatus.STALLED)
     assert stalled.sentence.startswith("lives, but the rescan of ward: no progress for 5 min")
 
 
-def old_worker(database: Database, pid: int = 1, **owed: Any) -> None:
+def old_worker(database: Database, pid: int = 1, **expectations: Any) -> None:
     clock = Clock()
-    part = Part("worker", clock)
+    component = Component("worker", clock)
     clock.now += 3 * LEASE
-    write(database, part, pid, **owed)
+    write(database, component, pid, **expectations)
 
 
 def test_an_idle_worker_is_well_while_nothing_waits(book: Book) -> None:
@@ -173,9 +184,9 @@ def test_an_idle_worker_while_films_wait_is_stalled(book: Book) -> None:
     (scan_id,) = book.add(seen())
     old_worker(book.database)
     assert asked(book.database).ready  # just announced
-    book.set(scan_id, rung_at=ledger.now() - timedelta(seconds=2 * LEASE + 1))
-    (worker,) = asked(book.database).parts
-    assert (worker.verdict, worker.sentence[:35]) == (Verdict.STALLED, "lives, but films wait and it has re")
+    book.set(scan_id, announced_at=ledger.utc_now() - timedelta(seconds=2 * LEASE + 1))
+    (worker,) = asked(book.database).components
+    assert (worker.status, worker.sentence[:35]) == (HealthStatus.STALLED, "lives, but films wait and it has re")
     book.finish(book.claimed(), classified(scan_id))
     assert asked(book.database).ready
 
@@ -189,20 +200,20 @@ def test_films_that_are_not_due_accuse_nobody(book: Book) -> None:
 
 def test_films_wait_and_there_is_no_worker(book: Book) -> None:
     (scan_id,) = book.add(seen())
-    write(book.database, Part("watcher"))
+    write(book.database, Component("watcher"))
     assert asked(book.database).ready
-    book.set(scan_id, rung_at=ledger.now() - timedelta(hours=1))
+    book.set(scan_id, announced_at=ledger.utc_now() - timedelta(hours=1))
     found = asked(book.database)
     assert not found.ready
-    assert [part.sentence for part in found.parts if part.kind == "worker"] == [
+    assert [component.sentence for component in found.components if component.kind == "worker"] == [
         "films wait and there is no worker: start `pneumowatch work` (or `up`)"
     ]
 
 
 def test_parts_that_never_came_back_are_forgotten_after_a_day(database: Database) -> None:
-    write(database, Part("worker"), 1, age=3 * 86400)
-    with beating(database) as pulse:
-        pulse.part("watcher")
+    write(database, Component("worker"), 1, age=3 * 86400)
+    with writing_heartbeats(database) as pulse:
+        pulse.component("watcher")
         eventually(lambda: [row.kind for row in rows(database)] == ["watcher"])
 
 
@@ -215,8 +226,8 @@ def test_clocks_of_machines_do_not_count(database: Database, monkeypatch: pytest
             return super().now(tz) - timedelta(hours=1)
 
     monkeypatch.setattr(ledger, "datetime", Behind)
-    with beating(database) as pulse:
-        pulse.part("worker")
+    with writing_heartbeats(database) as pulse:
+        pulse.component("worker")
         eventually(lambda: rows(database))
         assert asked(database).ready
         assert database.read(lambda c: c.scalar(text("SELECT count(*) FROM heartbeats"))) == 1

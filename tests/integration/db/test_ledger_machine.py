@@ -54,11 +54,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(burst=st.lists(files, min_size=1, max_size=3))
     def arrive(self, burst: list[Any]) -> None:
         result = self.book.arrive(*burst)
-        assert len(set(result.to_ring)) == len(result.to_ring)
-        self.licences += len(result.to_ring)
-        for scan_id in result.to_ring:
+        assert len(set(result.to_announce)) == len(result.to_announce)
+        self.licences += len(result.to_announce)
+        for scan_id in result.to_announce:
             row = self.book.row(scan_id)
-            assert (row["state"], row["rung_at"] is None) == (State.QUEUED, False)
+            assert (row["state"], row["announced_at"] is None) == (State.QUEUED, False)
         last = {file.path: file for file in burst}
         assert set(self.book.unknown(*last.values())) <= set(result.busy)
         for row in map(self.book.row, self.book.states()):
@@ -72,12 +72,12 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = self._claim(count)
         if claim is None:
             return multiple()
-        assert len(claim.scans) == 1 or not any(scan.deaths for scan in claim.scans)
+        assert len(claim.scans) == 1 or not any(scan.lost_leases for scan in claim.scans)
         return claim
 
-    @rule(claim=claims, alone=st.booleans())
-    def renew(self, claim: Claim, alone: bool) -> None:
-        self.book.renew(claim, alone)
+    @rule(claim=claims, exclusive=st.booleans())
+    def renew(self, claim: Claim, exclusive: bool) -> None:
+        self.book.renew(claim, exclusive)
 
     @rule(claim=claims, kinds=kinds, sha256=hashes, header=headers, size=sizes)
     def finish(self, claim: Claim, kinds: list[str], sha256: str, header: Header | None, size: int) -> None:
@@ -115,7 +115,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(lost=st.booleans())
     def sweep(self, lost: bool) -> None:
-        rung = self.book.ring(Scan.rung_at.is_not(None) if lost else Scan.rung_at.is_(None))
+        rung = self.book.ring(Scan.announced_at.is_not(None) if lost else Scan.announced_at.is_(None))
         self.licences += len(rung)
         if lost and rung:
             self.book.unring(rung[0])
@@ -134,7 +134,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def no_film_that_was_announced_lacks_a_licence(self) -> None:
         """It would wait for a lease, with workers idle."""
-        announced = select(func.count()).where(in_state(State.QUEUED), Scan.rung_at.is_not(None))
+        announced = select(func.count()).where(in_state(State.QUEUED), Scan.announced_at.is_not(None))
         assert self.database.read(lambda c: c.scalar(announced)) <= self.licences
 
     @invariant()

@@ -12,15 +12,17 @@ from sqlalchemy import Connection
 
 from db import registry, training
 from db.session import Database
-from db.training import Conclusion, Decision, State
+from db.training import TrainingDecision, TrainingOutcome, TrainingState
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
 from pneumowatch.settings import Settings
 from trainer import dataset
-from trainer.nightly import Night, Wanted, attempt
-from trainer.workplace import occupied
+from trainer.nightly import RetrainOptions, RetrainRun, run_retraining
+from trainer.workplace import locked_workspace
 
-BETTER = Conclusion(Decision.PROMOTED, ("It is better.",), {"newer": {"films": 40}}, "one", "standin-1", 20, 20)
+BETTER = TrainingOutcome(
+    TrainingDecision.PROMOTED, ("It is better.",), {"newer": {"images": 40}}, "one", "standin-1", 20, 20
+)
 
 
 @pytest.fixture
@@ -32,56 +34,58 @@ def settings(tmp_path: Path) -> Settings:
 def championed(database: Database) -> Database:
     for version, digit in (("one", "1"), ("other", "2")):
         folder = model_folder(version, digit * 64)
-        database.write(lambda c, folder=folder: registry.register(c, folder, b"packed", "test"))
+        database.write(lambda c, folder=folder: registry.register_model(c, folder, b"packed", "test"))
     return database
 
 
 def begin(database: Database, token: str) -> None:
-    assert database.write(lambda c: training.begin(c, token, "retrain@elsewhere"))
+    assert database.write(lambda c: training.start_run(c, token, "retrain@elsewhere"))
 
 
 def attempts(database: Database) -> list[tuple[str, str | None]]:
     """Oldest first."""
-    rows = database.read(lambda c: training.listed(c, 100))
+    rows = database.read(lambda c: training.recent_runs(c, 100))
     return [(row["state"], row["decision"]) for row in reversed(rows)]
 
 
-def night(settings: Settings, database: Database, token: str) -> Night:
-    return Night(settings, database, threading.Event(), token, Wanted(), settings.data_dir, lambda *_: None)
+def night(settings: Settings, database: Database, token: str) -> RetrainRun:
+    return RetrainRun(
+        settings, database, threading.Event(), token, RetrainOptions(), settings.data_dir, lambda *_: None
+    )
 
 
 def test_with_nothing_to_learn(database: Database, settings: Settings) -> None:
-    row = attempt(settings, database, threading.Event())
+    row = run_retraining(settings, database, threading.Event())
     assert row is not None
     assert (row["decision"], row["new_labels"]) == ("nothing_to_do", 0)
     assert row["reasons"] == ["0 judged films are new; 20 are asked for."]
-    forced = attempt(settings, database, threading.Event(), Wanted(force=True))
+    forced = run_retraining(settings, database, threading.Event(), RetrainOptions(force=True))
     assert forced is not None
     assert forced["decision"] == "no_base"
     assert attempts(database) == [("finished", "nothing_to_do"), ("finished", "no_base")]
 
 
 def test_where_none_is_due_none_begins(database: Database, settings: Settings) -> None:
-    assert attempt(settings, database, threading.Event(), Wanted(when_due=True)) is None
+    assert run_retraining(settings, database, threading.Event(), RetrainOptions(when_due=True)) is None
     begin(database, "elsewhere")
-    assert attempt(settings, database, threading.Event(), Wanted(when_due=True)) is None
+    assert run_retraining(settings, database, threading.Event(), RetrainOptions(when_due=True)) is None
     assert attempts(database) == [("running", None)]
 
 
 def test_a_dead_one_on_another_machine_is_taken_over(database: Database, settings: Settings) -> None:
     begin(database, "elsewhere")
     seen: list[str] = []
-    assert attempt(settings, database, threading.Event(), watch=lambda stage, *_: seen.append(stage))
+    assert run_retraining(settings, database, threading.Event(), on_progress=lambda stage, *_: seen.append(stage))
     assert attempts(database) == [("killed", None), ("finished", "nothing_to_do")]
     assert seen[0] == "waiting"
 
 
 def test_a_dead_one_of_this_data_folder_is_known_at_once(database: Database, settings: Settings) -> None:
     begin(database, "here")
-    with occupied(settings.data_dir, "here"):
+    with locked_workspace(settings.data_dir, "here"):
         pass  # as the kernel leaves it
     seen: list[str] = []
-    assert attempt(settings, database, threading.Event(), watch=lambda stage, *_: seen.append(stage))
+    assert run_retraining(settings, database, threading.Event(), on_progress=lambda stage, *_: seen.append(stage))
     assert attempts(database) == [("killed", None), ("finished", "nothing_to_do")]
     assert "waiting" not in seen
 
@@ -90,10 +94,10 @@ def test_one_that_lives_on_another_machine_is_left_alone(database: Database, set
     begin(database, "elsewhere")
 
     def lives(stage: str, *_: Any) -> None:
-        assert database.write(lambda c: training.renew(c, "elsewhere", "training"))
+        assert database.write(lambda c: training.renew_run(c, "elsewhere", "training"))
 
     with pytest.raises(TrainingError, match="Another training is running"):
-        attempt(settings, database, threading.Event(), watch=lives)
+        run_retraining(settings, database, threading.Event(), on_progress=lives)
     assert attempts(database) == [("running", None)]
 
 
@@ -106,8 +110,8 @@ def test_a_sites_pattern_moves_nobody_of_the_base_dataset(
     settings = Settings(data_dir=tmp_path / "data", training_dir=base, patient_pattern=pattern)
     begin(database, "a")
     read = night(settings, database, "a")._base(tiny_model, 32)
-    assert read.splits == dataset.read(base, 32).splits
-    assert not read.split_otherwise(tiny_model.card)
+    assert read.splits == dataset.read_dataset(base, 32).splits
+    assert not read.split_mismatch(tiny_model.card)
 
 
 def test_where_patients_were_told_apart_otherwise_nothing_is_learned(
@@ -116,24 +120,24 @@ def test_where_patients_were_told_apart_otherwise_nothing_is_learned(
     base = write_base(tmp_path / "base", range(30))
     settings = Settings(data_dir=tmp_path / "data", training_dir=base, patient_pattern="nobody")
     begin(database, "a")
-    stated = {"patients": {"patterns": [dataset.KERMANY.pattern], "key": "0" * 64}}
+    stated = {"patients": {"patterns": [dataset.KERMANY_PATTERN.pattern], "key": "0" * 64}}
     champion = replace(tiny_model, card=tiny_model.card | {"data": stated})
-    film = dataset.read(base, 32)
-    keyed = replace(film, films=tuple(replace(one, keyed=True) for one in film.films))
+    film = dataset.read_dataset(base, 32)
+    keyed = replace(film, images=tuple(replace(one, keyed=True) for one in film.images))
     here = night(settings, database, "a")
     here._base = lambda *_: keyed  # type: ignore[method-assign]
     here._learn(champion, None, BETTER)  # type: ignore[arg-type]
-    (row,) = database.read(lambda c: training.listed(c, 1))
+    (row,) = database.read(lambda c: training.recent_runs(c, 1))
     assert "told apart otherwise" in row["reasons"][0]
 
 
 def test_promotion_and_row_are_one(championed: Database, settings: Settings, tiny_model: ModelFolder) -> None:
     begin(championed, "a")
     night(settings, championed, "a").promote(tiny_model, BETTER)
-    assert championed.read(registry.champion) == "standin-1"
+    assert championed.read(registry.champion_version) == "standin-1"
     assert attempts(championed) == [("finished", "promoted")]
     assert (settings.models / "standin-1" / "card.json").exists()
-    assert championed.write(lambda c: registry.rollback(c, "ada", "worse after all")) == "one"
+    assert championed.write(lambda c: registry.roll_back_champion(c, "ada", "worse after all")) == "one"
 
 
 def test_a_promotion_that_is_under_way_is_waited_for(
@@ -144,7 +148,7 @@ def test_a_promotion_that_is_under_way_is_waited_for(
     under_way = threading.Event()
 
     def promote(connection: Connection) -> None:
-        registry.promote(connection, "other", "ada", "by hand")
+        registry.promote_to_champion(connection, "other", "ada", "by hand")
         under_way.set()
         wait_until_another_waits(connection)
 
@@ -153,7 +157,7 @@ def test_a_promotion_that_is_under_way_is_waited_for(
     assert under_way.wait(60)
     night(settings, championed, "a").promote(tiny_model, BETTER)
     thread.join()
-    assert championed.read(registry.champion) == "other"
+    assert championed.read(registry.champion_version) == "other"
     assert attempts(championed) == [("finished", "refused")]
 
 
@@ -161,11 +165,11 @@ def test_what_was_taken_for_dead_promotes_nothing(
     championed: Database, settings: Settings, tiny_model: ModelFolder
 ) -> None:
     begin(championed, "a")
-    assert championed.write(lambda c: training.fail(c, "a", "Not heard of.", State.KILLED))
+    assert championed.write(lambda c: training.fail_run(c, "a", "Not heard of.", TrainingState.KILLED))
     with pytest.raises(TrainingError, match="taken for dead"):
         night(settings, championed, "a").promote(tiny_model, BETTER)
-    assert championed.read(registry.champion) == "one"
-    assert "standin-1" not in championed.read(registry.known)
+    assert championed.read(registry.champion_version) == "one"
+    assert "standin-1" not in championed.read(registry.archive_hashes)
     assert attempts(championed) == [("killed", None)]
 
 
@@ -173,7 +177,7 @@ def test_over_a_model_that_it_was_not_held_against_it_is_not_promoted(
     championed: Database, settings: Settings, tiny_model: ModelFolder
 ) -> None:
     begin(championed, "a")
-    championed.write(lambda c: registry.promote(c, "other", "ada", "by hand"))
+    championed.write(lambda c: registry.promote_to_champion(c, "other", "ada", "by hand"))
     night(settings, championed, "a").promote(tiny_model, BETTER)
-    assert championed.read(registry.champion) == "other"
+    assert championed.read(registry.champion_version) == "other"
     assert attempts(championed) == [("finished", "refused")]

@@ -18,7 +18,7 @@ from support.waiting import eventually
 
 from db import schema
 from db.session import Database
-from pneumowatch.errors import DatabaseAway, SettingsError, ShuttingDown
+from pneumowatch.errors import DatabaseUnavailable, SettingsError, ShuttingDown
 
 SECONDS = 60.0
 
@@ -78,7 +78,7 @@ def test_a_locked_sqlite_is_waited_for(sqlite_url: str, tmp_path: Path) -> None:
                 assert book.states() == {}  # readers are not kept waiting
                 other.execute("COMMIT")
         (result,) = results
-        assert len(result.to_ring) == 1
+        assert len(result.to_announce) == 1
 
 
 def test_a_sqlite_locked_for_longer_than_its_patience(
@@ -91,13 +91,13 @@ def test_a_sqlite_locked_for_longer_than_its_patience(
         closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other,
     ):
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(DatabaseAway):
+        with pytest.raises(DatabaseUnavailable):
             Book(command).arrive(seen())
         with in_thread(lambda: Book(part).arrive(seen())) as results:
             eventually(lambda: stop.waits >= 2)
             assert results == []
             other.execute("COMMIT")
-        assert len(results[0].to_ring) == 1
+        assert len(results[0].to_announce) == 1
 
 
 def test_a_sqlite_opened_by_many_at_once(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_postgres_outage_is_waited_for(own_postgres: Server) -> None:
             assert results == []
             own_postgres.start()
         (result,) = results
-        (during,) = result.to_ring
+        (during,) = result.to_announce
         assert book.states() == {before: "queued", during: "queued"}
         assert book.moves(during) == [(None, "queued")]
 
@@ -155,10 +155,10 @@ def test_a_postgres_that_is_being_restored_is_waited_for(own_postgres: Server) -
         with in_thread(lambda: Book(part).arrive(seen("meanwhile"))) as results:
             eventually(lambda: stop.waits >= 2)
             assert results == []
-            with pytest.raises(DatabaseAway):
+            with pytest.raises(DatabaseUnavailable):
                 Book(command).states()
             backup.execute("ALTER TABLE not_yet_restored RENAME TO scans")
-        assert len(results[0].to_ring) == 1
+        assert len(results[0].to_announce) == 1
         backup.execute("CHECKPOINT")  # the tests' server commits to memory, and the next test kills it
 
 
@@ -185,7 +185,7 @@ def test_a_command_says_that_the_database_is_away(own_postgres: Server) -> None:
         database.read(lambda c: c.scalar(text("SELECT 1")))
         own_postgres.stop()
         try:
-            with pytest.raises(DatabaseAway) as caught:
+            with pytest.raises(DatabaseUnavailable) as caught:
                 database.read(lambda c: c.scalar(text("SELECT 1")))
             assert "postgres" not in str(caught.value)  # no URL, which holds a password
         finally:

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from db import deployment, ledger, outbox, registry, rescoring
 from db.models import Outbox
-from db.outbox import Parcel
+from db.outbox import Delivery
 from pneumowatch.header import Header
 
 LEASE = timedelta(seconds=60)
@@ -23,7 +23,7 @@ FURTHEST = timedelta(hours=1)
 
 def finish(book: Book, *outcomes: Any, to: tuple[str, ...] = ("webhook",)) -> None:
     claim = book.claimed()
-    book.database.write(lambda c: ledger.finish(c, claim.token, outcomes, "worker", to))
+    book.database.write(lambda c: ledger.record_outcomes(c, claim.token, outcomes, "worker", to))
 
 
 def flag(book: Book, *names: str, to: tuple[str, ...] = ("webhook",), **outcome: Any) -> list[int]:
@@ -37,29 +37,29 @@ def rows(book: Book) -> list[dict[str, Any]]:
     return [dict(row) for row in listed]
 
 
-def take(book: Book, kind: str = "webhook", count: int = 1, lease: timedelta = LEASE, **more: Any) -> Parcel | None:
-    return book.database.write(lambda c: outbox.take(c, kind, count, lease, HOUSE, FURTHEST, **more))
+def take(book: Book, kind: str = "webhook", count: int = 1, lease: timedelta = LEASE, **more: Any) -> Delivery | None:
+    return book.database.write(lambda c: outbox.claim_delivery(c, kind, count, lease, HOUSE, FURTHEST, **more))
 
 
-def taken(book: Book, kind: str = "webhook", count: int = 1, **more: Any) -> Parcel:
-    parcel = take(book, kind, count, **more)
-    assert parcel is not None
-    return parcel
+def taken(book: Book, kind: str = "webhook", count: int = 1, **more: Any) -> Delivery:
+    delivery = take(book, kind, count, **more)
+    assert delivery is not None
+    return delivery
 
 
-def delivered(book: Book, parcel: Parcel) -> int:
-    return book.database.write(lambda c: outbox.delivered(c, parcel.token))
+def delivered(book: Book, delivery: Delivery) -> int:
+    return book.database.write(lambda c: outbox.mark_sent(c, delivery.token))
 
 
-def put_off(book: Book, parcel: Parcel, seconds: float = 0, patience: timedelta = DAY) -> int:
+def put_off(book: Book, delivery: Delivery, seconds: float = 0, patience: timedelta = DAY) -> int:
     def delay(attempts: int) -> timedelta:
         return timedelta(seconds=seconds * attempts)
 
-    return book.database.write(lambda c: outbox.put_off(c, parcel.token, "http_500", delay, patience))
+    return book.database.write(lambda c: outbox.retry_later(c, delivery.token, "http_500", delay, patience))
 
 
-def refuse(book: Book, parcel: Parcel) -> int:
-    return book.database.write(lambda c: outbox.give_up(c, parcel.token, "http_410"))
+def refuse(book: Book, delivery: Delivery) -> int:
+    return book.database.write(lambda c: outbox.give_up(c, delivery.token, "http_410"))
 
 
 def state_of(book: Book) -> list[str]:
@@ -91,15 +91,15 @@ def test_it_is_written_with_the_result_or_not_at_all(book: Book) -> None:
     claim = book.claimed()
 
     def interrupted(connection: Any) -> None:
-        ledger.finish(connection, claim.token, [classified(scan_id)], "worker", ("webhook",))
+        ledger.record_outcomes(connection, claim.token, [classified(scan_id)], "worker", ("webhook",))
         raise RuntimeError("the process dies here")
 
     with pytest.raises(RuntimeError):
         book.database.write(interrupted)
     assert (rows(book), book.state(scan_id)) == ([], "running")
-    book.database.write(lambda c: ledger.finish(c, claim.token, [classified(scan_id)], "worker", ("webhook",)))
+    book.database.write(lambda c: ledger.record_outcomes(c, claim.token, [classified(scan_id)], "worker", ("webhook",)))
     assert len(rows(book)) == 1
-    book.database.write(lambda c: ledger.finish(c, claim.token, [classified(scan_id)], "late", ("webhook",)))
+    book.database.write(lambda c: ledger.record_outcomes(c, claim.token, [classified(scan_id)], "late", ("webhook",)))
     assert len(rows(book)) == 1
 
 
@@ -123,17 +123,17 @@ def test_a_pacs_is_told_of_films_that_came_from_one(book: Book) -> None:
     flag(book, "odd.dcm", to=("pacs",), header=Header(sop_uid="1.2.3"))
     (scan_id,) = flag(book, "b.dcm", to=("pacs",), header=Header(study_uid="1.2", sop_uid="1.2.3"))
     assert [row["scan_id"] for row in rows(book)] == [scan_id]
-    (notice,) = taken(book, "pacs").notices
-    assert notice.places == (("inbox", b"b.dcm"),)
-    assert "b.dcm" not in repr(notice)
+    (notification,) = taken(book, "pacs").notifications
+    assert notification.copies == (("inbox", b"b.dcm"),)
+    assert "b.dcm" not in repr(notification)
 
 
 def test_rescoring_tells_nobody(book: Book) -> None:
     """Whoever rescores sees what it changed; a receiver is told of films as they come."""
     (scan_id,) = flag(book, "a.png", flagged=False, probability=0.1)
-    book.database.write(lambda c: registry.register(c, model_folder("model-2", "2" * 64), b"other", "test"))
+    book.database.write(lambda c: registry.register_model(c, model_folder("model-2", "2" * 64), b"other", "test"))
     newly = replace(classified(scan_id), model_version="model-2")
-    book.database.write(lambda c: rescoring.add(c, [newly]))
+    book.database.write(lambda c: rescoring.add_predictions(c, [newly]))
     book.database.write(lambda c: rescoring.make_current(c, "model-2", 10, "ada", lambda _: None))
     assert book.row(scan_id)["flagged"]
     assert rows(book) == []
@@ -141,26 +141,31 @@ def test_rescoring_tells_nobody(book: Book) -> None:
 
 def test_a_notice_says_what_was_so_when_it_was_flagged(book: Book) -> None:
     (scan_id,) = flag(book, "a.png", probability=0.9)
-    before = taken(book).notices
-    put_off(book, Parcel(rows(book)[0]["token"], before))
-    book.database.write(lambda c: registry.register(c, model_folder("model-2", "2" * 64), b"other", "test"))
+    before = taken(book).notifications
+    put_off(book, Delivery(rows(book)[0]["token"], before))
+    book.database.write(lambda c: registry.register_model(c, model_folder("model-2", "2" * 64), b"other", "test"))
     other = replace(classified(scan_id), model_version="model-2", probability=0.2, flagged=False)
-    book.database.write(lambda c: rescoring.add(c, [other]))
+    book.database.write(lambda c: rescoring.add_predictions(c, [other]))
     book.database.write(lambda c: rescoring.make_current(c, "model-2", 10, "ada", lambda _: None))
-    (notice,) = taken(book).notices
-    assert (notice,) == before
-    assert (notice.scan_id, notice.probability, notice.threshold, notice.model_version) == (scan_id, 0.9, 0.5, MODEL)
-    assert (notice.source, notice.sha256, notice.deployment) == ("inbox", f"{scan_id:064x}", HOUSE)
-    assert notice.finished_at.tzinfo is not None
+    (notification,) = taken(book).notifications
+    assert (notification,) == before
+    assert (notification.scan_id, notification.probability, notification.threshold, notification.model_version) == (
+        scan_id,
+        0.9,
+        0.5,
+        MODEL,
+    )
+    assert (notification.source, notification.sha256, notification.deployment) == ("inbox", f"{scan_id:064x}", HOUSE)
+    assert notification.finished_at.tzinfo is not None
 
 
 def test_held_by_one_until_it_is_delivered(book: Book) -> None:
     flag(book, "a.png")
-    parcel = taken(book)
+    delivery = taken(book)
     assert take(book) is None
-    assert not book.database.read(lambda c: outbox.is_due(c, "webhook", FURTHEST))
-    assert delivered(book, parcel) == 1
-    assert delivered(book, parcel) == 0  # as after an outage, when it is not known whether it was written
+    assert not book.database.read(lambda c: outbox.has_due(c, "webhook", FURTHEST))
+    assert delivered(book, delivery) == 1
+    assert delivered(book, delivery) == 0  # as after an outage, when it is not known whether it was written
     (row,) = rows(book)
     assert (row["state"], row["attempts"], row["token"]) == ("sent", 1, None)
     assert row["ended_at"] is not None
@@ -170,11 +175,11 @@ def test_a_clock_that_was_ahead_holds_nothing_up(book: Book) -> None:
     ahead = datetime.now(UTC) + timedelta(hours=2)
     flag(book, "a.png")
     later(book, not_before=ahead)
-    assert book.database.read(lambda c: outbox.is_due(c, "webhook", FURTHEST))
+    assert book.database.read(lambda c: outbox.has_due(c, "webhook", FURTHEST))
     delivered(book, taken(book))
     later(book, ended_at=ahead)
     flag(book, "b.png")
-    assert take(book, every=timedelta(minutes=5)) is not None, (
+    assert take(book, min_interval=timedelta(minutes=5)) is not None, (
         "what was sent in the future keeps nothing from going out"
     )
 
@@ -182,12 +187,14 @@ def test_a_clock_that_was_ahead_holds_nothing_up(book: Book) -> None:
 def test_a_sender_that_dies_leaves_it_to_the_next_under_the_same_name(book: Book) -> None:
     flag(book, "a.png")
     dead = taken(book, lease=timedelta(0))
-    parcel = taken(book)
-    assert [notice.name("webhook") for notice in parcel.notices] == [n.name("webhook") for n in dead.notices]
+    delivery = taken(book)
+    assert [notification.name("webhook") for notification in delivery.notifications] == [
+        n.name("webhook") for n in dead.notifications
+    ]
     assert delivered(book, dead) == 0  # it comes back to life: the row is another's
     assert put_off(book, dead) == 0
     assert state_of(book) == ["waiting"]
-    assert delivered(book, parcel) == 1
+    assert delivered(book, delivery) == 1
 
 
 def test_what_fails_waits_longer_each_time_and_is_given_up_after_days(book: Book) -> None:
@@ -202,7 +209,7 @@ def test_what_fails_waits_longer_each_time_and_is_given_up_after_days(book: Book
         later(book, not_before=datetime.now(UTC))
     later(book, since=datetime.now(UTC) - 2 * DAY)
     assert put_off(book, taken(book)) == 0  # too few attempts: nobody has sent anything in between
-    later(book, attempts=outbox.FEWEST, not_before=datetime.now(UTC))
+    later(book, attempts=outbox.MIN_ATTEMPTS, not_before=datetime.now(UTC))
     assert put_off(book, taken(book)) == 1
     assert state_of(book) == ["given_up"]
     assert take(book) is None
@@ -221,17 +228,17 @@ def test_given_up_at_once_where_it_is_not_wanted_and_tried_again_when_asked(book
     refuse(book, taken(book))
     (listed,) = book.database.read(lambda c: outbox.undelivered(c, 10))
     assert (listed["scan_id"], listed["state"], listed["last_error"]) == (scan_id, "given_up", "http_410")
-    assert book.database.write(outbox.again) == 1
-    assert book.database.write(outbox.again) == 0
-    assert [notice.scan_id for notice in taken(book).notices] == [scan_id]
+    assert book.database.write(outbox.requeue_given_up) == 1
+    assert book.database.write(outbox.requeue_given_up) == 0
+    assert [notification.scan_id for notification in taken(book).notifications] == [scan_id]
 
 
 def test_again_hastens_what_waits_but_not_what_is_held(book: Book) -> None:
     flag(book, "a.png", "b.png")
     held, failed = taken(book), taken(book)
     put_off(book, failed, seconds=1000)
-    assert book.database.write(outbox.again) == 0
-    assert taken(book).notices == failed.notices
+    assert book.database.write(outbox.requeue_given_up) == 0
+    assert taken(book).notifications == failed.notifications
     assert take(book) is None
     assert delivered(book, held) == 1
 
@@ -239,17 +246,17 @@ def test_again_hastens_what_waits_but_not_what_is_held(book: Book) -> None:
 def test_released_where_all_senders_are_surely_gone(book: Book) -> None:
     flag(book, "a.png")
     dead = taken(book)
-    book.database.write(outbox.release)
+    book.database.write(outbox.release_claims)
     assert delivered(book, dead) == 0
-    assert taken(book).notices == dead.notices
+    assert taken(book).notifications == dead.notifications
 
 
 def test_counts(book: Book) -> None:
-    assert book.database.read(outbox.counts) == {}
+    assert book.database.read(outbox.counts_by_channel) == {}
     flag(book, "a.png", "b.png", to=("webhook", "mail"))
     delivered(book, taken(book))
     refuse(book, taken(book))
-    assert book.database.read(outbox.counts) == {
+    assert book.database.read(outbox.counts_by_channel) == {
         "mail": {"waiting": 2, "sent": 0, "given_up": 0},
         "webhook": {"waiting": 0, "sent": 1, "given_up": 1},
     }
@@ -257,8 +264,8 @@ def test_counts(book: Book) -> None:
 
 def test_many_senders_each_take_others(book: Book) -> None:
     ids = flag(book, *(f"{number}.png" for number in range(12)))
-    parcels = at_once(*[lambda: taken(book, count=3)] * 4)
-    assert sorted(notice.scan_id for parcel in parcels for notice in parcel.notices) == ids
+    deliveries = at_once(*[lambda: taken(book, count=3)] * 4)
+    assert sorted(notification.scan_id for delivery in deliveries for notification in delivery.notifications) == ids
     assert take(book) is None
 
 
@@ -268,14 +275,14 @@ def mails(book: Book) -> Iterator[Book]:
     return book
 
 
-def digest(book: Book, minutes: float = 15, **more: Any) -> Parcel | None:
-    return take(book, "mail", 200, every=timedelta(minutes=minutes), **more)
+def digest(book: Book, minutes: float = 15, **more: Any) -> Delivery | None:
+    return take(book, "mail", 200, min_interval=timedelta(minutes=minutes), **more)
 
 
 def test_one_digest_in_a_time(mails: Book) -> None:
     first = digest(mails)
     assert first is not None
-    assert len(first.notices) == 2
+    assert len(first.notifications) == 2
     flag(mails, "c.png", to=("mail",))
     assert digest(mails) is None  # one is on its way
     delivered(mails, first)
@@ -283,21 +290,21 @@ def test_one_digest_in_a_time(mails: Book) -> None:
     later(mails, ended_at=datetime.now(UTC) - timedelta(minutes=16))
     second = digest(mails)
     assert second is not None
-    assert len(second.notices) == 1
+    assert len(second.notifications) == 1
 
 
 def test_a_digest_whose_sender_died_goes_out_after_its_lease(mails: Book) -> None:
     assert digest(mails, lease=timedelta(0)) is not None
     again = digest(mails)
     assert again is not None
-    assert len(again.notices) == 2
+    assert len(again.notifications) == 2
 
 
 def test_two_senders_make_one_digest(mails: Book) -> None:
-    assert [parcel is None for parcel in at_once(*[lambda: digest(mails)] * 4)].count(False) == 1
+    assert [delivery is None for delivery in at_once(*[lambda: digest(mails)] * 4)].count(False) == 1
 
 
 def test_the_deployment_has_one_name(book: Book) -> None:
-    names = at_once(*[lambda: deployment.identity(book.database)] * 4)
+    names = at_once(*[lambda: deployment.deployment_id(book.database)] * 4)
     assert len(set(names)) == 1
     assert names[0].version == 4

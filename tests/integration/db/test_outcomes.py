@@ -60,9 +60,9 @@ def test_deferred(book: Book) -> None:
     outcome = deferred(scan_id, seconds=5)
     book.finish(book.claimed(), outcome)
     row = book.row(scan_id)
-    assert (row["state"], row["not_before"], row["rung_at"]) == ("queued", outcome.not_before, None)
+    assert (row["state"], row["not_before"], row["announced_at"]) == ("queued", outcome.not_before, None)
     assert (row["claim_token"], row["claimed_by"], row["leased_until"]) == (None, None, None)
-    assert (row["deaths"], row["size"], row["finished_at"]) == (0, 100, None)
+    assert (row["lost_leases"], row["size"], row["finished_at"]) == (0, 100, None)
     assert book.moves(scan_id) == [*READ, ("running", "queued")]
 
 
@@ -272,7 +272,7 @@ def test_the_loser_of_a_race_waits_for_the_instance_and_is_the_duplicate(book: B
     written = threading.Event()
 
     def win(connection: Connection) -> None:
-        ledger.finish(connection, winner.token, [dicom(one, "9" * 64)], "worker")
+        ledger.record_outcomes(connection, winner.token, [dicom(one, "9" * 64)], "worker")
         written.set()
         wait_until_another_waits(connection)
 
@@ -320,7 +320,7 @@ def test_finished_twice_changes_nothing(book: Book, first: type[Outcome], second
 
 
 def test_finish_and_expire_at_once_have_one_winner(book: Book) -> None:
-    scans = book.arrive(*(seen(f"{number}") for number in range(30))).to_ring
+    scans = book.arrive(*(seen(f"{number}") for number in range(30))).to_announce
     claim = book.claimed()
     at_once(lambda: book.finish(claim, *map(classified, scans)), lambda: book.expire(claim))
     for scan_id in scans:
@@ -347,7 +347,7 @@ def test_a_batch_is_all_or_nothing(book: Book) -> None:
 
 def test_events_say_who_when_and_why(book: Book) -> None:
     (scan_id,) = book.add(seen())
-    started = ledger.now()
+    started = ledger.utc_now()
     book.finish(book.claimed(), deferred(scan_id))
     arrived, claimed_, put_back = book.events(scan_id)
     assert (arrived["by"], claimed_["by"], put_back["by"]) == ("test", "worker", "worker")

@@ -9,17 +9,17 @@ from uuid import UUID
 
 import pytest
 from books import Book, classified, seen
+from db.dispatcher import Dispatcher, RetryPolicy
+from pneumowatch.outgoing.notification import Notification
 from sqlalchemy import update
 from support.waiting import eventually
 
 from db import ledger, outbox
 from db.models import Outbox
-from db.outbox import State
-from db.postman import Patience, Postman
-from db.pulse import Part
+from db.outbox import OutboxState
+from db.pulse import Component
 from pneumowatch.cli import mailroom
-from pneumowatch.errors import Undelivered
-from pneumowatch.outgoing.notice import Notice
+from pneumowatch.errors import DeliveryFailed
 from pneumowatch.settings import Settings
 
 SETTINGS = Settings(resend_seconds=5, resend_cap_seconds=60, give_up_days=1, data_dir=Path("nowhere"))
@@ -34,101 +34,105 @@ class Told:
         self.given: list[int] = []
         self.answers: list[Exception | None] = []
 
-    def deliver(self, notices: Sequence[Notice]) -> None:
-        self.given += [notice.scan_id for notice in notices]
+    def deliver(self, notifications: Sequence[Notification]) -> None:
+        self.given += [notification.scan_id for notification in notifications]
         answer = self.answers.pop(0) if self.answers else None
         if answer is not None:
             raise answer
 
 
 @pytest.fixture
-def courier() -> Told:
+def channel() -> Told:
     return Told()
 
 
 @pytest.fixture
-def postman(book: Book, courier: Told) -> Postman:
-    return Postman(book.database, courier, UUID(int=7), SETTINGS)
+def dispatcher(book: Book, channel: Told) -> Dispatcher:
+    return Dispatcher(book.database, channel, UUID(int=7), SETTINGS)
 
 
 def flag(book: Book, count: int, kind: str = "webhook") -> list[int]:
     ids = book.add(*(seen(f"{number}.png") for number in range(count)))
     claim = book.claimed()
     outcomes = [replace(classified(id_), sha256=f"{id_:064x}") for id_ in ids]
-    book.database.write(lambda c: ledger.finish(c, claim.token, outcomes, "worker", (kind,)))
+    book.database.write(lambda c: ledger.record_outcomes(c, claim.token, outcomes, "worker", (kind,)))
     return ids
 
 
 def counts(book: Book, kind: str = "webhook") -> dict[str, int]:
-    return book.database.read(outbox.counts)[kind]
+    return book.database.read(outbox.counts_by_channel)[kind]
 
 
-def test_one_after_the_other_until_nothing_is_left(book: Book, postman: Postman, courier: Told) -> None:
+def test_one_after_the_other_until_nothing_is_left(book: Book, dispatcher: Dispatcher, channel: Told) -> None:
     ids = flag(book, 3)
-    assert [postman.deliver(INTERVAL) for _ in range(4)] == [0, 0, 0, INTERVAL]
-    assert sorted(courier.given) == ids
+    assert [dispatcher.deliver(INTERVAL) for _ in range(4)] == [0, 0, 0, INTERVAL]
+    assert sorted(channel.given) == ids
     assert counts(book) == {"waiting": 0, "sent": 3, "given_up": 0}
 
 
-def test_a_destination_that_is_away_is_asked_ever_more_seldom(book: Book, postman: Postman, courier: Told) -> None:
+def test_a_destination_that_is_away_is_asked_ever_more_seldom(
+    book: Book, dispatcher: Dispatcher, channel: Told
+) -> None:
     flag(book, 8)
-    courier.answers = [Undelivered("no_connection")] * 6 + [None, Undelivered("timeout")]
-    pauses = [postman.deliver(INTERVAL) for _ in range(6)]
+    channel.answers = [DeliveryFailed("no_connection")] * 6 + [None, DeliveryFailed("timeout")]
+    pauses = [dispatcher.deliver(INTERVAL) for _ in range(6)]
     for pause, full in zip(pauses, (5, 10, 20, 40, 60, 60), strict=True):
         assert full / 2 <= pause <= full
-    assert postman.deliver(INTERVAL) == 0
-    assert 2.5 <= postman.deliver(INTERVAL) <= 5  # it has answered in between
-    assert len(set(courier.given)) == 8  # what failed waits behind what has not been tried
+    assert dispatcher.deliver(INTERVAL) == 0
+    assert 2.5 <= dispatcher.deliver(INTERVAL) <= 5  # it has answered in between
+    assert len(set(channel.given)) == 8  # what failed waits behind what has not been tried
     assert counts(book) == {"waiting": 7, "sent": 1, "given_up": 0}
 
 
-def test_when_it_comes_back_all_that_failed_goes_out_at_once(book: Book, postman: Postman, courier: Told) -> None:
+def test_when_it_comes_back_all_that_failed_goes_out_at_once(book: Book, dispatcher: Dispatcher, channel: Told) -> None:
     ids = flag(book, 5)
-    courier.answers = [Undelivered("http_500", wait=1000)] * 4
-    assert [postman.deliver(INTERVAL) for _ in range(4)] == [60] * 4
-    assert [postman.deliver(INTERVAL) for _ in range(6)] == [0] * 5 + [INTERVAL]
-    assert sorted(courier.given[4:]) == ids
+    channel.answers = [DeliveryFailed("http_500", wait=1000)] * 4
+    assert [dispatcher.deliver(INTERVAL) for _ in range(4)] == [60] * 4
+    assert [dispatcher.deliver(INTERVAL) for _ in range(6)] == [0] * 5 + [INTERVAL]
+    assert sorted(channel.given[4:]) == ids
 
 
-def test_as_long_as_the_destination_asks_for(book: Book, postman: Postman, courier: Told) -> None:
+def test_as_long_as_the_destination_asks_for(book: Book, dispatcher: Dispatcher, channel: Told) -> None:
     flag(book, 2)
-    courier.answers = [Undelivered("http_429", wait=33), Undelivered("http_503", wait=100_000)]
-    assert postman.deliver(INTERVAL) == 33
-    assert postman.deliver(INTERVAL) == 60  # but no longer than the cap
+    channel.answers = [DeliveryFailed("http_429", wait=33), DeliveryFailed("http_503", wait=100_000)]
+    assert dispatcher.deliver(INTERVAL) == 33
+    assert dispatcher.deliver(INTERVAL) == 60  # but no longer than the cap
 
 
-@pytest.mark.parametrize("fault", [Undelivered("film_gone", away=False), ValueError("DOE^JANE")])
+@pytest.mark.parametrize("fault", [DeliveryFailed("film_gone", unavailable=False), ValueError("DOE^JANE")])
 def test_one_odd_film_holds_up_no_other(
-    book: Book, postman: Postman, courier: Told, fault: Exception, caplog: pytest.LogCaptureFixture
+    book: Book, dispatcher: Dispatcher, channel: Told, fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     flag(book, 2)
-    courier.answers = [fault]
-    assert [postman.deliver(INTERVAL) for _ in range(3)] == [0, 0, INTERVAL]
+    channel.answers = [fault]
+    assert [dispatcher.deliver(INTERVAL) for _ in range(3)] == [0, 0, INTERVAL]
     assert counts(book) == {"waiting": 1, "sent": 1, "given_up": 0}
     (row,) = book.database.read(lambda c: outbox.undelivered(c, 10))
-    assert row["last_error"] == ("film_gone" if isinstance(fault, Undelivered) else "ValueError")
+    assert row["last_error"] == ("film_gone" if isinstance(fault, DeliveryFailed) else "ValueError")
     assert "DOE" not in caplog.text
 
 
-def test_what_is_not_wanted_is_given_up_and_the_next_goes_out(book: Book, postman: Postman, courier: Told) -> None:
+def test_what_is_not_wanted_is_given_up_and_the_next_goes_out(
+    book: Book, dispatcher: Dispatcher, channel: Told
+) -> None:
     flag(book, 2)
-    courier.answers = [Undelivered("http_410", away=False, final=True)]
-    assert [postman.deliver(INTERVAL) for _ in range(3)] == [0, 0, INTERVAL]
+    channel.answers = [DeliveryFailed("http_410", unavailable=False, permanent=True)]
+    assert [dispatcher.deliver(INTERVAL) for _ in range(3)] == [0, 0, INTERVAL]
     assert counts(book) == {"waiting": 0, "sent": 1, "given_up": 1}
 
 
 def test_mail_goes_out_as_one(book: Book) -> None:
     ids = flag(book, 3, "mail")
-    courier = Told("mail")
-    postman = Postman(book.database, courier, UUID(int=7), SETTINGS)
-    assert [postman.deliver(INTERVAL) for _ in range(2)] == [0, INTERVAL]
-    assert courier.given == ids
+    channel = Told("mail")
+    dispatcher = Dispatcher(book.database, channel, UUID(int=7), SETTINGS)
+    assert [dispatcher.deliver(INTERVAL) for _ in range(2)] == [0, INTERVAL]
+    assert channel.given == ids
 
 
-def test_it_stops_when_asked_to(book: Book, postman: Postman, courier: Told) -> None:
+def test_it_stops_when_asked_to(book: Book, dispatcher: Dispatcher, channel: Told) -> None:
     flag(book, 2)
     stop = threading.Event()
-    thread = threading.Thread(target=postman.run, args=(stop, 0.01, Part("schedule")))
+    thread = threading.Thread(target=dispatcher.run, args=(stop, 0.01, Component("schedule")))
     thread.start()
     try:
         eventually(lambda: counts(book)["sent"] == 2)
@@ -136,22 +140,22 @@ def test_it_stops_when_asked_to(book: Book, postman: Postman, courier: Told) -> 
         stop.set()
         thread.join(60)
     assert not thread.is_alive()
-    assert len(courier.given) == 2
+    assert len(channel.given) == 2
 
 
 def test_a_receiver_that_hangs_holds_up_no_shutdown(
-    book: Book, postman: Postman, courier: Told, monkeypatch: pytest.MonkeyPatch
+    book: Book, dispatcher: Dispatcher, channel: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flag(book, 1)
     asked, release = threading.Event(), threading.Event()
 
-    def hang(_: Sequence[Notice]) -> None:
+    def hang(_: Sequence[Notification]) -> None:
         asked.set()
         release.wait(60)
 
-    monkeypatch.setattr(courier, "deliver", hang)
-    monkeypatch.setattr(mailroom, "GRACE_SECONDS", 0.1)
-    with mailroom.delivering(SETTINGS, [postman], threading.Event(), Part("schedule")):
+    monkeypatch.setattr(channel, "deliver", hang)
+    monkeypatch.setattr(mailroom, "DELIVERY_GRACE_SECONDS", 0.1)
+    with mailroom.running_dispatchers(SETTINGS, [dispatcher], threading.Event(), Component("schedule")):
         assert asked.wait(60)
     assert counts(book) == {"waiting": 1, "sent": 0, "given_up": 0}
     release.set()
@@ -161,45 +165,45 @@ def test_a_receiver_that_hangs_holds_up_no_shutdown(
 
 
 def test_a_delivery_that_hangs_is_told_in_the_heartbeat(
-    book: Book, courier: Told, monkeypatch: pytest.MonkeyPatch
+    book: Book, channel: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flag(book, 1)
     asked, release, stop = threading.Event(), threading.Event(), threading.Event()
 
-    def hang(_: Sequence[Notice]) -> None:
+    def hang(_: Sequence[Notification]) -> None:
         asked.set()
         release.wait(60)
 
-    monkeypatch.setattr(courier, "deliver", hang)
+    monkeypatch.setattr(channel, "deliver", hang)
     given = SETTINGS.model_copy(update={"lease_seconds": 0.5, "send_seconds": 0.05})
-    hanging = Postman(book.database, courier, UUID(int=7), given)
-    part = Part("schedule")
-    thread = threading.Thread(target=hanging.run, args=(stop, 0.01, part))
+    hanging = Dispatcher(book.database, channel, UUID(int=7), given)
+    component = Component("schedule")
+    thread = threading.Thread(target=hanging.run, args=(stop, 0.01, component))
     thread.start()
     try:
         assert asked.wait(60)
 
-        def owed() -> dict[str, float]:
-            return part.row(datetime.now(UTC))["owed"]["what goes out by webhook"]
+        def expectations() -> dict[str, float]:
+            return component.row(datetime.now(UTC))["expectations"]["what goes out by webhook"]
 
-        eventually(lambda: owed()["moved"] > owed()["within"])
+        eventually(lambda: expectations()["idle_seconds"] > expectations()["within_seconds"])
     finally:
         stop.set()
         release.set()
         thread.join(60)
-    assert part.row(datetime.now(UTC))["owed"] == {}
+    assert component.row(datetime.now(UTC))["expectations"] == {}
 
 
-def test_a_notice_of_a_scan_that_was_erased_is_given_up(book: Book, postman: Postman, courier: Told) -> None:
+def test_a_notice_of_a_scan_that_was_erased_is_given_up(book: Book, dispatcher: Dispatcher, channel: Told) -> None:
     flag(book, 1)
     book.database.write(lambda c: c.execute(update(Outbox).values(model_version="gone")))
-    assert [postman.deliver(INTERVAL) for _ in range(2)] == [0, INTERVAL]
-    assert courier.given == []
-    assert counts(book)[State.GIVEN_UP] == 1
+    assert [dispatcher.deliver(INTERVAL) for _ in range(2)] == [0, INTERVAL]
+    assert channel.given == []
+    assert counts(book)[OutboxState.GIVEN_UP] == 1
 
 
 def test_pauses_double_up_to_the_cap_and_differ() -> None:
-    patience = Patience(first=5, cap=900, days=3)
+    patience = RetryPolicy(first=5, cap=900, days=3)
     assert [patience.delay(attempts, lambda: 0) for attempts in (0, 1, 2, 3, 9, 10_000)] == [5, 5, 10, 20, 900, 900]
     assert patience.delay(2, lambda: 1) == 5
     assert len({patience.delay(8) for _ in range(20)}) > 1

@@ -11,20 +11,20 @@ from books import Book, deferred, rejected, seen
 from sqlalchemy import update
 
 from db import ledger
-from db.models import InboxThere
-from db.presence import Presence, Rescan, Standing, standings
+from db.models import Inbox
+from db.presence import InboxPresence, InboxState, RescanReport, inbox_states
 from db.session import Database
 from db.states import Reason
 from pneumowatch import place
 from pneumowatch.cli import checkup, query
-from pneumowatch.errors import ShareAway
-from pneumowatch.place import Place
+from pneumowatch.errors import ShareUnavailable
+from pneumowatch.place import MountedFolder
 from pneumowatch.settings import Settings
 
 PATIENCE = 3600.0
-SHARE = Place("nfs4", "/mnt/films", "nfs4 server:/films / 7")
-BENEATH = Place("ext4", "/", "ext4 /dev/sda1 /mnt/films 99")  # the mount point of a share that has dropped
-OTHER = Place("nfs4", "/mnt/films", "nfs4 newserver:/films / 7")
+SHARE = MountedFolder("nfs4", "/mnt/films", "nfs4 server:/films / 7")
+BENEATH = MountedFolder("ext4", "/", "ext4 /dev/sda1 /mnt/films 99")  # the mount point of a share that has dropped
+OTHER = MountedFolder("nfs4", "/mnt/films", "nfs4 newserver:/films / 7")
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def presence(database: Database) -> Presence:
-    return Presence(database, PATIENCE, "desk")
+def presence(database: Database) -> InboxPresence:
+    return InboxPresence(database, PATIENCE, "desk")
 
 
 def standing(database: Database, machine: str = "desk") -> dict[str, object]:
-    (found,) = [row for row in database.read(standings) if row["machine"] == machine]
+    (found,) = [row for row in database.read(inbox_states) if row["machine"] == machine]
     return found
 
 
@@ -54,26 +54,30 @@ def film(book: Book, root: Path, name: str = "a.png") -> int:
 def age(database: Database, seconds: float) -> None:
     """As if it had been so for longer."""
     since = standing(database)["since"] - timedelta(seconds=seconds)  # type: ignore[operator]
-    database.write(lambda c: c.execute(update(InboxThere).values(since=since)))
+    database.write(lambda c: c.execute(update(Inbox).values(since=since)))
 
 
-def test_the_first_folder_that_is_seen_is_the_inbox(presence: Presence, database: Database, root: Path) -> None:
-    assert presence.look("inbox", root)
+def test_the_first_folder_that_is_seen_is_the_inbox(presence: InboxPresence, database: Database, root: Path) -> None:
+    assert presence.check("inbox", root)
     found = standing(database)
-    assert (found["state"], found["identity"], found["root"]) == (Standing.HERE, place.at(root).identity, str(root))
-    assert presence.look("inbox", root)
+    assert (found["state"], found["identity"], found["root"]) == (
+        InboxState.AVAILABLE,
+        place.identify_folder(root).identity,
+        str(root),
+    )
+    assert presence.check("inbox", root)
     assert standing(database) == found, "nothing is written while nothing changes"
 
 
 def test_a_database_that_is_away_is_not_taken_for_a_share_that_does_not_answer(
-    presence: Presence, database: Database, book: Book, root: Path, monkeypatch: pytest.MonkeyPatch
+    presence: InboxPresence, database: Database, book: Book, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The share is asked by itself: whoever waits for the database meanwhile is not waiting for the share."""
     asks: list[str] = []
     in_question = False
 
     @contextmanager
-    def asking() -> Iterator[None]:
+    def io_context() -> Iterator[None]:
         nonlocal in_question
         asks.append("share")
         in_question = True
@@ -92,176 +96,178 @@ def test_a_database_that_is_away_is_not_taken_for_a_share_that_does_not_answer(
 
     for method in ("read", "write"):
         monkeypatch.setattr(database, method, noting(getattr(database, method)))
-    assert presence.look("inbox", root, asking)
+    assert presence.check("inbox", root, io_context)
     film(book, root)
     root.rename(root.with_name("moved"))
     root.mkdir()  # doubted, so films are looked for in it
-    assert not presence.look("inbox", root, asking)
+    assert not presence.check("inbox", root, io_context)
     assert asks.count("share") == 3
     assert "database" in asks
 
 
 def test_a_folder_that_is_missing_is_away_and_taken_up_again(
-    presence: Presence, database: Database, book: Book, root: Path
+    presence: InboxPresence, database: Database, book: Book, root: Path
 ) -> None:
-    assert presence.look("inbox", root)
+    assert presence.check("inbox", root)
     scan_id = film(book, root)
     book.finish(book.claimed(), deferred(scan_id, 300))
     root.rename(root.with_name("moved"))
     for _ in range(2):
-        with pytest.raises(ShareAway):
-            presence.look("inbox", root)
+        with pytest.raises(ShareUnavailable):
+            presence.check("inbox", root)
     away = standing(database)
-    assert (away["state"], away["last_scan_id"]) == (Standing.AWAY, scan_id)
+    assert (away["state"], away["last_scan_id"]) == (InboxState.UNAVAILABLE, scan_id)
     assert str(root) not in str(away["detail"])
     assert book.claim() is None
     root.with_name("moved").rename(root)
-    assert presence.look("inbox", root)
+    assert presence.check("inbox", root)
     back = standing(database)
-    assert (back["state"], back["detail"]) == (Standing.HERE, None)
+    assert (back["state"], back["detail"]) == (InboxState.AVAILABLE, None)
     assert len(book.claimed().scans) == 1, "what was put off while it was away is due"
 
 
 def test_an_empty_folder_in_its_place_is_not_the_inbox_while_a_film_waits(
-    presence: Presence, database: Database, book: Book, root: Path
+    presence: InboxPresence, database: Database, book: Book, root: Path
 ) -> None:
-    assert presence.look("inbox", root)
+    assert presence.check("inbox", root)
     film(book, root)
     root.rename(root.with_name("moved"))
     root.mkdir()
-    assert not presence.look("inbox", root)
-    assert not presence.vouch("inbox", root, place.at(root)), "a worker is told the same"
+    assert not presence.check("inbox", root)
+    assert not presence.verify_mount("inbox", root, place.identify_folder(root)), "a worker is told the same"
     assert standing(database)["detail"] == "another folder stands in its place"
     root.rmdir()
     root.with_name("moved").rename(root)
-    assert presence.look("inbox", root)
+    assert presence.check("inbox", root)
 
 
 def test_a_folder_made_anew_is_the_inbox_once_no_film_waits(
-    presence: Presence, database: Database, book: Book, root: Path
+    presence: InboxPresence, database: Database, book: Book, root: Path
 ) -> None:
-    assert presence.look("inbox", root)
+    assert presence.check("inbox", root)
     scan_id = film(book, root)
     root.rename(root.with_name("moved"))
     root.mkdir()
-    assert not presence.look("inbox", root)
+    assert not presence.check("inbox", root)
     book.finish(book.claimed(), rejected(scan_id))
-    assert presence.look("inbox", root)
-    assert standing(database)["identity"] == place.at(root).identity
+    assert presence.check("inbox", root)
+    assert standing(database)["identity"] == place.identify_folder(root).identity
 
 
 def test_a_folder_made_anew_is_the_inbox_in_time(
-    presence: Presence, database: Database, book: Book, root: Path
+    presence: InboxPresence, database: Database, book: Book, root: Path
 ) -> None:
     """Its films are truly gone, and must be called so."""
-    assert presence.look("inbox", root)
+    assert presence.check("inbox", root)
     film(book, root)
     root.rename(root.with_name("moved"))
     root.mkdir()
-    assert not presence.look("inbox", root)
+    assert not presence.check("inbox", root)
     age(database, PATIENCE - 60)
-    assert not presence.look("inbox", root)
+    assert not presence.check("inbox", root)
     age(database, 120)
-    assert presence.look("inbox", root)
+    assert presence.check("inbox", root)
 
 
 def test_a_film_tells_the_inbox_wherever_it_lies_now(
-    presence: Presence, database: Database, book: Book, root: Path
+    presence: InboxPresence, database: Database, book: Book, root: Path
 ) -> None:
-    assert presence.vouch("inbox", root, SHARE)
+    assert presence.verify_mount("inbox", root, SHARE)
     film(book, root)
     film(book, root, "b.png")
     (root / "b.png").unlink()
-    assert presence.vouch("inbox", root, OTHER)
+    assert presence.verify_mount("inbox", root, OTHER)
     assert standing(database)["identity"] == OTHER.identity
 
 
 def test_a_film_that_came_after_the_inbox_went_away_tells_nothing(
-    presence: Presence, database: Database, book: Book, root: Path
+    presence: InboxPresence, database: Database, book: Book, root: Path
 ) -> None:
     """Somebody wrote into the mount point."""
-    assert presence.vouch("inbox", root, SHARE)
+    assert presence.verify_mount("inbox", root, SHARE)
     film(book, root)
     (root / "a.png").unlink()
-    assert not presence.vouch("inbox", root, BENEATH)
+    assert not presence.verify_mount("inbox", root, BENEATH)
     film(book, root, "stray.png")
-    assert not presence.vouch("inbox", root, BENEATH)
+    assert not presence.verify_mount("inbox", root, BENEATH)
 
 
 def test_a_missing_mount_is_never_the_inbox_however_long_it_takes(
-    presence: Presence, database: Database, book: Book, root: Path
+    presence: InboxPresence, database: Database, book: Book, root: Path
 ) -> None:
-    assert presence.vouch("inbox", root, SHARE)
-    assert not presence.vouch("inbox", root, BENEATH), "whether or not a film waits"
+    assert presence.verify_mount("inbox", root, SHARE)
+    assert not presence.verify_mount("inbox", root, BENEATH), "whether or not a film waits"
     film(book, root)
     (root / "a.png").unlink()
     age(database, 100 * PATIENCE)
-    assert not presence.vouch("inbox", root, BENEATH)
+    assert not presence.verify_mount("inbox", root, BENEATH)
     assert standing(database)["detail"] == "nothing is mounted where it was (nfs4)"
-    assert presence.vouch("inbox", root, SHARE)
+    assert presence.verify_mount("inbox", root, SHARE)
 
 
 def test_a_folder_that_somebody_named_anew_is_no_missing_mount(
-    presence: Presence, database: Database, book: Book, root: Path, tmp_path: Path
+    presence: InboxPresence, database: Database, book: Book, root: Path, tmp_path: Path
 ) -> None:
-    assert presence.vouch("inbox", root, SHARE)
-    assert presence.vouch("inbox", tmp_path, BENEATH)
+    assert presence.verify_mount("inbox", root, SHARE)
+    assert presence.verify_mount("inbox", tmp_path, BENEATH)
     assert standing(database)["root"] == str(tmp_path)
 
 
-def test_machines_may_have_it_at_different_places(presence: Presence, database: Database, root: Path) -> None:
-    assert presence.vouch("inbox", root, SHARE)
-    elsewhere = Place("nfs4", "/films", "nfs4 10.0.0.7:/films / 7")
-    assert Presence(database, PATIENCE, "cellar").vouch("inbox", Path("/films"), elsewhere)
-    assert presence.vouch("inbox", root, SHARE)
+def test_machines_may_have_it_at_different_places(presence: InboxPresence, database: Database, root: Path) -> None:
+    assert presence.verify_mount("inbox", root, SHARE)
+    elsewhere = MountedFolder("nfs4", "/films", "nfs4 10.0.0.7:/films / 7")
+    assert InboxPresence(database, PATIENCE, "cellar").verify_mount("inbox", Path("/films"), elsewhere)
+    assert presence.verify_mount("inbox", root, SHARE)
     assert standing(database, "cellar")["identity"] == elsewhere.identity
 
 
 def test_a_machine_that_starts_without_the_mount_that_others_have_doubts_its_folder(
-    presence: Presence, database: Database, book: Book, root: Path
+    presence: InboxPresence, database: Database, book: Book, root: Path
 ) -> None:
-    assert presence.vouch("inbox", root, SHARE)
-    newcomer = Presence(database, PATIENCE, "cellar")
-    assert not newcomer.vouch("inbox", root, BENEATH)
+    assert presence.verify_mount("inbox", root, SHARE)
+    newcomer = InboxPresence(database, PATIENCE, "cellar")
+    assert not newcomer.verify_mount("inbox", root, BENEATH)
     film(book, root)
-    assert not newcomer.vouch("inbox", root, BENEATH), "a film that came later tells nothing"
-    assert newcomer.vouch("inbox", root, SHARE)
+    assert not newcomer.verify_mount("inbox", root, BENEATH), "a film that came later tells nothing"
+    assert newcomer.verify_mount("inbox", root, SHARE)
 
 
 def test_the_machine_that_holds_the_disk_is_believed_its_films(
-    presence: Presence, database: Database, book: Book, root: Path
+    presence: InboxPresence, database: Database, book: Book, root: Path
 ) -> None:
     """The server itself runs a worker: no share there."""
-    assert presence.vouch("inbox", root, SHARE)
+    assert presence.verify_mount("inbox", root, SHARE)
     film(book, root)
-    assert Presence(database, PATIENCE, "server").vouch("inbox", root, BENEATH)
+    assert InboxPresence(database, PATIENCE, "server").verify_mount("inbox", root, BENEATH)
 
 
-def test_a_rescan_is_noted(presence: Presence, database: Database, root: Path) -> None:
-    assert presence.look("inbox", root)
-    presence.rescanned("inbox", Rescan("poll", 1.5, 100_000))
+def test_a_rescan_is_noted(presence: InboxPresence, database: Database, root: Path) -> None:
+    assert presence.check("inbox", root)
+    presence.record_rescan("inbox", RescanReport("poll", 1.5, 100_000))
     found = standing(database)
     assert (found["watching"], found["rescan_seconds"], found["files"]) == ("poll", 1.5, 100_000)
-    assert abs(found["rescanned_at"] - ledger.now()) < timedelta(minutes=1)  # type: ignore[operator]
+    assert abs(found["rescanned_at"] - ledger.utc_now()) < timedelta(minutes=1)  # type: ignore[operator]
 
 
-def test_a_share_that_does_not_answer_is_away_until_it_does(presence: Presence, database: Database, root: Path) -> None:
-    assert presence.look("inbox", root)
-    presence.miss("inbox", root, "it does not answer")
-    assert standing(database)["state"] == Standing.AWAY
-    assert presence.look("inbox", root)
-    assert standing(database)["state"] == Standing.HERE
+def test_a_share_that_does_not_answer_is_away_until_it_does(
+    presence: InboxPresence, database: Database, root: Path
+) -> None:
+    assert presence.check("inbox", root)
+    presence.report_unavailable("inbox", root, "it does not answer")
+    assert standing(database)["state"] == InboxState.UNAVAILABLE
+    assert presence.check("inbox", root)
+    assert standing(database)["state"] == InboxState.AVAILABLE
 
 
 def test_a_vanished_film_that_comes_back_waits_again(book: Book) -> None:
     scan_id = book.reject(seen(), Reason.VANISHED)
     assert book.unknown(seen()) == [seen()]
-    assert book.arrive(seen()).to_ring == [scan_id]
+    assert book.arrive(seen()).to_announce == [scan_id]
 
 
 def test_what_status_and_doctor_say_of_a_share_that_is_away(
     database: Database,
-    presence: Presence,
+    presence: InboxPresence,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -269,11 +275,11 @@ def test_what_status_and_doctor_say_of_a_share_that_is_away(
     monkeypatch.setattr(checkup, "Database", lambda _: database)
     monkeypatch.setattr(query, "open_database", lambda _: database)
     given = Settings(database_url="sqlite://", inboxes={"inbox": root})
-    assert presence.look("inbox", root)
+    assert presence.check("inbox", root)
     assert list(checkup._shares(given)) == []
-    presence.miss("inbox", root, "it does not answer")
+    presence.report_unavailable("inbox", root, "it does not answer")
     (found,) = checkup._shares(given)
-    assert (found.verdict, found.what) == ("bad", "inbox inbox")
-    assert found.finding.startswith("away on desk since ")
+    assert (found.status, found.check) == ("bad", "inbox inbox")
+    assert found.message.startswith("away on desk since ")
     query.status()
     assert "inbox inbox is away on desk: it does not answer" in capsys.readouterr().out

@@ -12,19 +12,19 @@ from pneumowatch.errors import ModelError
 
 
 def register(database: Database, version: str, sha256: str = "1" * 64, archive: bytes = b"packed") -> None:
-    database.write(lambda c: registry.register(c, model_folder(version, sha256), archive, "worker"))
+    database.write(lambda c: registry.register_model(c, model_folder(version, sha256), archive, "worker"))
 
 
 def promote(database: Database, version: str, reason: str = "better") -> str | None:
-    return database.write(lambda c: registry.promote(c, version, "ada", reason))
+    return database.write(lambda c: registry.promote_to_champion(c, version, "ada", reason))
 
 
-def rollback(database: Database, of: str | None = None) -> str:
-    return database.write(lambda c: registry.rollback(c, "ada", "worse", of))
+def rollback(database: Database, expected: str | None = None) -> str:
+    return database.write(lambda c: registry.roll_back_champion(c, "ada", "worse", expected))
 
 
 def champion(database: Database) -> str | None:
-    return database.read(registry.champion)
+    return database.read(registry.champion_version)
 
 
 def history(database: Database) -> list[tuple[Any, ...]]:
@@ -45,7 +45,7 @@ def test_registered_twice_is_known_once(database: Database) -> None:
     register(database, "one")
     register(database, "one", archive=b"packed otherwise")
     assert champion(database) == "one"
-    assert database.read(lambda c: registry.archive(c, "one")) == b"packed"
+    assert database.read(lambda c: registry.model_archive(c, "one")) == b"packed"
     assert len(history(database)) == 1
 
 
@@ -76,11 +76,11 @@ def test_two_workers_bring_different_first_models_at_once(database: Database) ->
 def test_an_archive_comes_back_to_the_bit(database: Database) -> None:
     archive = bytes(range(256)) * 5000
     register(database, "one", archive=archive)
-    assert database.read(lambda c: registry.archive(c, "one")) == archive
-    (listed,) = database.read(registry.listed)
+    assert database.read(lambda c: registry.model_archive(c, "one")) == archive
+    (listed,) = database.read(registry.registered_models)
     assert listed["archive_bytes"] == len(archive)
     with pytest.raises(ModelError, match="no model 'two'"):
-        database.read(lambda c: registry.archive(c, "two"))
+        database.read(lambda c: registry.model_archive(c, "two"))
 
 
 def test_a_promotion_says_what_it_replaces(database: Database) -> None:
@@ -123,15 +123,15 @@ def test_rollback_leads_back_step_by_step(database: Database) -> None:
 
 
 def test_who_served_here_the_newest_first(database: Database) -> None:
-    assert database.read(registry.champions) == []
+    assert database.read(registry.champion_history) == []
     for number, version in enumerate(["a", "b", "c", "never"]):
         register(database, version, f"{number}" * 64)
     for version in ("b", "a", "c"):
         promote(database, version)
-    assert database.read(registry.champions) == ["c", "a", "b"]
+    assert database.read(registry.champion_history) == ["c", "a", "b"]
     rollback(database)
-    assert database.read(registry.champions) == ["a", "b"]
-    assert [database.read(lambda c, v=v: registry.is_known(c, v)) for v in ("c", "d")] == [True, False]
+    assert database.read(registry.champion_history) == ["a", "b"]
+    assert [database.read(lambda c, v=v: registry.is_registered(c, v)) for v in ("c", "d")] == [True, False]
 
 
 def test_rollback_of_a_champion_that_no_longer_serves_does_nothing(database: Database) -> None:
@@ -139,8 +139,8 @@ def test_rollback_of_a_champion_that_no_longer_serves_does_nothing(database: Dat
         register(database, version, f"{number}" * 64)
     promote(database, "b")
     promote(database, "c")
-    assert rollback(database, of="c") == "b"
-    assert rollback(database, of="c") == "b"
+    assert rollback(database, expected="c") == "b"
+    assert rollback(database, expected="c") == "b"
     assert champion(database) == "b"
 
 
@@ -164,7 +164,7 @@ def test_the_list_shows_who_served_when(database: Database) -> None:
     register(database, "two", "2" * 64)
     register(database, "three", "3" * 64)
     promote(database, "two")
-    rows = {row["version"]: row for row in database.read(registry.listed)}
+    rows = {row["version"]: row for row in database.read(registry.registered_models)}
     assert [version for version, row in rows.items() if row["champion"]] == ["two"]
     assert rows["three"]["promoted_at"] is None
     assert began <= rows["one"]["promoted_at"] <= rows["two"]["promoted_at"] <= datetime.now(UTC)

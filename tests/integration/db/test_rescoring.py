@@ -8,7 +8,7 @@ from books import MODEL, Book, at_once, classified, model_folder, seen
 
 from db import registry, rescoring, scans
 from db.outcomes import Classified
-from db.rescoring import OldScan
+from db.rescoring import RescoreCandidate
 from pneumowatch.header import Header
 
 OTHER = "model-2"
@@ -17,7 +17,7 @@ OTHER = "model-2"
 @pytest.fixture
 def old(book: Book) -> list[int]:
     """Three classified scans; a second model is known and has read none of them."""
-    book.database.write(lambda c: registry.register(c, model_folder(OTHER, "2" * 64), b"other", "test"))
+    book.database.write(lambda c: registry.register_model(c, model_folder(OTHER, "2" * 64), b"other", "test"))
     return book.classify(*(seen(f"{number}.png") for number in range(3)))
 
 
@@ -27,15 +27,15 @@ def said(scan_id: int, probability: float = 0.2) -> Classified:
 
 
 def add(book: Book, *outcomes: Classified) -> int:
-    return book.database.write(lambda c: rescoring.add(c, outcomes))
+    return book.database.write(lambda c: rescoring.add_predictions(c, outcomes))
 
 
 def show(book: Book, version: str = OTHER, limit: int = 100) -> int:
     return book.database.write(lambda c: rescoring.make_current(c, version, limit, "ada", lambda _: None))
 
 
-def unread(book: Book, version: str = OTHER, after: int = 0, limit: int = 100) -> list[OldScan]:
-    return book.database.read(lambda c: rescoring.unread(c, version, after, limit))
+def unread(book: Book, version: str = OTHER, after: int = 0, limit: int = 100) -> list[RescoreCandidate]:
+    return book.database.read(lambda c: rescoring.unscored_by(c, version, after, limit))
 
 
 def predictions(book: Book, scan_id: int) -> list[tuple[Any, ...]]:
@@ -49,10 +49,10 @@ def test_what_a_model_has_not_read(book: Book, old: list[int]) -> None:
     assert [scan.id for scan in unread(book)] == old
     assert unread(book, MODEL) == []
     assert [scan.id for scan in unread(book, after=old[0], limit=1)] == [old[1]]
-    assert book.database.read(lambda c: rescoring.counts(c, OTHER)) == (3, 3)
-    assert book.database.read(lambda c: rescoring.counts(c, MODEL)) == (3, 0)
+    assert book.database.read(lambda c: rescoring.rescore_counts(c, OTHER)) == (3, 3)
+    assert book.database.read(lambda c: rescoring.rescore_counts(c, MODEL)) == (3, 0)
     (first, *_) = unread(book)
-    assert first == OldScan(old[0], "inbox", b"0.png", f"{old[0]:064x}", None)
+    assert first == RescoreCandidate(old[0], "inbox", b"0.png", f"{old[0]:064x}", None)
 
 
 def test_a_prediction_is_added_once_and_the_first_one_shown(book: Book, old: list[int]) -> None:
@@ -76,7 +76,7 @@ def test_made_current_they_are_shown_with_an_event_and_nothing_is_lost(book: Boo
         assert (event["from_state"], event["to_state"], event["by"]) == ("classified", "classified", "ada")
         assert OTHER in event["detail"]
     assert book.row(old[2])["model_version"] == MODEL
-    flagged = book.database.read(lambda c: scans.listing(c, "flagged_cases", 10))
+    flagged = book.database.read(lambda c: scans.view_rows(c, "flagged_cases", 10))
     assert [case["scan_id"] for case in flagged] == [old[2]]
 
 

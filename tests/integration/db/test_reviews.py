@@ -16,7 +16,7 @@ ILL, WELL = Verdict.PNEUMONIA, Verdict.NO_PNEUMONIA
 
 
 def say(book: Book, scan_id: int, verdict: Verdict, reviewer: str = "ada", **more: Any) -> int:
-    return book.database.write(lambda c: reviews.record(c, scan_id, verdict, reviewer, **more))
+    return book.database.write(lambda c: reviews.record_verdict(c, scan_id, verdict, reviewer, **more))
 
 
 def kept(book: Book) -> list[tuple[Any, ...]]:
@@ -63,7 +63,7 @@ def test_an_original_comes_first_whichever_was_seen_first(book: Book) -> None:
         )
     )
     for scan_id in (first, second):
-        found = book.database.read(lambda c, scan_id=scan_id: reviews.places(c, scan_id))
+        found = book.database.read(lambda c, scan_id=scan_id: reviews.file_locations(c, scan_id))
         assert [place.id for place in found] == [second, first]
 
 
@@ -74,7 +74,7 @@ def test_what_is_said_of_a_duplicate_is_said_of_its_original(book: Book) -> None
     say(book, twin, WELL)
     assert [row[0] for row in kept(book)] == [original]
     assert (book.row(original)["verdict"], book.row(twin)["verdict"]) == ("no_pneumonia", None)
-    assert [place.id for place in book.database.read(lambda c: reviews.places(c, twin))] == [original, twin]
+    assert [place.id for place in book.database.read(lambda c: reviews.file_locations(c, twin))] == [original, twin]
 
 
 def test_a_rejected_film_can_be_judged_too(book: Book) -> None:
@@ -103,7 +103,7 @@ def test_of_two_readers_at_once_the_later_review_stands(book: Book) -> None:
 
 
 def take_back(book: Book, review: int, reviewer: str = "ada") -> int:
-    return book.database.write(lambda c: reviews.retract(c, review, reviewer))
+    return book.database.write(lambda c: reviews.retract_verdict(c, review, reviewer))
 
 
 def shown(book: Book, scan_id: int) -> tuple[Any, ...]:
@@ -117,7 +117,7 @@ def test_a_verdict_taken_back_stays_and_stands_no_more(book: Book) -> None:
     for _ in range(2):  # a key that bounces
         assert take_back(book, second) == scan_id
     assert shown(book, scan_id) == ("pneumonia", "bob")
-    history = book.database.read(lambda c: reviews.history(c, scan_id))
+    history = book.database.read(lambda c: reviews.review_history(c, scan_id))
     assert [(one["id"], one["retracted_at"] is None) for one in history] == [(first, True), (second, False)]
     take_back(book, first, "bob")
     assert (*shown(book, scan_id), book.row(scan_id)["reviewed_at"]) == (None, None, None)
@@ -151,9 +151,9 @@ def test_nobody_takes_back_what_another_said(book: Book) -> None:
 def test_what_was_taken_back_teaches_nothing(book: Book) -> None:
     (scan_id,) = book.classify(seen())
     review = say(book, scan_id, ILL)
-    assert [said.review_id for said in book.database.read(verdicts.said)] == [review]
+    assert [said.review_id for said in book.database.read(verdicts.standing_reviews)] == [review]
     take_back(book, review)
-    assert book.database.read(verdicts.said) == []
+    assert book.database.read(verdicts.standing_reviews) == []
 
 
 def test_taken_back_and_said_at_once(book: Book) -> None:

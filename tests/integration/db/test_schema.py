@@ -33,7 +33,7 @@ from sqlalchemy import (
 from db import registry, schema
 from db.models import Base, Scan, UtcDateTime
 from db.session import Database
-from db.views import NAMES, drop
+from db.views import VIEW_NAMES, drop
 from pneumowatch.errors import SchemaMismatch
 
 VALUES: Final[dict[type[Any], Any]] = {
@@ -68,18 +68,18 @@ def views(database: Database) -> set[str]:
 
 
 def test_from_nothing(empty_database: Database) -> None:
-    assert schema.current(empty_database) is None
+    assert schema.current_revision(empty_database) is None
     with pytest.raises(SchemaMismatch, match="has no tables yet"):
         schema.require_current(empty_database)
     schema.upgrade(empty_database)
-    assert schema.current(empty_database) == schema.head()
+    assert schema.current_revision(empty_database) == schema.head_revision()
     schema.require_current(empty_database)
     assert tables(empty_database) == set(Base.metadata.tables) | {"alembic_version"}
-    assert views(empty_database) == set(NAMES)
+    assert views(empty_database) == set(VIEW_NAMES)
 
 
 def test_models_and_tables_agree(database: Database) -> None:
-    assert schema.drift(database) == []
+    assert schema.model_differences(database) == []
 
 
 def test_indexes_of_the_models_are_there(database: Database) -> None:
@@ -94,8 +94,8 @@ def test_upgraded_twice_keeps_everything(database: Database) -> None:
     (scan_id,) = book.add(seen())
     schema.upgrade(database)
     assert book.state(scan_id) == "queued"
-    assert views(database) == set(NAMES)
-    assert schema.drift(database) == []
+    assert views(database) == set(VIEW_NAMES)
+    assert schema.model_differences(database) == []
 
 
 def test_upgraded_by_two_at_once(empty_database: Database) -> None:
@@ -116,7 +116,7 @@ def test_upgraded_by_two_at_once(empty_database: Database) -> None:
     faults = [replica.communicate(timeout=30)[1] for replica in replicas]
     assert [replica.returncode for replica in replicas] == [0, 0], faults
     schema.require_current(empty_database)
-    assert views(empty_database) == set(NAMES)
+    assert views(empty_database) == set(VIEW_NAMES)
 
 
 def test_a_newer_database_is_refused(database: Database) -> None:
@@ -125,7 +125,7 @@ def test_a_newer_database_is_refused(database: Database) -> None:
         with pytest.raises(SchemaMismatch, match="9999"):
             schema.require_current(database)
     finally:  # other tests share it
-        was = f"UPDATE alembic_version SET version_num = '{schema.head()}'"
+        was = f"UPDATE alembic_version SET version_num = '{schema.head_revision()}'"
         database.write(lambda c: c.exec_driver_sql(was))
 
 
@@ -140,9 +140,9 @@ def test_downgrade_removes_the_tables(empty_database: Database) -> None:
 
     empty_database.write(downgrade)
     assert tables(empty_database) == {"alembic_version"}
-    assert schema.current(empty_database) is None
+    assert schema.current_revision(empty_database) is None
     schema.upgrade(empty_database)
-    assert schema.drift(empty_database) == []
+    assert schema.model_differences(empty_database) == []
 
 
 def to_revision(database: Database, revision: str) -> None:
@@ -184,9 +184,11 @@ def test_a_database_of_version_0_1_is_upgraded_with_its_rows(empty_database: Dat
         row |= {"duplicate_of": duplicate_of, "superseded_by": superseded_by}
         empty_database.write(lambda c, row=row: c.execute(OLD_SCAN, row))
     schema.upgrade(empty_database)
-    assert schema.drift(empty_database) == []
-    rows = empty_database.read(lambda c: c.execute(select(Scan.id, Scan.carried_by, Scan.sex, Scan.patient_key)).all())
-    assert {row.id: row.carried_by for row in rows} == dict.fromkeys(range(1, 8)) | {1: 3}
+    assert schema.model_differences(empty_database) == []
+    rows = empty_database.read(
+        lambda c: c.execute(select(Scan.id, Scan.current_duplicate, Scan.sex, Scan.patient_key)).all()
+    )
+    assert {row.id: row.current_duplicate for row in rows} == dict.fromkeys(range(1, 8)) | {1: 3}
     assert {(row.sex, row.patient_key) for row in rows} == {(None, None)}
     cases = empty_database.read(lambda c: c.execute(text("SELECT scan_id, path FROM flagged_cases")).all())
     assert {(case.scan_id, case.path) for case in cases} == {(1, "a"), (4, "b"), (5, "c")}
@@ -201,11 +203,11 @@ def test_a_champion_from_before_the_model_store_still_serves_and_can_be_gone_bac
     schema.upgrade(empty_database)
     for version, sha256 in (("old", "0" * 64), ("new", "1" * 64)):
         folder = model_folder(version, sha256)
-        empty_database.write(lambda c, folder=folder: registry.register(c, folder, b"packed", "test"))
-    assert empty_database.read(registry.champion) == "old"
-    assert empty_database.read(lambda c: registry.archive(c, "old")) == b"packed"
-    empty_database.write(lambda c: registry.promote(c, "new", "test", ""))
-    assert empty_database.write(lambda c: registry.rollback(c, "test", "")) == "old"
+        empty_database.write(lambda c, folder=folder: registry.register_model(c, folder, b"packed", "test"))
+    assert empty_database.read(registry.champion_version) == "old"
+    assert empty_database.read(lambda c: registry.model_archive(c, "old")) == b"packed"
+    empty_database.write(lambda c: registry.promote_to_champion(c, "new", "test", ""))
+    assert empty_database.write(lambda c: registry.roll_back_champion(c, "test", "")) == "old"
 
 
 def test_migrations_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -243,7 +245,7 @@ def test_rows_of_every_earlier_version_survive_each_step(empty_database: Databas
         to_revision(empty_database, revision)
         fill_new_tables(empty_database, full)
     schema.upgrade(empty_database)
-    assert schema.drift(empty_database) == []
+    assert schema.model_differences(empty_database) == []
     for name in full - {"alembic_version"}:
         assert empty_database.read(lambda c, name=name: c.scalar(text(f"SELECT count(*) FROM {name}"))) == 1, name
     cases = empty_database.read(lambda c: c.execute(text("SELECT scan_id FROM scan_ledger")).all())
@@ -260,5 +262,5 @@ def test_a_part_of_another_version_than_the_schema_stops_and_says_why(
     env = environment(database_url=sqlite_url, broker_url="redis://127.0.0.1:1/0", data_dir=tmp_path / "data")
     ended = run(*arguments, cwd=tmp_path, env=env)
     assert ended.code == 1
-    assert f"is at revision 9999, this version wants {schema.head()}" in ended.err
+    assert f"is at revision 9999, this version wants {schema.head_revision()}" in ended.err
     assert "Traceback" not in ended.err

@@ -10,19 +10,26 @@ from sqlalchemy import insert, select, text
 
 from db import ledger, silence
 from db.models import Scan
-from db.silence import HOURS, Verdict
+from db.silence import SOURCE_HOURS, SourceStatus
 
 BEGIN = datetime(2026, 6, 1, 9, 30, tzinfo=UTC)
-COLUMNS = [HOURS.c.source, HOURS.c.hour, HOURS.c.films, HOURS.c.first_at, HOURS.c.last_at, HOURS.c.longest_gap]
+COLUMNS = [
+    SOURCE_HOURS.c.source,
+    SOURCE_HOURS.c.hour,
+    SOURCE_HOURS.c.images,
+    SOURCE_HOURS.c.first_at,
+    SOURCE_HOURS.c.last_at,
+    SOURCE_HOURS.c.longest_gap,
+]
 
 
 def hours(book: Book) -> list[tuple[Any, ...]]:
-    statement = select(*COLUMNS).order_by(HOURS.c.source, HOURS.c.hour)
+    statement = select(*COLUMNS).order_by(SOURCE_HOURS.c.source, SOURCE_HOURS.c.hour)
     return [tuple(row) for row in book.database.read(lambda c: c.execute(statement).all())]
 
 
 def note(book: Book, sources: Sequence[str], at: datetime) -> None:
-    book.database.write(lambda c: silence.note(c, sources, at))
+    book.database.write(lambda c: silence.record_arrivals(c, sources, at))
 
 
 def test_films_are_noted_by_source_and_hour(book: Book) -> None:
@@ -43,7 +50,7 @@ def test_films_are_noted_by_source_and_hour(book: Book) -> None:
 def test_arrivals_note_what_is_new_and_nothing_twice(book: Book) -> None:
     book.arrive(seen("1"), seen("2"), seen("3", inbox="er"))
     book.arrive(seen("1"), seen("2"))
-    assert [(source, films) for source, _, films, *_ in hours(book)] == [("er", 1), ("inbox", 2)]
+    assert [(source, images) for source, _, images, *_ in hours(book)] == [("er", 1), ("inbox", 2)]
 
 
 def test_two_watchers_at_once(book: Book) -> None:
@@ -54,23 +61,23 @@ def test_two_watchers_at_once(book: Book) -> None:
 
 def test_old_hours_are_forgotten(book: Book) -> None:
     note(book, ["er"], BEGIN)
-    note(book, ["er"], BEGIN + silence.KEPT + timedelta(hours=1))
+    note(book, ["er"], BEGIN + silence.SILENCE_HISTORY + timedelta(hours=1))
     assert len(hours(book)) == 1
 
 
 def test_a_clock_that_was_set_back(book: Book) -> None:
     note(book, ["er"], BEGIN)
     note(book, ["er"], BEGIN - timedelta(minutes=5))
-    ((_, _, films, first, last, gap),) = hours(book)
-    assert (films, first, last, gap) == (2, BEGIN - timedelta(minutes=5), BEGIN, 0)
+    ((_, _, images, first, last, gap),) = hours(book)
+    assert (images, first, last, gap) == (2, BEGIN - timedelta(minutes=5), BEGIN, 0)
 
 
 def test_silences_of_every_source(book: Book) -> None:
-    now = ledger.now()
+    now = ledger.utc_now()
     for ago in range(20 * 24, 0, -1):
         note(book, ["er"] if ago < 5 * 24 else ["er", "ward"], now - timedelta(hours=ago))
-    found = book.database.read(lambda c: silence.silences(c, now, 2.0, timedelta(hours=1)))
-    assert [(one.source, one.verdict) for one in found] == [("er", Verdict.WELL), ("ward", Verdict.SILENT)]
+    found = book.database.read(lambda c: silence.assess_sources(c, now, 2.0, timedelta(hours=1)))
+    assert [(one.source, one.status) for one in found] == [("er", SourceStatus.HEALTHY), ("ward", SourceStatus.SILENT)]
     assert found[1].seconds == pytest.approx(5 * 86400, abs=1)
 
 

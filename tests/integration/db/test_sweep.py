@@ -11,7 +11,7 @@ from db import ledger
 from db.models import Scan
 from db.session import Database
 from db.sweep import Sweeper
-from pneumowatch.errors import BrokerAway
+from pneumowatch.errors import BrokerUnavailable
 
 LEASE = 60.0
 
@@ -26,12 +26,12 @@ class Bell:
 
     def ring(self, ids: Sequence[int]) -> None:
         if self.away:
-            raise BrokerAway("away")
+            raise BrokerUnavailable("away")
         self.rung += ids
 
     def holds(self) -> int:
         if self.away:
-            raise BrokerAway("away")
+            raise BrokerUnavailable("away")
         return self.held
 
 
@@ -64,7 +64,7 @@ def make(database: Database, bell: Bell, clock: Clock) -> Sweeper:
 
 def long_rung(book: Book, *ids: int) -> None:
     for scan_id in ids:
-        book.set(scan_id, rung_at=ledger.now() - timedelta(seconds=2 * LEASE))
+        book.set(scan_id, announced_at=ledger.utc_now() - timedelta(seconds=2 * LEASE))
 
 
 def test_a_claim_is_taken_back_after_a_lease_of_the_sweepers_own_time(
@@ -79,7 +79,7 @@ def test_a_claim_is_taken_back_after_a_lease_of_the_sweepers_own_time(
     clock.moment += 0.01
     sweeper.sweep()
     assert (book.state(scan_id), bell.rung) == ("queued", [scan_id])  # and rung in the same sweep
-    assert book.row(scan_id)["rung_at"] is not None
+    assert book.row(scan_id)["announced_at"] is not None
     assert book.events(scan_id)[-1]["by"] == "sweeper"
 
 
@@ -87,7 +87,7 @@ def test_the_times_in_the_row_do_not_count(book: Book, sweeper: Sweeper, clock: 
     """A worker's clock that is a day behind has given a lease that ran out before it began."""
     (scan_id,) = book.add(seen())
     book.claimed()
-    book.set(scan_id, leased_until=ledger.now() - timedelta(days=1))
+    book.set(scan_id, leased_until=ledger.utc_now() - timedelta(days=1))
     sweeper.sweep()
     clock.moment += LEASE - 1
     sweeper.sweep()
@@ -143,7 +143,7 @@ def test_a_claim_taken_back_once_is_not_counted_again(book: Book, sweeper: Sweep
     sweeper.sweep()
     clock.moment += 10 * LEASE
     sweeper.sweep()
-    assert book.row(scan_id)["deaths"] == 1
+    assert book.row(scan_id)["lost_leases"] == 1
 
 
 def test_the_time_of_an_outage_is_held_against_no_worker(
@@ -180,7 +180,7 @@ def test_what_waits_unannounced_is_rung(book: Book, sweeper: Sweeper, bell: Bell
     assert bell.rung == [one, two]
     sweeper.sweep()
     assert bell.rung == [one, two]
-    assert book.row(announced)["rung_at"] is not None
+    assert book.row(announced)["announced_at"] is not None
 
 
 def test_what_is_not_due_is_not_rung(book: Book, sweeper: Sweeper, bell: Bell) -> None:
@@ -188,7 +188,7 @@ def test_what_is_not_due_is_not_rung(book: Book, sweeper: Sweeper, bell: Bell) -
     book.finish(book.claimed(), deferred(scan_id, seconds=600))
     sweeper.sweep()
     assert bell.rung == []
-    book.set(scan_id, not_before=ledger.now() - timedelta(seconds=1))
+    book.set(scan_id, not_before=ledger.utc_now() - timedelta(seconds=1))
     sweeper.sweep()
     assert bell.rung == [scan_id]
 
@@ -224,8 +224,8 @@ def test_lost_messages_are_rung_once_a_lease(book: Book, sweeper: Sweeper, bell:
 def test_a_long_queue_is_rung_in_parts(
     book: Book, sweeper: Sweeper, bell: Bell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.sweep.RING_AT_ONCE", 7)
-    scans = book.arrive(*(seen(str(number)) for number in range(30))).to_ring
+    monkeypatch.setattr("db.sweep.ANNOUNCE_LIMIT", 7)
+    scans = book.arrive(*(seen(str(number)) for number in range(30))).to_announce
     book.unring(*scans)
     sweeper.sweep()
     assert sorted(bell.rung) == sorted(scans)
@@ -238,7 +238,7 @@ def test_a_broker_that_is_away_leaves_rows_unannounced(book: Book, sweeper: Swee
     bell.away = True
     clock.moment += LEASE
     sweeper.sweep()
-    assert book.row(one)["rung_at"] is None
+    assert book.row(one)["announced_at"] is None
     bell.away = False
     clock.moment += LEASE
     sweeper.sweep()
@@ -255,11 +255,11 @@ def test_a_broker_that_is_away_does_not_keep_claims_from_being_taken_back(
     clock.moment += LEASE
     sweeper.sweep()
     assert book.state(scan_id) == "queued"
-    assert book.row(scan_id)["rung_at"] is None
+    assert book.row(scan_id)["announced_at"] is None
 
 
 def test_two_sweepers_at_once_do_the_work_of_one(book: Book, database: Database, clock: Clock) -> None:
-    held = book.arrive(*(seen(str(number)) for number in range(20))).to_ring
+    held = book.arrive(*(seen(str(number)) for number in range(20))).to_announce
     book.claimed()
     bells = [Bell(), Bell()]
     sweepers = [make(database, bell, clock) for bell in bells]
@@ -268,7 +268,7 @@ def test_two_sweepers_at_once_do_the_work_of_one(book: Book, database: Database,
     clock.moment += LEASE
     at_once(*(sweeper.sweep for sweeper in sweepers))
     assert sorted(bells[0].rung + bells[1].rung) == sorted(held)
-    assert {book.row(scan_id)["deaths"] for scan_id in held} == {1}
+    assert {book.row(scan_id)["lost_leases"] for scan_id in held} == {1}
     assert all(len(book.moves(scan_id)) == 3 for scan_id in held)
 
 

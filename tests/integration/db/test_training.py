@@ -8,30 +8,30 @@ from books import Book, at_once, seen
 from sqlalchemy import update
 
 from db import reviews, training
-from db.models import Training
+from db.models import TrainingRun
 from db.session import Database
 from db.states import Verdict
-from db.training import Conclusion, Decision, State, Watchman
+from db.training import StaleRunReaper, TrainingDecision, TrainingOutcome, TrainingState
 from trainer import timetable
 
 LEASE = 100.0
 
 
 def begin(database: Database, token: str) -> int | None:
-    return database.write(lambda c: training.begin(c, token, f"retrain@{token}"))
+    return database.write(lambda c: training.start_run(c, token, f"retrain@{token}"))
 
 
 def renew(database: Database, token: str, stage: str = "training") -> bool:
-    return database.write(lambda c: training.renew(c, token, stage))
+    return database.write(lambda c: training.renew_run(c, token, stage))
 
 
-def finish(database: Database, token: str, decision: Decision = Decision.REFUSED, **more: Any) -> bool:
-    return database.write(lambda c: training.finish(c, token, Conclusion(decision, ("A reason.",), **more)))
+def finish(database: Database, token: str, decision: TrainingDecision = TrainingDecision.REFUSED, **more: Any) -> bool:
+    return database.write(lambda c: training.finish_run(c, token, TrainingOutcome(decision, ("A reason.",), **more)))
 
 
 def rows(database: Database) -> list[dict[str, Any]]:
     """Oldest first."""
-    return [dict(row) for row in reversed(database.read(lambda c: training.listed(c, 100)))]
+    return [dict(row) for row in reversed(database.read(lambda c: training.recent_runs(c, 100)))]
 
 
 def states(database: Database) -> list[str]:
@@ -49,7 +49,7 @@ class Clock:
 def test_from_its_beginning_to_its_decision(database: Database) -> None:
     number = begin(database, "a")
     assert renew(database, "a")
-    assert database.read(training.running)["stage"] == "training"  # type: ignore[index]
+    assert database.read(training.running_run)["stage"] == "training"  # type: ignore[index]
     figures = {"frozen": {"auc": {"value": 0.001, "low": None}}}
     assert finish(database, "a", figures=figures, champion="one", challenger="two", new_labels=21, last_review_id=7)
     (row,) = rows(database)
@@ -58,8 +58,8 @@ def test_from_its_beginning_to_its_decision(database: Database) -> None:
     assert (row["champion"], row["challenger"], row["new_labels"], row["last_review_id"]) == ("one", "two", 21, 7)
     assert row["started_at"] <= row["renewed_at"] <= row["ended_at"]
     assert "token" not in row
-    assert database.read(training.running) is None
-    assert database.read(lambda c: training.one(c, row["id"]))["reasons"] == ["A reason."]
+    assert database.read(training.running_run) is None
+    assert database.read(lambda c: training.get_run(c, row["id"]))["reasons"] == ["A reason."]
 
 
 def test_one_at_a_time(database: Database) -> None:
@@ -75,35 +75,35 @@ def test_one_at_a_time(database: Database) -> None:
 
 def test_whoever_was_taken_for_dead_decides_nothing(database: Database) -> None:
     begin(database, "a")
-    assert database.write(lambda c: training.fail(c, "a", "Its process ended.", State.KILLED))
+    assert database.write(lambda c: training.fail_run(c, "a", "Its process ended.", TrainingState.KILLED))
     begin(database, "b")
     assert not renew(database, "a")
-    assert not finish(database, "a", Decision.PROMOTED)
-    assert not database.write(lambda c: training.fail(c, "a", "It failed."))
+    assert not finish(database, "a", TrainingDecision.PROMOTED)
+    assert not database.write(lambda c: training.fail_run(c, "a", "It failed."))
     assert states(database) == ["killed", "running"]
     assert [row["reasons"] for row in rows(database)] == [["Its process ended."], []]
 
 
 def test_begun_only_where_it_is_due(database: Database) -> None:
-    assert database.write(lambda c: training.begin(c, "a", "by", lambda _: False)) is None
+    assert database.write(lambda c: training.start_run(c, "a", "by", lambda _: False)) is None
     assert states(database) == []
 
 
 def test_a_watchman_takes_a_silent_one_for_dead_by_his_own_clock(database: Database) -> None:
     clock = Clock()
-    watchman = Watchman(database, LEASE, clock)
-    assert watchman.look() is None
+    watchman = StaleRunReaper(database, LEASE, clock)
+    assert watchman.check() is None
     begin(database, "a")
     for _ in range(5):  # it lives, however long it takes
         clock.now += LEASE - 1
-        assert watchman.look() is not None
+        assert watchman.check() is not None
         assert renew(database, "a")
     clock.now += 1
-    assert watchman.look() is not None
+    assert watchman.check() is not None
     clock.now += LEASE - 1
-    assert watchman.look() is not None
+    assert watchman.check() is not None
     clock.now += 1
-    assert watchman.look() is None
+    assert watchman.check() is None
     assert states(database) == ["killed"]
     assert "Nothing was heard" in rows(database)[0]["reasons"][0]
 
@@ -112,29 +112,34 @@ def test_a_watchman_believes_no_time_in_a_row(database: Database) -> None:
     """It may have been written by a machine whose clock is wrong."""
     begin(database, "a")
     long_ago = datetime.now(UTC) - timedelta(days=1)
-    database.write(lambda c: c.execute(update(Training).values(renewed_at=long_ago)))
-    assert Watchman(database, LEASE, Clock()).look() is not None
+    database.write(lambda c: c.execute(update(TrainingRun).values(renewed_at=long_ago)))
+    assert StaleRunReaper(database, LEASE, Clock()).check() is not None
     assert states(database) == ["running"]
 
 
 def test_what_the_attempts_have_seen(database: Database) -> None:
-    seen_by = [(Decision.PROMOTED, 4), (Decision.REFUSED, 9), (Decision.NOTHING_TO_DO, None), (Decision.NO_BASE, 12)]
+    seen_by = [
+        (TrainingDecision.PROMOTED, 4),
+        (TrainingDecision.REFUSED, 9),
+        (TrainingDecision.NOTHING_TO_DO, None),
+        (TrainingDecision.NO_BASE, 12),
+    ]
     for number, (decision, last) in enumerate(seen_by):
         begin(database, str(number))
         finish(database, str(number), decision, last_review_id=last)
-    assert database.read(lambda c: training.seen_until(c, *training.TRAINED)) == 9
-    assert database.read(lambda c: training.seen_until(c, Decision.PROMOTED)) == 4
+    assert database.read(lambda c: training.newest_review_seen(c, *training.TRAINED)) == 9
+    assert database.read(lambda c: training.newest_review_seen(c, TrainingDecision.PROMOTED)) == 4
 
 
 @pytest.fixture
 def judged(book: Book) -> Book:
     (scan_id,) = book.classify(seen())
-    book.database.write(lambda c: reviews.record(c, scan_id, Verdict.PNEUMONIA, "ada"))
+    book.database.write(lambda c: reviews.record_verdict(c, scan_id, Verdict.PNEUMONIA, "ada"))
     return book
 
 
 def is_due(book: Book, now: datetime, retrain_at: str = "02:00") -> bool:
-    return book.database.read(lambda c: timetable.is_due(c, retrain_at, now))
+    return book.database.read(lambda c: timetable.is_retraining_due(c, retrain_at, now))
 
 
 def test_a_night_is_due_until_it_has_its_row(judged: Book) -> None:
@@ -143,9 +148,9 @@ def test_a_night_is_due_until_it_has_its_row(judged: Book) -> None:
     assert not is_due(judged, tomorrow, "never")
     begin(judged.database, "a")
     assert is_due(judged, tomorrow)  # that one began before tomorrow's moment
-    judged.database.write(lambda c: c.execute(update(Training).values(started_at=tomorrow)))
+    judged.database.write(lambda c: c.execute(update(TrainingRun).values(started_at=tomorrow)))
     assert not is_due(judged, tomorrow)
-    judged.database.write(lambda c: training.fail(c, "a", "Killed.", State.KILLED))
+    judged.database.write(lambda c: training.fail_run(c, "a", "Killed.", TrainingState.KILLED))
     assert is_due(judged, tomorrow)
 
 

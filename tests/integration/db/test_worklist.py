@@ -26,11 +26,11 @@ READER = "rita"
 def pages(book: Book, filters: Filters = TO_READ, limit: int = 2, cap: timedelta = CAP) -> Iterator[list[int]]:
     after: Cursor | None = None
     while True:
-        found = book.database.read(lambda c, at=after: worklist.page(c, filters, cap, READER, at, limit))
+        found = book.database.read(lambda c, at=after: worklist.fetch_page(c, filters, cap, READER, at, limit))
         yield [row["scan_id"] for row in found.rows]
-        if found.following is None:
+        if found.next_cursor is None:
             return
-        after = Cursor.parse(str(found.following))
+        after = Cursor.parse(str(found.next_cursor))
 
 
 def listed(book: Book, filters: Filters = TO_READ, limit: int = 2, cap: timedelta = CAP) -> list[int]:
@@ -38,7 +38,7 @@ def listed(book: Book, filters: Filters = TO_READ, limit: int = 2, cap: timedelt
 
 
 def row(book: Book, scan_id: int, reader: str | None = READER) -> dict[str, Any]:
-    (found,) = book.database.read(lambda c: worklist.rows_of(c, [scan_id], reader))
+    (found,) = book.database.read(lambda c: worklist.rows_by_id(c, [scan_id], reader))
     return found
 
 
@@ -46,7 +46,7 @@ def test_the_most_probable_first_and_what_is_judged_or_not_flagged_not_at_all(bo
     low, high, middle = (read(book, name, p) for name, p in (("1", 0.6), ("2", 0.99), ("3", 0.8)))
     read(book, "4", 0.1)
     judged = read(book, "5", 0.95)
-    book.database.write(lambda c: reviews.record(c, judged, Verdict.UNSURE, "ada"))
+    book.database.write(lambda c: reviews.record_verdict(c, judged, Verdict.UNSURE, "ada"))
     book.reject(seen("6"))
     book.add(seen("7"))
     assert listed(book) == [high, middle, low]
@@ -58,20 +58,20 @@ def test_what_waits_beyond_the_cap_comes_first_the_oldest_of_it_leading(book: Bo
     late, latest = read(book, "3", 0.6, hours_ago=5), read(book, "4", 0.51, hours_ago=50)
     assert listed(book, limit=1) == listed(book, limit=3) == [latest, late, newest, fresh]
     assert listed(book, cap=timedelta(0)) == [newest, fresh, late, latest]
-    shown = book.database.read(lambda c: worklist.page(c, TO_READ, CAP, READER)).rows
+    shown = book.database.read(lambda c: worklist.fetch_page(c, TO_READ, CAP, READER)).rows
     assert [one["late"] for one in shown] == [True, True, False, False]
-    assert book.database.read(lambda c: worklist.late(c, CAP)) == 2
-    assert book.database.read(lambda c: worklist.late(c, timedelta(0))) == 0
+    assert book.database.read(lambda c: worklist.count_late(c, CAP)) == 2
+    assert book.database.read(lambda c: worklist.count_late(c, timedelta(0))) == 0
 
 
 def test_a_walk_keeps_the_cap_of_its_first_page(book: Book) -> None:
     """Else a film that becomes late while a reader walks on would be shown twice, or never."""
     one, other = read(book, "1", 0.9), read(book, "2", 0.8)
-    first = book.database.read(lambda c: worklist.page(c, TO_READ, CAP, READER, limit=1))
+    first = book.database.read(lambda c: worklist.fetch_page(c, TO_READ, CAP, READER, limit=1))
     book.set(other, received_at=datetime.now(UTC) - timedelta(hours=5))
-    assert first.following is not None
-    book.set(other, received_at=first.following.cutoff + timedelta(seconds=1))
-    second = book.database.read(lambda c: worklist.page(c, TO_READ, timedelta(0), READER, first.following, 1))
+    assert first.next_cursor is not None
+    book.set(other, received_at=first.next_cursor.cutoff + timedelta(seconds=1))
+    second = book.database.read(lambda c: worklist.fetch_page(c, TO_READ, timedelta(0), READER, first.next_cursor, 1))
     assert [r["scan_id"] for r in first.rows + second.rows] == [one, other]
 
 
@@ -90,8 +90,8 @@ def test_a_study_is_one_line_with_its_first_film(book: Book) -> None:
     read(book, "3", 0.1, study="1.2")
     alone = read(book, "4", 0.8)
     assert listed(book) == [top, alone]
-    assert [row(book, scan_id)["films"] for scan_id in (top, alone)] == [3, 1]
-    book.database.write(lambda c: reviews.record(c, top, Verdict.PNEUMONIA, "ada"))
+    assert [row(book, scan_id)["images"] for scan_id in (top, alone)] == [3, 1]
+    book.database.write(lambda c: reviews.record_verdict(c, top, Verdict.PNEUMONIA, "ada"))
     assert listed(book) == [alone, top - 1]  # its other film still waits
 
 
@@ -115,7 +115,7 @@ def test_filters(book: Book) -> None:
     low = read(book, "2", 0.2, hours_ago=100)
     out = book.reject(seen("3"))
     book.set(high, caution="age")
-    book.database.write(lambda c: reviews.record(c, low, Verdict.NO_PNEUMONIA, "ada"))
+    book.database.write(lambda c: reviews.record_verdict(c, low, Verdict.NO_PNEUMONIA, "ada"))
     yesterday = datetime.now(UTC) - timedelta(days=1)
     expected = {
         ALL: [out, high, low],
@@ -136,7 +136,9 @@ def test_filters(book: Book) -> None:
         Filters(until=yesterday): [],
     }
     assert {filters: listed(book, filters) for filters in expected} == expected
-    counts = {filters: book.database.read(lambda c, f=filters: worklist.count(c, f, READER)) for filters in expected}
+    counts = {
+        filters: book.database.read(lambda c, f=filters: worklist.count_scans(c, f, READER)) for filters in expected
+    }
     assert counts == {filters: Count(len(ids), False) for filters, ids in expected.items()}
     assert not TO_READ.narrowed
     assert not ALL.narrowed
@@ -146,9 +148,9 @@ def test_filters(book: Book) -> None:
 def test_counting_ends(book: Book) -> None:
     for number in range(4):
         read(book, str(number), 0.9)
-    assert book.database.read(lambda c: worklist.count(c, TO_READ, READER, at_most=3)) == Count(3, True)
+    assert book.database.read(lambda c: worklist.count_scans(c, TO_READ, READER, at_most=3)) == Count(3, True)
     assert str(Count(3, True)) == "more than 3"
-    assert book.database.read(lambda c: worklist.count(c, TO_READ, READER, at_most=4)) == Count(4, False)
+    assert book.database.read(lambda c: worklist.count_scans(c, TO_READ, READER, at_most=4)) == Count(4, False)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
@@ -161,7 +163,7 @@ def test_a_sample_of_the_unflagged_films_waits_among_the_flagged(book: Book, sha
     for scan_id in sampled:
         stored = book.row(scan_id)
         assert 0.5 < stored["worklist_rank"] <= 1.0
-        assert (stored["sampled_share"], stored["blind"], stored["probability"]) == (share, True, 0.1)
+        assert (stored["sampled_share"], stored["hidden_until_verdict"], stored["probability"]) == (share, True, 0.1)
 
 
 def test_what_is_read_blind_shows_no_result_before_its_verdict_whatever_it_is(book: Book) -> None:
@@ -177,14 +179,14 @@ def test_what_is_read_blind_shows_no_result_before_its_verdict_whatever_it_is(bo
     by_result = [Filters(at_least=0.0), replace(ALL, at_most=1.0), replace(FLAGGED, at_most=1.0)]
     assert [listed(book, filters) for filters in by_result] == [[], [], []]
     assert sorted(listed(book, FLAGGED)) == [flagged, sampled]
-    book.database.write(lambda c: reviews.record(c, sampled, Verdict.PNEUMONIA, "ada"))
+    book.database.write(lambda c: reviews.record_verdict(c, sampled, Verdict.PNEUMONIA, "ada"))
     assert row(book, sampled)["hidden"]  # what another reader said makes nobody less blind
-    review = book.database.write(lambda c: reviews.record(c, sampled, Verdict.NO_PNEUMONIA, READER))
+    review = book.database.write(lambda c: reviews.record_verdict(c, sampled, Verdict.NO_PNEUMONIA, READER))
     judged = row(book, sampled)
     assert (judged["probability"], judged["flagged"], judged["hidden"]) == (0.1, False, False)
     assert listed(book, replace(ALL, at_most=1.0)) == [sampled]
     assert listed(book, FLAGGED) == [flagged]
-    book.database.write(lambda c: reviews.retract(c, review, READER))
+    book.database.write(lambda c: reviews.retract_verdict(c, review, READER))
     assert not row(book, sampled)["hidden"]  # it has been seen
 
 
@@ -197,7 +199,7 @@ def test_a_copy_of_a_blind_film_hides_its_result_too(book: Book) -> None:
         None,
         True,
     )
-    book.database.write(lambda c: reviews.record(c, twin, Verdict.UNSURE, READER))
+    book.database.write(lambda c: reviews.record_verdict(c, twin, Verdict.UNSURE, READER))
     assert row(book, twin)["probability"] == row(book, original)["probability"] == 0.1
 
 
@@ -210,39 +212,39 @@ def test_the_share_of_flagged_films_that_are_read_blind(book: Book) -> None:
 
 def test_a_film_read_again_moves_to_where_its_new_result_belongs(book: Book) -> None:
     scan_id, other = read(book, "1", 0.9), read(book, "2", 0.1)
-    book.database.write(lambda c: registry.register(c, model_folder("model-2", "1" * 64), b"", BY))
+    book.database.write(lambda c: registry.register_model(c, model_folder("model-2", "1" * 64), b"", BY))
     outcomes = [
         Classified(scan_id, book.row(scan_id)["sha256"], 0.2, False, 0.4, "model-2"),
         Classified(other, book.row(other)["sha256"], 0.7, True, 0.4, "model-2"),
     ]
-    book.database.write(lambda c: rescoring.add(c, outcomes))
+    book.database.write(lambda c: rescoring.add_predictions(c, outcomes))
     book.database.write(lambda c: rescoring.make_current(c, "model-2", 9, BY, lambda _: None, 0.0))
     assert listed(book) == [other]
     assert (book.row(scan_id)["worklist_rank"], book.row(other)["worklist_rank"]) == (None, 0.7)
-    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP)) == other
+    assert book.database.read(lambda c: worklist.next_scan(c, TO_READ, CAP)) == other
 
 
 def test_the_next_case_is_not_one_that_was_passed(book: Book) -> None:
     low, high = read(book, "1", 0.7), read(book, "2", 0.9)
-    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP)) == high
-    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP, [high])) == low
-    assert book.database.read(lambda c: worklist.first(c, TO_READ, CAP, [high, low])) is None
+    assert book.database.read(lambda c: worklist.next_scan(c, TO_READ, CAP)) == high
+    assert book.database.read(lambda c: worklist.next_scan(c, TO_READ, CAP, [high])) == low
+    assert book.database.read(lambda c: worklist.next_scan(c, TO_READ, CAP, [high, low])) is None
 
 
 @pytest.mark.parametrize("written", ["", "r", "r1", "x1-1", "r1-1 OR 1=1", "n-1-1", "r9999-0", "r" + "9" * 19 + "-1"])
 def test_a_cursor_that_is_none_is_refused(book: Book, written: str) -> None:
     read(book, "1", 0.9)
     with pytest.raises(BadCursor):
-        book.database.read(lambda c: worklist.page(c, TO_READ, CAP, READER, Cursor.parse(written)))
+        book.database.read(lambda c: worklist.fetch_page(c, TO_READ, CAP, READER, Cursor.parse(written)))
 
 
 def test_a_cursor_of_another_list_is_refused(book: Book) -> None:
     scan_id = read(book, "1", 0.1)
     at = datetime.now(UTC)
     for filters, part in ((TO_READ, "n"), (TO_READ, "f"), (TO_READ, "r"), (FLAGGED, "f"), (ALL, "r"), (ALL, "l")):
-        cursor = Cursor(worklist.Part(part), scan_id, at)
+        cursor = Cursor(worklist.Section(part), scan_id, at)
         with pytest.raises(BadCursor):
-            book.database.read(lambda c, f=filters, a=cursor: worklist.page(c, f, CAP, READER, a))
+            book.database.read(lambda c, f=filters, a=cursor: worklist.fetch_page(c, f, CAP, READER, a))
 
 
 def test_search(book: Book) -> None:
@@ -250,7 +252,7 @@ def test_search(book: Book) -> None:
     two = read(book, "ward/roe.png", 0.1)
 
     def found(text: str) -> list[int]:
-        return book.database.read(lambda c: search.search(c, text)).scan_ids
+        return book.database.read(lambda c: search.search_scans(c, text)).scan_ids
 
     assert found("A-17") == [one]
     assert found(" doe_john ") == [one]
@@ -261,27 +263,27 @@ def test_search(book: Book) -> None:
 
 def test_a_search_goes_back_window_by_window(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [read(book, f"film {number}.png", 0.9) for number in range(7)]
-    monkeypatch.setattr(search, "WINDOW", 3)
+    monkeypatch.setattr(search, "SEARCH_WINDOW", 3)
     found, before, steps = [], None, 0
     while steps == 0 or before:
-        answer = book.database.read(lambda c, b=before: search.search(c, "film", b))
-        found, before, steps = found + answer.scan_ids, answer.looked_down_to, steps + 1
+        answer = book.database.read(lambda c, b=before: search.search_scans(c, "film", b))
+        found, before, steps = found + answer.scan_ids, answer.searched_down_to, steps + 1
     assert found == ids[::-1]
     assert steps == 3
 
 
 def test_news(book: Book) -> None:
     first = read(book, "1", 0.9)
-    moment = book.database.read(news.now)
-    assert news.Moment.parse(str(moment)) == moment
-    assert book.database.read(lambda c: news.since(c, moment)) == news.News(0, 0)
+    moment = book.database.read(news.current_marker)
+    assert news.ChangeMarker.parse(str(moment)) == moment
+    assert book.database.read(lambda c: news.changes_since(c, moment)) == news.Changes(0, 0)
     read(book, "2", 0.8)
     read(book, "3", 0.2)
     book.reject(seen("4"))
-    book.database.write(lambda c: reviews.record(c, first, Verdict.PNEUMONIA, "ada"))
-    assert book.database.read(news.now) != moment
-    assert book.database.read(lambda c: news.since(c, moment)) == news.News(1, 1)
-    assert [news.Moment.parse(bad) for bad in ("", "1", "a-b", "1-", "9" * 50 + "-1", "²-1")] == [None] * 6
+    book.database.write(lambda c: reviews.record_verdict(c, first, Verdict.PNEUMONIA, "ada"))
+    assert book.database.read(news.current_marker) != moment
+    assert book.database.read(lambda c: news.changes_since(c, moment)) == news.Changes(1, 1)
+    assert [news.ChangeMarker.parse(bad) for bad in ("", "1", "a-b", "1-", "9" * 50 + "-1", "²-1")] == [None] * 6
 
 
 def fill(connection: Connection) -> None:
@@ -310,7 +312,8 @@ def test_lists_are_walked_by_their_indexes_in_postgresql(postgres_book: Book) ->
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE scans"))
     late, ranked, newest = (
-        Cursor(worklist.Part(part), 15_000 if part == "n" else _unread(database), ledger.now() - CAP) for part in "lrn"
+        Cursor(worklist.Section(part), 15_000 if part == "n" else _unread(database), ledger.utc_now() - CAP)
+        for part in "lrn"
     )
     lists = [
         (TO_READ, None, "ix_scans_unread_since"),
@@ -323,20 +326,20 @@ def test_lists_are_walked_by_their_indexes_in_postgresql(postgres_book: Book) ->
         (replace(ALL, source="rare"), None, "ix_scans_arrived_from"),
         (replace(ALL, state=State.REJECTED), None, "ix_scans_without_result"),
         (replace(ALL, verdict=Verdict.UNSURE), None, "ix_scans_judged"),
-        (replace(ALL, since=ledger.now() - CAP), None, "ix_scans_arrived"),
+        (replace(ALL, since=ledger.utc_now() - CAP), None, "ix_scans_arrived"),
     ]
     for filters, after, index in lists:
-        plans = explain(database, lambda c, f=filters, a=after: worklist.page(c, f, CAP, READER, a))
+        plans = explain(database, lambda c, f=filters, a=after: worklist.fetch_page(c, f, CAP, READER, a))
         assert index in "\n".join(plans), (filters, plans)
         assert not [plan for plan in plans if "Seq Scan on scans" in plan]
     others = {
-        "accession": lambda c: search.search(c, "A15000"),
-        "by_day": lambda c: figures.by_day(c, 2),
+        "accession": lambda c: search.search_scans(c, "A15000"),
+        "by_day": lambda c: figures.counts_by_day(c, 2),
         "agreement": lambda c: figures.agreement(c, 2),
-        "by_hour": lambda c: figures.by_hour(c),
-        "news": lambda c: news.since(c, news.now(c)),
-        "count": lambda c: worklist.count(c, TO_READ, READER),
-        "late": lambda c: worklist.late(c, CAP),
+        "by_hour": lambda c: figures.finished_by_hour(c),
+        "news": lambda c: news.changes_since(c, news.current_marker(c)),
+        "count": lambda c: worklist.count_scans(c, TO_READ, READER),
+        "late": lambda c: worklist.count_late(c, CAP),
     }
     for name, work in others.items():
         assert not [plan for plan in explain(database, work) if "Seq Scan on scans" in plan], name
@@ -357,4 +360,4 @@ def test_what_was_handed_in_at_the_desk_is_not_drawn(book: Book) -> None:
     assert listed(book) == [flagged]
     assert (row(book, flagged)["hidden"], row(book, flagged)["probability"]) == (False, 0.9)
     stored = book.row(other)
-    assert (stored["worklist_rank"], stored["sampled_share"], stored["blind"]) == (None, None, False)
+    assert (stored["worklist_rank"], stored["sampled_share"], stored["hidden_until_verdict"]) == (None, None, False)

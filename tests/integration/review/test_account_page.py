@@ -23,12 +23,12 @@ def test_a_token_is_shown_once_works_and_is_revoked(desk: Desk) -> None:
 
     script = desk.visitor(Authorization=f"Bearer {token}")
     assert "rita" in script.get("/account").text
-    first = desk.database.read(lambda c: accounts.tokens(c, "rita"))[0]
+    first = desk.database.read(lambda c: accounts.fetch_tokens(c, "rita"))[0]
     assert first["used_at"] is not None
 
     assert reader.post(f"/account/tokens/{first['id']}/revoke").status_code == 303
     assert script.get("/account").status_code == 401
-    rows = desk.database.read(lambda c: audit.listed(c, 10))
+    rows = desk.database.read(lambda c: audit.list_actions(c, 10))
     assert [row["what"] for row in rows] == ["token_revoked", "token_made"]
 
 
@@ -38,7 +38,7 @@ def test_a_token_makes_no_other(desk: Desk) -> None:
     script = desk.visitor(Authorization=f"Bearer {token_of(admin.post('/account/tokens', data={'label': 'a'}).text)}")
     for role in Role:
         assert script.post("/account/tokens", data={"label": "b", "role": role}).status_code == 403
-    (token,) = desk.database.read(lambda c: accounts.tokens(c, "carl"))
+    (token,) = desk.database.read(lambda c: accounts.fetch_tokens(c, "carl"))
     assert script.post(f"/account/tokens/{token['id']}/revoke").status_code == 303, "a token needs no csrf"
     assert script.get("/account").status_code == 401
 
@@ -52,13 +52,13 @@ def test_a_token_stands_nowhere(desk: Desk) -> None:
 
 def test_others_tokens_are_not_ones_own(desk: Desk) -> None:
     desk.script("rita")
-    (token,) = desk.database.read(lambda c: accounts.tokens(c, "rita"))
+    (token,) = desk.database.read(lambda c: accounts.fetch_tokens(c, "rita"))
     assert desk.admin("adam").post(f"/account/tokens/{token['id']}/revoke").status_code == 409
-    assert len(desk.database.read(lambda c: accounts.tokens(c, "rita"))) == 1
+    assert len(desk.database.read(lambda c: accounts.fetch_tokens(c, "rita"))) == 1
 
 
 def test_a_reader_makes_no_admins_token(desk: Desk) -> None:
     reader = desk.reader("rita")
     answer = reader.post("/account/tokens", data={"label": "a script", "role": Role.ADMIN})
     assert answer.status_code == 409
-    assert desk.database.read(lambda c: accounts.tokens(c, "rita")) == []
+    assert desk.database.read(lambda c: accounts.fetch_tokens(c, "rita")) == []

@@ -9,10 +9,10 @@ import pytest
 from books import Book
 
 from db import schema
-from db.seen import SeenFile
+from db.seen import FileVersion
 from db.session import Database
-from pneumowatch.errors import BrokerAway
-from review.deliveries import PRIORITY, Delivery, announce
+from pneumowatch.errors import BrokerUnavailable
+from review.deliveries import UPLOAD_PRIORITY, IncomingFile, register_upload
 
 
 class Bell:
@@ -24,7 +24,7 @@ class Bell:
 
     def ring(self, ids: list[int]) -> None:
         if self.away:
-            raise BrokerAway("away")
+            raise BrokerUnavailable("away")
         self.rung += ids
 
 
@@ -36,36 +36,36 @@ def book(tmp_path: Path) -> Iterator[Book]:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> SeenFile:
-    with Delivery(tmp_path / "uploads", "film.png", 100) as delivery:
-        delivery.write(b"film")
-        return delivery.finish()
+def file(tmp_path: Path) -> FileVersion:
+    with IncomingFile(tmp_path / "uploads", "film.png", 100) as incoming:
+        incoming.write(b"film")
+        return incoming.finish()
 
 
-def test_it_is_rung_for_at_once(book: Book, file: SeenFile) -> None:
+def test_it_is_rung_for_at_once(book: Book, file: FileVersion) -> None:
     bell = Bell()
-    scan_id = announce(book.database, bell, file, "desk")  # type: ignore[arg-type]
+    scan_id = register_upload(book.database, bell, file, "desk")  # type: ignore[arg-type]
     assert bell.rung == [scan_id]
     row = book.row(scan_id)
-    assert (row["state"], row["inbox"], row["priority"]) == ("queued", "uploads", PRIORITY)
-    assert row["rung_at"] is not None
+    assert (row["state"], row["inbox"], row["priority"]) == ("queued", "uploads", UPLOAD_PRIORITY)
+    assert row["announced_at"] is not None
     assert row["changed_at"] < row["received_at"] - timedelta(hours=1)  # complete: nobody waits for the rest
 
 
 @pytest.mark.parametrize("bell", [None, Bell(away=True)], ids=["no broker here", "the broker is away"])
-def test_without_a_bell_the_sweep_rings(book: Book, file: SeenFile, bell: Bell | None) -> None:
-    scan_id = announce(book.database, bell, file, "desk")  # type: ignore[arg-type]
-    assert book.row(scan_id)["rung_at"] is None
+def test_without_a_bell_the_sweep_rings(book: Book, file: FileVersion, bell: Bell | None) -> None:
+    scan_id = register_upload(book.database, bell, file, "desk")  # type: ignore[arg-type]
+    assert book.row(scan_id)["announced_at"] is None
     assert book.ring() == [scan_id]
 
 
-def test_the_watcher_was_quicker(book: Book, file: SeenFile) -> None:
-    (scan_id,) = book.arrive(file).to_ring
+def test_the_watcher_was_quicker(book: Book, file: FileVersion) -> None:
+    (scan_id,) = book.arrive(file).to_announce
     bell = Bell()
-    assert announce(book.database, bell, file, "desk") == scan_id  # type: ignore[arg-type]
+    assert register_upload(book.database, bell, file, "desk") == scan_id  # type: ignore[arg-type]
     assert bell.rung == []  # the watcher rings for what it registers
 
 
-def test_the_watcher_comes_later(book: Book, file: SeenFile) -> None:
-    announce(book.database, None, file, "desk")
+def test_the_watcher_comes_later(book: Book, file: FileVersion) -> None:
+    register_upload(book.database, None, file, "desk")
     assert book.unknown(file) == []

@@ -14,7 +14,7 @@ from readings import read
 from db import audit
 from db.accounts import Role
 from db.states import Reason
-from review.export import cell
+from review.export import csv_cell
 
 
 @pytest.fixture
@@ -98,7 +98,9 @@ def test_a_verdict(desk: Desk, book: Book) -> None:
     assert review["prediction_id"] == scan["predictions"][0]["prediction_id"]
     again = script.post(f"/api/scans/{scan_id}/review", json={"verdict": "pneumonia", "comment": "left base"})
     assert again.json()["review_id"] == review["review_id"]
-    (row,) = {(one["who"], one["what"], one["scan_id"]) for one in desk.database.read(lambda c: audit.listed(c, 9))}
+    (row,) = {
+        (one["who"], one["what"], one["scan_id"]) for one in desk.database.read(lambda c: audit.list_actions(c, 9))
+    }
     assert row == ("ada", "verdict", scan_id)
 
 
@@ -170,7 +172,7 @@ def test_readers_cannot_tell_the_hidden_sample_and_scripts_of_admins_see_all(des
 
 
 def test_export_of_a_list(desk: Desk, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("review.api.LONGEST_PAGE", 2)
+    monkeypatch.setattr("review.api.MAX_PAGE_SIZE", 2)
     names = ["=cmd|' /C calc'!A0.png", "+1.png", "-1.png", "@SUM(1).png", "\t=1.png", 'a,"b".png', "é.png"]
     scans = [read(book, name, 0.9 - number / 100) for number, name in enumerate(names)]
     out = book.reject(seen("x"))
@@ -185,17 +187,17 @@ def test_export_of_a_list(desk: Desk, book: Book, monkeypatch: pytest.MonkeyPatc
     assert (rows[0]["probability"], rows[0]["flagged"], rows[0]["verdict"]) == ("0.9", "true", "")
     (row,) = csv.DictReader(io.StringIO(script.get("/api/unscored.csv").text))
     assert (row["scan_id"], row["reason"]) == (str(out), "unreadable")
-    assert [one["detail"] for one in desk.database.read(lambda c: audit.listed(c, 9))] == ["unscored", "to_read"]
+    assert [one["detail"] for one in desk.database.read(lambda c: audit.list_actions(c, 9))] == ["unscored", "to_read"]
 
 
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "  =1"])
 def test_no_cell_is_a_formula(text: str) -> None:
-    assert cell(text) == f"'{text}"
+    assert csv_cell(text) == f"'{text}"
 
 
 def test_numbers_stay_numbers() -> None:
-    assert [cell(value) for value in (-1, 0.1, True, None, "a-b")] == ["-1", "0.1", "true", "", "a-b"]
-    assert cell(datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2024-01-02T03:04:05+00:00"
+    assert [csv_cell(value) for value in (-1, 0.1, True, None, "a-b")] == ["-1", "0.1", "true", "", "a-b"]
+    assert csv_cell(datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2024-01-02T03:04:05+00:00"
 
 
 def test_news(desk: Desk, book: Book) -> None:

@@ -43,7 +43,7 @@ def filled(desk: Desk) -> Desk:
         read(book, f"{number}.png", number / 6, study="1.2" if number > 3 else None, share=1.0)
     book.reject(seen("6.png"), Reason.NOT_CHEST_XRAY)
     book.add(seen("7.png"))
-    desk.database.write(lambda c: reviews.record(c, 5, Verdict.PNEUMONIA, "ada", "left base"))
+    desk.database.write(lambda c: reviews.record_verdict(c, 5, Verdict.PNEUMONIA, "ada", "left base"))
     return desk
 
 

@@ -184,7 +184,7 @@ class TestWhatIsSaid:
 
 def test_a_taken_port_is_said_or_got_round(desk: Desk) -> None:
     taken = desk.server.port
-    with Server(desk.app, port=taken, elsewhere=True) as second:
+    with Server(desk.app, port=taken, allow_other_port=True) as second:
         assert second.port != taken
         assert httpx.get(f"{second.url}/healthz", trust_env=False).status_code == 200
     with pytest.raises(SettingsError, match="Name another --port"):

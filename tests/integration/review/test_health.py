@@ -33,10 +33,10 @@ def test_not_ready_where_the_schema_is_another(desk: Desk) -> None:
 def test_not_ready_where_the_patient_key_is_another(desk: Desk, settings: Settings) -> None:
     from db import deployment
 
-    deployment.patient_key(desk.database, settings)
+    deployment.load_patient_key(desk.database, settings)
     assert desk.visitor().get("/readyz").status_code == 200
     settings.patient_key_path.unlink()
-    patients.read_or_make(settings.patient_key_path)
+    patients.read_or_create_key(settings.patient_key_path)
     answer = desk.visitor().get("/readyz")
     assert answer.status_code == 503
     assert str(settings.data_dir) not in answer.text
@@ -67,9 +67,9 @@ def test_an_outage_is_said_and_over_when_it_is(tmp_path: Path, migrated_sqlite: 
 
 def test_a_part_that_is_gone_degrades_the_desk_and_does_not_close_it(desk: Desk) -> None:
     gone = Heartbeat(
-        part="worker@reading-room:7", kind="worker", machine="reading-room", pid=7, state="reading",
+        component="worker@reading-room:7", kind="worker", machine="reading-room", pid=7, state="reading",
         **dict.fromkeys(("started_at", "progress_at", "beat_at"), datetime.now(UTC) - timedelta(minutes=10)),
-        owed={}, done={},
+        expectations={}, done={},
     )  # fmt: skip
     values = {column.name: getattr(gone, column.name) for column in Heartbeat.__table__.columns}
     desk.database.write(lambda c: c.execute(insert(Heartbeat).values(values)))
@@ -80,7 +80,7 @@ def test_a_part_that_is_gone_degrades_the_desk_and_does_not_close_it(desk: Desk)
         desk.database.write(lambda c: c.execute(delete(Heartbeat)))
     assert answer.status_code == 200
     assert answer.json()["status"] == "degraded"
-    assert "worker@reading-room:7" in answer.json()["parts"][0]
+    assert "worker@reading-room:7" in answer.json()["components"][0]
     assert "silent" in overview.text
 
 

@@ -81,7 +81,7 @@ def test_what_is_read_blind_cannot_be_told_apart_in_the_list(desk: Desk, book: B
         plain = {scan_id: re.sub(rf"#{scan_id}\b|>[ab]<|<time.*?</time>", "", line) for scan_id, line in lines.items()}
         assert plain[flagged] == plain[sampled]
         assert "after your verdict" in plain[flagged]
-    desk.database.write(lambda c: reviews.record(c, sampled, Verdict.NO_PNEUMONIA, "rita"))
+    desk.database.write(lambda c: reviews.record_verdict(c, sampled, Verdict.NO_PNEUMONIA, "rita"))
     judged = reader.get("/?list=all").text
     assert "not flagged" in judged
     assert "10 %" in judged

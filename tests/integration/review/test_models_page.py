@@ -8,7 +8,7 @@ from books import Book, model_folder, seen
 from desk import Desk
 
 from db import audit, cache, registry, training
-from db.training import Conclusion, Decision
+from db.training import TrainingDecision, TrainingOutcome
 from pneumowatch.model import ModelFolder
 
 
@@ -17,12 +17,12 @@ def two(desk: Desk) -> Desk:
     """model-1 serves, model-2 is a challenger."""
     for version in ("model-1", "model-2"):
         folder = model_folder(version, version.encode().hex().ljust(64, "0"))
-        desk.database.write(lambda c, folder=folder: registry.register(c, folder, b"an archive", "test"))
+        desk.database.write(lambda c, folder=folder: registry.register_model(c, folder, b"an archive", "test"))
     return desk
 
 
 def champion(desk: Desk) -> str | None:
-    return desk.database.read(registry.champion)
+    return desk.database.read(registry.champion_version)
 
 
 def promote(client: Any, version: str = "model-2", serving: str = "model-1", reason: str = "it is better") -> Any:
@@ -50,7 +50,7 @@ def test_an_admin_promotes_and_rolls_back(two: Desk) -> None:
         ("model-1", "adam", "worse after all"),
         ("model-2", "adam", "it is better"),
     ]
-    rows = two.database.read(lambda c: audit.listed(c, 10))
+    rows = two.database.read(lambda c: audit.list_actions(c, 10))
     assert [(row["who"], row["what"]) for row in rows] == [("adam", "rollback"), ("adam", "promotion")]
 
 
@@ -64,7 +64,7 @@ def test_readers_are_shown_no_way_to(two: Desk) -> None:
 def test_of_two_admins_the_second_is_told_what_the_first_did(two: Desk) -> None:
     """Each decides by what the page showed."""
     folder = model_folder("model-3", "3" * 64)
-    two.database.write(lambda c: registry.register(c, folder, b"an archive", "test"))
+    two.database.write(lambda c: registry.register_model(c, folder, b"an archive", "test"))
     assert promote(two.admin("first"), "model-2").status_code == 303
     for answer in (
         promote(two.admin("second"), "model-3"),
@@ -85,11 +85,11 @@ def test_the_pick_up_is_seen(two: Desk) -> None:
 
 
 def test_what_trainings_came_to(two: Desk) -> None:
-    conclusion = Conclusion(
-        Decision.REFUSED, ("Its AUC is <lower>.",), champion="model-1", challenger="c-9", new_labels=7
+    conclusion = TrainingOutcome(
+        TrainingDecision.REFUSED, ("Its AUC is <lower>.",), champion="model-1", challenger="c-9", new_labels=7
     )
-    two.database.write(lambda c: training.begin(c, "token", "night"))
-    two.database.write(lambda c: training.finish(c, "token", conclusion))
+    two.database.write(lambda c: training.start_run(c, "token", "night"))
+    two.database.write(lambda c: training.finish_run(c, "token", conclusion))
     page = two.reader().get("/models").text
     assert "Its AUC is &lt;lower&gt;." in page
     assert "challenger c-9 against model-1" in page
@@ -97,7 +97,7 @@ def test_what_trainings_came_to(two: Desk) -> None:
 
 
 def test_a_models_card_and_files(desk: Desk, tiny_model: ModelFolder) -> None:
-    cache.add(desk.database, tiny_model, "test")
+    cache.register_folder(desk.database, tiny_model, "test")
     reader, version = desk.reader(), tiny_model.version
     page = reader.get(f"/models/{version}").text
     assert "model.keras" in page
@@ -117,7 +117,7 @@ def test_a_report_runs_nothing(desk: Desk, tiny_model: ModelFolder, tmp_path: An
     folder = shutil.copytree(tiny_model.path, tmp_path / "model")
     hostile = "<style>p { color: red }</style><script>fetch('/models')</script><p>Report</p>"
     (folder / "report.html").write_text(hostile, "utf-8")
-    cache.add(desk.database, ModelFolder.read(folder), "test")
+    cache.register_folder(desk.database, ModelFolder.read(folder), "test")
     answer = desk.reader().get(f"/models/{tiny_model.version}/files/report.html")
     assert answer.text == hostile
     policy = answer.headers["content-security-policy"]

@@ -10,7 +10,7 @@ from readings import read
 
 from db import reviews
 from db.states import Verdict
-from review.templating import environment
+from review.templating import jinja_environment
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def test_the_overview(desk: Desk, book: Book) -> None:
     book.add(seen("waits"))
     for scan_id in (*flagged, *drawn):
         verdict = Verdict.PNEUMONIA if scan_id in flagged else Verdict.NO_PNEUMONIA
-        desk.database.write(lambda c, i=scan_id, v=verdict: reviews.record(c, i, v, "ada"))
-    desk.database.write(lambda c: reviews.record(c, flagged[0], Verdict.UNSURE, "bert"))
+        desk.database.write(lambda c, i=scan_id, v=verdict: reviews.record_verdict(c, i, v, "ada"))
+    desk.database.write(lambda c: reviews.record_verdict(c, flagged[0], Verdict.UNSURE, "bert"))
     page = desk.reader().get("/overview").text
     told = text(page)
     assert re.search(r"wait for a worker 1\b", told)
@@ -56,7 +56,7 @@ def test_what_is_not_measurable_is_said_to_be(desk: Desk, book: Book) -> None:
 def test_parts_and_silent_sources() -> None:
     part = SimpleNamespace(kind="worker", machine="reading-1", verdict="stalled", sentence="lives, but reads nothing")
     silence = SimpleNamespace(source="ward", verdict="silent", sentence="no film for 3 h")
-    told = text(environment().get_template("parts.html").render(parts=[part], silences=[silence]))
+    told = text(jinja_environment().get_template("parts.html").render(parts=[part], silences=[silence]))
     assert "worker on reading-1 stalled: lives, but reads nothing" in told
     assert "source ward silent: no film for 3 h" in told
-    assert environment().get_template("parts.html").render(parts=[], silences=[]).strip() == ""
+    assert jinja_environment().get_template("parts.html").render(parts=[], silences=[]).strip() == ""

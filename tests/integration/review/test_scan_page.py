@@ -12,10 +12,10 @@ from PIL import Image
 
 from db import audit, erasure, reviews
 from pneumowatch import kept
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 from pneumowatch.settings import Settings
 
-FILM = phantom(1, pneumonia=True, width=300, height=240)
+FILM = draw_phantom(1, pneumonia=True, width=300, height=240)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -26,7 +26,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 def lay(settings: Settings, book: Book, name: str = "DOE_JANE.png", probability: float = 0.9, seed: int = 1) -> int:
     """A classified scan whose file stands in its inbox."""
-    data = png(phantom(seed, pneumonia=True, width=300, height=240))
+    data = png(draw_phantom(seed, pneumonia=True, width=300, height=240))
     folder = settings.inboxes["inbox"]
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(data)
@@ -41,12 +41,12 @@ def judge(client: httpx.Client, scan_id: int, verdict: str = "pneumonia", **more
 
 
 def said(book: Book, scan_id: int) -> list[tuple[str, str, bool]]:
-    history = book.database.read(lambda c: reviews.history(c, scan_id))
+    history = book.database.read(lambda c: reviews.review_history(c, scan_id))
     return [(one["reviewer"], one["verdict"], one["retracted_at"] is None) for one in history]
 
 
 def acts(book: Book, scan_id: int) -> list[tuple[str, str, str | None]]:
-    rows = book.database.read(lambda c: audit.listed(c, 50, scan_id))
+    rows = book.database.read(lambda c: audit.list_actions(c, 50, scan_id))
     return [(row["who"], row["what"], row["detail"]) for row in rows]
 
 
@@ -69,7 +69,7 @@ def test_where_the_file_is_gone_the_kept_film_is_shown_and_said_to_be(
     assert gone.status_code == 404
     assert "no longer where it was" in gone.json()["detail"]
     small = FILM[:224, :224]
-    kept.write(settings.data_dir, book.row(scan_id)["sha256"], small, np.zeros((7, 7)))
+    kept.store_image(settings.data_dir, book.row(scan_id)["sha256"], small, np.zeros((7, 7)))
     answer = reader.get(f"/films/{scan_id}.png")
     assert (answer.status_code, answer.headers["x-film-source"]) == (200, "kept")
     with Image.open(io.BytesIO(answer.content)) as picture:
@@ -122,7 +122,7 @@ def test_a_map_is_shown_where_one_was_kept(desk: Desk, book: Book, settings: Set
     reader = desk.reader()
     assert reader.get(f"/films/{scan_id}/map.png").status_code == 404
     assert "No map was kept" in reader.get(f"/scans/{scan_id}").text
-    kept.write(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
+    kept.store_image(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
     answer = reader.get(f"/films/{scan_id}/map.png")
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), np.full((7, 7), 128))
     assert acts(book, scan_id)[0] == ("rita", "film_opened", "map")
@@ -131,8 +131,8 @@ def test_a_map_is_shown_where_one_was_kept(desk: Desk, book: Book, settings: Set
 
 def test_a_film_that_is_read_blind_tells_nothing_until_the_verdict(desk: Desk, book: Book, settings: Settings) -> None:
     scan_id = lay(settings, book, probability=0.7654)
-    book.set(scan_id, blind=True)
-    kept.write(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
+    book.set(scan_id, hidden_until_verdict=True)
+    kept.store_image(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
     reader = desk.reader()
     page = reader.get(f"/scans/{scan_id}").text
     assert "76.5" not in page
@@ -179,7 +179,7 @@ def test_a_verdict_is_recorded_with_the_prediction_on_the_page_and_leads_to_the_
         judge(reader, first, "no_pneumonia", comment=" left\r\nbase\x00 ", prediction=prediction[1]),
     )
     assert review
-    (row,) = book.database.read(lambda c: reviews.history(c, first))
+    (row,) = book.database.read(lambda c: reviews.review_history(c, first))
     assert (row["verdict"], row["reviewer"], row["comment"]) == ("no_pneumonia", "rita", "left\nbase")
     assert (row["id"], row["prediction_id"]) == (int(review[1]), int(prediction[1]))
     assert acts(book, first)[0] == ("rita", "verdict", "no_pneumonia")
@@ -225,7 +225,7 @@ def test_readers_do_not_overwrite_each_other_and_see_that_they_disagree(
     assert said(book, scan_id) == [("rita", "pneumonia", True), ("bob", "no_pneumonia", True)]
     assert "rita says: Pneumonia" in bob.get(after).text
     assert "Readers disagree" in rita.get(f"/scans/{scan_id}").text
-    (review, _) = book.database.read(lambda c: reviews.history(c, scan_id))
+    (review, _) = book.database.read(lambda c: reviews.review_history(c, scan_id))
     assert bob.post(f"/scans/{scan_id}/undo", data={"review": review["id"]}).status_code == 409
     assert said(book, scan_id)[0] == ("rita", "pneumonia", True)
 
@@ -262,7 +262,7 @@ def test_a_judged_film_is_kept(desk: Desk, book: Book, settings: Settings) -> No
     scan_id = lay(settings, book)
     judge(desk.reader(), scan_id)
     desk.__exit__()  # what comes after an answer is done by then
-    assert kept.read(settings.data_dir, book.row(scan_id)["sha256"]) is not None
+    assert kept.load_image(settings.data_dir, book.row(scan_id)["sha256"]) is not None
 
 
 def test_a_comment_is_text(desk: Desk, book: Book, settings: Settings) -> None:
@@ -282,8 +282,8 @@ def test_of_an_erased_film_the_page_shows_that_it_was_erased_and_no_more(
     reader = desk.reader()
     judge(reader, scan_id, comment="coughs")
     assert reader.get(f"/films/{scan_id}.png").status_code == 200
-    found = book.database.read(lambda c: erasure.find(c, settings, scan_ids=[scan_id]))
-    assert erasure.erase(book.database, found, "admin") == 1
+    found = book.database.read(lambda c: erasure.find_erasure_scope(c, settings, scan_ids=[scan_id]))
+    assert erasure.erase_scope(book.database, found, "admin") == 1
 
     page = reader.get(f"/scans/{scan_id}")
     assert page.status_code == 200

@@ -13,10 +13,10 @@ from sqlalchemy import func, select, update
 
 from db import accounts, audit, throttle
 from db.accounts import Role
-from db.models import Session, SignInFailure
+from db.models import SignInFailure, UserSession
 from db.session import Database
 from pneumowatch.settings import Settings
-from review.once import MINUTES, OneTimeLink
+from review.once import LIFETIME_MINUTES, OneTimeLink
 
 WRONG = "not the password at all"
 
@@ -26,7 +26,7 @@ def sign_in(client: httpx.Client, name: str = "rita", password: str = PASSWORD, 
 
 
 def acts(database: Database) -> list[tuple[str, str]]:
-    return [(row["who"], row["what"]) for row in reversed(database.read(lambda c: audit.listed(c, 100)))]
+    return [(row["who"], row["what"]) for row in reversed(database.read(lambda c: audit.list_actions(c, 100)))]
 
 
 def age(database: Database, column: Any, by: timedelta) -> None:
@@ -95,23 +95,23 @@ def test_a_session_planted_before_sign_in_is_worth_nothing_after_it(desk: Desk) 
 def test_a_session_ends_unused_and_at_last(desk: Desk) -> None:
     browser = desk.reader()
     assert browser.get("/account").status_code == 200
-    age(desk.database, Session.seen_at, timedelta(minutes=desk.settings.session_idle_minutes + 1))
+    age(desk.database, UserSession.seen_at, timedelta(minutes=desk.settings.session_idle_minutes + 1))
     assert browser.get("/account").status_code == 401
 
     browser = desk.reader()
-    age(desk.database, Session.created_at, timedelta(hours=desk.settings.session_hours + 1))
+    age(desk.database, UserSession.created_at, timedelta(hours=desk.settings.session_hours + 1))
     assert browser.get("/account").status_code == 401
 
 
 def test_use_keeps_a_session(desk: Desk) -> None:
     browser = desk.reader()
     for _ in range(3):
-        age(desk.database, Session.seen_at, timedelta(minutes=desk.settings.session_idle_minutes - 1))
+        age(desk.database, UserSession.seen_at, timedelta(minutes=desk.settings.session_idle_minutes - 1))
         assert browser.get("/account").status_code == 200
 
 
 def lose_account(c: Any) -> None:
-    accounts.remove(c, "rita")
+    accounts.remove_user(c, "rita")
 
 
 def lose_password(c: Any) -> None:
@@ -146,11 +146,11 @@ def test_a_thousand_wrong_passwords(desk: Desk) -> None:
     age(desk.database, SignInFailure.last_at, -timedelta(seconds=10))
     refused = sign_in(desk.visitor())
     assert refused.status_code == 429, "the right password too, where nobody knows the browser"
-    assert 0 < int(refused.headers["retry-after"]) <= throttle.LONGEST.total_seconds()
+    assert 0 < int(refused.headers["retry-after"]) <= throttle.MAX_WAIT.total_seconds()
     known_browser.cookies.delete("pneumowatch")
     assert sign_in(known_browser).status_code == 303
 
-    age(desk.database, SignInFailure.last_at, throttle.LONGEST)
+    age(desk.database, SignInFailure.last_at, throttle.MAX_WAIT)
     assert sign_in(desk.visitor()).status_code == 303
 
 
@@ -158,12 +158,12 @@ def test_a_guesser_with_an_account_of_his_own_stays_counted(desk: Desk) -> None:
     """Signing in rightly in between does not set his address free."""
     desk.account("mallory")
     guesser, counted = desk.visitor(), 0
-    for number in range(throttle.address("").free + 5):
+    for number in range(throttle.address_key("").free_failures + 5):
         counted += sign_in(guesser, f"victim{number}", WRONG).status_code == 401
         if number % 10 == 9:
             sign_in(desk.visitor(), "mallory")
     assert sign_in(guesser, "another", WRONG).status_code == 429
-    assert counted <= throttle.address("").free + 1
+    assert counted <= throttle.address_key("").free_failures + 1
 
 
 def test_another_readers_device_is_none(desk: Desk) -> None:
@@ -174,14 +174,14 @@ def test_another_readers_device_is_none(desk: Desk) -> None:
     guesser.cookies.delete("pneumowatch")
     answers = [sign_in(guesser, "rita", WRONG).status_code for _ in range(7)]
     assert answers[-1] == 429
-    key = throttle.account("rita").key
+    key = throttle.account_key("rita").key
     count = select(func.count()).where(SignInFailure.key == key)
     assert desk.database.read(lambda c: c.scalar(count)) == 1
 
 
 class TestOneTimeLink:
     def desk(self, database: Database, settings: Settings, link: OneTimeLink) -> Desk:
-        return Desk(database, settings, {"one_time": link})
+        return Desk(database, settings, {"one_time_link": link})
 
     def test_signs_in_once(self, database: Database, settings: Settings) -> None:
         link = OneTimeLink()
@@ -208,8 +208,8 @@ class TestOneTimeLink:
         now = [0.0]
         link = OneTimeLink(lambda: now[0])
         key = link.path().partition("=")[2]
-        now[0] = MINUTES * 60
-        assert not link.use(key)
+        now[0] = LIFETIME_MINUTES * 60
+        assert not link.redeem(key)
 
 
 class TestProxy:
@@ -269,7 +269,7 @@ class TestProxy:
     def test_addresses_of_its_clients_are_told_apart(self, database: Database, behind: Settings) -> None:
         with Desk(database, behind) as desk:
             desk.account("rita")
-            for number in range(throttle.address("").free + 1):
+            for number in range(throttle.address_key("").free_failures + 1):
                 guesser = desk.visitor(**{"X-Forwarded-For": f"10.1.1.{number}, 203.0.113.9"})
                 sign_in(guesser, f"victim{number}", WRONG)
             assert sign_in(guesser, "another", WRONG).status_code == 429

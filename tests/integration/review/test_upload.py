@@ -36,7 +36,7 @@ def stored(folder: Path) -> list[Path]:
 
 
 def send(client: httpx.Client, data: bytes, name: str = "", **parameters: float) -> httpx.Response:
-    headers = RAW | ({upload.FILE_NAME: name} if name else {})
+    headers = RAW | ({upload.FILE_NAME_HEADER: name} if name else {})
     return client.post("/api/scans", content=data, headers=headers, params=parameters)
 
 
@@ -58,7 +58,7 @@ def test_a_film_as_the_body(desk: Desk, book: Book, folder: Path) -> None:
     assert file.name.startswith("DOE J\u00e9-")
     row = book.row(film["scan_id"])
     assert (row["inbox"], row["path"], row["size"]) == ("uploads", file.name, 6)
-    (act,) = book.database.read(lambda c: audit.listed(c, 9, film["scan_id"]))
+    (act,) = book.database.read(lambda c: audit.list_actions(c, 9, film["scan_id"]))
     assert (act["who"], act["what"]) == ("rita", "upload")
 
 
@@ -70,7 +70,7 @@ def test_a_script_waits_for_the_result(desk: Desk, book: Book) -> None:
 
     worker = Thread(target=work)
     worker.start()
-    answer = send(desk.script(), b"no film", wait=upload.LONGEST_WAIT)
+    answer = send(desk.script(), b"no film", wait=upload.MAX_WAIT_SECONDS)
     worker.join()
     assert answer.status_code == 200
     (film,) = answer.json()["films"]
@@ -129,7 +129,9 @@ def chunks(size: int) -> Iterator[bytes]:
         yield bytes(2**16)
 
 
-@pytest.mark.parametrize("size", [MOST + 2**16, MOST + upload.OVERHEAD + 2**16], ids=["the film", "the request"])
+@pytest.mark.parametrize(
+    "size", [MOST + 2**16, MOST + upload.FORM_OVERHEAD_BYTES + 2**16], ids=["the film", "the request"]
+)
 def test_what_is_too_large_leaves_nothing(desk: Desk, book: Book, folder: Path, size: int) -> None:
     script = desk.script()
     sent = [
@@ -145,7 +147,7 @@ def test_what_is_too_large_leaves_nothing(desk: Desk, book: Book, folder: Path, 
 
 
 def test_too_many_files(desk: Desk, book: Book, folder: Path) -> None:
-    files = [("film", (f"{number}.png", b"film")) for number in range(upload.FILES + 1)]
+    files = [("film", (f"{number}.png", b"film")) for number in range(upload.MAX_FILES_PER_REQUEST + 1)]
     assert desk.script().post("/api/scans", files=files).status_code in (400, 413)
     assert desk.reader().post("/upload", files=files).status_code in (400, 413)
     assert stored(folder) == []
@@ -189,7 +191,7 @@ def test_the_same_film_again_shows_its_result(desk: Desk, book: Book) -> None:
 
 def test_a_twin_of_a_film_that_is_read_blind_tells_nothing(desk: Desk, book: Book) -> None:
     (original,) = book.classify(seen(), sha256="5" * 64, probability=0.875)
-    book.set(original, blind=True)
+    book.set(original, hidden_until_verdict=True)
     (film,) = send(desk.script(), b"film").json()["films"]
     read(book, film["scan_id"], classified(film["scan_id"], "5" * 64))
     (found,) = desk.reader().get("/upload/results", params={"scan": film["scan_id"]}).json()["films"]

@@ -14,7 +14,7 @@ from db.session import Database
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watcher.intake.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("watcher.intake.EVENT_WAIT_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from house import DEADLINE, House, patrol_of, standing
 from support.waiting import eventually
 
 from db.states import Reason
-from pneumowatch.errors import ShareAway
+from pneumowatch.errors import ShareUnavailable
 from watcher.observer import _Inotify
-from watcher.patrol import Patrol
-from watcher.reconcile import reconcile
+from watcher.patrol import Rescanner
+from watcher.reconcile import reconcile_inboxes
 
 
 def polled(**settings: Any) -> dict[str, Any]:
@@ -58,13 +58,13 @@ def test_a_polled_inbox_is_not_listened_to(house: House) -> None:
     with house.watched(**polled(poll_seconds=3600)) as watcher:
         house.drop("a.png")
         house.drop("b.png")
-        patrol_of(watcher)._due.set()  # a rescan, now
+        patrol_of(watcher)._rescan_requested.set()  # a rescan, now
         eventually(lambda: house.paths() == [b"a.png", b"b.png"])
         assert patrol_of(watcher).observer._observer is None
 
 
 def test_a_share_that_hangs_delays_no_other_inbox(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watcher.patrol.SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr("watcher.patrol.NO_ANSWER_SECONDS", 0.2)
     share = house.outside / "share"
     share.mkdir()
     (share / "b.png").write_bytes(b"film")
@@ -84,11 +84,11 @@ def test_a_share_that_hangs_delays_no_other_inbox(house: House, monkeypatch: pyt
 def test_a_share_that_hangs_does_not_keep_the_watcher_from_ending(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("watcher.intake.LEAVE_SECONDS", 0.5)
+    monkeypatch.setattr("watcher.intake.JOIN_SECONDS", 0.5)
     with hanging(monkeypatch, house.inbox):
         watcher = house.watcher(**polled())
         with watcher.running():
-            eventually(lambda: patrol_of(watcher)._asked is not None)
+            eventually(lambda: patrol_of(watcher)._asked_at is not None)
         assert not watcher.broken
 
 
@@ -142,11 +142,11 @@ def test_reconcile_of_an_empty_folder_in_an_inbox_place_proves_nothing(house: Ho
         house.inbox.rename(house.outside / "mounted")
         house.inbox.mkdir()
         eventually(lambda: standing(house)["state"] == "away")
-    with pytest.raises(ShareAway, match="'inbox'"):
-        reconcile(house.database, {"inbox": house.inbox})
+    with pytest.raises(ShareUnavailable, match="'inbox'"):
+        reconcile_inboxes(house.database, {"inbox": house.inbox})
     house.inbox.rmdir()
     (house.outside / "mounted").rename(house.inbox)
-    assert reconcile(house.database, {"inbox": house.inbox}).closed
+    assert reconcile_inboxes(house.database, {"inbox": house.inbox}).closed
 
 
 def test_events_that_the_kernel_dropped_are_looked_for_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_what_a_rescan_costs_decides_how_often_it_comes(house: House, monkeypatc
     """A twentieth of a core at most; and a folder that takes long to list is left alone as long."""
     patrol = patrol_of(house.watcher(**polled(poll_seconds=5.0)))
     moments = {"thread_time": [0.0, 0.1], "monotonic": [0.0, 1.0]}
-    monkeypatch.setattr(Patrol, "_chunks", lambda _: iter(()))
+    monkeypatch.setattr(Rescanner, "_chunks", lambda _: iter(()))
     for name in moments:
         monkeypatch.setattr(f"watcher.patrol.time.{name}", lambda name=name: moments[name].pop(0))
     assert patrol._rescan() == 5.0

@@ -11,11 +11,11 @@ from sqlalchemy.exc import OperationalError
 from support.waiting import eventually
 
 from db.states import Reason
-from pneumowatch.errors import ShareAway
+from pneumowatch.errors import ShareUnavailable
 from pneumowatch.settings import Settings
 from watcher.intake import Watcher
-from watcher.observer import Observer, Signal
-from watcher.reconcile import reconcile
+from watcher.observer import FileEvent, InboxObserver
+from watcher.reconcile import reconcile_inboxes
 
 
 def test_an_inbox_that_is_away_at_the_start(house: House) -> None:
@@ -119,7 +119,7 @@ def test_what_leaves_the_inbox_or_is_a_link_or_pipe_makes_no_row(house: House) -
         eventually(lambda: house.paths() == [b"a.png"])
         (house.inbox / "a.png").rename(house.outside / "a.png")
         house.drop("b.png")
-        eventually(lambda: b"b.png" in house.paths() and watcher.quiet.is_set())
+        eventually(lambda: b"b.png" in house.paths() and watcher.initial_scan_done.is_set())
         assert house.paths() == [b"a.png", b"b.png"]
 
 
@@ -128,7 +128,7 @@ def test_names_that_are_no_utf8_arrive_by_event(house: House) -> None:
     with house.watched():
         house.drop(name)
         eventually(lambda: house.paths() == [os.fsencode(name)])
-    assert reconcile(house.database, {"inbox": house.inbox}).closed
+    assert reconcile_inboxes(house.database, {"inbox": house.inbox}).closed
 
 
 def test_two_watchers_of_one_inbox_make_one_row_a_file(house: House) -> None:
@@ -182,14 +182,14 @@ def test_a_watcher_that_loses_a_thread_ends(house: House, monkeypatch: pytest.Mo
 
 
 def test_reconcile_of_an_inbox_that_is_away_proves_nothing(house: House) -> None:
-    with pytest.raises(ShareAway):
-        reconcile(house.database, {"inbox": house.inbox, "away": house.outside / "missing"})
+    with pytest.raises(ShareUnavailable):
+        reconcile_inboxes(house.database, {"inbox": house.inbox, "away": house.outside / "missing"})
 
 
 def test_reconcile_changes_nothing(house: House) -> None:
     house.drop("a.png")
     for _ in range(2):
-        report = reconcile(house.database, {"inbox": house.inbox})
+        report = reconcile_inboxes(house.database, {"inbox": house.inbox})
         assert (report.closed, report.files, report.rules) == (False, 0, {"missing": 1})
     assert house.book.states() == {}
 
@@ -199,18 +199,18 @@ def test_reconcile_names_a_file_that_changed_since(house: House) -> None:
     with house.watched():
         eventually(lambda: len(house.paths()) == 1)
     house.drop("a.png", b"another film")
-    report = reconcile(house.database, {"inbox": house.inbox})
-    assert [(one.source, one.path, one.rule) for one in report.unlisted] == [("inbox", b"a.png", "missing")]
+    report = reconcile_inboxes(house.database, {"inbox": house.inbox})
+    assert [(one.source, one.path, one.rule) for one in report.unregistered] == [("inbox", b"a.png", "missing")]
 
 
 def test_reconcile_of_more_files_than_one_query(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watcher.reconcile.CHUNK", 7)
+    monkeypatch.setattr("watcher.reconcile.ENTRIES_PER_QUERY", 7)
     for number in range(30):
         house.drop(f"{number}.png")
     with house.watched():
         eventually(lambda: len(house.paths()) == 30)
     house.drop("one-more.png")
-    report = reconcile(house.database, {"inbox": house.inbox})
+    report = reconcile_inboxes(house.database, {"inbox": house.inbox})
     assert (report.files, report.rules) == (30, {"missing": 1})
 
 
@@ -226,7 +226,7 @@ def test_reconcile_is_not_closed_over_a_folder_that_cannot_be_listed(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    report = reconcile(house.database, {"inbox": house.inbox})
+    report = reconcile_inboxes(house.database, {"inbox": house.inbox})
     assert (report.closed, report.rules) == (False, {"unlistable": 1})
 
 
@@ -237,7 +237,7 @@ def test_folders_moved_out_and_deleted_elsewhere_cost_no_event(tmp_path: Path, s
     inbox.mkdir()
     archive.mkdir()
     missed = threading.Event()
-    observer = Observer("ward", inbox, missed.set)
+    observer = InboxObserver("ward", inbox, missed.set)
     observer.watch()
     try:
         (inbox / "today").mkdir()
@@ -252,18 +252,18 @@ def test_folders_moved_out_and_deleted_elsewhere_cost_no_event(tmp_path: Path, s
         hears(observer, inbox / "c.png")
         assert observer.complete
     finally:
-        observer.rest()
+        observer.stop_watching()
     assert missed.is_set(), "what it could not understand may have told of a film"
 
 
-def hears(observer: Observer, film: Path) -> None:
+def hears(observer: InboxObserver, film: Path) -> None:
     """A new film is told of."""
     eventually(lambda: is_watched(observer, film.parent))
     film.write_bytes(b"film")
     eventually(lambda: any(signal.path.endswith(film.name.encode()) for signal in drained(observer)))
 
 
-def is_watched(observer: Observer, folder: Path) -> bool:
+def is_watched(observer: InboxObserver, folder: Path) -> bool:
     """Whether the kernel tells the observer of what happens in this very folder: it lists the inodes watched."""
     if observer._observer is None:
         return False
@@ -271,8 +271,8 @@ def is_watched(observer: Observer, folder: Path) -> bool:
     return f" ino:{folder.stat().st_ino:x} " in told
 
 
-def drained(observer: Observer) -> list[Signal]:
+def drained(observer: InboxObserver) -> list[FileEvent]:
     found = []
-    while not observer.signals.empty():
-        found.append(observer.signals.get())
+    while not observer.events.empty():
+        found.append(observer.events.get())
     return found

@@ -15,13 +15,13 @@ from support.waiting import eventually
 
 from db import ledger, schema
 from db.models import Scan
-from db.presence import standings
+from db.presence import inbox_states
 from db.session import Database
-from pneumowatch.errors import BrokerAway
+from pneumowatch.errors import BrokerUnavailable
 from pneumowatch.settings import Settings
 from watcher import rescan
 from watcher.intake import Intake, Watcher
-from watcher.reconcile import reconcile
+from watcher.reconcile import reconcile_inboxes
 
 SETTLE = 0.3
 DEADLINE = 60.0  # seconds; reached only by a failure
@@ -36,7 +36,7 @@ class Bell:
 
     def ring(self, ids: Sequence[int]) -> None:
         if self.away:
-            raise BrokerAway("away")
+            raise BrokerUnavailable("away")
         self.rung += ids
 
 
@@ -61,7 +61,7 @@ class Ward:
         given = self.settings.model_copy(update=settings)
         watcher = Watcher(given, {"ward": self.inbox}, self.database, self.bell, threading.Event())  # type: ignore[arg-type]
         with watcher.running():
-            assert watcher.quiet.wait(DEADLINE)
+            assert watcher.initial_scan_done.wait(DEADLINE)
             yield watcher
 
     def rows(self) -> dict[str, tuple[int, str]]:
@@ -73,7 +73,7 @@ class Ward:
 
     def standing(self) -> str:
         """Whether the inbox is here or away, as its watcher says."""
-        (found,) = self.database.read(standings)
+        (found,) = self.database.read(inbox_states)
         return found["state"]
 
     def film(self, name: str, content: bytes = b"film") -> Path:
@@ -105,7 +105,7 @@ def test_a_temporary_name_is_no_scan_until_it_is_renamed(ward: Ward) -> None:
     with ward.watched() as watcher:
         (ward.inbox / "a.jpeg.part").write_bytes(b"film")
         (ward.inbox / "b.jpeg").write_bytes(b"film")
-        eventually(lambda: "b.jpeg" in ward.rows() and watcher.quiet.is_set())
+        eventually(lambda: "b.jpeg" in ward.rows() and watcher.initial_scan_done.is_set())
         assert list(ward.rows()) == ["b.jpeg"]
         (ward.inbox / "a.jpeg.part").rename(ward.inbox / "a.jpeg")
         eventually(lambda: set(ward.rows()) == {"a.jpeg", "b.jpeg"})
@@ -117,7 +117,7 @@ def test_a_slow_writer_that_closes_and_reopens_makes_one_row(ward: Ward) -> None
             with (ward.inbox / "a.jpeg").open("ab") as file:
                 file.write(b"12345")
             eventually(lambda size=size: ward.rows() == {"a.jpeg": (size, "queued")})
-        eventually(watcher.quiet.is_set)
+        eventually(watcher.initial_scan_done.is_set)
     assert ward.rows() == {"a.jpeg": (20, "queued")}
 
 
@@ -131,7 +131,7 @@ def test_a_hard_link_must_settle(ward: Ward) -> None:
 
 def test_a_file_that_is_still_written_to_is_not_registered(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is looked at: it has grown since the last look."""
-    looks, look = [], rescan.look
+    looks, look = [], rescan.inspect
     with ExitStack() as after, ward.watched(settle_seconds=0.05):
         file = after.enter_context((ward.inbox / "a.jpeg").open("wb", buffering=0))  # open until the watcher has ended
 
@@ -140,7 +140,7 @@ def test_a_file_that_is_still_written_to_is_not_registered(ward: Ward, monkeypat
             looks.append(where)
             return look(*where)
 
-        monkeypatch.setattr(rescan, "look", growing)
+        monkeypatch.setattr(rescan, "inspect", growing)
         file.write(b"12345")
         eventually(lambda: len(looks) >= 8)
     assert ward.rows() == {}
@@ -151,7 +151,7 @@ def test_a_file_deleted_before_it_settled_is_forgotten(ward: Ward) -> None:
         os.link(ward.film("a.jpeg"), ward.inbox / "a.jpeg")
         (ward.inbox / "a.jpeg").unlink()
         ward.film("b.jpeg").rename(ward.inbox / "b.jpeg")
-        eventually(lambda: "b.jpeg" in ward.rows() and watcher.quiet.is_set())
+        eventually(lambda: "b.jpeg" in ward.rows() and watcher.initial_scan_done.is_set())
         assert list(ward.rows()) == ["b.jpeg"]
 
 
@@ -198,7 +198,7 @@ def test_a_burst_is_registered_and_announced_once(ward: Ward) -> None:
 
 def test_the_rescan_finds_what_no_event_told(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network share, where another machine's writes are silent."""
-    monkeypatch.setattr("watcher.observer.Observer.watch", lambda self: None)
+    monkeypatch.setattr("watcher.observer.InboxObserver.watch", lambda self: None)
     with ward.watched(rescan_seconds=0.1):
         (ward.inbox / "a.jpeg").write_bytes(b"film")
         eventually(lambda: "a.jpeg" in ward.rows())
@@ -211,7 +211,7 @@ def test_films_are_registered_while_the_broker_is_away(ward: Ward) -> None:
         eventually(lambda: "a.jpeg" in ward.rows())
 
         def unannounced() -> bool:
-            return ward.database.read(lambda c: c.scalar(select(Scan.rung_at))) is None
+            return ward.database.read(lambda c: c.scalar(select(Scan.announced_at))) is None
 
         eventually(unannounced)  # the sweep rings for such rows
     assert ward.bell.rung == []
@@ -251,7 +251,7 @@ def test_what_changes_while_it_is_read_is_looked_at_again(ward: Ward, monkeypatc
         looks.append(files)
 
     monkeypatch.setattr(Intake, "_register", counted)
-    monkeypatch.setattr("watcher.intake.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("watcher.intake.BUSY_RETRY_SECONDS", 0.05)
     with ward.watched():
         (ward.inbox / "a.jpeg").write_bytes(b"film")
         eventually(lambda: "a.jpeg" in ward.rows())
@@ -261,8 +261,8 @@ def test_what_changes_while_it_is_read_is_looked_at_again(ward: Ward, monkeypatc
         looks.clear()
         eventually(lambda: len(looks) >= 5)
         assert ward.rows() == {"a.jpeg": (4, "running")}
-        deferred = ledger.Deferred(claim.scans[0].id, ledger.now(), "the file has changed", None, None)
-        ward.database.write(lambda c: ledger.finish(c, claim.token, [deferred], "worker"))
+        deferred = ledger.Deferred(claim.scans[0].id, ledger.utc_now(), "the file has changed", None, None)
+        ward.database.write(lambda c: ledger.record_outcomes(c, claim.token, [deferred], "worker"))
         eventually(lambda: ward.rows() == {"a.jpeg": (12, "queued")})
 
 
@@ -271,12 +271,14 @@ def test_the_ledger_is_closed_and_says_what_it_ignores(ward: Ward) -> None:
     (ward.inbox / "b.part").write_bytes(b"film")
     (ward.inbox / "link.jpeg").symlink_to("a.jpeg")
     with ward.watched():
-        report = reconcile(ward.database, {"ward": ward.inbox})
+        report = reconcile_inboxes(ward.database, {"ward": ward.inbox})
     assert (report.closed, report.files, report.rules) == (True, 1, {"temporary": 1, "link": 1})
     (ward.inbox / "unseen.jpeg").write_bytes(b"film")
-    report = reconcile(ward.database, {"ward": ward.inbox})
+    report = reconcile_inboxes(ward.database, {"ward": ward.inbox})
     assert not report.closed
-    assert [(one.path, one.rule) for one in report.unlisted if one.rule == "missing"] == [(b"unseen.jpeg", "missing")]
+    assert [(one.path, one.rule) for one in report.unregistered if one.rule == "missing"] == [
+        (b"unseen.jpeg", "missing")
+    ]
 
 
 def scans(ward: Ward) -> Sequence[Scan]:
@@ -288,4 +290,4 @@ def reject_all(ward: Ward) -> None:
     claim = ward.database.write(lambda c: ledger.claim(c, 9, "worker", ledger.timedelta(seconds=60)))
     assert claim is not None
     outcomes = [ledger.Rejected(scan.id, ledger.Reason.UNREADABLE, "no film") for scan in claim.scans]
-    ward.database.write(lambda c: ledger.finish(c, claim.token, outcomes, "worker"))
+    ward.database.write(lambda c: ledger.record_outcomes(c, claim.token, outcomes, "worker"))

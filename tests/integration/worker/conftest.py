@@ -13,10 +13,10 @@ from db.session import Database
 from pneumowatch.model import ModelFolder
 from pneumowatch.settings import Settings
 from worker.classifier import Classifier
-from worker.decode import Bounds, Decoders
+from worker.decode import DecoderLimits, DecoderPool
 from worker.findings import AgeRule
-from worker.room import ReadingRoom
-from worker.serving import Serving
+from worker.room import ScanProcessor
+from worker.serving import ServedModel
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def classifier(tiny_model: ModelFolder) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def decoders(classifier: Classifier) -> Iterator[Decoders]:
-    made = Decoders(2, Bounds(2_000_000, 4_000_000, 30.0))
+def decoders(classifier: Classifier) -> Iterator[DecoderPool]:
+    made = DecoderPool(2, DecoderLimits(2_000_000, 4_000_000, 30.0))
     made.warm()
     yield made
     made.close()
@@ -34,15 +34,15 @@ def decoders(classifier: Classifier) -> Iterator[Decoders]:
 
 @pytest.fixture
 def place(
-    tmp_path: Path, phantoms: Path, tiny_model: ModelFolder, classifier: Classifier, decoders: Decoders
+    tmp_path: Path, phantoms: Path, tiny_model: ModelFolder, classifier: Classifier, decoders: DecoderPool
 ) -> Iterator[Place]:
     inbox = Path(shutil.copytree(phantoms, tmp_path / "inbox"))
     settings = Settings(data_dir=tmp_path, batch_size=BATCH, settle_seconds=SETTLE)
     database = Database(settings.database, threading.Event())
     schema.upgrade(database)
-    cache.add(database, tiny_model, "test")
-    serving = Serving(classifier, BATCH, AgeRule((1, 5)))
-    made = ReadingRoom(settings, {"inbox": inbox}, database, serving, decoders, "worker@test:1", KEY)
+    cache.register_folder(database, tiny_model, "test")
+    serving = ServedModel(classifier, BATCH, AgeRule((1, 5)))
+    made = ScanProcessor(settings, {"inbox": inbox}, database, serving, decoders, "worker@test:1", KEY)
     yield Place(inbox, database, made, serving, settings)
-    made._post.close()
+    made._slot.close()
     database.close()

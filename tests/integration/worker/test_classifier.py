@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from standin import BRIGHT, SIDE, gated_network, reference_films, tiny_network, write_card, write_model
 
-from pneumowatch.errors import DeviceFull, ModelError, SettingsError
+from pneumowatch.errors import DeviceOutOfMemory, ModelError, SettingsError
 from pneumowatch.model import REFERENCE, WEIGHTS, ModelFolder
 from worker.classifier import Classifier
-from worker.portions import Portions
+from worker.portions import AdaptiveBatchSize
 
 BATCH = 16
 FILMS = reference_films(count=BATCH)[..., 0]
@@ -121,7 +121,7 @@ def test_outputs_beyond_one_are_no_probabilities(tmp_path: Path) -> None:
 
 def test_a_model_without_map_and_gate_takes_every_film_for_a_chest(classifier: Classifier) -> None:
     found = classifier.predict(FILMS[:5])
-    assert found.strangeness.tolist() == [0] * 5
+    assert found.gate_score.tolist() == [0] * 5
     assert found.maps is None
 
 
@@ -134,8 +134,8 @@ def test_a_model_with_map_and_gate(gated_model: ModelFolder, count: int) -> None
     assert (found.maps.shape, found.maps.dtype) == ((count, 15, 15), np.float32)
     logits = found.maps.mean(axis=(1, 2), dtype=np.float64)
     np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(-logits)), atol=1e-5)
-    np.testing.assert_allclose(found.strangeness, films[:count].mean(axis=(1, 2)) / BRIGHT, atol=1e-4)
-    assert (found.strangeness > 1).tolist() == [True] + [False] * (count - 1)
+    np.testing.assert_allclose(found.gate_score, films[:count].mean(axis=(1, 2)) / BRIGHT, atol=1e-4)
+    assert (found.gate_score > 1).tolist() == [True] + [False] * (count - 1)
 
 
 @pytest.mark.parametrize("outputs", ["no probability", "another name", "a flat map"])
@@ -145,9 +145,9 @@ def test_outputs_that_nobody_knows_are_refused(tmp_path: Path, outputs: str) -> 
     network = gated_network()
     said = dict(network.output)
     given = {
-        "no probability": {"map": said["map"], "strangeness": said["strangeness"]},
-        "another name": {**said, "verdict": said["strangeness"]},
-        "a flat map": {**said, "map": said["strangeness"]},
+        "no probability": {"map": said["map"], "gate_score": said["gate_score"]},
+        "another name": {**said, "verdict": said["gate_score"]},
+        "a flat map": {**said, "map": said["gate_score"]},
     }[outputs]
     folder = write_model(tmp_path / "complete", network)
     keras.Model(network.input, given).save(folder.weights)
@@ -279,9 +279,9 @@ def test_a_card_that_is_too_small_for_a_batch_reads_it_in_parts(
 
 def test_a_card_that_holds_nothing_is_full_for_now(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     card = Card(classifier, 0)
-    monkeypatch.setattr(classifier, "_portions", Portions(BATCH))
+    monkeypatch.setattr(classifier, "_adaptive_batch", AdaptiveBatchSize(BATCH))
     monkeypatch.setattr(classifier, "_run", card)
-    with pytest.raises(DeviceFull):
+    with pytest.raises(DeviceOutOfMemory):
         classifier.predict(FILMS)
     card.holds = BATCH
     assert len(classifier.predict(FILMS).probability) == BATCH

@@ -10,7 +10,7 @@ import pytest
 from programs import Part, environment
 from services import Server
 
-from pneumowatch.queue import Doorbell, make_app
+from pneumowatch.queue import Announcer, make_celery_app
 from pneumowatch.settings import Settings
 
 WORKER = (sys.executable, str(Path(__file__).parents[2] / "unfit_worker.py"))
@@ -18,10 +18,10 @@ FILMS = 20
 
 
 @pytest.fixture
-def bell(own_redis: Server) -> Iterator[Doorbell]:
+def bell(own_redis: Server) -> Iterator[Announcer]:
     given = Settings(broker_url=own_redis.url)
-    with make_app(given) as app:
-        yield Doorbell(app, given)
+    with make_celery_app(given) as app:
+        yield Announcer(app, given)
 
 
 class Workers(ExitStack):
@@ -47,7 +47,7 @@ def read(part: Part) -> int:
 
 
 def test_a_worker_that_cannot_read_leaves_all_messages_to_others_until_it_can(
-    workers: Workers, bell: Doorbell, tmp_path: Path
+    workers: Workers, bell: Announcer, tmp_path: Path
 ) -> None:
     ill, fit = workers.start("ill"), workers.start("fit")
     (tmp_path / "fit").touch()
@@ -71,7 +71,7 @@ def test_a_worker_that_cannot_read_leaves_all_messages_to_others_until_it_can(
     assert "Warning" not in ill.said()
 
 
-def test_what_a_worker_waits_with_at_its_end_goes_back(workers: Workers, bell: Doorbell) -> None:
+def test_what_a_worker_waits_with_at_its_end_goes_back(workers: Workers, bell: Announcer) -> None:
     """Acknowledged, its films would wait for a lease."""
     part = workers.start("stuck", "stuck")
     bell.ring(list(range(4 * 32)))

@@ -20,25 +20,33 @@ from support.waiting import eventually
 
 from pneumowatch import film
 from worker import decode
-from worker.decode import Away, Bounds, Decoded, Decoders, Errand, Fetched, Undecoded
+from worker.decode import (
+    DecodedFile,
+    DecodeFailure,
+    DecodeRequest,
+    DecodeResult,
+    DecoderLimits,
+    DecoderPool,
+    FileUnavailable,
+)
 
 SIDE = 64
 SECONDS = 2.0  # bound on one film
-BOUNDS = Bounds(max_bytes=2_000_000, max_pixels=4_000_000, seconds=SECONDS, memory=2**30)
+BOUNDS = DecoderLimits(max_bytes=2_000_000, max_pixels=4_000_000, seconds=SECONDS, memory=2**30)
 TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def decoders() -> Iterator[Decoders]:
-    made = Decoders(2, BOUNDS)
+def decoders() -> Iterator[DecoderPool]:
+    made = DecoderPool(2, BOUNDS)
     made.warm()
     yield made
     made.close()
 
 
 @pytest.fixture
-def disloyal(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> Decoders:
-    monkeypatch.setattr(decode, "fetch", sabotage.fetch)
+def disloyal(decoders: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> DecoderPool:
+    monkeypatch.setattr(decode, "read_and_decode", sabotage.fetch)
     return decoders
 
 
@@ -47,42 +55,42 @@ def inbox(tmp_path: Path, phantoms: Path) -> Path:
     return Path(shutil.copytree(phantoms, tmp_path / "inbox"))
 
 
-def errands(inbox: Path, *names: str) -> list[Errand]:
+def errands(inbox: Path, *names: str) -> list[DecodeRequest]:
     chosen = names or sorted(path.name for path in inbox.iterdir())
-    return [Errand(number, inbox, os.fsencode(name)) for number, name in enumerate(chosen, start=100)]
+    return [DecodeRequest(number, inbox, os.fsencode(name)) for number, name in enumerate(chosen, start=100)]
 
 
-def reasons(fetched: list[Fetched]) -> dict[int, str]:
-    return {one.scan_id: one.reason for one in fetched if isinstance(one, Undecoded)}
+def reasons(fetched: list[DecodeResult]) -> dict[int, str]:
+    return {one.scan_id: one.reason for one in fetched if isinstance(one, DecodeFailure)}
 
 
-def test_films_come_back_in_order_as_they_are(decoders: Decoders, inbox: Path) -> None:
+def test_films_come_back_in_order_as_they_are(decoders: DecoderPool, inbox: Path) -> None:
     errand_list = errands(inbox)
     fetched = decoders.fetch(errand_list, SIDE)
     assert [one.scan_id for one in fetched] == [errand.scan_id for errand in errand_list]
     for errand, one in zip(errand_list, fetched, strict=True):
         path = inbox / os.fsdecode(errand.path)
         data = path.read_bytes()
-        assert isinstance(one, Decoded)
-        np.testing.assert_array_equal(one.pixels, film.decode(data, SIDE))
+        assert isinstance(one, DecodedFile)
+        np.testing.assert_array_equal(one.pixels, film.read_pixels(data, SIDE))
         assert one.sha256 == hashlib.sha256(data).hexdigest()
         assert (one.size, one.mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
 
 
-def test_each_errand_list_has_its_own_size(decoders: Decoders, inbox: Path) -> None:
+def test_each_errand_list_has_its_own_size(decoders: DecoderPool, inbox: Path) -> None:
     """As of two models at work in one process."""
     for side in (SIDE, 48, 150):
         (one,) = decoders.fetch(errands(inbox)[:1], side)
-        assert isinstance(one, Decoded)
+        assert isinstance(one, DecodedFile)
         data = (inbox / os.fsdecode(errands(inbox)[0].path)).read_bytes()
-        np.testing.assert_array_equal(one.pixels, film.decode(data, side))
+        np.testing.assert_array_equal(one.pixels, film.read_pixels(data, side))
 
 
-def test_nothing_to_fetch(decoders: Decoders) -> None:
+def test_nothing_to_fetch(decoders: DecoderPool) -> None:
     assert decoders.fetch([], SIDE) == []
 
 
-def test_every_kind_of_bad_file_costs_itself_alone(decoders: Decoders, inbox: Path) -> None:
+def test_every_kind_of_bad_file_costs_itself_alone(decoders: DecoderPool, inbox: Path) -> None:
     films = sorted(inbox.iterdir())
     (inbox / "empty").touch()
     (inbox / "text").write_bytes(b"no film\n")
@@ -94,52 +102,54 @@ def test_every_kind_of_bad_file_costs_itself_alone(decoders: Decoders, inbox: Pa
     names = ["empty", "text", "cut", "big", "folder", "link", "pipe", "gone", "folder/../text"]
     mixed = [name for pair in zip(names, [path.name for path in films], strict=False) for name in pair]
     fetched = decoders.fetch(errands(inbox, *mixed), SIDE)
-    assert [one.reason if isinstance(one, Undecoded) else None for one in fetched][::2] == [
+    assert [one.reason if isinstance(one, DecodeFailure) else None for one in fetched][::2] == [
         "empty", "unsupported", "unreadable", "too_large", "not_a_file", "not_a_file", "not_a_file", "vanished",
         "not_a_file",
     ]  # fmt: skip
-    assert all(isinstance(one, Decoded) for one in fetched[1::2])
+    assert all(isinstance(one, DecodedFile) for one in fetched[1::2])
 
 
-def test_an_inbox_that_is_not_there_is_away(decoders: Decoders, inbox: Path) -> None:
-    gone = Errand(1, inbox / "unmounted", b"a.jpeg")
+def test_an_inbox_that_is_not_there_is_away(decoders: DecoderPool, inbox: Path) -> None:
+    gone = DecodeRequest(1, inbox / "unmounted", b"a.jpeg")
     fetched = decoders.fetch([gone, *errands(inbox)[:1]], SIDE)
-    assert fetched[0] == Away(1)
-    assert isinstance(fetched[1], Decoded)
+    assert fetched[0] == FileUnavailable(1)
+    assert isinstance(fetched[1], DecodedFile)
 
 
 @pytest.mark.parametrize("order", [sabotage.KILL, sabotage.EXIT, sabotage.CRASH], ids=["kill", "exit", "crash"])
-def test_a_film_that_brings_its_decoder_down_costs_itself_alone(disloyal: Decoders, inbox: Path, order: bytes) -> None:
+def test_a_film_that_brings_its_decoder_down_costs_itself_alone(
+    disloyal: DecoderPool, inbox: Path, order: bytes
+) -> None:
     (inbox / "b-bad").write_bytes(order)  # sorted in front: in one chunk with good ones
     fetched = disloyal.fetch(errands(inbox), SIDE)
     assert reasons(fetched) == {100: "unreadable"}
     assert len(fetched) == 13
 
 
-def test_two_bad_ones_in_one_chunk_are_both_found(disloyal: Decoders, inbox: Path) -> None:
+def test_two_bad_ones_in_one_chunk_are_both_found(disloyal: DecoderPool, inbox: Path) -> None:
     (inbox / "a-bad").write_bytes(sabotage.KILL)
     (inbox / "b-bad").write_bytes(sabotage.KILL)
     assert reasons(disloyal.fetch(errands(inbox), SIDE)) == {100: "unreadable", 101: "unreadable"}
 
 
-def test_a_child_that_was_killed_from_outside_costs_no_film(disloyal: Decoders, inbox: Path) -> None:
+def test_a_child_that_was_killed_from_outside_costs_no_film(disloyal: DecoderPool, inbox: Path) -> None:
     """By the out-of-memory killer, say: each of its chunk is tried again by itself."""
     (inbox / "a-once").write_bytes(sabotage.ONCE)
     fetched = disloyal.fetch(errands(inbox), SIDE)
     assert reasons(fetched) == {100: "unsupported"}  # what its content is
 
 
-def test_a_film_that_hangs_is_cut_off(disloyal: Decoders, inbox: Path) -> None:
+def test_a_film_that_hangs_is_cut_off(disloyal: DecoderPool, inbox: Path) -> None:
     (inbox / "a-slow").write_bytes(sabotage.HANG)
     started = time.monotonic()
     fetched = disloyal.fetch(errands(inbox), SIDE)
     took = time.monotonic() - started
     assert reasons(fetched) == {100: "too_slow"}
-    assert sum(isinstance(one, Decoded) for one in fetched) == 12
+    assert sum(isinstance(one, DecodedFile) for one in fetched) == 12
     assert took < 2 * SECONDS + 60  # once in its chunk, once alone, and children started anew
 
 
-def test_a_slow_film_does_not_use_up_the_time_of_others(disloyal: Decoders, inbox: Path) -> None:
+def test_a_slow_film_does_not_use_up_the_time_of_others(disloyal: DecoderPool, inbox: Path) -> None:
     """The bound is each film's own: several that are slow, but not too slow, are read in one chunk."""
     for name in "abc":
         (inbox / f"{name}-slow").write_bytes(sabotage.SLOW % (SECONDS * 0.6))
@@ -147,20 +157,20 @@ def test_a_slow_film_does_not_use_up_the_time_of_others(disloyal: Decoders, inbo
     assert set(reasons(fetched).values()) == {"unsupported"}  # what their content is
 
 
-def test_a_film_that_would_take_all_memory_is_refused_it(disloyal: Decoders, inbox: Path) -> None:
+def test_a_film_that_would_take_all_memory_is_refused_it(disloyal: DecoderPool, inbox: Path) -> None:
     (inbox / "a-vast").write_bytes(sabotage.GROW)
     fetched = disloyal.fetch(errands(inbox), SIDE)
     assert reasons(fetched) == {100: "too_large"}
-    assert sum(isinstance(one, Decoded) for one in fetched) == 12
+    assert sum(isinstance(one, DecodedFile) for one in fetched) == 12
 
 
-def test_no_alarm_is_left_behind_by_a_film_that_ran_out_of_memory(disloyal: Decoders, inbox: Path) -> None:
+def test_no_alarm_is_left_behind_by_a_film_that_ran_out_of_memory(disloyal: DecoderPool, inbox: Path) -> None:
     """It would end the child over a later film, or with nothing to do, which costs the whole pool."""
     (inbox / "a-vast").write_bytes(sabotage.GROW)
     disloyal.fetch(errands(inbox, "a-vast"), SIDE)
     before = set(children())
     time.sleep(SECONDS + 0.5)  # an alarm left behind would ring; its child alone could tell of it
-    assert all(isinstance(one, Decoded) for one in disloyal.fetch(errands(inbox)[1:], SIDE))
+    assert all(isinstance(one, DecodedFile) for one in disloyal.fetch(errands(inbox)[1:], SIDE))
     assert set(children()) == before
 
 
@@ -171,10 +181,10 @@ def test_a_child_that_leaks_is_replaced_before_another_film_pays_for_it(inbox: P
     leaks = [f"leak-{number}" for number in range(8)]
     for name in leaks:
         (inbox / name).write_bytes(sabotage.LEAK)
-    with closing(Decoders(2, replace(BOUNDS, seconds=60))) as patient:
+    with closing(DecoderPool(2, replace(BOUNDS, seconds=60))) as patient:
         for errand in errands(inbox, *leaks):
             assert reasons(patient.fetch([errand], SIDE)) == {errand.scan_id: "unsupported"}  # what its content is
-        assert all(isinstance(one, Decoded) for one in patient.fetch(films, SIDE))
+        assert all(isinstance(one, DecodedFile) for one in patient.fetch(films, SIDE))
 
 
 def cores(pid: int) -> list[str]:
@@ -183,7 +193,7 @@ def cores(pid: int) -> list[str]:
     return next(line.split()[4:6] for line in lines if line.startswith("Max core file size"))
 
 
-def test_children_leave_no_core_behind(decoders: Decoders) -> None:
+def test_children_leave_no_core_behind(decoders: DecoderPool) -> None:
     """It would hold a patient's film."""
 
     def found() -> list[list[str]]:
@@ -193,8 +203,8 @@ def test_children_leave_no_core_behind(decoders: Decoders) -> None:
     eventually(lambda: len(found()) >= 2 and all(one == ["0", "0"] for one in found()), message=lambda: f"{found()}")
 
 
-def test_the_pool_is_whole_after_all_that(decoders: Decoders, inbox: Path) -> None:
-    assert all(isinstance(one, Decoded) for one in decoders.fetch(errands(inbox), SIDE))
+def test_the_pool_is_whole_after_all_that(decoders: DecoderPool, inbox: Path) -> None:
+    assert all(isinstance(one, DecodedFile) for one in decoders.fetch(errands(inbox), SIDE))
 
 
 def children() -> list[int]:
@@ -205,7 +215,7 @@ def children() -> list[int]:
 def test_children_killed_while_they_had_nothing_to_do(inbox: Path, signal_number: int) -> None:
     """Nobody waits for them then, and the next films must find others in their place."""
     before = set(children())
-    decoders = Decoders(2, BOUNDS)
+    decoders = DecoderPool(2, BOUNDS)
     decoders.warm()
     try:
         mine = [pid for pid in children() if pid not in before]
@@ -214,7 +224,7 @@ def test_children_killed_while_they_had_nothing_to_do(inbox: Path, signal_number
             os.kill(pid, signal_number)
         eventually(lambda: not decoders._pool.active)  # it has noticed
         for _ in range(2):
-            assert all(isinstance(one, Decoded) for one in decoders.fetch(errands(inbox), SIDE))
+            assert all(isinstance(one, DecodedFile) for one in decoders.fetch(errands(inbox), SIDE))
     finally:
         decoders.close()
 
@@ -270,28 +280,28 @@ def test_children_end_when_their_worker_is_killed(tmp_path: Path, names: list[st
 
 @pytest.mark.parametrize("hours", [-3, 3])
 def test_a_clock_that_is_set_while_a_film_is_read_costs_it_nothing(
-    disloyal: Decoders, inbox: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+    disloyal: DecoderPool, inbox: Path, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     """Pebble's own bound goes by the wall clock."""
     (inbox / "slow").write_bytes(sabotage.SLOW % 1.0)
     real, begun = time.time, time.monotonic()
     monkeypatch.setattr(time, "time", lambda: real() + (hours * 3600 if time.monotonic() > begun + 0.3 else 0))
     (found,) = disloyal.fetch(errands(inbox, "slow"), SIDE)
-    assert isinstance(found, Undecoded)
+    assert isinstance(found, DecodeFailure)
     assert found.reason == "unsupported"  # it was read: it is no picture
 
 
-def test_a_share_that_hangs_over_a_film_is_away_and_its_films_wait(disloyal: Decoders, inbox: Path) -> None:
+def test_a_share_that_hangs_over_a_film_is_away_and_its_films_wait(disloyal: DecoderPool, inbox: Path) -> None:
     """No film of it is called slow, none is waited for twice, and those of other inboxes are read."""
     share = inbox.with_name("share")
     share.mkdir()
     (share / "a.png").write_bytes(sabotage.UNANSWERED)
     (share / "b.png").write_bytes(b"film")
     good = errands(inbox)[:2]
-    films = [good[0], *(Errand(number, share, b"%c.png" % (96 + number)) for number in (1, 2)), good[1]]
+    films = [good[0], *(DecodeRequest(number, share, b"%c.png" % (96 + number)) for number in (1, 2)), good[1]]
     fetched = disloyal.fetch(films, SIDE)
     assert [one.scan_id for one in fetched] == [errand.scan_id for errand in films]
-    assert [type(one) for one in fetched].count(Away) >= 1
-    assert fetched[1] == Away(1)
-    assert isinstance(fetched[0], Decoded)
-    assert isinstance(fetched[3], Decoded)
+    assert [type(one) for one in fetched].count(FileUnavailable) >= 1
+    assert fetched[1] == FileUnavailable(1)
+    assert isinstance(fetched[0], DecodedFile)
+    assert isinstance(fetched[3], DecodedFile)

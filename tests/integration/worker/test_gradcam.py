@@ -17,7 +17,7 @@ from pneumowatch import overlay
 from pneumowatch.cli import query
 from pneumowatch.errors import ModelError, SettingsError
 from pneumowatch.model import ModelFolder
-from worker.classifier import Classifier, load
+from worker.classifier import Classifier, load_network
 from worker.gradcam import Explainer
 
 FILMS = reference_films(count=3)[..., 0]
@@ -25,7 +25,7 @@ FILMS = reference_films(count=3)[..., 0]
 
 def explained(folder: ModelFolder, films: np.ndarray) -> tuple[Any, np.ndarray]:
     read = Classifier(folder, 4, "cpu").predict(films)
-    return read, Explainer(folder).heat(films, read)
+    return read, Explainer(folder).heatmaps(films, read)
 
 
 def test_the_heat_of_a_map_is_each_places_probability(gated_model: ModelFolder) -> None:
@@ -40,7 +40,7 @@ def test_gradcam_weighs_features_by_how_much_they_move_the_logit(tiny_model: Mod
     import keras
 
     read, heat = explained(tiny_model, FILMS)
-    network = load(tiny_model)
+    network = load_network(tiny_model)
     features = keras.Model(network.inputs, network.layers[-3].output).predict(FILMS[..., None], verbose=0)
     expected = np.maximum(features @ network.layers[-1].get_weights()[0][:, 0], 0)
     assert expected.max() > 0
@@ -75,7 +75,7 @@ def test_gradcam_of_a_film_that_the_model_is_certain_of(tmp_path: Path) -> None:
 def test_the_explainer_leaves_what_the_model_says_as_it_is(tiny_model: ModelFolder) -> None:
     classifier = Classifier(tiny_model, 4, "cpu")
     before = classifier.predict(FILMS)
-    Explainer(tiny_model).heat(FILMS, before)
+    Explainer(tiny_model).heatmaps(FILMS, before)
     assert classifier.predict(FILMS).probability.tolist() == before.probability.tolist()
 
 
@@ -93,19 +93,19 @@ def test_a_network_that_looks_at_the_flat_film_has_no_places(tmp_path: Path) -> 
 def test_the_picture_is_hot_where_the_model_was_moved_and_says_what_it_shows() -> None:
     film, heat = np.full((64, 64), 100, np.uint8), np.zeros((8, 8), np.float32)
     heat[1, 6] = 1
-    picture = np.asarray(Image.open(io.BytesIO(overlay.drawn(film, heat)))).astype(int)
-    assert picture.shape == (overlay.EDGE + overlay.STRIP, overlay.EDGE, 3)
-    shown = picture[: overlay.EDGE]
+    picture = np.asarray(Image.open(io.BytesIO(overlay.overlay_png(film, heat)))).astype(int)
+    assert picture.shape == (overlay.OVERLAY_EDGE + overlay.LEGEND_HEIGHT, overlay.OVERLAY_EDGE, 3)
+    shown = picture[: overlay.OVERLAY_EDGE]
     redder = shown[..., 0] - shown[..., 2]
     row, column = np.unravel_index(redder.argmax(), redder.shape)
     assert (row // 64, column // 64) == (1, 6)
     assert (shown[-64:, :64] == 100).all()  # cold places are the film itself
-    assert (picture[overlay.EDGE :] > 200).any()  # the legend
+    assert (picture[overlay.OVERLAY_EDGE :] > 200).any()  # the legend
 
 
 def test_pictures_are_named_as_their_films() -> None:
     films = [Path("a/one.dcm"), Path("b/one.png"), Path("two.jpeg"), Path("c/one")]
-    assert overlay.names(films) == ["one.png", "one-2.png", "two.png", "one-3.png"]
+    assert overlay.overlay_names(films) == ["one.png", "one-2.png", "two.png", "one-3.png"]
 
 
 @pytest.mark.parametrize("which", ["tiny_model", "gated_model"])
@@ -125,10 +125,10 @@ def test_classify_explains_what_it_scores(
     assert [row["explanation"] for row in rows] == [str(to / f"{film.stem}.png") for film in films[:2]] + [None]
     assert sorted(path.name for path in to.iterdir()) == sorted(f"{film.stem}.png" for film in films[:2])
     with Image.open(rows[0]["explanation"]) as picture:
-        assert picture.size == (overlay.EDGE, overlay.EDGE + overlay.STRIP)
+        assert picture.size == (overlay.OVERLAY_EDGE, overlay.OVERLAY_EDGE + overlay.LEGEND_HEIGHT)
 
 
 def test_pictures_that_cannot_be_written_are_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SettingsError, match="pictures cannot be written"):
-        overlay.write(tmp_path / "file" / "one.png", FILMS[0], np.zeros((2, 2), np.float32))
+        overlay.write_overlay(tmp_path / "file" / "one.png", FILMS[0], np.zeros((2, 2), np.float32))

@@ -23,12 +23,12 @@ from support.waiting import eventually
 from db import cache, registry, schema
 from db.session import Database
 from pneumowatch.errors import ModelError, SettingsError, ShuttingDown
-from pneumowatch.model import REFERENCE, ModelFolder, champion
+from pneumowatch.model import REFERENCE, ModelFolder, champion_folder
 from pneumowatch.settings import Settings
 from worker import handover
-from worker.decode import Decoded
-from worker.handover import Handover, first_model
-from worker.serving import Post, Serving, open_serving
+from worker.decode import DecodedFile
+from worker.handover import ModelReloader, load_initial_model
+from worker.serving import ModelSlot, ServedModel, load_served_model
 
 PATIENCE = 60.0  # seconds
 GROWTH = 300 * 2**20  # bytes: what a worker of the shipped model may hold more after twenty swaps
@@ -44,21 +44,21 @@ class Desk:
         self.stop = threading.Event()
         self.database = Database(self.settings.database, self.stop)
         schema.upgrade(self.database)
-        cache.add(self.database, first, "test")
+        cache.register_folder(self.database, first, "test")
         self.loads = 0
         self.looks = 0
-        self.post = Post(self.load())
+        self.post = ModelSlot(self.load())
 
-    def load(self, version: str | None = None) -> Serving:
+    def load(self, version: str | None = None) -> ServedModel:
         self.loads += 1
-        return open_serving(cache.fetch(self.database, self.settings.models, version), self.settings)
+        return load_served_model(cache.fetch_model(self.database, self.settings.models, version), self.settings)
 
     def add(self, folder: ModelFolder) -> str:
-        cache.add(self.database, folder, "test")
+        cache.register_folder(self.database, folder, "test")
         return folder.version
 
     def promote(self, version: str) -> None:
-        self.database.write(lambda c: registry.promote(c, version, "test", "for the test"))
+        self.database.write(lambda c: registry.promote_to_champion(c, version, "test", "for the test"))
 
     def wait_for_looks(self, count: int) -> None:
         """Until the handover has looked so many times more, from beginning to end."""
@@ -73,16 +73,16 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setattr(handover, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(handover, "CHAMPION_CHECK_SECONDS", 0.01)
     made = Desk(tmp_path / "data", tiny_model)
-    look = Handover._look
+    look = ModelReloader._look
 
-    def counted(watching: Handover) -> None:
+    def counted(watching: ModelReloader) -> None:
         look(watching)
         made.looks += 1
 
-    monkeypatch.setattr(Handover, "_look", counted)
-    watching = Handover(made.database, made.post, made.load)
+    monkeypatch.setattr(ModelReloader, "_look", counted)
+    watching = ModelReloader(made.database, made.post, made.load)
     yield made
     watching.close()
     made.close()
@@ -101,13 +101,13 @@ def unlike_its_reference(folder: Path, version: str) -> ModelFolder:
 def test_a_promoted_model_comes_to_work_and_goes_again(desk: Desk, tmp_path: Path) -> None:
     desk.promote(desk.add(another(tmp_path, "standin-2", side=48)))
     eventually(lambda: desk.post.version == "standin-2")
-    with desk.post.held() as serving:
-        black = Decoded(1, np.zeros((48, 48), np.uint8), "", 1, 1)
+    with desk.post.use() as serving:
+        black = DecodedFile(1, np.zeros((48, 48), np.uint8), "", 1, 1)
         assert len(serving.predict([black]).probability) == 1
-    assert champion(desk.settings.models).version == "standin-2"
-    desk.database.write(lambda c: registry.rollback(c, "test", "worse"))
+    assert champion_folder(desk.settings.models).version == "standin-2"
+    desk.database.write(lambda c: registry.roll_back_champion(c, "test", "worse"))
     eventually(lambda: desk.post.version == "standin-1")
-    assert champion(desk.settings.models).version == "standin-1"
+    assert champion_folder(desk.settings.models).version == "standin-1"
 
 
 def test_nothing_is_loaded_while_nobody_is_promoted(desk: Desk, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_model_that_fails_is_tried_again_later_and_later(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a disk was full, and then is not."""
-    monkeypatch.setattr(handover, "FIRST_DELAY", 0.1)
+    monkeypatch.setattr(handover, "FIRST_RELOAD_DELAY", 0.1)
     models = desk.settings.models
     shutil.rmtree(models)
     models.write_text("no folder")
@@ -150,14 +150,14 @@ def test_a_model_that_fails_is_tried_again_later_and_later(
 def test_a_promotion_taken_back_before_it_could_be_used_is_forgotten(desk: Desk, tmp_path: Path) -> None:
     desk.promote(desk.add(unlike_its_reference(tmp_path, "broken-1")))
     eventually(lambda: desk.loads > 1)
-    desk.database.write(lambda c: registry.rollback(c, "test", "it does not load"))
+    desk.database.write(lambda c: registry.roll_back_champion(c, "test", "it does not load"))
     desk.wait_for_looks(20)
     assert (desk.loads, desk.post.version) == (2, "standin-1")
 
 
 def test_ending_takes_no_longer_than_a_look(tmp_path: Path, tiny_model: ModelFolder) -> None:
     desk = Desk(tmp_path / "data", tiny_model)
-    watching = Handover(desk.database, desk.post, desk.load)
+    watching = ModelReloader(desk.database, desk.post, desk.load)
     desk.stop.set()
     began = time.monotonic()
     watching.close()
@@ -168,8 +168,8 @@ def test_ending_takes_no_longer_than_a_look(tmp_path: Path, tiny_model: ModelFol
 # the model with which a worker begins
 
 
-def begin(desk: Desk, patient: bool = True) -> Serving:
-    return first_model(desk.database, desk.load, desk.stop if patient else None)
+def begin(desk: Desk, patient: bool = True) -> ServedModel:
+    return load_initial_model(desk.database, desk.load, desk.stop if patient else None)
 
 
 def test_a_worker_begins_with_the_champion(desk: Desk, tmp_path: Path) -> None:
@@ -196,18 +196,18 @@ def test_where_the_champion_cannot_be_loaded_the_one_before_it_that_can_reads_fi
 
 def test_the_champion_comes_to_work_later_where_it_can(desk: Desk, tmp_path: Path, monkeypatch: Any) -> None:
     """As where the disk under its store was full when the worker began."""
-    monkeypatch.setattr(handover, "FIRST_DELAY", 0.05)
+    monkeypatch.setattr(handover, "FIRST_RELOAD_DELAY", 0.05)
     models = desk.settings.models
     desk.promote(desk.add(another(tmp_path, "standin-2")))
     eventually(lambda: desk.post.version == "standin-2")
     full = monkeypatch.context()
     with full as patch:
-        patch.setattr(cache, "_place", disk_full)
+        patch.setattr(cache, "_install", disk_full)
         shutil.rmtree(models / "standin-2")
         serving = begin(desk)
     assert serving.version == "standin-1"
-    post = Post(serving)
-    watching = Handover(desk.database, post, desk.load)
+    post = ModelSlot(serving)
+    watching = ModelReloader(desk.database, post, desk.load)
     eventually(lambda: post.version == "standin-2")
     watching.close()
     post.close()
@@ -220,8 +220,8 @@ def disk_full(*_: Any) -> None:
 def test_where_no_model_can_be_loaded_films_wait_for_one(
     tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "FIRST_DELAY", 0.02)
-    monkeypatch.setattr(handover, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(handover, "FIRST_RELOAD_DELAY", 0.02)
+    monkeypatch.setattr(handover, "LONGEST_MODEL_WAIT", 0.1)
     desk = Desk(tmp_path / "data", tiny_model)
     models = desk.settings.models
     shutil.rmtree(models)
@@ -246,35 +246,35 @@ def test_where_no_model_can_be_loaded_films_wait_for_one(
 
 
 def test_a_device_that_is_not_there_is_no_reason_to_wait(desk: Desk) -> None:
-    def load(version: str | None) -> Serving:
+    def load(version: str | None) -> ServedModel:
         raise SettingsError("TensorFlow does not see gpu:0.")
 
     with pytest.raises(SettingsError):
-        first_model(desk.database, load, desk.stop)
+        load_initial_model(desk.database, load, desk.stop)
 
 
 def test_a_model_at_work_that_a_restored_database_does_not_know_is_registered_anew(
     tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else nothing that it reads could be recorded, until another is at work."""
-    monkeypatch.setattr(handover, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(handover, "CHAMPION_CHECK_SECONDS", 0.01)
     desk = Desk(tmp_path / "data", tiny_model)
     desk.promote(desk.add(another(tmp_path, "standin-2")))
-    desk.post.relieve(desk.load())
+    desk.post.swap(desk.load())
     # as last night's backup has it; and its champion cannot be loaded
     desk.database.write(lambda c: c.execute(text("DELETE FROM promotions WHERE version = 'standin-2'")))
     desk.database.write(lambda c: c.execute(text("DELETE FROM models WHERE version = 'standin-2'")))
     desk.database.write(lambda c: c.execute(text("UPDATE models SET champion = true")))
 
-    def load() -> Serving:
+    def load() -> ServedModel:
         raise ModelError("damaged")
 
     def enlist(version: str) -> None:
-        cache.add(desk.database, ModelFolder.read(desk.settings.models / version), "test")
+        cache.register_folder(desk.database, ModelFolder.read(desk.settings.models / version), "test")
 
-    watching = Handover(desk.database, desk.post, load, enlist)
-    eventually(lambda: desk.database.read(lambda c: registry.is_known(c, "standin-2")))
-    assert desk.database.read(registry.champion) == "standin-1"
+    watching = ModelReloader(desk.database, desk.post, load, enlist)
+    eventually(lambda: desk.database.read(lambda c: registry.is_registered(c, "standin-2")))
+    assert desk.database.read(registry.champion_version) == "standin-1"
     assert desk.post.version == "standin-2"
     watching.close()
     desk.close()

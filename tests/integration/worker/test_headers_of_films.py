@@ -103,8 +103,8 @@ def test_no_header_in_events_and_no_key_where_others_can_see_it(place: Place) ->
             seen = Path(f"/proc/{pid}/{part}").read_bytes()
             assert KEY not in seen
             assert KEY.hex().encode() not in seen
-    assert KEY.hex() not in repr(decode.Errand(1, place.inbox, b"film", KEY))
-    assert repr(KEY) not in repr(decode.Errand(1, place.inbox, b"film", KEY))
+    assert KEY.hex() not in repr(decode.DecodeRequest(1, place.inbox, b"film", KEY))
+    assert repr(KEY) not in repr(decode.DecodeRequest(1, place.inbox, b"film", KEY))
 
 
 # another model takes the post

@@ -21,9 +21,9 @@ from pneumowatch import film, kept
 from pneumowatch.model import ModelFolder
 from worker import decode
 from worker.classifier import Classifier
-from worker.keeper import Keeper
-from worker.room import ReadingRoom
-from worker.serving import Serving, open_serving
+from worker.keeper import ImageKeeper
+from worker.room import ScanProcessor
+from worker.serving import ServedModel, load_served_model
 
 
 def test_films_are_classified_as_the_model_says(place: Place, classifier: Classifier) -> None:
@@ -31,7 +31,7 @@ def test_films_are_classified_as_the_model_says(place: Place, classifier: Classi
     place.read()
     for scan_id, name in zip(ids, FILMS, strict=True):
         scan = place.scan(scan_id)
-        pixels = film.decode((place.inbox / name).read_bytes(), classifier.side)
+        pixels = film.read_pixels((place.inbox / name).read_bytes(), classifier.side)
         expected = float(classifier.predict(pixels[None]).probability[0])
         assert scan.state == State.CLASSIFIED
         assert scan.probability == pytest.approx(expected, abs=1e-5)
@@ -95,12 +95,12 @@ def test_a_file_that_changed_waits_under_its_new_identity_and_is_read_then(place
     place.read()
     scan = place.scan(scan_id)
     assert (scan.state, scan.size, scan.mtime_ns) == (State.QUEUED, path.stat().st_size, path.stat().st_mtime_ns)
-    assert scan.rung_at is None  # for the sweep to announce
+    assert scan.announced_at is None  # for the sweep to announce
     place.read()
     assert place.scan(scan_id).state == State.QUEUED  # not due yet
     place.read_when_due()
     assert place.scan(scan_id).state == State.CLASSIFIED
-    assert scan.deaths == 0
+    assert scan.lost_leases == 0
 
 
 def test_a_half_written_film_is_read_once_it_is_complete(place: Place) -> None:
@@ -131,11 +131,11 @@ def test_a_share_that_is_away_costs_its_films_nothing(place: Place) -> None:
     place.read()
     for scan_id in ids:
         scan = place.scan(scan_id)
-        assert (scan.state, scan.deaths, scan.deaths_alone) == (State.QUEUED, 0, 0)
-        assert scan.not_before > ledger.now()
+        assert (scan.state, scan.lost_leases, scan.lost_leases_exclusive) == (State.QUEUED, 0, 0)
+        assert scan.not_before > ledger.utc_now()
     place.inbox.with_name("unmounted").rename(place.inbox)
     for _ in range(2):  # the first film finds out that it is back
-        place.database.write(lambda c: c.execute(update(Scan).values(not_before=ledger.now())))
+        place.database.write(lambda c: c.execute(update(Scan).values(not_before=ledger.utc_now())))
         place.read()
     assert {scan.state for scan in place.scans()} == {State.CLASSIFIED}
 
@@ -143,7 +143,7 @@ def test_a_share_that_is_away_costs_its_films_nothing(place: Place) -> None:
 def test_an_inbox_unknown_here_is_left_to_others(place: Place) -> None:
     (scan_id,) = place.announce(FILMS[0], inbox="other")
     place.read()
-    assert (place.scan(scan_id).state, place.scan(scan_id).deaths) == (State.QUEUED, 0)
+    assert (place.scan(scan_id).state, place.scan(scan_id).lost_leases) == (State.QUEUED, 0)
 
 
 def test_names_that_are_no_utf_8(place: Place) -> None:
@@ -158,13 +158,13 @@ def test_names_that_are_no_utf_8(place: Place) -> None:
 
 def test_a_claim_that_was_taken_back_writes_nothing(place: Place, monkeypatch: Any) -> None:
     (scan_id,) = place.announce(FILMS[0])
-    real = ReadingRoom._fetch
+    real = ScanProcessor._fetch
 
-    def overtaken(room: ReadingRoom, claim: Any, side: int) -> Any:
-        place.database.write(lambda c: ledger.expire(c, [(scan_id, claim.token)], 3, "sweep"))
+    def overtaken(room: ScanProcessor, claim: Any, side: int) -> Any:
+        place.database.write(lambda c: ledger.expire_claims(c, [(scan_id, claim.token)], 3, "sweep"))
         return real(room, claim, side)
 
-    monkeypatch.setattr(ReadingRoom, "_fetch", overtaken)
+    monkeypatch.setattr(ScanProcessor, "_fetch", overtaken)
     place.read(1)
     assert (place.scan(scan_id).state, place.scan(scan_id).probability) == (State.QUEUED, None)
     monkeypatch.undo()
@@ -181,7 +181,7 @@ def test_many_threads_read_each_film_once(place: Place) -> None:
     names = [path.name for path in place.inbox.iterdir()]
     place.announce(*names)
     with ThreadPoolExecutor(4) as pool:
-        for future in [pool.submit(place.read, licence) for licence in (1, 7, 8, 3, 20, 12, 9)]:
+        for future in [pool.submit(place.read, permits) for permits in (1, 7, 8, 3, 20, 12, 9)]:
             future.result(60)
     assert {scan.state for scan in place.scans()} <= {State.CLASSIFIED, State.DUPLICATE}
     assert all(len(place.events(scan.id)) == 3 for scan in place.scans())
@@ -189,8 +189,8 @@ def test_many_threads_read_each_film_once(place: Place) -> None:
 
 
 def test_what_is_no_chest_film_is_rejected_and_nobody_has_read_it(place: Place, gated_model: ModelFolder) -> None:
-    cache.add(place.database, gated_model, "test")
-    place.room._post.relieve(open_serving(gated_model, place.settings))
+    cache.register_folder(place.database, gated_model, "test")
+    place.room._slot.swap(load_served_model(gated_model, place.settings))
     page = Image.new("L", (300, 200), 255)
     page.putpixel((9, 9), 0)
     page.save(place.inbox / "page.png")
@@ -214,7 +214,7 @@ def test_a_claim_is_read_by_one_model_and_the_next_by_its_successor(
     for side in (48, 80):
         at = tmp_path / f"model-{side}"
         folder = write_model(at, tiny_network(side), side, version=f"side-{side}", threshold={"value": side / 100})
-        cache.add(place.database, folder, "test")
+        cache.register_folder(place.database, folder, "test")
         folders[folder.version] = folder
     for copy in range(8):
         for number, name in enumerate(FILMS):
@@ -227,7 +227,7 @@ def test_a_claim_is_read_by_one_model_and_the_next_by_its_successor(
         reading = [pool.submit(place.read, 30) for _ in range(4)]
         while not all(future.done() for future in reading):
             for folder in folders.values():
-                place.room._post.relieve(open_serving(folder, place.settings))
+                place.room._slot.swap(load_served_model(folder, place.settings))
         for future in reading:
             future.result()
     scans = place.scans()
@@ -240,20 +240,20 @@ def test_a_claim_is_read_by_one_model_and_the_next_by_its_successor(
     models[place.serving.version] = place.serving.model
     for scan in read:
         model = models[scan.model_version]
-        pixels = film.decode((place.inbox / scan.path).read_bytes(), model.side)
+        pixels = film.read_pixels((place.inbox / scan.path).read_bytes(), model.side)
         assert scan.probability == pytest.approx(float(model.predict(pixels[None]).probability[0]), abs=1e-5)
         assert scan.threshold == model.threshold
-    assert len(place.room._post._held) == 1  # those that were relieved are gone
+    assert len(place.room._slot._users) == 1  # those that were relieved are gone
 
 
 def test_a_relieved_model_is_ended_once_nothing_is_read_by_it(place: Place, classifier: Classifier) -> None:
-    post, old, new = place.room._post, place.serving, Serving(classifier, BATCH)
-    with post.held() as held:
+    post, old, new = place.room._slot, place.serving, ServedModel(classifier, BATCH)
+    with post.use() as held:
         assert held is old
-        post.relieve(new)
-        found = old.predict([decode.Decoded(1, np.zeros((classifier.side,) * 2, np.uint8), "", 1, 1)])
+        post.swap(new)
+        found = old.predict([decode.DecodedFile(1, np.zeros((classifier.side,) * 2, np.uint8), "", 1, 1)])
         assert len(found.probability) == 1
-        with post.held() as next_one:
+        with post.use() as next_one:
             assert next_one is new
     assert not old._batcher._thread.is_alive()
     assert new._batcher._thread.is_alive()
@@ -263,16 +263,16 @@ def test_a_relieved_model_is_ended_once_nothing_is_read_by_it(place: Place, clas
 
 
 def relieve_by(place: Place, folder: ModelFolder) -> None:
-    cache.add(place.database, folder, "test")
-    place.room._post.relieve(open_serving(folder, place.settings))
+    cache.register_folder(place.database, folder, "test")
+    place.room._slot.swap(load_served_model(folder, place.settings))
 
 
-@pytest.mark.parametrize("keep_films", ["judged", "flagged", "all"])
+@pytest.mark.parametrize("keep_images", ["judged", "flagged", "all"])
 def test_films_are_kept_as_the_setting_says(
-    place: Place, gated_model: ModelFolder, monkeypatch: pytest.MonkeyPatch, keep_films: str
+    place: Place, gated_model: ModelFolder, monkeypatch: pytest.MonkeyPatch, keep_images: str
 ) -> None:
-    settings = place.settings.model_copy(update={"keep_films": keep_films})
-    monkeypatch.setattr(place.room, "_keeper", Keeper(settings))
+    settings = place.settings.model_copy(update={"keep_images": keep_images})
+    monkeypatch.setattr(place.room, "_image_keeper", ImageKeeper(settings))
     relieve_by(place, gated_model)
     (place.inbox / "letter.jpeg").write_text("Dear colleague")
     place.announce(*FILMS, "letter.jpeg")
@@ -281,24 +281,24 @@ def test_films_are_kept_as_the_setting_says(
     assert {scan.flagged for scan in scans} == {True, False}  # or this would show nothing
     model = Classifier(gated_model, BATCH, "cpu")
     for scan in scans:
-        pixels = kept.read(settings.data_dir, scan.sha256)
-        if not (keep_films == "all" or (keep_films == "flagged" and scan.flagged)):
+        pixels = kept.load_image(settings.data_dir, scan.sha256)
+        if not (keep_images == "all" or (keep_images == "flagged" and scan.flagged)):
             assert pixels is None
             continue
-        expected = film.decode((place.inbox / scan.path).read_bytes(), gated_model.side)
+        expected = film.read_pixels((place.inbox / scan.path).read_bytes(), gated_model.side)
         np.testing.assert_array_equal(pixels, expected)
         logits = model.predict(expected[None]).maps[0]
-        shades = kept.read_map(settings.data_dir, scan.sha256)
+        shades = kept.load_activation_map(settings.data_dir, scan.sha256)
         np.testing.assert_allclose(shades, 255 / (1 + np.exp(-logits)), atol=1)
-    folder = settings.data_dir / kept.FOLDER
+    folder = settings.data_dir / kept.IMAGES_FOLDER
     count = len(list(folder.iterdir())) if folder.exists() else 0
-    assert count == sum(kept.path(settings.data_dir, scan.sha256).exists() for scan in scans)
+    assert count == sum(kept.image_path(settings.data_dir, scan.sha256).exists() for scan in scans)
 
 
 def test_a_full_disk_costs_the_films_and_not_their_outcomes(
     place: Place, gated_model: ModelFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (place.settings.data_dir / kept.FOLDER).write_text("no folder can be made here")
+    (place.settings.data_dir / kept.IMAGES_FOLDER).write_text("no folder can be made here")
     relieve_by(place, gated_model)
     place.announce(*FILMS)
     place.read()

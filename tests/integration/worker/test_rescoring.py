@@ -10,17 +10,17 @@ from standin import SIDE, gated_network, tiny_network, write_model
 
 from db import arrivals, cache, schema
 from db.models import Prediction, Scan
-from db.seen import SeenFile
+from db.seen import FileVersion
 from db.session import Database
 from pneumowatch import film, kept
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.model import ModelFolder
 from pneumowatch.settings import Settings
 from worker.classifier import Classifier
-from worker.decode import Bounds, Decoders
-from worker.rescoring import Counts, Rescoring
-from worker.room import ReadingRoom
-from worker.serving import open_serving
+from worker.decode import DecoderLimits, DecoderPool
+from worker.rescoring import Rescorer, RescoringCounts
+from worker.room import ScanProcessor
+from worker.serving import load_served_model
 
 FILMS = 10
 
@@ -41,25 +41,25 @@ class Archive:
         self.read(first)
 
     def know(self, folder: ModelFolder) -> ModelFolder:
-        cache.add(self.database, folder, "test")
+        cache.register_folder(self.database, folder, "test")
         self.models[folder.version] = folder
         return folder
 
     def read(self, folder: ModelFolder) -> None:
         files = [
-            SeenFile("inbox", path.name.encode(), path.stat().st_size, path.stat().st_mtime_ns)
+            FileVersion("inbox", path.name.encode(), path.stat().st_size, path.stat().st_mtime_ns)
             for path in sorted(self.inbox.iterdir())
         ]
-        self.database.write(lambda c: arrivals.arrive(c, files, "watcher"))
-        decoders = Decoders(1, Bounds(2_000_000, 4_000_000, 20))
-        serving = open_serving(folder, self.settings)
-        room = ReadingRoom(self.settings, {"inbox": self.inbox}, self.database, serving, decoders, "worker")
+        self.database.write(lambda c: arrivals.register_files(c, files, "watcher"))
+        decoders = DecoderPool(1, DecoderLimits(2_000_000, 4_000_000, 20))
+        serving = load_served_model(folder, self.settings)
+        room = ScanProcessor(self.settings, {"inbox": self.inbox}, self.database, serving, decoders, "worker")
         room.read(100)
         room.close()
 
-    def rescore(self, folder: ModelFolder, make_current: bool = False) -> Counts:
-        serving = open_serving(folder, self.settings)
-        work = Rescoring(self.database, self.settings, {"inbox": self.inbox}, serving, "ada")
+    def rescore(self, folder: ModelFolder, make_current: bool = False) -> RescoringCounts:
+        serving = load_served_model(folder, self.settings)
+        work = Rescorer(self.database, self.settings, {"inbox": self.inbox}, serving, "ada")
         try:
             return work.run(make_current, lambda done, of: None)
         finally:
@@ -99,11 +99,11 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 def test_old_films_are_read_as_if_they_came_today(archive: Archive, other: ModelFolder) -> None:
     before = archive.scans()
     counts = archive.rescore(archive.know(other))
-    assert counts == Counts(FILMS, 0, FILMS, 0, 0, 0)
+    assert counts == RescoringCounts(FILMS, 0, FILMS, 0, 0, 0)
     model = Classifier(other, 1, "cpu")
     found = archive.predictions(other.version)
     for scan in before:
-        pixels = film.decode((archive.inbox / scan.path).read_bytes(), SIDE)
+        pixels = film.read_pixels((archive.inbox / scan.path).read_bytes(), SIDE)
         assert found[scan.id] == pytest.approx(float(model.predict(pixels[None]).probability[0]), abs=1e-5)
     assert archive.scans() == before  # which show what they showed
     assert archive.predictions("standin-1") == {scan.id: scan.probability for scan in before}
@@ -113,8 +113,8 @@ def test_again_and_made_current(archive: Archive, other: ModelFolder) -> None:
     first = {scan.id: scan.probability for scan in archive.scans()}
     archive.rescore(archive.know(other))
     counts = archive.rescore(other, make_current=True)
-    assert counts == Counts(FILMS, FILMS, 0, 0, 0, FILMS)
-    assert archive.rescore(other, make_current=True) == Counts(FILMS, FILMS, 0, 0, 0, 0)
+    assert counts == RescoringCounts(FILMS, FILMS, 0, 0, 0, FILMS)
+    assert archive.rescore(other, make_current=True) == RescoringCounts(FILMS, FILMS, 0, 0, 0, 0)
     found = archive.predictions(other.version)
     for scan in archive.scans():
         assert (scan.model_version, scan.threshold, scan.probability) == ("standin-2", 0.45, found[scan.id])
@@ -124,12 +124,12 @@ def test_again_and_made_current(archive: Archive, other: ModelFolder) -> None:
 
 def test_of_films_that_are_gone_the_kept_ones_are_read(archive: Archive, other: ModelFolder) -> None:
     sample, *_ = archive.scans()
-    pixels = film.decode((archive.inbox / sample.path).read_bytes(), SIDE)
-    kept.write(archive.settings.data_dir, sample.sha256, pixels)
+    pixels = film.read_pixels((archive.inbox / sample.path).read_bytes(), SIDE)
+    kept.store_image(archive.settings.data_dir, sample.sha256, pixels)
     for path in archive.inbox.iterdir():
         path.write_bytes(b"something else stands here now")
     flagged = {scan.id for scan in archive.scans() if scan.flagged}
-    held = {scan.id for scan in archive.scans() if kept.read(archive.settings.data_dir, scan.sha256) is not None}
+    held = {scan.id for scan in archive.scans() if kept.load_image(archive.settings.data_dir, scan.sha256) is not None}
     assert held == flagged | {sample.id}
     counts = archive.rescore(archive.know(other))
     assert (counts.rescored, counts.left_out) == (len(held), FILMS - len(held))
@@ -138,7 +138,9 @@ def test_of_films_that_are_gone_the_kept_ones_are_read(archive: Archive, other: 
 
 def test_a_kept_film_of_another_size_is_no_film_of_this_models(archive: Archive, larger: ModelFolder) -> None:
     for scan in archive.scans():
-        kept.write(archive.settings.data_dir, scan.sha256, film.decode((archive.inbox / scan.path).read_bytes(), SIDE))
+        kept.store_image(
+            archive.settings.data_dir, scan.sha256, film.read_pixels((archive.inbox / scan.path).read_bytes(), SIDE)
+        )
     gone = archive.scans()[0]
     (archive.inbox / gone.path).unlink()
     counts = archive.rescore(archive.know(larger))
@@ -146,7 +148,7 @@ def test_a_kept_film_of_another_size_is_no_film_of_this_models(archive: Archive,
     model = Classifier(larger, 1, "cpu")
     found = archive.predictions(larger.version)
     for scan in archive.scans()[1:]:
-        pixels = film.decode((archive.inbox / scan.path).read_bytes(), 80)
+        pixels = film.read_pixels((archive.inbox / scan.path).read_bytes(), 80)
         assert found[scan.id] == pytest.approx(float(model.predict(pixels[None]).probability[0]), abs=1e-5)
 
 
@@ -157,13 +159,13 @@ def test_what_the_model_takes_for_no_chest_film_keeps_its_result(archive: Archiv
     folder = write_model(tmp_path / "suspicious", network, version="suspicious-1")
     before = archive.scans()
     counts = archive.rescore(archive.know(folder), make_current=True)
-    assert counts == Counts(FILMS, 0, 0, FILMS, 0, 0)
+    assert counts == RescoringCounts(FILMS, 0, 0, FILMS, 0, 0)
     assert archive.scans() == before
 
 
 def test_a_rescoring_that_is_stopped_goes_on_where_it_stopped(archive: Archive, other: ModelFolder) -> None:
-    serving = open_serving(archive.know(other), archive.settings)
-    work = Rescoring(archive.database, archive.settings, {"inbox": archive.inbox}, serving, "ada")
+    serving = load_served_model(archive.know(other), archive.settings)
+    work = Rescorer(archive.database, archive.settings, {"inbox": archive.inbox}, serving, "ada")
 
     def stop(done: int, of: int) -> None:
         assert of == FILMS
@@ -176,14 +178,14 @@ def test_a_rescoring_that_is_stopped_goes_on_where_it_stopped(archive: Archive, 
     serving.close()
     assert len(archive.predictions(other.version)) == 4
     counts = archive.rescore(other)
-    assert counts == Counts(FILMS, 4, FILMS - 4, 0, 0, 0)
+    assert counts == RescoringCounts(FILMS, 4, FILMS - 4, 0, 0, 0)
 
 
 def test_a_film_that_the_new_model_flags_is_kept_with_its_map(archive: Archive, gated_model: ModelFolder) -> None:
-    shutil.rmtree(archive.settings.data_dir / kept.FOLDER, ignore_errors=True)
+    shutil.rmtree(archive.settings.data_dir / kept.IMAGES_FOLDER, ignore_errors=True)
     archive.rescore(archive.know(gated_model), make_current=True)
     flagged = {scan.sha256 for scan in archive.scans() if scan.flagged}
     assert 0 < len(flagged) < FILMS
-    folder = archive.settings.data_dir / kept.FOLDER
+    folder = archive.settings.data_dir / kept.IMAGES_FOLDER
     assert {path.name for path in folder.iterdir()} == {f"{sha}.png" for sha in flagged}
-    assert all(kept.read_map(archive.settings.data_dir, sha) is not None for sha in flagged)
+    assert all(kept.load_activation_map(archive.settings.data_dir, sha) is not None for sha in flagged)

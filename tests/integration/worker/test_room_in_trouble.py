@@ -18,17 +18,17 @@ from db import ledger
 from db.models import Scan, ScanEvent
 from db.states import State
 from pneumowatch import film
-from pneumowatch.errors import DeviceFull, ShuttingDown
+from pneumowatch.errors import DeviceOutOfMemory, ShuttingDown
 from worker import decode, fitness, room
 from worker.classifier import Classifier
-from worker.decode import Decoders
-from worker.room import ReadingRoom
-from worker.serving import Serving
+from worker.decode import DecoderPool
+from worker.room import ScanProcessor
+from worker.serving import ServedModel
 
 
 def make_suspects(place: Place, ids: list[int]) -> None:
     """As after a worker died with them in its hands."""
-    place.database.write(lambda c: c.execute(update(Scan).where(Scan.id.in_(ids)).values(deaths=1)))
+    place.database.write(lambda c: c.execute(update(Scan).where(Scan.id.in_(ids)).values(lost_leases=1)))
 
 
 def test_suspects_are_read_one_by_one_with_nobody_else_in_the_room(place: Place, monkeypatch: Any) -> None:
@@ -37,19 +37,19 @@ def test_suspects_are_read_one_by_one_with_nobody_else_in_the_room(place: Place,
     lock = threading.Lock()
     inside: dict[int, set[int]] = {}
     met: list[tuple[set[int], set[int]]] = []
-    real = ReadingRoom._read_claim
+    real = ScanProcessor._process_monitored
 
-    def watched(room: ReadingRoom, claim: Any, serving: Serving) -> None:
+    def watched(room: ScanProcessor, claim: Any, serving: ServedModel) -> None:
         mine = {scan.id for scan in claim.scans}
         with lock:
             met.extend((mine, other) for other in inside.values())
             inside[threading.get_ident()] = mine
-        assert place.scan(claim.scans[0].id).alone == claim.suspect
+        assert place.scan(claim.scans[0].id).exclusive == claim.quarantined
         real(room, claim, serving)
         with lock:
             del inside[threading.get_ident()]
 
-    monkeypatch.setattr(ReadingRoom, "_read_claim", watched)
+    monkeypatch.setattr(ScanProcessor, "_process_monitored", watched)
     with ThreadPoolExecutor(4) as pool:
         for future in [pool.submit(place.read, 3) for _ in range(4)]:
             future.result(60)
@@ -62,7 +62,7 @@ def test_suspects_are_read_one_by_one_with_nobody_else_in_the_room(place: Place,
 def test_a_film_that_kills_its_decoder_is_rejected_and_its_neighbours_are_read(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode, "fetch", sabotage.fetch)
+    monkeypatch.setattr(decode, "read_and_decode", sabotage.fetch)
     (place.inbox / "bad.jpeg").write_bytes(sabotage.KILL)
     ids = place.announce("bad.jpeg", *FILMS[:5])
     place.read()
@@ -98,13 +98,13 @@ class Moody:
 def moody(place: Place, monkeypatch: pytest.MonkeyPatch) -> Moody:
     model = Moody(place.serving.model)
     monkeypatch.setattr(place.serving._batcher, "_predictor", model)
-    monkeypatch.setattr(room, "PAUSE", timedelta(0))  # what waits is due at once
-    monkeypatch.setattr(fitness, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(room, "ERROR_RETRY_DELAY", timedelta(0))  # what waits is due at once
+    monkeypatch.setattr(fitness, "FIRST_PROBE_DELAY", 0.01)
     return model
 
 
 def pixels_of(place: Place, name: str) -> np.ndarray:
-    return film.decode((place.inbox / name).read_bytes(), place.serving.side)
+    return film.read_pixels((place.inbox / name).read_bytes(), place.serving.side)
 
 
 def test_a_film_over_which_the_model_raises_is_found_and_failed_and_the_others_are_classified(
@@ -115,13 +115,13 @@ def test_a_film_over_which_the_model_raises_is_found_and_failed_and_the_others_a
     place.read(8)  # the bad one's batch
     scans = place.scans()
     assert {scan.state for scan in scans} == {State.QUEUED}
-    assert [scan.deaths for scan in scans] == [1] * 8 + [0] * 4
+    assert [scan.lost_leases for scan in scans] == [1] * 8 + [0] * 4
     for _ in range(14):
         place.read(1)
     states = {scan.id: scan.state for scan in place.scans()}
     assert states == dict.fromkeys(ids, State.CLASSIFIED) | {ids[3]: State.FAILED}
     bad = place.scan(ids[3])
-    assert (bad.deaths, bad.deaths_alone, bad.probability) == (4, 3, None)
+    assert (bad.lost_leases, bad.lost_leases_exclusive, bad.probability) == (4, 3, None)
     assert "3 times" in bad.detail
     assert "ZeroDivisionError" in bad.detail
     assert bad.claim_token is None
@@ -136,23 +136,23 @@ def test_a_film_over_which_the_model_raises_is_found_and_failed_and_the_others_a
 def test_a_film_that_raises_alone_is_not_read_again_at_once(
     place: Place, moody: Moody, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "PAUSE", timedelta(seconds=30))
+    monkeypatch.setattr(room, "ERROR_RETRY_DELAY", timedelta(seconds=30))
     (scan_id,) = place.announce(FILMS[0])
     moody.bad.append(pixels_of(place, FILMS[0]))
     place.read(1)
     place.read(5)
     scan = place.scan(scan_id)
-    assert (scan.state, scan.deaths, scan.deaths_alone) == (State.QUEUED, 2, 1)
-    assert scan.not_before > ledger.now() + timedelta(seconds=20)
+    assert (scan.state, scan.lost_leases, scan.lost_leases_exclusive) == (State.QUEUED, 2, 1)
+    assert scan.not_before > ledger.utc_now() + timedelta(seconds=20)
     place.read(5)
-    assert place.scan(scan_id).deaths == 2
+    assert place.scan(scan_id).lost_leases == 2
 
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is not fit tries again within a second."""
-    monkeypatch.setattr(fitness, "FIRST_DELAY", 0.1)
-    monkeypatch.setattr(fitness, "LAST_DELAY", 0.8)
+    monkeypatch.setattr(fitness, "FIRST_PROBE_DELAY", 0.1)
+    monkeypatch.setattr(fitness, "LAST_PROBE_DELAY", 0.8)
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def test_a_worker_that_cannot_read_at_all_blames_no_film_and_waits(place: Place,
         reading = [pool.submit(place.read, 12) for _ in range(4)]
         eventually(lambda: len(moody.calls) >= 12)
         rows = eventually(lambda: all_queued(place))  # a thread may come late
-        assert {(scan.deaths, scan.deaths_alone) for scan in rows} == {(0, 0)}
+        assert {(scan.lost_leases, scan.lost_leases_exclusive) for scan in rows} == {(0, 0)}
         moves = sum(len(place.events(scan_id)) for scan_id in ids)
         moody.ill = None
         for future in reading:
@@ -181,22 +181,22 @@ def test_a_worker_that_cannot_read_at_all_blames_no_film_and_waits(place: Place,
     assert moves <= 12 + 2 * 4 * BATCH  # one claim of each thread, given back
     place.read()
     assert {scan.state for scan in place.scans()} == {State.CLASSIFIED}
-    assert {scan.deaths for scan in place.scans()} == {0}
+    assert {scan.lost_leases for scan in place.scans()} == {0}
 
 
 @pytest.mark.usefixtures("soon")
 def test_a_card_that_does_not_hold_one_film_costs_no_film_an_attempt(place: Place, moody: Moody) -> None:
     (scan_id,) = place.announce(FILMS[0])
     make_suspects(place, [scan_id])  # read alone, and still not blamed
-    moody.ill = DeviceFull("full")
+    moody.ill = DeviceOutOfMemory("full")
     with ThreadPoolExecutor(1) as pool, healed_at_last(moody):
         reading = pool.submit(place.read, 5)
         eventually(lambda: len(moody.calls) >= 5)
-        assert (place.scan(scan_id).state, place.scan(scan_id).deaths_alone) == (State.QUEUED, 0)
+        assert (place.scan(scan_id).state, place.scan(scan_id).lost_leases_exclusive) == (State.QUEUED, 0)
         moody.ill = None
         reading.result(60)
     place.read()
-    assert (place.scan(scan_id).state, place.scan(scan_id).deaths_alone) == (State.CLASSIFIED, 0)
+    assert (place.scan(scan_id).state, place.scan(scan_id).lost_leases_exclusive) == (State.CLASSIFIED, 0)
 
 
 def test_an_error_of_the_ledger_is_held_against_no_film_where_all_end_in_it(
@@ -234,12 +234,12 @@ class Mortal:
     """A worker process that dies over certain films: none of its threads writes anything from then on."""
 
     def __init__(
-        self, place: Place, classifier: Classifier, decoders: Decoders, number: int, killers: set[int]
+        self, place: Place, classifier: Classifier, decoders: DecoderPool, number: int, killers: set[int]
     ) -> None:
         self.dead, self.by, self._database, self._killers = False, f"worker@test:{number}", place.database, killers
-        self.serving = Serving(classifier, BATCH)
+        self.serving = ServedModel(classifier, BATCH)
         inboxes = {"inbox": place.inbox}
-        self.room = ReadingRoom(place.settings, inboxes, self, self.serving, decoders, self.by)  # type: ignore[arg-type]
+        self.room = ScanProcessor(place.settings, inboxes, self, self.serving, decoders, self.by)  # type: ignore[arg-type]
         self._fetch = self.room._fetch
         self.room._fetch = self.fetch  # type: ignore[method-assign]
 
@@ -265,11 +265,11 @@ class Mortal:
         """What the sweep does after a lease."""
         held = select(Scan.id, Scan.claim_token).where(Scan.state == State.RUNNING, Scan.claimed_by == self.by)
         pairs = [(row.id, row.claim_token) for row in self._database.read(lambda c: c.execute(held).all())]
-        self._database.write(lambda c: ledger.expire(c, pairs, 3, "sweep"))
+        self._database.write(lambda c: ledger.expire_claims(c, pairs, 3, "sweep"))
 
 
 def test_a_film_that_kills_workers_is_found_among_two_of_four_threads_each_and_its_mates_are_read(
-    place: Place, classifier: Classifier, decoders: Decoders
+    place: Place, classifier: Classifier, decoders: DecoderPool
 ) -> None:
     for copy in range(4):
         for number, name in enumerate(FILMS):
@@ -291,11 +291,11 @@ def test_a_film_that_kills_workers_is_found_among_two_of_four_threads_each_and_i
             break
     failed = {scan.id: scan for scan in place.scans() if scan.state == State.FAILED}
     assert set(failed) == killers
-    assert {scan.deaths_alone for scan in failed.values()} == {3}
+    assert {scan.lost_leases_exclusive for scan in failed.values()} == {3}
     assert deaths >= 6
     innocent = [scan for scan in place.scans() if scan.id not in killers]
     assert {scan.state for scan in innocent} <= {State.CLASSIFIED, State.DUPLICATE}
-    assert {scan.deaths_alone for scan in innocent} == {0}
+    assert {scan.lost_leases_exclusive for scan in innocent} == {0}
 
 
 def test_no_file_is_named_where_an_error_quotes_one(
@@ -303,7 +303,7 @@ def test_no_file_is_named_where_an_error_quotes_one(
 ) -> None:
     place.announce(*FILMS[:2])
     moody.ill = FileNotFoundError(2, "No such file", f"/films/{FILMS[0]}")
-    place.room._fitness._stop.set()
+    place.room._circuit_breaker._stop.set()
     with pytest.raises(ShuttingDown):
         place.read(12)
     assert {scan.state for scan in place.scans()} == {State.QUEUED}

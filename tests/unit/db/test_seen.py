@@ -5,23 +5,23 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.seen import SeenFile
+from db.seen import FileVersion
 
 paths = st.binary(min_size=1, max_size=300)
 
 
 @given(paths)
 def test_any_path_has_a_text_that_a_database_takes(path: bytes) -> None:
-    text = SeenFile("inbox", path, 1, 2).text
+    text = FileVersion("inbox", path, 1, 2).text
     assert "\0" not in text
     text.encode("utf-8")  # no lone surrogates
 
 
 @given(paths)
 def test_the_identity_is_of_the_raw_bytes(path: bytes) -> None:
-    assert SeenFile("inbox", path, 1, 2).path_sha256 == hashlib.sha256(path).digest()
+    assert FileVersion("inbox", path, 1, 2).path_sha256 == hashlib.sha256(path).digest()
 
 
 def test_text_of_a_name_that_is_no_utf8() -> None:
-    assert SeenFile("inbox", b"r\xf6ntgen.png", 1, 2).text == r"r\xf6ntgen.png"
-    assert SeenFile("inbox", "röntgen.png".encode(), 1, 2).text == "röntgen.png"
+    assert FileVersion("inbox", b"r\xf6ntgen.png", 1, 2).text == r"r\xf6ntgen.png"
+    assert FileVersion("inbox", "röntgen.png".encode(), 1, 2).text == "röntgen.png"

@@ -7,7 +7,7 @@ from datetime import date, datetime, time, timedelta
 
 import pytest
 
-from db.silence import Silence, Verdict, gaps, judge
+from db.silence import SourceHealth, SourceStatus, assess_source, gaps
 
 MONDAY = datetime.combine(date(2026, 6, 1), time()).astimezone()  # by the local clock
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -31,8 +31,8 @@ def hours(films: list[datetime]) -> list[Hour]:
     return list(found.values())
 
 
-def asked(films: list[datetime], at: datetime) -> Silence:
-    return judge("ward", gaps(hours([film for film in films if film <= at]), at), at, 2.0, HOUR)
+def asked(films: list[datetime], at: datetime) -> SourceHealth:
+    return assess_source("ward", gaps(hours([film for film in films if film <= at]), at), at, 2.0, HOUR)
 
 
 def department(seed: int, weeks: int) -> list[datetime]:
@@ -58,9 +58,9 @@ def films() -> list[datetime]:
 def test_a_working_day_is_missed_within_an_hour_and_a_half(films: list[datetime]) -> None:
     out = MONDAY + timedelta(weeks=6, days=1, hours=11)  # a Tuesday
     before = [film for film in films if film < out]
-    assert asked(before, out + HOUR - 5 * MINUTE).verdict is Verdict.WELL
+    assert asked(before, out + HOUR - 5 * MINUTE).status is SourceStatus.HEALTHY
     found = asked(before, out + 90 * MINUTE)
-    assert found.verdict is Verdict.SILENT
+    assert found.status is SourceStatus.SILENT
     assert "see that the scanner" in found.sentence
 
 
@@ -68,7 +68,7 @@ def test_an_outage_in_the_evening_is_missed_in_the_morning(films: list[datetime]
     out = MONDAY + timedelta(weeks=6, days=1, hours=18)
     before = [film for film in films if film < out]
     morning = MONDAY + timedelta(weeks=6, days=2, hours=9, minutes=30)
-    assert asked(before, morning).verdict is Verdict.SILENT
+    assert asked(before, morning).status is SourceStatus.SILENT
 
 
 def test_nights_and_weekends_alarm_rarely(films: list[datetime]) -> None:
@@ -79,7 +79,7 @@ def test_nights_and_weekends_alarm_rarely(films: list[datetime]) -> None:
         begun = [hour for hour in every if hour.first_at <= at]
         if begun[-1].last_at > at:  # in the middle of its hour
             begun[-1:] = hours([film for film in films if begun[-1].first_at <= film <= at])
-        if judge("ward", gaps(begun, at), at, 2.0, HOUR).verdict is Verdict.SILENT:
+        if assess_source("ward", gaps(begun, at), at, 2.0, HOUR).status is SourceStatus.SILENT:
             alarms.append(at)
     separate = [at for at in alarms if at - HOUR / 2 not in alarms]
     assert len(separate) < 5, separate
@@ -89,16 +89,16 @@ def test_nights_and_weekends_alarm_rarely(films: list[datetime]) -> None:
 def test_a_source_that_comes_once_a_day_is_missed_the_same_day() -> None:
     films = [MONDAY + timedelta(days=day, hours=6, minutes=7 * (day % 5)) for day in range(30)]
     next_day = MONDAY + timedelta(days=30, hours=6)
-    assert asked(films, next_day).verdict is Verdict.WELL
-    assert asked(films, next_day + HOUR).verdict is Verdict.WELL
-    assert asked(films, next_day + 2 * HOUR).verdict is Verdict.SILENT
+    assert asked(films, next_day).status is SourceStatus.HEALTHY
+    assert asked(films, next_day + HOUR).status is SourceStatus.HEALTHY
+    assert asked(films, next_day + 2 * HOUR).status is SourceStatus.SILENT
 
 
 def test_one_holiday_does_not_hide_the_next() -> None:
     holiday = MONDAY + timedelta(weeks=3)
     films = [film for film in department(2, 6) if film.date() != holiday.date()]
     out = MONDAY + timedelta(weeks=5, hours=10)
-    assert asked([film for film in films if film < out], out + 2 * HOUR).verdict is Verdict.SILENT
+    assert asked([film for film in films if film < out], out + 2 * HOUR).status is SourceStatus.SILENT
 
 
 @pytest.mark.parametrize("days", [0, 3, 10])
@@ -106,11 +106,11 @@ def test_little_history_says_so(films: list[datetime], days: int) -> None:
     begin = films[0]
     few = [film for film in films if film <= begin + timedelta(days=days)]
     found = asked(few, begin + timedelta(days=days, hours=20))
-    assert (found.verdict, found.usual_seconds) == (Verdict.UNKNOWN, None)
+    assert (found.status, found.usual_seconds) == (SourceStatus.UNKNOWN, None)
     assert "not enough history" in found.sentence
 
 
 def test_the_clock_of_the_films_may_run_ahead(films: list[datetime]) -> None:
-    found = judge("ward", gaps(hours(films), films[-1] - HOUR), films[-1] - HOUR, 2.0, HOUR)
+    found = assess_source("ward", gaps(hours(films), films[-1] - HOUR), films[-1] - HOUR, 2.0, HOUR)
     assert found.seconds == 0
-    assert found.verdict is Verdict.WELL
+    assert found.status is SourceStatus.HEALTHY

@@ -5,13 +5,13 @@ import unicodedata
 import pytest
 
 from db.models import ROUTINE, STAT
-from db.seen import SeenFile
-from db.urgency import folders, ranked
+from db.seen import FileVersion
+from db.urgency import urgent_folder_names, with_priority
 
 
 def priority(path: str | bytes, setting: str = "STAT", inbox: str = "ward") -> int:
     raw = path if isinstance(path, bytes) else path.encode()
-    return ranked(SeenFile(inbox, raw, 1, 1), folders(setting)).priority
+    return with_priority(FileVersion(inbox, raw, 1, 1), urgent_folder_names(setting)).priority
 
 
 @pytest.mark.parametrize("path", ["STAT/a.dcm", "stat/a.dcm", "2026/Stat/room 3/a.dcm", "a/b/STAT", "STAT"])

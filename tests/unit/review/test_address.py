@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from review.address import is_loopback, safe_next, sender
+from review.address import client_address, is_loopback, safe_next
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 
@@ -51,7 +51,7 @@ def request(peer: str, *forwarded: str) -> Request:
     ],
 )
 def test_who_sends(peer: str, forwarded: tuple[str, ...], host: str) -> None:
-    assert sender(request(peer, *forwarded), PROXIES) == host
+    assert client_address(request(peer, *forwarded), PROXIES) == host
 
 
 def test_loopback() -> None:

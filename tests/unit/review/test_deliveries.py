@@ -10,9 +10,9 @@ import pytest
 from pneumowatch.errors import UploadRefused
 from pneumowatch.inboxes import UPLOADS
 from review import deliveries
-from review.deliveries import Delivery, stored_name
+from review.deliveries import IncomingFile, stored_name
 from trainer.dataset import patient_of
-from watcher.names import ignored
+from watcher.names import ignore_rule
 
 TRICKS = [
     "../../etc/passwd", "..", ".", "", "/etc/passwd", "..\\..\\boot.ini", "C:\\films\\a.png", "a/b/c.dcm", ".hidden",
@@ -25,16 +25,16 @@ TRICKS = [
 @pytest.mark.parametrize("name", TRICKS, ids=ascii)
 def test_no_name_leads_out_of_the_inbox_or_past_the_watcher(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "uploads"
-    with Delivery(folder, name, 10) as delivery:
-        delivery.write(b"film")
-        seen = delivery.finish()
+    with IncomingFile(folder, name, 10) as incoming:
+        incoming.write(b"film")
+        seen = incoming.finish()
     (stored,) = folder.iterdir()
     assert stored.read_bytes() == b"film"
     assert os.fsencode(stored.name) == seen.path
     assert len(seen.path) <= 255
     assert b"/" not in seen.path
     assert seen.text.isprintable()
-    assert ignored(seen.path) is None
+    assert ignore_rule(seen.path) is None
     assert sorted(tmp_path.iterdir()) == [folder]
 
 
@@ -48,11 +48,11 @@ def test_a_name_keeps_what_readers_and_the_trainer_know_it_by() -> None:
 
 
 def test_a_finished_file_is_as_the_ledger_has_it(tmp_path: Path) -> None:
-    with Delivery(tmp_path, "film.png", 100) as delivery:
-        delivery.write(b"a film ")
-        delivery.write(b"in two parts")
-        assert [ignored(os.fsencode(path.name)) for path in tmp_path.iterdir()] == ["hidden"]
-        seen = delivery.finish()
+    with IncomingFile(tmp_path, "film.png", 100) as incoming:
+        incoming.write(b"a film ")
+        incoming.write(b"in two parts")
+        assert [ignore_rule(os.fsencode(path.name)) for path in tmp_path.iterdir()] == ["hidden"]
+        seen = incoming.finish()
     (stored,) = tmp_path.iterdir()
     status = stored.stat()
     assert (seen.inbox, seen.size, seen.mtime_ns) == (UPLOADS, status.st_size, status.st_mtime_ns)
@@ -66,10 +66,10 @@ def chunks_cut_off() -> Iterator[bytes]:
 
 
 def hand_in(folder: Path, chunks: Iterable[bytes], max_bytes: int = 100) -> None:
-    with Delivery(folder, "film.png", max_bytes) as delivery:
+    with IncomingFile(folder, "film.png", max_bytes) as incoming:
         for chunk in chunks:
-            delivery.write(chunk)
-        delivery.finish()
+            incoming.write(chunk)
+        incoming.finish()
 
 
 def test_what_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
@@ -99,4 +99,4 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "uploads").touch()
     with pytest.raises(UploadRefused, match="cannot be written to"):
-        Delivery(tmp_path / "uploads", "film.png", 10)
+        IncomingFile(tmp_path / "uploads", "film.png", 10)

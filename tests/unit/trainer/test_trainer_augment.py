@@ -3,15 +3,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pneumowatch.phantom import phantom
-from trainer.augment import Augmentation, augment, mixed
+from pneumowatch.phantom import draw_phantom
+from trainer.augment import Augmentation, augment, mixup
 
 SIDE = 40
 NOTHING = Augmentation(0, 0, 0, 0, 0, False, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def films(count: int = 12) -> np.ndarray:
-    return np.array([phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(1, count + 1)], np.uint8)[..., None]
+    return np.array([draw_phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(1, count + 1)], np.uint8)[
+        ..., None
+    ]
 
 
 def augmented(how: Augmentation, seed: int = 1) -> np.ndarray:
@@ -59,7 +61,7 @@ def test_a_flip_is_exact() -> None:
 def test_mixed_films_have_mixed_labels() -> None:
     black, white = np.zeros((4, 8, 8, 1), np.uint8), np.full((4, 8, 8, 1), 255, np.uint8)
     both, labels = np.concatenate([black, white]), np.array([0] * 4 + [1] * 4, np.float32)
-    blend, said = mixed(both, labels, 1.0, np.random.default_rng(1))
+    blend, said = mixup(both, labels, 1.0, np.random.default_rng(1))
     np.testing.assert_allclose(blend.mean(axis=(1, 2, 3)) / 255, said, atol=0.01)
     assert ((said > 0.02) & (said < 0.98)).any()
     assert (said[:4] <= 0.5).all()

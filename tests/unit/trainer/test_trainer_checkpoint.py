@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trainer.hyperparameters import Hyperparameters
 
 from pneumowatch.errors import TrainingError
 from trainer import networks
-from trainer.checkpoint import Checkpoint, fingerprint
+from trainer.checkpoint import Checkpoint, run_fingerprint
 from trainer.dataset import Examples
-from trainer.knobs import Knobs
-from trainer.train import Standing, fit
+from trainer.train import TrainingProgress, fit_network
 
-KNOBS = Knobs(
-    network="compact", optimizer="adamw", weight_decay=1e-3, schedule="cosine", averaged=0.5, batch=4, steps=2,
-    epochs=4, augmented=True, mixup=0.2, smoothing=0.04, patience=4,
+KNOBS = Hyperparameters(
+    network="compact", optimizer="adamw", weight_decay=1e-3, schedule="cosine", ema_momentum=0.5, batch_size=4, steps_per_epoch=2,
+    epochs=4, augmented=True, mixup=0.2, label_smoothing=0.04, patience=4,
 )  # fmt: skip
 # On two cores both runs were equal to the last bit. Where threads add up gradients in an order of their own, a last
 # digit may differ, and AdamW's first steps are as long for a tiny gradient as for a large one.
@@ -61,17 +61,27 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unfinished
 
 
-def taught(seen: list[Standing], knobs: Knobs = KNOBS, unfinished: Path | None = None, start: Any = None) -> Any:
-    return fit(examples(1, 24), examples(2, 8), knobs, seen.append, start, unfinished)
+def taught(
+    seen: list[TrainingProgress],
+    hyperparameters: Hyperparameters = KNOBS,
+    unfinished: Path | None = None,
+    start: Any = None,
+) -> Any:
+    return fit_network(examples(1, 24), examples(2, 8), hyperparameters, seen.append, start, unfinished)
 
 
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(killed: Path) -> None:
-    whole, rest = list[Standing](), list[Standing]()
+    whole, rest = list[TrainingProgress](), list[TrainingProgress]()
     expected = taught(whole)
     found = taught(rest, unfinished=killed)
     assert rest[0].note == "An unfinished run is taken up after its epoch 2."
-    assert [(at.epoch, at.step) for at in rest if not at.ended and not at.note] == [(3, 1), (3, 2), (4, 1), (4, 2)]
-    ended, told = [at for at in whole if at.ended], [at for at in rest if at.ended]
+    assert [(at.epoch, at.step) for at in rest if not at.epoch_ended and not at.note] == [
+        (3, 1),
+        (3, 2),
+        (4, 1),
+        (4, 2),
+    ]
+    ended, told = [at for at in whole if at.epoch_ended], [at for at in rest if at.epoch_ended]
     assert [at.epoch for at in ended] == [at.epoch for at in told] == [1, 2, 3, 4]
     for one, other in zip(ended, told, strict=True):
         assert one.loss == pytest.approx(other.loss, abs=TOLERANCE)
@@ -81,8 +91,8 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(killed: Path) ->
 
 
 def test_a_run_of_other_knobs_begins_anew_and_says_so(killed: Path) -> None:
-    seen = list[Standing]()
-    taught(seen, replace(KNOBS, seed=2, epochs=1, steps=1), killed)
+    seen = list[TrainingProgress]()
+    taught(seen, replace(KNOBS, seed=2, epochs=1, steps_per_epoch=1), killed)
     assert "given up" in seen[0].note
     assert [(at.epoch, at.step) for at in seen[1:]] == [(1, 1), (1, 1)]
 
@@ -91,13 +101,13 @@ def test_other_films_labels_knobs_or_weights_are_another_run() -> None:
     learn, validation = examples(1, 4), examples(2, 4)
     relabelled = replace(learn, labels=1 - learn.labels)
     found = {
-        fingerprint(learn, validation, KNOBS, None),
-        fingerprint(validation, learn, KNOBS, None),
-        fingerprint(relabelled, validation, KNOBS, None),
-        fingerprint(learn, validation, replace(KNOBS, epochs=5), None),
+        run_fingerprint(learn, validation, KNOBS, None),
+        run_fingerprint(validation, learn, KNOBS, None),
+        run_fingerprint(relabelled, validation, KNOBS, None),
+        run_fingerprint(learn, validation, replace(KNOBS, epochs=5), None),
     }
     assert len(found) == 4
-    assert fingerprint(examples(1, 4), validation, KNOBS, None) in found
+    assert run_fingerprint(examples(1, 4), validation, KNOBS, None) in found
 
 
 def test_what_is_damaged_is_not_read(tmp_path: Path) -> None:
@@ -125,21 +135,32 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 def test_patience_ends_a_run_with_its_best_weights() -> None:
     """At a rate of nothing the first epoch stays the best, for lack of a better one."""
-    seen = list[Standing]()
-    knobs = Knobs(network="dense", optimizer="sgd", learning_rate=0.0, batch=4, steps=1, epochs=9, patience=3)
+    seen = list[TrainingProgress]()
+    hyperparameters = Hyperparameters(
+        network="dense", optimizer="sgd", learning_rate=0.0, batch_size=4, steps_per_epoch=1, epochs=9, patience=3
+    )
     small = [replace(one, pixels=one.pixels[:, :150, :150]) for one in (examples(1, 8), examples(2, 8))]
-    fit(*small, knobs, seen.append)
-    assert [at.epoch for at in seen if at.ended] == [1, 2, 3, 4]
+    fit_network(*small, hyperparameters, seen.append)
+    assert [at.epoch for at in seen if at.epoch_ended] == [1, 2, 3, 4]
 
 
 def test_the_best_weights_are_kept_not_the_last() -> None:
     """Weights that run away: validation gets worse after the first epoch."""
-    seen = list[Standing]()
-    knobs = Knobs(network="dense", optimizer="sgd", learning_rate=0.5, batch=4, steps=1, epochs=9, patience=2, seed=3)
+    seen = list[TrainingProgress]()
+    hyperparameters = Hyperparameters(
+        network="dense",
+        optimizer="sgd",
+        learning_rate=0.5,
+        batch_size=4,
+        steps_per_epoch=1,
+        epochs=9,
+        patience=2,
+        seed=3,
+    )
     learn, unseen = (replace(one, pixels=one.pixels[:, :150, :150]) for one in (examples(1, 8), examples(2, 8)))
     taught_wrongly = replace(learn, labels=1 - learn.labels)
-    network = fit(taught_wrongly, unseen, knobs, seen.append)
-    losses = [at.validation_loss for at in seen if at.ended]
+    network = fit_network(taught_wrongly, unseen, hyperparameters, seen.append)
+    losses = [at.validation_loss for at in seen if at.epoch_ended]
     said = np.clip(network.predict(unseen.pixels, verbose=0)[:, 0], 1e-7, 1 - 1e-7)
     loss = -np.log(np.where(unseen.labels == 1, said, 1 - said)).mean()
     assert len(losses) == 1 + int(np.argmin(losses)) + 2
@@ -147,9 +168,9 @@ def test_the_best_weights_are_kept_not_the_last() -> None:
 
 
 def test_the_validation_figures_are_those_of_the_averaged_weights() -> None:
-    seen = list[Standing]()
-    knobs = replace(KNOBS, epochs=2, patience=0)
-    network = taught(seen, knobs)
+    seen = list[TrainingProgress]()
+    hyperparameters = replace(KNOBS, epochs=2, patience=0)
+    network = taught(seen, hyperparameters)
     unseen = examples(2, 8)
     said = network.predict(unseen.pixels, verbose=0)[:, 0].astype(float)
     loss = -np.log(np.where(unseen.labels == 1, said, 1 - said)).mean()
@@ -161,4 +182,8 @@ def test_a_loss_that_is_no_number_ends_the_run() -> None:
     lost.set_weights([weights * np.nan for weights in lost.get_weights()])
     small = [replace(one, pixels=one.pixels[:, :150, :150]) for one in (examples(1, 8), examples(2, 8))]
     with pytest.raises(TrainingError, match="learning rate is too high"):
-        fit(*small, Knobs(network="dense", optimizer="sgd", batch=4, steps=1, epochs=1), start=lost)
+        fit_network(
+            *small,
+            Hyperparameters(network="dense", optimizer="sgd", batch_size=4, steps_per_epoch=1, epochs=1),
+            start=lost,
+        )

@@ -3,8 +3,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from pneumowatch.film import read
-from pneumowatch.phantom import phantom
+from pneumowatch.film import read_image
+from pneumowatch.phantom import draw_phantom
 from trainer import distil
 from trainer.dataset import Examples
 from trainer.distil import Teacher
@@ -13,7 +13,7 @@ SIDE, SMALL = 48, 32
 
 
 def films(count: int = 6) -> Examples:
-    pixels = np.array([phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(count)], np.uint8)[..., None]
+    pixels = np.array([draw_phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(count)], np.uint8)[..., None]
     return Examples(pixels, np.zeros(count, np.float32), np.array([f"p{number}" for number in range(count)]))
 
 
@@ -22,7 +22,7 @@ def brightness(seen: np.ndarray) -> np.ndarray:
 
 
 def test_teachers_label_the_very_views_that_the_pupil_gets() -> None:
-    taught = distil.views(films(), [Teacher(SIDE, brightness)], SIDE, rounds=3, seed=1)
+    taught = distil.labelled_views(films(), [Teacher(SIDE, brightness)], SIDE, rounds=3, seed=1)
     assert taught.pixels.shape == (18, SIDE, SIDE, 1)
     assert taught.pixels.dtype == np.uint8
     np.testing.assert_allclose(taught.labels, brightness(taught.pixels), atol=1e-4)
@@ -36,31 +36,33 @@ def test_each_teacher_gets_its_size_and_the_pupil_its_own() -> None:
         sides.append(seen.shape[1])
         return brightness(seen)
 
-    taught = distil.views(films(), [Teacher(SIDE, predict), Teacher(40, predict)], SMALL, rounds=1, seed=1)
+    taught = distil.labelled_views(films(), [Teacher(SIDE, predict), Teacher(40, predict)], SMALL, rounds=1, seed=1)
     assert set(sides) == {SIDE, 40}
     assert taught.pixels.shape == (6, SMALL, SMALL, 1)
 
 
 def test_the_same_seed_gives_the_same_views() -> None:
-    first, second, other = (distil.views(films(), [Teacher(SIDE, brightness)], SMALL, 1, seed) for seed in (1, 1, 2))
+    first, second, other = (
+        distil.labelled_views(films(), [Teacher(SIDE, brightness)], SMALL, 1, seed) for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first.pixels, second.pixels)
     assert (first.pixels != other.pixels).any()
 
 
 def test_together_is_the_mean_logit_and_never_quite_sure() -> None:
-    said = distil.together([np.array([0.5, 1.0, 0.2]), np.array([0.5, 1.0, 0.8])])
-    np.testing.assert_allclose(said, [0.5, 1 - distil.EDGE, 0.5])
+    said = distil.ensemble_probabilities([np.array([0.5, 1.0, 0.2]), np.array([0.5, 1.0, 0.8])])
+    np.testing.assert_allclose(said, [0.5, 1 - distil.TEACHER_EPSILON, 0.5])
 
 
 def test_films_are_reduced_as_the_reader_does() -> None:
-    film = phantom(1, True, SIDE, SIDE)
-    expected = read(_png(film), SMALL).pixels
-    np.testing.assert_array_equal(distil.reduced(film[None, ..., None], SMALL)[0, ..., 0], expected)
+    film = draw_phantom(1, True, SIDE, SIDE)
+    expected = read_image(_png(film), SMALL).pixels
+    np.testing.assert_array_equal(distil.resized_images(film[None, ..., None], SMALL)[0, ..., 0], expected)
 
 
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
-    distil.views(films(), [Teacher(SIDE, brightness)], SMALL, 1, 1, watch=lambda *at: told.append(at))
+    distil.labelled_views(films(), [Teacher(SIDE, brightness)], SMALL, 1, 1, on_progress=lambda *at: told.append(at))
     assert told[-1] == (6, 6)
 
 
@@ -72,7 +74,7 @@ def _png(film: np.ndarray) -> bytes:
 
 def test_near_views_stay_near() -> None:
     def changed(near: float) -> float:
-        taught = distil.views(films(), [Teacher(SIDE, brightness)], SIDE, rounds=8, seed=1, near=near)
+        taught = distil.labelled_views(films(), [Teacher(SIDE, brightness)], SIDE, rounds=8, seed=1, weak_share=near)
         own = films().pixels[[int(patient[1:]) for patient in taught.patients]].astype(int)
         return float(np.abs(taught.pixels - own).mean())
 

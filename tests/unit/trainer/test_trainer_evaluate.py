@@ -4,17 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.evaluate import (
-    Bin,
-    auc,
-    calibration,
-    calibration_error,
-    confusion,
-    differences,
-    figures,
-    measures,
-    resampled,
-    roc,
+    CalibrationBin,
+    bootstrap_weights,
+    calibration_curve,
+    confusion_counts,
+    estimate_metrics,
+    expected_calibration_error,
+    paired_differences,
+    roc_curve,
     threshold_for,
+    weighted_auc,
+    weighted_metrics,
 )
 
 # two ill and three normal films; at 0.5 one ill film is missed and one normal film is flagged
@@ -43,12 +43,12 @@ def once(films: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_measures_by_hand(name: str) -> None:
-    assert measures(LABELS, PROBABILITIES, 0.5, once(5))[name][0] == pytest.approx(BY_HAND[name])
+    assert weighted_metrics(LABELS, PROBABILITIES, 0.5, once(5))[name][0] == pytest.approx(BY_HAND[name])
 
 
 def test_a_film_at_the_threshold_is_flagged() -> None:
-    assert measures(LABELS, PROBABILITIES, 0.4, once(5))["sensitivity"][0] == 1
-    assert measures(LABELS, PROBABILITIES, 0.4 + 1e-9, once(5))["sensitivity"][0] == 0.5
+    assert weighted_metrics(LABELS, PROBABILITIES, 0.4, once(5))["sensitivity"][0] == 1
+    assert weighted_metrics(LABELS, PROBABILITIES, 0.4 + 1e-9, once(5))["sensitivity"][0] == 0.5
 
 
 @given(scored)
@@ -60,25 +60,25 @@ def test_auc_is_the_share_of_pairs_in_order(films: tuple[np.ndarray, np.ndarray]
         for normal in probabilities[labels == 0]
     ]
     expected = np.mean(pairs) if pairs else np.nan
-    assert auc(labels, probabilities, once(len(labels)))[0] == pytest.approx(expected, nan_ok=True)
+    assert weighted_auc(labels, probabilities, once(len(labels)))[0] == pytest.approx(expected, nan_ok=True)
 
 
 @given(scored, st.data())
 def test_a_weight_of_two_is_the_film_twice(films: tuple[np.ndarray, np.ndarray], data: st.DataObject) -> None:
     labels, probabilities = films
     times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(labels), max_size=len(labels))))
-    weighted = measures(labels, probabilities, 0.5, times[np.newaxis].astype(float))
-    repeated = measures(np.repeat(labels, times), np.repeat(probabilities, times), 0.5, once(times.sum()))
+    weighted = weighted_metrics(labels, probabilities, 0.5, times[np.newaxis].astype(float))
+    repeated = weighted_metrics(np.repeat(labels, times), np.repeat(probabilities, times), 0.5, once(times.sum()))
     for name, value in weighted.items():
         assert value[0] == pytest.approx(repeated[name][0], nan_ok=True), name
 
 
 def test_the_bootstrap_draws_patients_not_films() -> None:
-    weights = resampled(PATIENTS, 500)
+    weights = bootstrap_weights(PATIENTS, 500)
     assert weights.shape == (500, 5)
     assert np.array_equal(weights[:, 0], weights[:, 1])  # the two films of patient a come and go together
     assert np.array_equal(weights[:, 1:].sum(axis=1), np.full(500, 4))  # four draws, of four patients
-    assert np.array_equal(weights, resampled(PATIENTS, 500))
+    assert np.array_equal(weights, bootstrap_weights(PATIENTS, 500))
 
 
 def test_intervals_hold_the_value_and_narrow_with_more_patients() -> None:
@@ -87,19 +87,21 @@ def test_intervals_hold_the_value_and_narrow_with_more_patients() -> None:
     for patients in (50, 800):
         labels = rng.integers(0, 2, patients).astype(np.float32)
         probabilities = np.clip(labels * 0.3 + rng.uniform(0, 0.7, patients), 0, 1)
-        for name, figure in figures(labels, probabilities, np.arange(patients).astype(str), 0.5).items():
+        for name, figure in estimate_metrics(labels, probabilities, np.arange(patients).astype(str), 0.5).items():
             assert figure.low <= figure.value <= figure.high, name
-        accuracy = figures(labels, probabilities, np.arange(patients).astype(str), 0.5)["accuracy"]
+        accuracy = estimate_metrics(labels, probabilities, np.arange(patients).astype(str), 0.5)["accuracy"]
         widths.append(accuracy.high - accuracy.low)
     # the interval of a share p of n patients is about 4 sqrt(p (1 - p) / n) wide
     assert widths[1] == pytest.approx(widths[0] / 4, rel=0.35)
 
 
 def test_what_is_undefined_is_nan() -> None:
-    only_ill = figures(np.ones(3, np.float32), np.array([0.2, 0.6, 0.7]), np.array(["a", "b", "c"]), 0.5, rounds=20)
+    only_ill = estimate_metrics(
+        np.ones(3, np.float32), np.array([0.2, 0.6, 0.7]), np.array(["a", "b", "c"]), 0.5, rounds=20
+    )
     assert only_ill["sensitivity"].value == pytest.approx(2 / 3)
     assert np.isnan([only_ill["specificity"].value, only_ill["auc"].value, only_ill["auc"].high]).all()
-    nothing = figures(np.zeros(0, np.float32), np.zeros(0), np.zeros(0, np.str_), 0.5, rounds=20)
+    nothing = estimate_metrics(np.zeros(0, np.float32), np.zeros(0), np.zeros(0, np.str_), 0.5, rounds=20)
     assert all(np.isnan(figure.value) for figure in nothing.values())
 
 
@@ -143,7 +145,7 @@ def test_films_of_one_patient_are_drawn_together() -> None:
 
 
 def test_confusion_by_hand() -> None:
-    assert confusion(LABELS, PROBABILITIES, 0.5) == {
+    assert confusion_counts(LABELS, PROBABILITIES, 0.5) == {
         "true_positive": 1, "false_negative": 1, "false_positive": 1, "true_negative": 2,
     }  # fmt: skip
 
@@ -151,16 +153,18 @@ def test_confusion_by_hand() -> None:
 @given(scored)
 def test_the_area_under_the_roc_curve_is_the_auc(films: tuple[np.ndarray, np.ndarray]) -> None:
     labels, probabilities = films
-    alarms, hits = roc(labels, probabilities)
-    assert np.trapezoid(hits, alarms) == pytest.approx(auc(labels, probabilities, once(len(labels)))[0], nan_ok=True)
+    alarms, hits = roc_curve(labels, probabilities)
+    assert np.trapezoid(hits, alarms) == pytest.approx(
+        weighted_auc(labels, probabilities, once(len(labels)))[0], nan_ok=True
+    )
 
 
 def test_calibration_by_hand() -> None:
     labels, probabilities = np.array([0, 1, 1, 1]), np.array([0.22, 0.28, 0.9, 1.0])
-    low, high = calibration(labels, probabilities)
-    assert low == Bin(2, pytest.approx(0.25), 0.5)
-    assert high == Bin(2, pytest.approx(0.95), 1.0)
-    assert calibration_error(labels, probabilities, once(4))[0] == pytest.approx((0.25 + 0.05) / 2)
+    low, high = calibration_curve(labels, probabilities)
+    assert low == CalibrationBin(2, pytest.approx(0.25), 0.5)
+    assert high == CalibrationBin(2, pytest.approx(0.95), 1.0)
+    assert expected_calibration_error(labels, probabilities, once(4))[0] == pytest.approx((0.25 + 0.05) / 2)
 
 
 def test_a_model_differs_from_itself_by_nothing_and_from_a_worse_one_by_something() -> None:
@@ -168,16 +172,16 @@ def test_a_model_differs_from_itself_by_nothing_and_from_a_worse_one_by_somethin
     labels = rng.integers(0, 2, 300).astype(np.float32)
     good = np.clip(labels * 0.6 + rng.uniform(0, 0.4, 300), 0, 1)
     patients = np.arange(300).astype(str)
-    same = differences(labels, (good, good), patients, (0.5, 0.5), rounds=50)
+    same = paired_differences(labels, (good, good), patients, (0.5, 0.5), rounds=50)
     assert {(one.value, one.low, one.high) for one in same.values()} == {(0.0, 0.0, 0.0)}
     bad = rng.permutation(good)
-    above = differences(labels, (good, bad), patients, (0.5, 0.5), rounds=200)
+    above = paired_differences(labels, (good, bad), patients, (0.5, 0.5), rounds=200)
     assert above["auc"].low > 0.3
     assert above["brier"].high < 0
-    plain = [figures(labels, said, patients, 0.5, rounds=20)["accuracy"].value for said in (good, bad)]
+    plain = [estimate_metrics(labels, said, patients, 0.5, rounds=20)["accuracy"].value for said in (good, bad)]
     assert above["accuracy"].value == pytest.approx(plain[0] - plain[1])
 
 
 def test_differences_are_at_each_models_own_threshold() -> None:
-    alike = differences(LABELS, (PROBABILITIES, PROBABILITIES / 2), PATIENTS, (0.5, 0.25), rounds=20)
+    alike = paired_differences(LABELS, (PROBABILITIES, PROBABILITIES / 2), PATIENTS, (0.5, 0.25), rounds=20)
     assert alike["accuracy"].value == alike["auc"].value == 0

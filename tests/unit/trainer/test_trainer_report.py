@@ -10,10 +10,10 @@ from PIL import Image
 
 from pneumowatch.errors import TrainingError
 from pneumowatch.film import Pixels
-from pneumowatch.model import shipped
+from pneumowatch.model import shipped_folder
 from trainer import assessment, dataset, report, survey
-from trainer.assessment import Assessment
-from trainer.dataset import Naming
+from trainer.assessment import ModelEvaluation
+from trainer.dataset import PatientIdRule
 
 HOSTILE = "<img src=x onerror=alert(1)>&.png"
 
@@ -39,9 +39,9 @@ def darkness(films: Pixels) -> np.ndarray:
     return 1 - brightness(films)
 
 
-def assessed(folder: Path, predict=brightness, split: str = "all", both: bool = True) -> Assessment:
-    model = shipped()
-    return assessment.assess(model, dataset.read(folder, model.side, both=both), folder, split, predict)
+def assessed(folder: Path, predict=brightness, split: str = "all", both: bool = True) -> ModelEvaluation:
+    model = shipped_folder()
+    return assessment.evaluate_model(model, dataset.read_dataset(folder, model.side, both=both), folder, split, predict)
 
 
 class Page(HTMLParser):
@@ -76,20 +76,20 @@ class Page(HTMLParser):
 
 def test_each_film_has_its_probability_and_flag(folder: Path) -> None:
     said = assessed(folder)
-    assert len(said.read) == 16
-    assert all(one.flagged == (one.said >= shipped().threshold) for one in said.read)
-    assert {one.name for one in said.read} >= {f"NORMAL/{HOSTILE}", "PNEUMONIA/site1-0.png"}
-    assert [one.error for one in said.wrong] == sorted((one.error for one in said.wrong), reverse=True)
-    assert len(said.wrong) == said.confusion["false_negative"] + said.confusion["false_positive"] > 0
+    assert len(said.scored_images) == 16
+    assert all(one.flagged == (one.probability >= shipped_folder().threshold) for one in said.scored_images)
+    assert {one.name for one in said.scored_images} >= {f"NORMAL/{HOSTILE}", "PNEUMONIA/site1-0.png"}
+    assert [one.error for one in said.misclassified] == sorted((one.error for one in said.misclassified), reverse=True)
+    assert len(said.misclassified) == said.confusion["false_negative"] + said.confusion["false_positive"] > 0
     assert sum(said.confusion.values()) == 16
 
 
 def folder_splits(folder: Path) -> set[str]:
-    return set(dataset.read(folder, 32).splits)
+    return set(dataset.read_dataset(folder, 32).splits)
 
 
 def test_a_split_is_of_its_patients_only(folder: Path) -> None:
-    read = [one for split in folder_splits(folder) for one in assessed(folder, split=split).read]
+    read = [one for split in folder_splits(folder) for one in assessed(folder, split=split).scored_images]
     assert len(read) == len({one.name for one in read}) == 16
 
 
@@ -104,7 +104,7 @@ def test_a_split_without_films_is_an_error_that_tells_a_way(folder: Path) -> Non
 def test_one_class_leaves_measures_undefined_and_says_so(folder: Path) -> None:
     (folder / "NORMAL").rename(folder / "away")
     said = assessed(folder, both=False)
-    plain = json.loads(json.dumps(said.plain(), allow_nan=False))
+    plain = json.loads(json.dumps(said.as_dict(), allow_nan=False))
     assert plain["measures"]["specificity"] == plain["measures"]["auc"] == {"value": None, "low": None, "high": None}
     assert plain["measures"]["sensitivity"]["value"] is not None
     assert plain["data"]["classes"] == {"NORMAL": 0, "PNEUMONIA": 8}
@@ -118,7 +118,7 @@ def test_one_class_leaves_measures_undefined_and_says_so(folder: Path) -> None:
 def test_the_page_needs_nothing_and_runs_nothing(folder: Path) -> None:
     found = [assessed(folder), assessed(folder, darkness)]
     path = report.write_evaluation(folder / "reports", found)
-    assert path == folder / "reports" / f"evaluation-{shipped().version}.html"
+    assert path == folder / "reports" / f"evaluation-{shipped_folder().version}.html"
     text = path.read_text("utf-8")
     page = Page(text)
     assert page.open == []
@@ -129,18 +129,18 @@ def test_the_page_needs_nothing_and_runs_nothing(folder: Path) -> None:
     assert not re.search(r"https?:|url\(|@import", text)
     assert "&lt;img src=x onerror=alert(1)&gt;&amp;.png" in text
     assert all(image["alt"] for image in page.images)
-    assert len(page.images) == len(found[0].wrong)
+    assert len(page.images) == len(found[0].misclassified)
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         assert ElementTree.fromstring(svg).get("aria-label")
 
 
 def test_two_models_are_compared_on_the_same_films_only(folder: Path) -> None:
     one, other = assessed(folder), assessed(folder, darkness)
-    above = assessment.compare(one, other)
-    assert above["auc"]["value"] == pytest.approx(one.figures["auc"].value - other.figures["auc"].value, abs=1e-5)
+    above = assessment.compare_evaluations(one, other)
+    assert above["auc"]["value"] == pytest.approx(one.estimates["auc"].value - other.estimates["auc"].value, abs=1e-5)
     next(folder.glob("PNEUMONIA/*")).unlink()
     with pytest.raises(TrainingError, match="changed"):
-        assessment.compare(one, assessed(folder, darkness))
+        assessment.compare_evaluations(one, assessed(folder, darkness))
 
 
 def test_a_page_that_cannot_be_written_is_said(folder: Path) -> None:
@@ -151,15 +151,17 @@ def test_a_page_that_cannot_be_written_is_said(folder: Path) -> None:
 def test_a_survey_counts_what_is_there(folder: Path) -> None:
     (folder / "PNEUMONIA" / "twin.png").write_bytes((folder / "NORMAL" / "site0-0.png").read_bytes())
     (folder / "NORMAL" / "empty.png").write_bytes(b"")
-    facts = survey.survey(dataset.read(folder, survey.SIDE, Naming((re.compile(r"site\d-\d"),))))
+    facts = survey.survey_dataset(
+        dataset.read_dataset(folder, survey.SURVEY_SIDE, PatientIdRule((re.compile(r"site\d-\d"),)))
+    )
     facts = json.loads(json.dumps(facts, allow_nan=False))
-    assert (facts["films"], facts["patients"], facts["left_out"]) == (17, 17, {"empty": 1})
+    assert (facts["images"], facts["patients"], facts["left_out"]) == (17, 17, {"empty": 1})
     assert facts["duplicates"] == {"exact": 1, "near": 0, "across_patients": 1, "across_classes": 1}
     assert facts["ranges"]["NORMAL"]["width"] == {"least": 50.0, "median": 50.0, "most": 50.0}
     assert facts["ranges"]["NORMAL"]["height"]["most"] == 60.0
     assert facts["ranges"]["NORMAL"]["mean_gray"]["median"] < facts["ranges"]["PNEUMONIA"]["mean_gray"]["median"]
     assert sum(facts["gray_histogram"]["NORMAL"]) == pytest.approx(1, abs=1e-3)
-    assert sum(row["films"] for row in survey.split_rows(facts)) == 17
+    assert sum(row["images"] for row in survey.split_rows(facts)) == 17
     assert any("labelled both ways" in sentence for sentence in facts["sentences"])
     text = report.write_survey(folder / "survey.html", facts).read_text("utf-8")
     assert Page(text).open == []

@@ -3,21 +3,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pneumowatch.phantom import phantom
+from pneumowatch.phantom import draw_phantom
 from trainer import strangers
-from trainer.strangers import KINDS, Kind
+from trainer.strangers import KINDS, SampleKind
 
 SIDE = 64
 
 
 @pytest.fixture(scope="module")
 def films() -> np.ndarray:
-    return np.array([phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(1, 7)], np.uint8)[..., None]
+    return np.array([draw_phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(1, 7)], np.uint8)[..., None]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_each_kind_gives_pictures_that_differ(kind: Kind, films: np.ndarray) -> None:
-    drawn = strangers.draw(kind, 3, films, seed=1)
+def test_each_kind_gives_pictures_that_differ(kind: SampleKind, films: np.ndarray) -> None:
+    drawn = strangers.draw_samples(kind, 3, films, seed=1)
     assert drawn.shape == (3, SIDE, SIDE, 1)
     assert drawn.dtype == np.uint8
     assert len({picture.tobytes() for picture in drawn}) > 1  # of six films, one may be drawn twice
@@ -25,14 +25,14 @@ def test_each_kind_gives_pictures_that_differ(kind: Kind, films: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_the_same_seed_gives_the_same_pictures(kind: Kind, films: np.ndarray) -> None:
-    once, again, other = (strangers.draw(kind, 2, films, seed) for seed in (1, 1, 2))
+def test_the_same_seed_gives_the_same_pictures(kind: SampleKind, films: np.ndarray) -> None:
+    once, again, other = (strangers.draw_samples(kind, 2, films, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(once, again)
     assert (once != other).any()
 
 
 def test_each_kind_is_drawn_or_spoilt_and_at_least_eight_classes_are_held_against_the_bar() -> None:
-    assert all((kind.draw is None) != (kind.spoil is None) for kind in KINDS)
+    assert all((kind.draw is None) != (kind.corrupt is None) for kind in KINDS)
     assert len({kind.name for kind in KINDS}) == len(KINDS)
     assert len({kind.group for kind in KINDS}) >= 8
     assert len({kind.group for kind in KINDS if kind.held_out}) >= 8
@@ -41,12 +41,12 @@ def test_each_kind_is_drawn_or_spoilt_and_at_least_eight_classes_are_held_agains
 def test_the_mixture_for_fitting_holds_no_kind_that_is_held_out(
     films: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def marked(kind: Kind, gray: float) -> Kind:
-        return replace(kind, draw=None, spoil=lambda rng, film: np.full_like(film, gray))
+    def marked(kind: SampleKind, gray: float) -> SampleKind:
+        return replace(kind, draw=None, corrupt=lambda rng, film: np.full_like(film, gray))
 
     some = [marked(kind, 0.2 if kind.held_out else 0.8) for kind in KINDS]
     monkeypatch.setattr(strangers, "KINDS", tuple(some))
-    mixture = strangers.mixture(100, films, seed=1)
+    mixture = strangers.draw_mixture(100, films, seed=1)
     assert len(mixture) >= 100
     assert set(np.unique(mixture)) == {204}
 
@@ -56,7 +56,7 @@ def test_chest_films_spoilt_are_what_they_are_called(films: np.ndarray) -> None:
     by_name = {kind.name: kind for kind in KINDS}
 
     def spoilt(name: str) -> np.ndarray:
-        return strangers.draw(by_name[name], 1, one, seed=3)[0, :, :, 0].astype(int)
+        return strangers.draw_samples(by_name[name], 1, one, seed=3)[0, :, :, 0].astype(int)
 
     film = one[0, :, :, 0].astype(int)
     assert is_one_of(spoilt("inverted"), [255 - film, 255 - film[:, ::-1]])

@@ -7,8 +7,8 @@ from datetime import time as clock
 
 import pytest
 
-from db.training import State
-from trainer.timetable import ATTEMPTS, due, moment_before
+from db.training import TrainingState
+from trainer.timetable import MAX_ATTEMPTS, is_run_due, latest_occurrence
 
 MOMENT = datetime(2026, 11, 24, 2, tzinfo=UTC)
 BEFORE = datetime(2026, 11, 20, tzinfo=UTC)
@@ -42,21 +42,21 @@ def at(month: int, day: int, hour: int, minute: int = 0) -> datetime:
     ],
 )
 def test_the_moment_is_one_of_the_local_clock(now: datetime, moment: datetime) -> None:
-    assert moment_before(now, clock(2)).astimezone(UTC) == moment
+    assert latest_occurrence(now, clock(2)).astimezone(UTC) == moment
 
 
 def test_once_a_night_whatever_it_came_to() -> None:
-    assert due(MOMENT, BEFORE, [])
-    for state in (State.RUNNING, State.FINISHED, State.FAILED):
-        assert not due(MOMENT, BEFORE, [state])
+    assert is_run_due(MOMENT, BEFORE, [])
+    for state in (TrainingState.RUNNING, TrainingState.FINISHED, TrainingState.FAILED):
+        assert not is_run_due(MOMENT, BEFORE, [state])
 
 
 def test_a_killed_one_is_made_up_but_not_for_ever() -> None:
-    assert due(MOMENT, BEFORE, [State.KILLED] * (ATTEMPTS - 1))
-    assert not due(MOMENT, BEFORE, [State.KILLED] * ATTEMPTS)
-    assert not due(MOMENT, BEFORE, [State.KILLED, State.FINISHED])
+    assert is_run_due(MOMENT, BEFORE, [TrainingState.KILLED] * (MAX_ATTEMPTS - 1))
+    assert not is_run_due(MOMENT, BEFORE, [TrainingState.KILLED] * MAX_ATTEMPTS)
+    assert not is_run_due(MOMENT, BEFORE, [TrainingState.KILLED, TrainingState.FINISHED])
 
 
 def test_where_there_was_nothing_to_learn_nothing_is_made_up() -> None:
-    assert not due(MOMENT, None, [])
-    assert not due(MOMENT, MOMENT, [])
+    assert not is_run_due(MOMENT, None, [])
+    assert not is_run_due(MOMENT, MOMENT, [])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from trainer.hyperparameters import Hyperparameters
 from typer.testing import CliRunner
 
 from pneumowatch import model
@@ -14,15 +15,14 @@ from pneumowatch.cli import school
 from pneumowatch.errors import TrainingError
 from pneumowatch.model import ModelFolder
 from trainer import card, dataset, gate, networks, store
-from trainer.knobs import Knobs
 from trainer.lessons import shuffled_batches
-from trainer.train import Standing, Trained, conclude, fit, train
+from trainer.train import TrainingProgress, TrainingResult, finalize_model, fit_network, train_model
 from worker.classifier import Classifier
 
 # Keras 3.15 saves its variables by an `__array__` that NumPy 2 finds old; nothing of ours can change that.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-TINY = Knobs(epochs=1, steps=2, batch=4)
+TINY = Hyperparameters(epochs=1, steps_per_epoch=2, batch_size=4)
 MEASURES = {"accuracy", "sensitivity", "specificity", "precision", "f1", "auc", "brier", "calibration_error"}
 
 
@@ -46,19 +46,21 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def standings() -> list[Standing]:
+def standings() -> list[TrainingProgress]:
     """Everything that the run of `trained` told whoever watched it."""
     return []
 
 
 @pytest.fixture(scope="module")
-def trained(labelled: Path, standings: list[Standing], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(
+    labelled: Path, standings: list[TrainingProgress], tmp_path_factory: pytest.TempPathFactory
+) -> TrainingResult:
     also = write_films(tmp_path_factory.mktemp("full_size"), range(1, 21), side=300)
     out = tmp_path_factory.mktemp("models") / "new"
-    return train(labelled, out, TINY, also, Path(card.__file__).with_name("kermany.json"), standings.append)
+    return train_model(labelled, out, TINY, also, Path(card.__file__).with_name("kermany.json"), standings.append)
 
 
-def test_the_folder_is_one_that_everyone_accepts(trained: Trained) -> None:
+def test_the_folder_is_one_that_everyone_accepts(trained: TrainingResult) -> None:
     folder = ModelFolder.read(trained.folder.path)
     folder.verify()
     assert sorted(path.name for path in folder.path.iterdir()) == [
@@ -69,11 +71,11 @@ def test_the_folder_is_one_that_everyone_accepts(trained: Trained) -> None:
     assert folder.path.stat().st_mode & 0o777 == 0o755
 
 
-def test_the_loaded_model_gives_the_reference_outputs(trained: Trained) -> None:
+def test_the_loaded_model_gives_the_reference_outputs(trained: TrainingResult) -> None:
     keras = networks.load_keras()
     loaded = keras.saving.load_model(trained.folder.weights, safe_mode=True, compile=False)
     with np.load(trained.folder.path / model.REFERENCE, allow_pickle=False) as reference:
-        films, expected = reference["films"], reference["probabilities"]
+        films, expected = reference["images"], reference["probabilities"]
     assert films.shape == (16, 150, 150, 1)
     assert films.dtype == np.uint8
     assert expected.dtype == np.float32
@@ -81,7 +83,7 @@ def test_the_loaded_model_gives_the_reference_outputs(trained: Trained) -> None:
     assert not loaded.compiled
 
 
-def test_the_card_says_what_the_model_is(trained: Trained) -> None:
+def test_the_card_says_what_the_model_is(trained: TrainingResult) -> None:
     written = trained.folder.card  # with what trainer/kermany.json knows of the set
     assert written["parameters"] == 3_453_121
     assert (written["input"]["side"], written["input"]["channels"], written["input"]["dtype"]) == (150, 1, "uint8")
@@ -90,13 +92,15 @@ def test_the_card_says_what_the_model_is(trained: Trained) -> None:
     assert written["data"]["licence"] == "CC BY 4.0"
     assert written["data"]["left_out"] == 1
     assert written["ages_years"] == [1, 5]
-    assert written["data"]["counts"]["train"]["NORMAL"]["films"] > 10
+    assert written["data"]["counts"]["train"]["NORMAL"]["images"] > 10
     assert set(written["metrics"]) == {"validation", "test", "test_full_size"}
     assert all(set(metrics) == MEASURES for metrics in written["metrics"].values())
     assert written["metrics"]["validation"]["sensitivity"]["value"] >= 0.97
 
 
-def test_the_card_tells_every_epoch_and_what_the_model_gives(trained: Trained, standings: list[Standing]) -> None:
+def test_the_card_tells_every_epoch_and_what_the_model_gives(
+    trained: TrainingResult, standings: list[TrainingProgress]
+) -> None:
     written = trained.folder.card
     (at,) = written["history"]
     assert at == {
@@ -112,68 +116,70 @@ def test_the_card_tells_every_epoch_and_what_the_model_gives(trained: Trained, s
 
 def test_the_card_of_a_compact_network_tells_its_map(compact: ModelFolder) -> None:
     assert compact.card["outputs"] == {"map": [10, 10], "gate": False}
-    assert compact.card["parameters"] == networks.NETWORKS["compact"].folded
+    assert compact.card["parameters"] == networks.NETWORKS["compact"].folded_parameters
 
 
 def test_the_kept_epoch_is_the_last_or_with_patience_the_best(labelled: Path, tmp_path: Path) -> None:
-    films = dataset.read(labelled, 150)
+    films = dataset.read_dataset(labelled, 150)
     judged = {"validation": films.examples("validation")}
-    history = [Standing(epoch, 1, 0.5, loss, 0.8, True) for epoch, loss in ((1, 0.4), (2, 0.3), (3, 0.6))]
+    history = [TrainingProgress(epoch, 1, 0.5, loss, 0.8, True) for epoch, loss in ((1, 0.4), (2, 0.3), (3, 0.6))]
     for patience, kept in ((0, 3), (1, 2)):
-        knobs = replace(TINY, network="dense", patience=patience)
+        hyperparameters = replace(TINY, network="dense", patience=patience)
         model = networks.build("dense")
-        folder = conclude(model, knobs, films, card.UNSTATED, tmp_path / str(patience), judged, history)
+        folder = finalize_model(model, hyperparameters, films, card.UNSTATED, tmp_path / str(patience), judged, history)
         assert folder.card["kept_epoch"] == kept
         assert f"{kept} (kept)" in (folder.path / "training.html").read_text("utf-8")
 
 
 def test_what_nobody_stated_is_not_invented() -> None:
-    assert card.read_about(None)["data"] == {"source": "not stated"}
-    assert "ages_years" not in card.read_about(None)
+    assert card.read_data_description(None)["data"] == {"source": "not stated"}
+    assert "ages_years" not in card.read_data_description(None)
 
 
 def test_a_description_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "about.json").write_text('{"data": {}}', "utf-8")
     with pytest.raises(TrainingError, match="limits"):
-        card.read_about(tmp_path / "about.json")
+        card.read_data_description(tmp_path / "about.json")
 
 
 @pytest.mark.parametrize("ages", ["[5, 1]", "[1]", '"all"', "[-1, 5]"])
 def test_ages_that_cannot_be_are_refused(tmp_path: Path, ages: str) -> None:
     (tmp_path / "about.json").write_text(f'{{"data": {{}}, "limits": [], "ages_years": {ages}}}', "utf-8")
     with pytest.raises(TrainingError, match="kermany"):
-        card.read_about(tmp_path / "about.json")
+        card.read_data_description(tmp_path / "about.json")
 
 
-def test_what_was_left_out_is_told(trained: Trained) -> None:
+def test_what_was_left_out_is_told(trained: TrainingResult) -> None:
     assert [(one.path.name, one.reason) for one in trained.left_out] == [("IM-0099-0001.jpeg", "unsupported")]
 
 
-def test_a_watcher_sees_every_step_and_the_epochs_end(trained: Trained, standings: list[Standing]) -> None:
+def test_a_watcher_sees_every_step_and_the_epochs_end(
+    trained: TrainingResult, standings: list[TrainingProgress]
+) -> None:
     assert [(at.epoch, at.step) for at in standings] == [(1, 1), (1, 2), (1, 2)]
     assert np.isnan(standings[1].validation_loss)
     assert 0 <= standings[2].validation_accuracy <= 1
     assert standings[2].validation_loss > 0
 
 
-def test_both_forms_are_learned_from_and_judged_apart(trained: Trained, labelled: Path) -> None:
+def test_both_forms_are_learned_from_and_judged_apart(trained: TrainingResult, labelled: Path) -> None:
     counts = trained.folder.card["data"]["counts"]
-    one_form = dataset.read(labelled, 150).counts()
+    one_form = dataset.read_dataset(labelled, 150).counts()
     for split in dataset.SPLITS:
         for name in dataset.CLASSES:
-            assert counts[split][name]["films"] == 2 * one_form[split][name]["films"]
+            assert counts[split][name]["images"] == 2 * one_form[split][name]["images"]
             assert counts[split][name]["patients"] == one_form[split][name]["patients"]
 
 
 @pytest.fixture(scope="module")
 def compact(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    knobs = replace(TINY, network="compact", averaged=0.5, calibrated=True)
-    return train(labelled, tmp_path_factory.mktemp("compact"), knobs).folder
+    hyperparameters = replace(TINY, network="compact", ema_momentum=0.5, calibrated=True)
+    return train_model(labelled, tmp_path_factory.mktemp("compact"), hyperparameters).folder
 
 
 def test_a_served_compact_network_gives_a_map_whose_mean_is_the_logit(compact: ModelFolder) -> None:
-    films = store.reference_films(160)
-    said = networks.load(compact).predict(films, verbose=0)
+    films = store.reference_images(160)
+    said = networks.load_inference_model(compact).predict(films, verbose=0)
     assert set(said) == {"probability", "map"}
     assert said["map"].shape == (16, 10, 10, 1)
     assert said["map"].dtype == said["probability"].dtype == np.float32
@@ -184,7 +190,7 @@ def test_a_served_compact_network_gives_a_map_whose_mean_is_the_logit(compact: M
 
 
 def test_the_worker_serves_it(compact: ModelFolder) -> None:
-    films = store.reference_films(160)[..., 0]
+    films = store.reference_images(160)[..., 0]
     found = Classifier(compact, 16, "cpu").predict(films)
     assert found.maps is not None
     assert found.maps.shape == (16, 10, 10)
@@ -194,58 +200,60 @@ def test_the_worker_serves_it(compact: ModelFolder) -> None:
 def test_a_model_is_restored_to_the_network_it_was_made_of(which: str, request: pytest.FixtureRequest) -> None:
     given = request.getfixturevalue(which)
     folder = given.folder if which == "trained" else given
-    network = networks.restore(folder)
+    network = networks.restore_network(folder)
     assert network.output_shape == (None, 1)
-    films = store.reference_films(folder.side)
+    films = store.reference_images(folder.side)
     with np.load(folder.path / model.REFERENCE, allow_pickle=False) as reference:
         np.testing.assert_allclose(network.predict(films, verbose=0)[:, 0], reference["probabilities"], atol=1e-5)
 
 
 def test_a_model_with_a_gate_is_restored_without_it(compact: ModelFolder, labelled: Path, tmp_path: Path) -> None:
-    films = dataset.read(labelled, 160)
-    network = networks.restore(compact)
+    films = dataset.read_dataset(labelled, 160)
+    network = networks.restore_network(compact)
     learn, validation = films.examples("train").pixels, films.examples("validation").pixels
-    fitted = gate.fit(network, learn, validation, effort=gate.Effort(films=40, strangers=60, phantoms=2, epochs=1))
+    fitted = gate.fit_gate(
+        network, learn, validation, budget=gate.FitBudget(images=40, ood_samples=60, phantoms=2, epochs=1)
+    )
     assert fitted is not None
     rest = {key: value for key, value in compact.card.items() if key not in ("version", "sha256", "history")}
-    gated = store.write(tmp_path, gate.served(network, fitted), rest | {"history": []})
-    assert set(networks.load(gated).output) == {"probability", "map", "strangeness"}
-    again = networks.restore(gated)
+    gated = store.write_model(tmp_path, gate.gated_inference_model(network, fitted), rest | {"history": []})
+    assert set(networks.load_inference_model(gated).output) == {"probability", "map", "gate_score"}
+    again = networks.restore_network(gated)
     assert again.count_params() == network.count_params()
-    drawn = store.reference_films(160)
+    drawn = store.reference_images(160)
     np.testing.assert_allclose(again.predict(drawn, verbose=0), network.predict(drawn, verbose=0), atol=1e-6)
 
 
-def test_a_model_of_another_network_is_not_restored(trained: Trained) -> None:
+def test_a_model_of_another_network_is_not_restored(trained: TrainingResult) -> None:
     renamed = ModelFolder(trained.folder.path, trained.folder.card | {"network": "dense"})
     with pytest.raises(TrainingError, match="another dense"):
-        networks.restore(renamed)
+        networks.restore_network(renamed)
 
 
 def test_a_training_that_starts_from_a_model_begins_with_its_weights(compact: ModelFolder, labelled: Path) -> None:
-    films = dataset.read(labelled, 160)
+    films = dataset.read_dataset(labelled, 160)
     learn, validation = films.examples("train"), films.examples("validation")
-    start = networks.restore(compact)
+    start = networks.restore_network(compact)
     still = replace(TINY, network="compact", optimizer="sgd", learning_rate=0.0)
-    ended = fit(learn, validation, still, start=start)
+    ended = fit_network(learn, validation, still, start=start)
     for before, after, layer in zip(start.weights, ended.weights, ended.weights, strict=True):
         if "moving" not in layer.path:  # batch normalisation follows the films at any learning rate
             np.testing.assert_array_equal(before.numpy(), after.numpy())
 
 
 def test_what_learned_in_half_precision_is_kept_in_float32(labelled: Path, tmp_path: Path) -> None:
-    folder = train(labelled, tmp_path, replace(TINY, network="compact", precision="mixed_bfloat16")).folder
-    served = networks.load(folder)
+    folder = train_model(labelled, tmp_path, replace(TINY, network="compact", precision="mixed_bfloat16")).folder
+    served = networks.load_inference_model(folder)
     assert {layer.dtype_policy.name for layer in served.layers} == {"float32"}
     assert {weights.dtype for weights in served.get_weights()} == {np.dtype(np.float32)}
     assert folder.card["training"]["precision"] == "mixed_bfloat16"
 
 
 def test_a_trained_network_is_concluded_by_itself(compact: ModelFolder, labelled: Path, tmp_path: Path) -> None:
-    films = dataset.read(labelled, 160)
+    films = dataset.read_dataset(labelled, 160)
     judged = {"validation": films.examples("validation"), "verdicts": films.examples("test")}
-    knobs = replace(TINY, network="compact")
-    folder = conclude(networks.restore(compact), knobs, films, card.UNSTATED, tmp_path, judged)
+    hyperparameters = replace(TINY, network="compact")
+    folder = finalize_model(networks.restore_network(compact), hyperparameters, films, card.UNSTATED, tmp_path, judged)
     assert set(folder.card["metrics"]) == {"validation", "verdicts"}
     assert folder.path == tmp_path / folder.version
 
@@ -261,13 +269,13 @@ def test_batches_go_through_all_films_again_and_again() -> None:
 
 
 def test_data_that_cannot_teach_is_refused_before_training(tmp_path: Path) -> None:
-    folder = write_films(tmp_path / "films", range(1, 7))  # by the rule of the split none of these is for validation
+    folder = write_films(tmp_path / "images", range(1, 7))  # by the rule of the split none of these is for validation
     with pytest.raises(TrainingError, match="No validation patient"):
-        train(folder, tmp_path / "models", TINY)
+        train_model(folder, tmp_path / "models", TINY)
     for path in (folder / "NORMAL").iterdir():
         path.write_bytes(b"")
     with pytest.raises(TrainingError, match="NORMAL holds no film"):
-        train(folder, tmp_path / "models", TINY)
+        train_model(folder, tmp_path / "models", TINY)
     assert not (tmp_path / "models").exists()
 
 
@@ -292,9 +300,11 @@ def test_the_command_prints_json_for_scripts(labelled: Path, tmp_path: Path) -> 
 
 
 def test_the_command_prints_figures_with_intervals(
-    trained: Trained, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: TrainingResult, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.train.train", lambda *_: trained)  # printing is tested here; the run above is real
+    monkeypatch.setattr(
+        "trainer.train.train_model", lambda *_: trained
+    )  # printing is tested here; the run above is real
     told = run(labelled, tmp_path)
     assert "Test patients, full-size films" in told
     assert all(measure in told for measure in MEASURES)

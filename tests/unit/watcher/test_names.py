@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.names import ignored
+from watcher.names import ignore_rule
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from watcher.names import ignored
     ],
 )
 def test_ignored(path: bytes, rule: str) -> None:
-    assert ignored(path) == rule
+    assert ignore_rule(path) == rule
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_ignored(path: bytes, rule: str) -> None:
     ],
 )  # fmt: skip
 def test_may_be_a_film(path: bytes) -> None:
-    assert ignored(path) is None
+    assert ignore_rule(path) is None
 
 
 @given(
     st.lists(st.binary(min_size=1, max_size=20).filter(lambda part: b"/" not in part and b"\0" not in part), max_size=4)
 )
 def test_what_lies_in_an_ignored_folder_is_ignored(parts: list[bytes]) -> None:
-    assert ignored(b"/".join([*parts, b".hidden", b"a.png"])) is not None
-    assert (ignored(b"/".join([*parts, b"a.png"])) is None) == all(ignored(part) is None for part in parts)
+    assert ignore_rule(b"/".join([*parts, b".hidden", b"a.png"])) is not None
+    assert (ignore_rule(b"/".join([*parts, b"a.png"])) is None) == all(ignore_rule(part) is None for part in parts)

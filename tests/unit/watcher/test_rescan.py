@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pneumowatch.errors import ShareAway
+from pneumowatch.errors import ShareUnavailable
 from watcher import rescan
-from watcher.rescan import Entry
+from watcher.rescan import InboxEntry
 
 
 def walked(root: Path, below: bytes = b"") -> dict[bytes, str | None]:
@@ -82,17 +82,17 @@ def test_names_of_all_kinds(tmp_path: Path, name: bytes) -> None:
     Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).touch()
     (entry,) = rescan.walk("inbox", tmp_path)
     assert (entry.path, entry.rule) == (name, None)
-    assert rescan.look("inbox", tmp_path, name) == entry
+    assert rescan.inspect("inbox", tmp_path, name) == entry
 
 
 def test_a_missing_inbox_is_a_share_that_is_away(tmp_path: Path) -> None:
-    with pytest.raises(ShareAway, match="'ward'"):
+    with pytest.raises(ShareUnavailable, match="'ward'"):
         list(rescan.walk("ward", tmp_path / "missing"))
 
 
 def test_an_inbox_that_is_a_file_is_a_share_that_is_away(tmp_path: Path) -> None:
     (tmp_path / "inbox").touch()
-    with pytest.raises(ShareAway):
+    with pytest.raises(ShareUnavailable):
         list(rescan.walk("inbox", tmp_path / "inbox"))
 
 
@@ -115,14 +115,14 @@ def test_a_folder_that_goes_while_others_are_walked(tmp_path: Path) -> None:
 
 def test_a_file_that_goes_while_it_is_listed_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").touch()
-    judge = rescan._judge
+    judge = rescan._make_entry
 
-    def too_late(*args: object) -> Entry:
+    def too_late(*args: object) -> InboxEntry:
         raise FileNotFoundError
 
-    monkeypatch.setattr(rescan, "_judge", too_late)
+    monkeypatch.setattr(rescan, "_make_entry", too_late)
     assert walked(tmp_path) == {b"a.png": "gone"}
-    monkeypatch.setattr(rescan, "_judge", judge)
+    monkeypatch.setattr(rescan, "_make_entry", judge)
 
 
 @pytest.mark.parametrize("fault", [OSError(116, "Stale file handle"), PermissionError(13, "Permission denied")])
@@ -131,14 +131,14 @@ def test_one_file_that_cannot_be_looked_at_hides_no_other(
 ) -> None:
     for name in "abcdef":
         (tmp_path / name).touch()
-    judge = rescan._judge
+    judge = rescan._make_entry
 
-    def stale(inbox: str, path: bytes, status: os.stat_result) -> Entry:
+    def stale(inbox: str, path: bytes, status: os.stat_result) -> InboxEntry:
         if path == b"c":
             raise fault
         return judge(inbox, path, status)
 
-    monkeypatch.setattr(rescan, "_judge", stale)
+    monkeypatch.setattr(rescan, "_make_entry", stale)
     found = walked(tmp_path)
     assert {path for path, rule in found.items() if rule is None} == {b"a", b"b", b"d", b"e", b"f"}
     assert found[b"c"] not in (None, "gone")
@@ -173,14 +173,14 @@ def test_a_look_at_one_path(tmp_path: Path) -> None:
     (tmp_path / "ward").mkdir()
     (tmp_path / "ward" / "a.png").write_bytes(b"pixels")
     (tmp_path / "link").symlink_to("ward/a.png")
-    entry = rescan.look("inbox", tmp_path, b"ward/a.png")
+    entry = rescan.inspect("inbox", tmp_path, b"ward/a.png")
     assert entry is not None
     assert entry.file is not None
     assert entry.file.size == 6
-    assert rescan.look("inbox", tmp_path, b"link") == Entry(b"link", None, "link")
-    assert rescan.look("inbox", tmp_path, b"ward") is None
-    assert rescan.look("inbox", tmp_path, b"missing") is None
-    assert rescan.look("inbox", tmp_path / "missing", b"a.png") is None
+    assert rescan.inspect("inbox", tmp_path, b"link") == InboxEntry(b"link", None, "link")
+    assert rescan.inspect("inbox", tmp_path, b"ward") is None
+    assert rescan.inspect("inbox", tmp_path, b"missing") is None
+    assert rescan.inspect("inbox", tmp_path / "missing", b"a.png") is None
 
 
 def test_nothing_is_opened(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.stability import FileKey, Look, Unsettled, is_complete, judge
+from watcher.stability import FileKey, Observation, UnsettledFiles, is_complete, next_observation
 
 KEY = FileKey("inbox", b"a.png")
 SETTLE = 5.0
@@ -13,39 +13,39 @@ looks = st.lists(
 
 
 def test_a_first_look_begins_the_time() -> None:
-    assert judge(None, 1, 2, 10.0) == Look(1, 2, 10.0)
+    assert next_observation(None, 1, 2, 10.0) == Observation(1, 2, 10.0)
 
 
 def test_nothing_changed_keeps_the_time() -> None:
-    look = Look(1, 2, 10.0)
-    assert judge(look, 1, 2, 99.0) is look
+    look = Observation(1, 2, 10.0)
+    assert next_observation(look, 1, 2, 99.0) is look
 
 
 def test_any_change_begins_it_anew() -> None:
-    look = Look(1, 2, 10.0)
-    assert judge(look, 3, 2, 11.0).since == 11.0
-    assert judge(look, 1, 1, 11.0).since == 11.0  # also an earlier mtime: a copy keeps the original's
+    look = Observation(1, 2, 10.0)
+    assert next_observation(look, 3, 2, 11.0).since == 11.0
+    assert next_observation(look, 1, 1, 11.0).since == 11.0  # also an earlier mtime: a copy keeps the original's
 
 
 def test_complete_after_the_time_and_not_before() -> None:
-    look = Look(1, 2, 10.0)
+    look = Observation(1, 2, 10.0)
     assert not is_complete(look, 14.9, SETTLE)
     assert is_complete(look, 15.0, SETTLE)
 
 
 def test_without_settling_every_file_is_complete_at_once() -> None:
-    assert Unsettled(0).look(KEY, 1, 2, 10.0)
+    assert UnsettledFiles(0).look(KEY, 1, 2, 10.0)
 
 
 def test_an_mtime_in_the_future_is_no_hindrance() -> None:
-    unsettled = Unsettled(SETTLE)
+    unsettled = UnsettledFiles(SETTLE)
     assert not unsettled.look(KEY, 1, 2**62, 10.0)
     assert unsettled.look(KEY, 1, 2**62, 15.0)
 
 
 @given(looks)
 def test_complete_only_after_it_was_unchanged_for_the_whole_time(steps: list[tuple[float, int, int]]) -> None:
-    unsettled = Unsettled(SETTLE)
+    unsettled = UnsettledFiles(SETTLE)
     moment, since, before = 100.0, 100.0, None
     for pause, size, mtime_ns in steps:
         moment += pause
@@ -59,25 +59,25 @@ def test_complete_only_after_it_was_unchanged_for_the_whole_time(steps: list[tup
 
 @given(st.dictionaries(st.binary(min_size=1, max_size=3), st.floats(0, 100), max_size=10), st.floats(0, 200))
 def test_ripe_are_those_whose_next_look_decides(firsts: dict[bytes, float], moment: float) -> None:
-    unsettled = Unsettled(SETTLE)
+    unsettled = UnsettledFiles(SETTLE)
     for path, first in firsts.items():
         unsettled.look(FileKey("inbox", path), 1, 2, first)
-    ripe = unsettled.ripe(moment)
+    ripe = unsettled.due(moment)
     assert {key.path for key in ripe} == {path for path, first in firsts.items() if moment - first >= SETTLE}
     assert all(unsettled.look(key, 1, 2, moment) for key in ripe)
-    assert unsettled.ripe(moment) == []
+    assert unsettled.due(moment) == []
 
 
 @given(st.lists(st.floats(0, 1e9), max_size=10))
 def test_the_next_ripe_is_the_first_of_them(firsts: list[float]) -> None:
-    unsettled = Unsettled(SETTLE)
+    unsettled = UnsettledFiles(SETTLE)
     for number, first in enumerate(firsts):
         unsettled.look(FileKey("inbox", bytes([number])), 1, 2, first)
-    assert unsettled.next_ripe() == (min(firsts) + SETTLE if firsts else None)
+    assert unsettled.next_due() == (min(firsts) + SETTLE if firsts else None)
 
 
 def test_a_forgotten_file_begins_anew() -> None:
-    unsettled = Unsettled(SETTLE)
+    unsettled = UnsettledFiles(SETTLE)
     unsettled.look(KEY, 1, 2, 10.0)
     unsettled.forget(KEY)
     unsettled.forget(KEY)
@@ -86,7 +86,7 @@ def test_a_forgotten_file_begins_anew() -> None:
 
 
 def test_the_same_path_in_two_inboxes_is_two_files() -> None:
-    unsettled = Unsettled(SETTLE)
+    unsettled = UnsettledFiles(SETTLE)
     unsettled.look(FileKey("one", b"a"), 1, 2, 10.0)
     assert not unsettled.look(FileKey("two", b"a"), 1, 2, 15.0)
     assert unsettled.look(FileKey("one", b"a"), 1, 2, 15.0)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from db.outcomes import ClaimedScan
-from pneumowatch.place import Place
-from worker.absences import FIRST_SECONDS, LAST_SECONDS, Absences
-from worker.decode import Away, Undecoded
+from pneumowatch.place import MountedFolder
+from worker.absences import FIRST_SHARE_RETRY_SECONDS, LAST_SHARE_RETRY_SECONDS, ShareBackoff
+from worker.decode import DecodeFailure, FileUnavailable
 
-INBOX, DROPPED = Place("nfs4", "/films", "the inbox"), Place("ext4", "/", "beneath it")
+INBOX, DROPPED = MountedFolder("nfs4", "/films", "the inbox"), MountedFolder("ext4", "/", "beneath it")
 GONE = {"reason": "vanished", "sentence": "The file is no longer there."}
 
 
@@ -19,7 +19,7 @@ class Porter:
     def __init__(self) -> None:
         self.asked = 0
 
-    def vouch(self, inbox: str, root: Path, found: Place) -> bool:
+    def verify_mount(self, inbox: str, root: Path, found: MountedFolder) -> bool:
         self.asked += 1
         return found == INBOX
 
@@ -35,46 +35,46 @@ def scan(scan_id: int, inbox: str = "ward") -> ClaimedScan:
     return ClaimedScan(scan_id, inbox, b"a.png", 1, 1, datetime(2026, 1, 1, tzinfo=UTC), 0)
 
 
-def absences(porter: Any = None, clock: Any = None) -> Absences:
-    return Absences(porter or Porter(), {"ward": Path("/films")}, clock or Clock())
+def absences(porter: Any = None, clock: Any = None) -> ShareBackoff:
+    return ShareBackoff(porter or Porter(), {"ward": Path("/films")}, clock or Clock())
 
 
 def test_what_is_not_in_the_inbox_has_vanished() -> None:
-    gone = Undecoded(1, **GONE, place=INBOX)
-    assert absences().weigh([scan(1)], {1: gone}) == [gone]
+    gone = DecodeFailure(1, **GONE, place=INBOX)
+    assert absences().confirm([scan(1)], {1: gone}) == [gone]
 
 
 def test_what_is_not_in_another_folder_is_out_of_reach() -> None:
-    gone = Undecoded(1, **GONE, place=DROPPED)
-    assert absences().weigh([scan(1)], {1: gone}) == [Away(1, FIRST_SECONDS)]
+    gone = DecodeFailure(1, **GONE, place=DROPPED)
+    assert absences().confirm([scan(1)], {1: gone}) == [FileUnavailable(1, FIRST_SHARE_RETRY_SECONDS)]
 
 
 def test_it_is_asked_once_a_batch() -> None:
     porter = Porter()
-    gone = {n: Undecoded(n, **GONE, place=DROPPED) for n in range(20)}
-    absences(porter).weigh([scan(n) for n in range(20)], gone)
+    gone = {n: DecodeFailure(n, **GONE, place=DROPPED) for n in range(20)}
+    absences(porter).confirm([scan(n) for n in range(20)], gone)
     assert porter.asked == 1
 
 
 def test_an_inbox_that_this_machine_does_not_know_is_away() -> None:
-    assert absences().weigh([scan(1, "cellar")], {}) == [Away(1, FIRST_SECONDS)]
+    assert absences().confirm([scan(1, "cellar")], {}) == [FileUnavailable(1, FIRST_SHARE_RETRY_SECONDS)]
 
 
 def test_while_an_inbox_is_away_one_film_in_a_while_finds_out_whether_it_still_is() -> None:
     clock = Clock()
     weigher = absences(clock=clock)
     films = [scan(1), scan(2), scan(3), scan(4, "cellar")]
-    assert weigher.worth_a_try(films) == films[:3]
-    weigher.weigh(films, {})
-    assert weigher.worth_a_try(films) == [films[0]], "the first wait is for the films alone"
-    assert weigher.worth_a_try(films) == [], "nor does another thread try meanwhile"
-    clock.now += FIRST_SECONDS
-    assert weigher.worth_a_try(films) == [films[0]]
-    answers = weigher.weigh(films, {1: Undecoded(1, **GONE, place=INBOX)})
+    assert weigher.select_due(films) == films[:3]
+    weigher.confirm(films, {})
+    assert weigher.select_due(films) == [films[0]], "the first wait is for the films alone"
+    assert weigher.select_due(films) == [], "nor does another thread try meanwhile"
+    clock.now += FIRST_SHARE_RETRY_SECONDS
+    assert weigher.select_due(films) == [films[0]]
+    answers = weigher.confirm(films, {1: DecodeFailure(1, **GONE, place=INBOX)})
     assert [getattr(answer, "seconds", None) for answer in answers[:3]] == [None, 0, 0], (
         "it is back: the others are due"
     )
-    assert weigher.worth_a_try(films) == films[:3]
+    assert weigher.select_due(films) == films[:3]
 
 
 def test_tries_become_rarer_until_the_inbox_is_reached() -> None:
@@ -82,20 +82,20 @@ def test_tries_become_rarer_until_the_inbox_is_reached() -> None:
     weigher = absences(clock=clock)
     waits = []
     for _ in range(12):
-        (answer,) = weigher.weigh([scan(1)], {1: Away(1)})
-        assert isinstance(answer, Away)
+        (answer,) = weigher.confirm([scan(1)], {1: FileUnavailable(1)})
+        assert isinstance(answer, FileUnavailable)
         waits.append(answer.seconds)
         clock.now += answer.seconds
     assert waits[:4] == [5, 5, 10, 20]
-    assert waits[-1] == LAST_SECONDS
-    weigher.weigh([scan(1)], {1: Undecoded(1, "unreadable", "A sentence.", size=1, mtime_ns=1)})
-    assert weigher.weigh([scan(1)], {1: Away(1)}) == [Away(1, FIRST_SECONDS)]
+    assert waits[-1] == LAST_SHARE_RETRY_SECONDS
+    weigher.confirm([scan(1)], {1: DecodeFailure(1, "unreadable", "A sentence.", size=1, mtime_ns=1)})
+    assert weigher.confirm([scan(1)], {1: FileUnavailable(1)}) == [FileUnavailable(1, FIRST_SHARE_RETRY_SECONDS)]
 
 
 def test_each_inbox_has_its_own_wait() -> None:
     clock = Clock()
     weigher = absences(clock=clock)
-    weigher.weigh([scan(1)], {1: Away(1)})
+    weigher.confirm([scan(1)], {1: FileUnavailable(1)})
     clock.now += 60
-    both = weigher.weigh([scan(1), scan(2, "er")], {1: Away(1), 2: Away(2)})
-    assert both == [Away(1, 60), Away(2, FIRST_SECONDS)]
+    both = weigher.confirm([scan(1), scan(2, "er")], {1: FileUnavailable(1), 2: FileUnavailable(2)})
+    assert both == [FileUnavailable(1, 60), FileUnavailable(2, FIRST_SHARE_RETRY_SECONDS)]

@@ -10,7 +10,7 @@ from support.waiting import eventually
 
 from pneumowatch.film import Pixels
 from worker.batch import Batcher
-from worker.readings import Readings
+from worker.readings import ModelOutput
 
 SIZE = 8
 PATIENCE = 60.0
@@ -25,14 +25,14 @@ class Gate:
         self.busy = threading.Semaphore(0)
         self.fails: set[int] = set()  # films that the model cannot take
 
-    def predict(self, films: Pixels) -> Readings:
+    def predict(self, films: Pixels) -> ModelOutput:
         self.busy.release()
         assert self.open.acquire(timeout=PATIENCE)
         numbers = films[:, 0, 0].tolist()
         self.batches.append(numbers)
         if self.fails & set(numbers):
             raise MemoryError("the card is full")
-        return Readings.of(films[:, 0, 0])
+        return ModelOutput.of(films[:, 0, 0])
 
     def let(self, batches: int) -> None:
         for _ in range(batches):
@@ -53,13 +53,13 @@ class Claims:
         self._batcher = batcher
         self._pool = ThreadPoolExecutor(20)
 
-    def put(self, *numbers: int) -> Future[Readings]:
+    def put(self, *numbers: int) -> Future[ModelOutput]:
         before = self._batcher._waiting.qsize()
         future = self._pool.submit(self._batcher.predict, films(*numbers))
         eventually(lambda: self._batcher._waiting.qsize() != before or future.done(), every=0.002)
         return future
 
-    def put_first(self, gate: Gate, *numbers: int) -> Future[Readings]:
+    def put_first(self, gate: Gate, *numbers: int) -> Future[ModelOutput]:
         future = self._pool.submit(self._batcher.predict, films(*numbers))
         gate.wait_until_busy()
         return future
@@ -161,7 +161,7 @@ def test_who_comes_after_closing_hears_of_it(gate: Gate) -> None:
                 late.result(1)
         finally:
             if not late.done():  # set free the thread of a batcher that fails this test
-                batcher._waiting.get()[1].set_result(Readings.of([0]))
+                batcher._waiting.get()[1].set_result(ModelOutput.of([0]))
 
 
 def test_any_order_of_any_claims_keeps_each_claims_films(gate: Gate, batcher: Batcher) -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from worker.door import Door
+from worker.door import ReadWriteLock
 
 PATIENCE = 60.0
 MOMENT = 0.05  # long enough for a thread to get where it must not be
@@ -43,7 +43,7 @@ class Guest:
 
 
 def test_many_share_the_room() -> None:
-    door = Door()
+    door = ReadWriteLock()
     guests = [Guest(door.shared) for _ in range(3)]
     assert all(guest.is_in for guest in guests)
     for guest in guests:
@@ -51,16 +51,16 @@ def test_many_share_the_room() -> None:
 
 
 def test_alone_waits_for_all_and_keeps_all_out() -> None:
-    door = Door()
+    door = ReadWriteLock()
     first, second = Guest(door.shared), Guest(door.shared)
     assert first.is_in
     assert second.is_in
-    suspect = Guest(door.alone)
+    suspect = Guest(door.exclusive)
     first.leave()
     assert suspect.waits
     second.leave()
     assert suspect.is_in
-    late, other_suspect = Guest(door.shared), Guest(door.alone)
+    late, other_suspect = Guest(door.shared), Guest(door.exclusive)
     assert late.waits
     assert other_suspect.waits
     suspect.leave()
@@ -72,10 +72,10 @@ def test_alone_waits_for_all_and_keeps_all_out() -> None:
 
 
 def test_who_waits_to_be_alone_is_not_overtaken_by_a_flood() -> None:
-    door = Door()
+    door = ReadWriteLock()
     reader = Guest(door.shared)
     assert reader.is_in
-    suspect = Guest(door.alone)
+    suspect = Guest(door.exclusive)
     assert suspect.waits
     flood = [Guest(door.shared) for _ in range(5)]
     assert all(guest.waits for guest in flood)
@@ -87,19 +87,19 @@ def test_who_waits_to_be_alone_is_not_overtaken_by_a_flood() -> None:
         guest.leave()
 
 
-@pytest.mark.parametrize("kind", ["shared", "alone"])
+@pytest.mark.parametrize("kind", ["shared", "exclusive"])
 def test_an_error_inside_opens_the_door_again(kind: str) -> None:
-    door = Door()
+    door = ReadWriteLock()
     with pytest.raises(ZeroDivisionError), getattr(door, kind)():
         raise ZeroDivisionError
-    for entrance in (door.shared, door.alone):
+    for entrance in (door.shared, door.exclusive):
         guest = Guest(entrance)
         assert guest.is_in
         guest.leave()
 
 
 def test_no_deadlock_and_never_two_where_one_is_alone() -> None:
-    door, counted = Door(), threading.Lock()
+    door, counted = ReadWriteLock(), threading.Lock()
     inside: list[str] = []
     broken: list[list[str]] = []
 
@@ -107,7 +107,7 @@ def test_no_deadlock_and_never_two_where_one_is_alone() -> None:
     def present(kind: str) -> Iterator[None]:
         with counted:
             inside.append(kind)
-            if "alone" in inside and len(inside) > 1:
+            if "exclusive" in inside and len(inside) > 1:
                 broken.append(list(inside))
         time.sleep(0.0003)  # inside for a moment, in which another could come in
         yield
@@ -119,7 +119,7 @@ def test_no_deadlock_and_never_two_where_one_is_alone() -> None:
             with getattr(door, kind)(), present(kind):
                 pass
 
-    threads = [threading.Thread(target=visit, args=(kind,), daemon=True) for kind in ["shared"] * 5 + ["alone"] * 3]
+    threads = [threading.Thread(target=visit, args=(kind,), daemon=True) for kind in ["shared"] * 5 + ["exclusive"] * 3]
     for thread in threads:
         thread.start()
     for thread in threads:

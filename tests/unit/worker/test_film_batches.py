@@ -10,8 +10,8 @@ from celery import Celery
 from kombu.common import QoS
 
 from pneumowatch.errors import ModelError, ShuttingDown
-from pneumowatch.queue import READ_SCANS
-from worker.tasks import register
+from pneumowatch.queue import READ_SCANS_TASK
+from worker.tasks import register_task
 
 BATCH = 8
 AHEAD = 4 * BATCH
@@ -21,11 +21,11 @@ class Room:
     """A reading room that keeps its licences, and fails when told to."""
 
     def __init__(self) -> None:
-        self.licences: list[int] = []
+        self.permits: list[int] = []
         self.error: BaseException | None = None
 
-    def read(self, licence: int) -> None:
-        self.licences.append(licence)
+    def read(self, permits: int) -> None:
+        self.permits.append(permits)
         if self.error:
             raise self.error
 
@@ -74,8 +74,8 @@ class Worker:
         self.app = Celery("test", broker="memory://", set_as_current=False)
         self.app.conf.task_acks_late = True
         self.room, self.pool = Room(), Pool()
-        register(self.app, self.room, BATCH)  # type: ignore[arg-type]
-        self.task = self.app.tasks[READ_SCANS]
+        register_task(self.app, self.room, BATCH)  # type: ignore[arg-type]
+        self.task = self.app.tasks[READ_SCANS_TASK]
         self.qos = QoS(lambda prefetch_count: None, AHEAD)
         self.acknowledged: list[Any] = []
         self.reconnect()
@@ -94,7 +94,7 @@ class Worker:
         message = SimpleNamespace(
             body=(args, {}, {}),
             payload=(args, {}, {}),
-            headers={"id": number, "task": READ_SCANS, "lang": "py", "root_id": number},
+            headers={"id": number, "task": READ_SCANS_TASK, "lang": "py", "root_id": number},
             delivery_info={"routing_key": "films"},
             properties={},
             content_type="application/json",
@@ -124,7 +124,7 @@ def busy(worker: Worker) -> Worker:
 def test_a_lone_film_is_read_at_once(worker: Worker) -> None:
     worker.films(1)
     worker.pool.work()
-    assert worker.room.licences == [1]
+    assert worker.room.permits == [1]
     assert len(worker.acknowledged) == 1
 
 
@@ -137,7 +137,7 @@ def test_films_and_not_messages_fill_a_batch(busy: Worker) -> None:
     busy.films(BATCH)  # a batch by itself
     assert len(busy.pool.given) == 3
     busy.pool.work()
-    assert busy.room.licences == [1, 8, 8]
+    assert busy.room.permits == [1, 8, 8]
     assert len(busy.acknowledged) == 5
 
 
@@ -146,7 +146,7 @@ def test_what_does_not_fill_a_batch_is_flushed_by_the_timer(busy: Worker) -> Non
     busy.films(3)
     busy.timer.tick()
     busy.pool.work()
-    assert busy.room.licences == [1, 5]
+    assert busy.room.permits == [1, 5]
 
 
 def test_nothing_is_acknowledged_before_it_was_read(busy: Worker) -> None:
@@ -185,9 +185,9 @@ def test_nothing_is_handed_to_a_pool_that_has_ended(busy: Worker, monkeypatch: p
     monkeypatch.setattr(busy.pool, "apply_async", refuse)
     busy.timer.tick()
     busy.films(BATCH)
-    assert busy.room.licences == [1]
+    assert busy.room.permits == [1]
     assert len(busy.acknowledged) == 1
-    assert busy.task.unread == 2
+    assert busy.task.buffered == 2
 
 
 def test_after_a_reconnect_lone_messages_are_flushed(busy: Worker) -> None:
@@ -199,14 +199,14 @@ def test_after_a_reconnect_lone_messages_are_flushed(busy: Worker) -> None:
     assert busy.timer.running == 1
     busy.timer.tick()
     busy.pool.work()
-    assert sum(busy.room.licences) == 3
+    assert sum(busy.room.permits) == 3
 
 
 def test_what_waited_over_a_reconnect_is_flushed_without_another_message(busy: Worker) -> None:
     busy.films(2)
     busy.reconnect()
     busy.pool.work()
-    assert sum(busy.room.licences) == 3
+    assert sum(busy.room.permits) == 3
 
 
 def test_a_new_connection_is_not_given_what_the_old_one_lent(worker: Worker) -> None:
@@ -250,12 +250,12 @@ def test_no_error_of_the_room_escapes(worker: Worker, error: BaseException, capl
     worker.room.error = error
     worker.films(3)
     worker.pool.work()
-    assert worker.room.licences == [3]
+    assert worker.room.permits == [3]
     assert not [record for record in caplog.records if record.name.startswith(("celery", "celery_batches"))]
     worker.room.error = None
     worker.films(2)
     worker.pool.work()
-    assert worker.room.licences == [3, 2]
+    assert worker.room.permits == [3, 2]
 
 
 @pytest.mark.parametrize("args", [[], [5], [None], [[]], ["12"], [{}]], ids=repr)
@@ -267,7 +267,7 @@ def test_a_message_of_another_make_upsets_nothing(
     busy.timer.tick()
     busy.pool.work()
     assert not caplog.records
-    assert sum(busy.room.licences) >= 5
+    assert sum(busy.room.permits) >= 5
     assert len(busy.acknowledged) == 3
     assert busy.qos.value == AHEAD
 
@@ -290,6 +290,6 @@ def test_messages_from_a_thread_and_a_timer_from_another(worker: Worker) -> None
     ticking.join()
     worker.timer.tick()
     worker.pool.work()
-    assert sum(worker.room.licences) == 14 * 50
+    assert sum(worker.room.permits) == 14 * 50
     assert len(worker.acknowledged) == 200
     assert worker.qos.value == AHEAD

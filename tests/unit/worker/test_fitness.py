@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pneumowatch.errors import DeviceFull, ShuttingDown
+from pneumowatch.errors import DeviceOutOfMemory, ShuttingDown
 from worker import fitness
-from worker.fitness import Fitness
+from worker.fitness import CircuitBreaker
 
 PATIENCE = 60.0
 
@@ -49,28 +49,28 @@ def trial() -> Trial:
 
 
 @pytest.fixture
-def worker(stop: Clock) -> Fitness:
-    return Fitness(stop)
+def worker(stop: Clock) -> CircuitBreaker:
+    return CircuitBreaker(stop)
 
 
-def test_a_fit_worker_waits_for_nothing_and_tries_nothing(worker: Fitness, stop: Clock, trial: Trial) -> None:
+def test_a_fit_worker_waits_for_nothing_and_tries_nothing(worker: CircuitBreaker, stop: Clock, trial: Trial) -> None:
     worker.wait(trial)
-    worker.has_read()
+    worker.record_success()
     assert (stop.waits, trial.made) == ([], 0)
 
 
-def test_films_are_blamed_where_another_can_be_read(worker: Fitness, stop: Clock, trial: Trial) -> None:
-    assert worker.blames(ValueError(), None, trial)
-    assert worker.blames(ValueError(), 7, trial)
+def test_films_are_blamed_where_another_can_be_read(worker: CircuitBreaker, stop: Clock, trial: Trial) -> None:
+    assert worker.record_failure(ValueError(), None, trial)
+    assert worker.record_failure(ValueError(), 7, trial)
     worker.wait(trial)
     assert (stop.waits, trial.made) == ([], 2)
 
 
 def test_no_film_is_blamed_where_none_can_be_read_and_the_worker_waits_longer_and_longer(
-    worker: Fitness, stop: Clock, trial: Trial
+    worker: CircuitBreaker, stop: Clock, trial: Trial
 ) -> None:
     trial.ill, trial.heals_after = True, 10
-    assert not worker.blames(ValueError(), 7, trial)
+    assert not worker.record_failure(ValueError(), 7, trial)
     worker.wait(trial)
     assert stop.waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     stop.waits.clear()
@@ -78,39 +78,41 @@ def test_no_film_is_blamed_where_none_can_be_read_and_the_worker_waits_longer_an
     assert stop.waits == []  # it is fit again
 
 
-@pytest.mark.parametrize("error", [DeviceFull("full"), MemoryError(), OSError(11, "no more processes")])
-def test_what_is_of_the_machine_is_no_films_fault(worker: Fitness, stop: Clock, trial: Trial, error: Exception) -> None:
-    assert not worker.blames(error, 7, trial)
+@pytest.mark.parametrize("error", [DeviceOutOfMemory("full"), MemoryError(), OSError(11, "no more processes")])
+def test_what_is_of_the_machine_is_no_films_fault(
+    worker: CircuitBreaker, stop: Clock, trial: Trial, error: Exception
+) -> None:
+    assert not worker.record_failure(error, 7, trial)
     worker.wait(trial)
     assert stop.waits == [1]
 
 
 def test_where_different_films_end_in_an_error_one_after_the_other_it_is_not_the_films(
-    worker: Fitness, stop: Clock, trial: Trial
+    worker: CircuitBreaker, stop: Clock, trial: Trial
 ) -> None:
-    said = [worker.blames(ValueError(), film, trial) for film in (1, 1, 2, 3)]
+    said = [worker.record_failure(ValueError(), film, trial) for film in (1, 1, 2, 3)]
     assert said == [True, True, True, False]
     worker.wait(trial)
-    assert worker.blames(ValueError(), None, trial)  # good ones among them must be read, to tell
-    assert not worker.blames(ValueError(), 1, trial)  # still not: none was read since
+    assert worker.record_failure(ValueError(), None, trial)  # good ones among them must be read, to tell
+    assert not worker.record_failure(ValueError(), 1, trial)  # still not: none was read since
     worker.wait(trial)
     assert stop.waits == [1, 2]
-    worker.has_read()
-    assert worker.blames(ValueError(), 1, trial)
-    worker.blames(DeviceFull("full"), 1, trial)
+    worker.record_success()
+    assert worker.record_failure(ValueError(), 1, trial)
+    worker.record_failure(DeviceOutOfMemory("full"), 1, trial)
     worker.wait(trial)
     assert stop.waits == [1, 2, 1]
 
 
-def test_errors_of_films_read_together_say_nothing_of_the_worker(worker: Fitness, trial: Trial) -> None:
-    assert all(worker.blames(ValueError(), None, trial) for _ in range(20))
+def test_errors_of_films_read_together_say_nothing_of_the_worker(worker: CircuitBreaker, trial: Trial) -> None:
+    assert all(worker.record_failure(ValueError(), None, trial) for _ in range(20))
 
 
 def test_many_threads_wait_for_one_that_tries(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitness, "FIRST_DELAY", 0.01)
-    worker = Fitness(threading.Event())
+    monkeypatch.setattr(fitness, "FIRST_PROBE_DELAY", 0.01)
+    worker = CircuitBreaker(threading.Event())
     trial.ill, trial.heals_after = True, 5
-    worker.blames(ValueError(), None, trial)
+    worker.record_failure(ValueError(), None, trial)
     with ThreadPoolExecutor(4) as pool:
         for waiting in [pool.submit(worker.wait, trial) for _ in range(4)]:
             waiting.result(PATIENCE)
@@ -119,9 +121,9 @@ def test_many_threads_wait_for_one_that_tries(trial: Trial, monkeypatch: pytest.
 
 def test_shutdown_ends_the_wait(trial: Trial) -> None:
     stop = threading.Event()
-    worker = Fitness(stop)
+    worker = CircuitBreaker(stop)
     trial.ill = True
-    worker.blames(ValueError(), None, trial)
+    worker.record_failure(ValueError(), None, trial)
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(worker.wait, trial) for _ in range(2)]
         stop.set()

@@ -2,20 +2,20 @@
 
 import pytest
 
-from pneumowatch.errors import BrokerAway
-from worker.hearing import FEWEST_SECONDS, Hearing, patience
+from pneumowatch.errors import BrokerUnavailable
+from worker.hearing import MIN_STALL_SECONDS, ConsumerWatchdog, stall_timeout
 
 SECONDS = 10.0
 
 
 class Scene:
-    """A broker and a worker as `Hearing` sees them."""
+    """A broker and a worker as `ConsumerWatchdog` sees them."""
 
     def __init__(self) -> None:
         self.waiting, self.heard, self.busy, self.away = 0, 0, False, False
         self.done: list[str] = []
         self.moment = 0.0
-        self.hearing = Hearing(
+        self.hearing = ConsumerWatchdog(
             self.count,
             lambda: self.heard,
             lambda: self.busy,
@@ -26,7 +26,7 @@ class Scene:
 
     def count(self) -> int:
         if self.away:
-            raise BrokerAway("The message broker does not answer.")
+            raise BrokerUnavailable("The message broker does not answer.")
         return self.waiting
 
     def pass_by(self, seconds: float) -> list[str]:
@@ -75,5 +75,5 @@ def test_signs_of_life_and_doubt(scene: Scene, sign: str) -> None:
 
 
 def test_patience_goes_with_the_lease_and_outlasts_a_reconnect() -> None:
-    assert patience(120) == 30
-    assert patience(1) == FEWEST_SECONDS
+    assert stall_timeout(120) == 30
+    assert stall_timeout(1) == MIN_STALL_SECONDS

@@ -10,12 +10,12 @@ from db.outcomes import Classified
 from pneumowatch import kept
 from pneumowatch.settings import Settings
 from worker import keeper
-from worker.decode import Decoded
-from worker.keeper import Keeper
+from worker.decode import DecodedFile
+from worker.keeper import ImageKeeper
 
 
-def keep(one: Keeper, *numbers: int, flagged: bool = True) -> None:
-    films = [Decoded(n, np.full((4, 4), n, np.uint8), f"{n:064x}", 1, 1) for n in numbers]
+def keep(one: ImageKeeper, *numbers: int, flagged: bool = True) -> None:
+    films = [DecodedFile(n, np.full((4, 4), n, np.uint8), f"{n:064x}", 1, 1) for n in numbers]
     outcomes = [Classified(n, f"{n:064x}", 0.9, flagged, 0.5, "model") for n in numbers]
     one.keep(films, outcomes, np.zeros((len(numbers), 2, 2), np.float32))
 
@@ -26,13 +26,13 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def held(settings: Settings) -> list[int]:
-    return [n for n in range(100) if kept.read(settings.data_dir, f"{n:064x}") is not None]
+    return [n for n in range(100) if kept.load_image(settings.data_dir, f"{n:064x}") is not None]
 
 
 def test_a_full_disk_is_said_once_and_what_is_missing_is_kept_when_there_is_room(settings: Settings) -> None:
-    blocked = settings.data_dir / kept.FOLDER
+    blocked = settings.data_dir / kept.IMAGES_FOLDER
     blocked.write_text("no folder can be made here")
-    one = Keeper(settings)
+    one = ImageKeeper(settings)
     with capture_logs() as logs:
         for number in range(1, 20, 3):
             keep(one, number, number + 1, number + 2)
@@ -41,16 +41,16 @@ def test_a_full_disk_is_said_once_and_what_is_missing_is_kept_when_there_is_room
         blocked.unlink()
         keep(one, 60)
     assert held(settings) == [*range(1, 22), 60]
-    assert kept.read_map(settings.data_dir, f"{1:064x}") is not None
+    assert kept.load_activation_map(settings.data_dir, f"{1:064x}") is not None
     assert [entry["log_level"] for entry in logs] == ["error", "info"]
     assert (logs[1]["kept"], logs[1]["missing"]) == (22, 0)
 
 
 def test_more_than_is_held_in_memory_is_counted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "MOST_MISSING", 5)
-    blocked = settings.data_dir / kept.FOLDER
+    monkeypatch.setattr(keeper, "MAX_PENDING_IMAGES", 5)
+    blocked = settings.data_dir / kept.IMAGES_FOLDER
     blocked.write_text("no folder can be made here")
-    one = Keeper(settings)
+    one = ImageKeeper(settings)
     for number in range(1, 9):
         keep(one, number)
     blocked.unlink()

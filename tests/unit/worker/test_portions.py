@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pneumowatch.errors import DeviceFull
+from pneumowatch.errors import DeviceOutOfMemory
 from pneumowatch.film import Pixels
 from worker import portions
-from worker.portions import Portions, out_of_memory
-from worker.readings import Readings
+from worker.portions import AdaptiveBatchSize, is_out_of_memory
+from worker.readings import ModelOutput
 
 
 class ResourceExhaustedError(Exception):
@@ -21,12 +21,12 @@ class Card:
         self.holds = holds
         self.tried: list[int] = []
 
-    def read(self, films: Pixels, most: int) -> Readings:
+    def read(self, films: Pixels, most: int) -> ModelOutput:
         assert len(films) <= most
         self.tried.append(len(films))
         if len(films) > self.holds:
             raise ResourceExhaustedError("OOM when allocating tensor with shape[32,64,64]")
-        return Readings(films[:, 0, 0] / np.float32(255), np.zeros(len(films), np.float32), films[:, :1, :1] / 1.0)
+        return ModelOutput(films[:, 0, 0] / np.float32(255), np.zeros(len(films), np.float32), films[:, :1, :1] / 1.0)
 
 
 def films(count: int) -> Pixels:
@@ -34,7 +34,7 @@ def films(count: int) -> Pixels:
 
 
 def test_what_fits_is_read_at_once() -> None:
-    card, cut = Card(32), Portions(32)
+    card, cut = Card(32), AdaptiveBatchSize(32)
     assert len(cut.read(films(32), card.read).probability) == 32
     assert card.tried == [32]
 
@@ -43,7 +43,7 @@ def test_what_fits_is_read_at_once() -> None:
 def test_a_batch_that_does_not_fit_is_halved_and_every_film_is_read_once_in_its_order(
     holds: int, tried: list[int]
 ) -> None:
-    card, cut = Card(holds), Portions(32)
+    card, cut = Card(holds), AdaptiveBatchSize(32)
     found = cut.read(films(32), card.read)
     assert card.tried == tried
     np.testing.assert_array_equal(found.probability, np.arange(32, dtype=np.float32) / 255)
@@ -52,7 +52,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_every_film_is_read_once_in_its_
 
 
 def test_the_smaller_size_is_remembered() -> None:
-    card, cut = Card(8), Portions(32)
+    card, cut = Card(8), AdaptiveBatchSize(32)
     cut.read(films(32), card.read)
     card.tried.clear()
     cut.read(films(20), card.read)
@@ -60,7 +60,7 @@ def test_the_smaller_size_is_remembered() -> None:
 
 
 def test_a_part_of_a_batch_that_does_not_fit_is_halved_itself() -> None:
-    card, cut = Card(2), Portions(32)
+    card, cut = Card(2), AdaptiveBatchSize(32)
     assert len(cut.read(films(9), card.read).probability) == 9
     assert card.tried == [9, 4, 2, 2, 2, 2, 1]
 
@@ -68,8 +68,8 @@ def test_a_part_of_a_batch_that_does_not_fit_is_halved_itself() -> None:
 def test_larger_portions_are_tried_again_after_a_while_and_that_later_and_later_where_in_vain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(portions, "FIRST_PATIENCE", 4)
-    card, cut = Card(16), Portions(32)
+    monkeypatch.setattr(portions, "FIRST_GROWTH_INTERVAL", 4)
+    card, cut = Card(16), AdaptiveBatchSize(32)
     for _ in range(20):
         cut.read(films(32), card.read)
     vain = [number for number, count in enumerate(card.tried) if count == 32]
@@ -83,8 +83,8 @@ def test_larger_portions_are_tried_again_after_a_while_and_that_later_and_later_
 
 def test_lone_films_do_not_make_the_size_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     """They say nothing of how many more would fit."""
-    monkeypatch.setattr(portions, "FIRST_PATIENCE", 5)
-    card, cut = Card(8), Portions(32)
+    monkeypatch.setattr(portions, "FIRST_GROWTH_INTERVAL", 5)
+    card, cut = Card(8), AdaptiveBatchSize(32)
     cut.read(films(32), card.read)
     for _ in range(50):
         cut.read(films(1), card.read)
@@ -92,8 +92,8 @@ def test_lone_films_do_not_make_the_size_grow(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_device_that_holds_not_one_film_is_full_and_can_be_asked_again() -> None:
-    card, cut = Card(0), Portions(32)
-    with pytest.raises(DeviceFull) as raised:
+    card, cut = Card(0), AdaptiveBatchSize(32)
+    with pytest.raises(DeviceOutOfMemory) as raised:
         cut.read(films(32), card.read)
     assert isinstance(raised.value.__cause__, ResourceExhaustedError)
     assert card.tried == [32, 16, 8, 4, 2, 1]
@@ -104,12 +104,12 @@ def test_a_device_that_holds_not_one_film_is_full_and_can_be_asked_again() -> No
 def test_another_error_is_not_taken_for_a_want_of_memory() -> None:
     tried = []
 
-    def read(some: Pixels, most: int) -> Readings:
+    def read(some: Pixels, most: int) -> ModelOutput:
         tried.append(len(some))
         raise ValueError("no probabilities")
 
     with pytest.raises(ValueError, match="no probabilities"):
-        Portions(32).read(films(32), read)
+        AdaptiveBatchSize(32).read(films(32), read)
     assert tried == [32]
 
 
@@ -123,7 +123,7 @@ def test_another_error_is_not_taken_for_a_want_of_memory() -> None:
     ],
 )
 def test_a_want_of_memory_is_told_by_what_libraries_say(said: str) -> None:
-    assert out_of_memory(RuntimeError(said))
-    assert out_of_memory(MemoryError())
-    assert out_of_memory(ResourceExhaustedError())
-    assert not out_of_memory(ValueError("3 outputs"))
+    assert is_out_of_memory(RuntimeError(said))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(ResourceExhaustedError())
+    assert not is_out_of_memory(ValueError("3 outputs"))
