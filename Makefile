@@ -15,7 +15,7 @@ run: $(VENV)/runtime ## watch ./inbox and classify what is dropped there, result
 	@echo "Ask it from another terminal: $(BIN)/pneumowatch flagged, status, --help"
 	@$(BIN)/pneumowatch up --inbox inbox --data data
 
-demo: $(VENV)/runtime ## send generated phantom films through the whole way
+demo: $(VENV)/runtime ## send generated phantom images through the whole pipeline
 	@$(BIN)/pneumowatch demo
 
 # Files of tests as they come, slow ones first, two at a time: each worker then starts a service or a model once.
@@ -43,23 +43,23 @@ check: $(VENV)/test ## lint and types only
 bench: $(VENV)/test ## measure this machine and write docs/benchmarks.md (half an hour; QUICK=1: small sizes, nothing written)
 	@$(BIN)/python tests/benchmarks $(if $(QUICK),--quick)
 
-faults: $(VENV)/test ## kill everything under a flow of films, count, and write docs/reliability.md (45 minutes; QUICK=1: less)
+faults: $(VENV)/test ## kill everything under a flow of images, count, and write docs/reliability.md (45 minutes; QUICK=1: less)
 	@$(BIN)/python tests/faults $(if $(QUICK),--quick)
 
 settings: $(VENV)/runtime ## write docs/settings.md anew
-	@$(BIN)/python -c "from pneumowatch.settings import document; print(document(), end='')" > docs/settings.md
+	@$(BIN)/python -c "from pneumowatch.settings import render_settings_page; print(render_settings_page(), end='')" > docs/settings.md
 
 contract: $(VENV)/test ## write docs/contract.json anew: every name that other programs may depend on
 	@$(BIN)/python tests/contract.py
 
-formats: $(VENV)/test ## read every kind of film and write docs/formats.md anew
+formats: $(VENV)/test ## read every kind of image file and write docs/formats.md anew
 	@$(BIN)/python tests/formats
 
 picture: $(VENV)/runtime ## draw the README's picture and the data path anew
 	@$(BIN)/python docs/picture.py
 	@$(BIN)/python docs/datapath.py
 
-screens: $(VENV)/test ## take pictures of the desk's pages anew, with phantom films (docs/screens)
+screens: $(VENV)/test ## take pictures of the review app's pages anew, with phantom images (docs/screens)
 	@$(BIN)/python tests/screens.py docs/screens
 
 lock: build/lock/bin/pip-compile ## pin what pyproject.toml asks for (UPGRADE=1: the newest of everything)

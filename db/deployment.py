@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from db.dialect import dialect_name, insert_or_ignore
 from db.models import Deployment
 from db.session import Database
-from pneumowatch import patients
+from pneumowatch import patient_hashing
 from pneumowatch.errors import SettingsError
 from pneumowatch.settings import Settings
 
@@ -31,7 +31,11 @@ def load_patient_key(database: Database, settings: Settings) -> bytes:
         with suppress(OSError):  # what is wrong with it is said where the key cannot be made
             settings.data_dir.mkdir(parents=True, exist_ok=True)
     # where there was a key once, a new one would only have to be found and removed again
-    key = patients.read_key(file) if database.read(stored_fingerprint) else patients.read_or_create_key(file)
+    key = (
+        patient_hashing.read_key(file)
+        if database.read(stored_fingerprint)
+        else patient_hashing.read_or_create_key(file)
+    )
     _require_same_key(database, file, key)
     return key
 
@@ -43,7 +47,7 @@ def check_patient_key(database: Database, settings: Settings) -> None:
     """
     file = settings.patient_key_path
     if os.access(file, os.R_OK):
-        _require_same_key(database, file, patients.read_key(file))
+        _require_same_key(database, file, patient_hashing.read_key(file))
 
 
 def deployment_id(database: Database) -> UUID:
@@ -62,7 +66,7 @@ def stored_fingerprint(connection: Connection) -> str | None:
 
 
 def _require_same_key(database: Database, file: Path, key: bytes) -> None:
-    own = patients.key_fingerprint(key)
+    own = patient_hashing.key_fingerprint(key)
 
     def work(connection: Connection) -> str | None:
         connection.execute(
@@ -74,5 +78,5 @@ def _require_same_key(database: Database, file: Path, key: bytes) -> None:
         raise SettingsError(
             f"{file} is not the patient key of this database: the same patients would count as others. Put the key "
             f"there that the other machines of this deployment have, or the one from its backup, or name it in "
-            f"{patients.KEY_FILE_VARIABLE}."
+            f"{patient_hashing.KEY_FILE_VARIABLE}."
         )

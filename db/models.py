@@ -1,4 +1,4 @@
-"""The tables. What may change in them is said where it changes: `db.ledger` for scans, `db.registry` for models."""
+"""The tables. What may change in them is said where it changes: `db.ledger.transitions` for scans, `db.registry.model_registry` for models."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -52,7 +52,7 @@ BigKey = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KE
 
 
 # Where a scan's content stands now, at its own path or as a duplicate; as the partial indexes and the views say it
-IS_CURRENT: Final = "(superseded_by IS NULL OR carried_by IS NOT NULL)"
+IS_CURRENT: Final = "(superseded_by IS NULL OR current_duplicate IS NOT NULL)"
 IN_WORKLIST: Final = f"worklist_rank IS NOT NULL AND {IS_CURRENT}"  # the readers' worklist, and ...
 TO_READ: Final = f"{IN_WORKLIST} AND verdict IS NULL"  # ... waits there
 
@@ -69,16 +69,16 @@ class Base(DeclarativeBase):
 
 
 def _worklist_indexes() -> list[Index]:
-    """By which `db.worklist` and `db.figures` find their way: {name: columns, and the condition}."""
+    """By which `db.worklist.worklist` and `db.worklist.statistics` find their way: {name: columns, and the condition}."""
     indexes = {
         # the worklist: by its rank, and by how long a film has waited; the rest is for filters
         "worklist": ("worklist_rank, id, received_at, inbox", TO_READ),
         "unread_since": ("received_at, id, worklist_rank, inbox", TO_READ),
-        "entered": ("worklist_rank, id, flagged", IN_WORKLIST),
+        "in_worklist": ("worklist_rank, id, flagged", IN_WORKLIST),
         # all scans, the newest first, by what there may be little of
         "arrived": ("received_at, id", None),
         "arrived_from": ("inbox, received_at, id", None),
-        "judged": ("verdict, received_at, id", "verdict IS NOT NULL"),
+        "reviewed": ("verdict, received_at, id", "verdict IS NOT NULL"),
         "cautioned": ("caution, received_at, id", "caution IS NOT NULL"),
         "probable": ("probability, received_at, id", "probability IS NOT NULL"),
         "without_result": ("state, received_at, id", "state IN ('rejected', 'failed', 'duplicate')"),
@@ -144,7 +144,7 @@ class Scan(Base):
     # of a superseded original: its oldest duplicate that is not, where its content stands now
     current_duplicate: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
 
-    # place in the readers' worklist, as `db.sampling` has it
+    # place in the readers' worklist, as `db.ledger.sampling` has it
     worklist_rank: Mapped[float | None]
     hidden_until_verdict: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     sampled_share: Mapped[float | None]
@@ -176,10 +176,10 @@ class Scan(Base):
             sqlite_where=text("state = 'queued'"),
         ),
         Index(
-            "ix_scans_unrung",
+            "ix_scans_unannounced",
             "not_before",
-            postgresql_where=text("state = 'queued' AND rung_at IS NULL"),
-            sqlite_where=text("state = 'queued' AND rung_at IS NULL"),
+            postgresql_where=text("state = 'queued' AND announced_at IS NULL"),
+            sqlite_where=text("state = 'queued' AND announced_at IS NULL"),
         ),
         Index(
             "ix_scans_running",
@@ -241,7 +241,7 @@ class Scan(Base):
 class Content(Base):
     """Which classified scan owns which content; the unique key decides races between twins in two workers.
 
-    A film's bytes are one key; its SOP instance with its pixels, where it is DICOM, another (`db.outcomes`). The bytes
+    A film's bytes are one key; its SOP instance with its pixels, where it is DICOM, another (`db.ledger.outcomes`). The bytes
     of a scan that is a duplicate by the second lead to the original as well.
     """
 
@@ -266,7 +266,7 @@ class ScanEvent(Base):
 
 
 class Model(Base):
-    """A model that may make predictions here, with its card, and its folder as `db.cache` packs it.
+    """A model that may make predictions here, with its card, and its folder as `db.registry.model_cache` packs it.
 
     `sha256` is of its weights alone. Neither ever changes; only the champion mark moves.
     """
@@ -317,7 +317,7 @@ class Prediction(Base):
     probability: Mapped[float]
     threshold: Mapped[float]
     flagged: Mapped[bool]
-    # for `db.drift`; not there where an earlier version made the prediction
+    # for `db.health.drift`; not there where an earlier version made the prediction
     gate_score: Mapped[float | None]  # by the model's gate
     brightness: Mapped[float | None]  # mean gray level, 0 to 255
     current: Mapped[bool] = mapped_column(Boolean)
@@ -359,13 +359,13 @@ class Retraction(Base):
 
 
 class TrainingRun(Base):
-    """One attempt at a better model, from its start to its decision: see `db.training`.
+    """One attempt at a better model, from its start to its decision: see `db.registry.training_runs`.
 
     While it runs, its row is the lease that keeps others from starting: `token` names whose it is, and `renewed_at`
     moves with its progress.
     """
 
-    __tablename__ = "trainings"
+    __tablename__ = "training_runs"
 
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     state: Mapped[str] = mapped_column(String(16))
@@ -385,7 +385,7 @@ class TrainingRun(Base):
 
     __table_args__ = (
         Index(
-            "uq_trainings_running",
+            "uq_training_runs_running",
             "state",
             unique=True,
             postgresql_where=text("state = 'running'"),
@@ -395,7 +395,7 @@ class TrainingRun(Base):
 
 
 class Inbox(Base):
-    """An inbox as one machine sees it: where it lies there, and whether it is there now. See `db.presence`."""
+    """An inbox as one machine sees it: where it lies there, and whether it is there now. See `db.health.inbox_presence`."""
 
     __tablename__ = "inboxes"
 
@@ -404,8 +404,8 @@ class Inbox(Base):
     root: Mapped[str]  # the folder as it is named there
     kind: Mapped[str | None] = mapped_column(String(64))  # file system type; none until it was there once
     mount_point: Mapped[str | None]
-    identity: Mapped[str | None]  # as `pneumowatch.place.MountedFolder` has it
-    state: Mapped[str] = mapped_column(String(8))  # here or away
+    identity: Mapped[str | None]  # as `pneumowatch.mount_identity.MountedFolder` has it
+    state: Mapped[str] = mapped_column(String(16))  # available or unavailable
     since: Mapped[datetime] = mapped_column(UtcDateTime)
     detail: Mapped[str | None]  # why it is away: a sentence
     last_scan_id: Mapped[int | None] = mapped_column(BigInteger)  # the newest when it went away
@@ -417,13 +417,13 @@ class Inbox(Base):
 
 
 class Outbox(Base):
-    """What is to be told of one newly flagged scan, and to whom: see `db.outbox`."""
+    """What is to be told of one newly flagged scan, and to whom: see `db.ledger.outbox`."""
 
     __tablename__ = "outbox"
 
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     scan_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("scans.id"))
-    kind: Mapped[str] = mapped_column(String(16))  # which way: webhook, mail or pacs
+    channel: Mapped[str] = mapped_column(String(16))  # which way: webhook, mail or pacs
     model_version: Mapped[str] = mapped_column(String(128))  # whose prediction it is about
     state: Mapped[str] = mapped_column(String(16))
     since: Mapped[datetime] = mapped_column(UtcDateTime)  # flagged, then first tried: from then on patience is counted
@@ -434,17 +434,17 @@ class Outbox(Base):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # sent, or given up
 
     __table_args__ = (
-        UniqueConstraint("scan_id", "kind"),
+        UniqueConstraint("scan_id", "channel"),
         Index(
             "ix_outbox_waiting",
-            "kind",
+            "channel",
             "not_before",
             postgresql_where=text("state = 'waiting'"),
             sqlite_where=text("state = 'waiting'"),
         ),
         Index(
             "ix_outbox_given_up",
-            "kind",
+            "channel",
             postgresql_where=text("state = 'given_up'"),
             sqlite_where=text("state = 'given_up'"),
         ),
@@ -456,7 +456,7 @@ class Outbox(Base):
         ),
         Index(
             "ix_outbox_sent",
-            "kind",
+            "channel",
             "ended_at",
             postgresql_where=text("state = 'sent'"),
             sqlite_where=text("state = 'sent'"),
@@ -465,7 +465,7 @@ class Outbox(Base):
 
 
 class User(Base):
-    """A local account of the desk: see `db.accounts`. Its name stands in reviews and in the audit as it is here."""
+    """A local account of the desk: see `db.worklist.accounts`. Its name stands in reviews and in the audit as it is here."""
 
     __tablename__ = "users"
 
@@ -503,7 +503,7 @@ class ApiToken(Base):
 
 
 class SignInFailure(Base):
-    """How often passwords were wrong of late, for one account, device or address: see `db.throttle`."""
+    """How often passwords were wrong of late, for one account, device or address: see `db.worklist.throttle`."""
 
     __tablename__ = "sign_in_failures"
 
@@ -535,11 +535,11 @@ class Deployment(Base):
 
 
 class Heartbeat(Base):
-    """A part that lives, as it last told of itself: see `db.pulse`. Times are by the database's clock."""
+    """A part that lives, as it last told of itself: see `db.health.heartbeat_writer`. Times are by the database's clock."""
 
     __tablename__ = "heartbeats"
 
-    part: Mapped[str] = mapped_column(String(255), primary_key=True)  # kind@machine:pid
+    component: Mapped[str] = mapped_column(String(255), primary_key=True)  # kind@machine:pid
     kind: Mapped[str] = mapped_column(String(32))
     machine: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int]
@@ -547,20 +547,19 @@ class Heartbeat(Base):
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     progress_at: Mapped[datetime] = mapped_column(UtcDateTime)  # last got something done
     beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    expectations: Mapped[dict[str, Any]] = mapped_column(
-        JSON
-    )  # {duty: {"moved": seconds before the beat, "within": seconds}}
+    # {duty: {"moved": seconds before the beat, "within": seconds}}
+    expectations: Mapped[dict[str, Any]] = mapped_column(JSON)
     done: Mapped[dict[str, Any]] = mapped_column(JSON)  # {what: how many} since it started
 
 
 class SourceHour(Base):
-    """What one source sent in one hour, as `db.silence` needs it to tell an unusual silence."""
+    """What one source sent in one hour, as `db.health.source_silence` needs it to tell an unusual silence."""
 
     __tablename__ = "source_hours"
 
     source: Mapped[str] = mapped_column(String(63), primary_key=True)  # the inbox
     hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)  # its beginning
-    films: Mapped[int]
+    images: Mapped[int]
     first_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_at: Mapped[datetime] = mapped_column(UtcDateTime)
     longest_gap: Mapped[float]  # seconds between two films of this hour

@@ -37,7 +37,7 @@ class Database:
 
     Args:
         url: SQLAlchemy URL of SQLite or PostgreSQL.
-        stop: set at shutdown. With it, `read` and `write` wait out an outage; without it they raise DatabaseAway, as a
+        stop: set at shutdown. With it, `read` and `write` wait out an outage; without it they raise DatabaseUnavailable, as a
             command at a terminal should.
     """
 

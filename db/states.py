@@ -9,7 +9,7 @@
 
     erased, on demand, from any state but running -------> rejected    a tombstone: counted, and nothing known of it
 
-`db.ledger` is the only module that moves a scan, each time by a compare-and-set with an event row.
+`db.ledger.transitions` is the only module that moves a scan, each time by a compare-and-set with an event row.
 """
 
 from enum import StrEnum

@@ -36,8 +36,8 @@ FROM scans s LEFT JOIN scans o ON o.id = s.duplicate_of
 _FLAGGED: Final = f"""
 CREATE VIEW flagged_cases AS
 SELECT s.id AS scan_id, {_CURRENT_LOCATION}, {_LIFECYCLE}, {_OWN_RESULT}, {_REVIEW}, c.superseded_by, {_HEADER}
-FROM scans s LEFT JOIN scans c ON c.id = s.carried_by
-WHERE s.flagged AND s.state = 'classified' AND (s.superseded_by IS NULL OR s.carried_by IS NOT NULL)
+FROM scans s LEFT JOIN scans c ON c.id = s.current_duplicate
+WHERE s.flagged AND s.state = 'classified' AND (s.superseded_by IS NULL OR s.current_duplicate IS NOT NULL)
 ORDER BY s.probability DESC, s.id DESC
 """
 

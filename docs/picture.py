@@ -18,7 +18,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "COLUMNS": str(WIDTH), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
         run = subprocess.run(
-            [sys.executable, "-m", "pneumowatch", "demo", "--films", "48"],
+            [sys.executable, "-m", "pneumowatch", "demo", "--images", "48"],
             cwd=folder,
             env=environment,
             check=True,

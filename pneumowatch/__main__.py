@@ -8,7 +8,7 @@ def main() -> None:
     raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if raises:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from pneumowatch.cli import main as run
+    from cli import main as run
 
     if raises:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,6 +1,6 @@
 """Which folders are watched, under which names.
 
-`uploads_folder` is built in: what is handed in at the desk is written there, and comes the same way as everything else. It
+`uploads` is built in: what is handed in at the desk is written there, and comes the same way as everything else. It
 lies in the data folder, or where PNEUMOWATCH_INBOXES says so, as it must where workers run on other machines.
 """
 
@@ -27,7 +27,7 @@ def uploads_folder(settings: Settings) -> Path:
 
 
 def configured(settings: Settings, inbox: Path | None = None) -> dict[str, Path]:
-    """{name: folder}: the one named on the command line, else the configured ones, else ./inbox; and `uploads_folder`, where
+    """{name: folder}: the one named on the command line, else the configured ones, else ./inbox; and `uploads`, where
     that is there."""
     own = uploads_folder(settings)
     return _configured_folders(settings, inbox) | ({UPLOADS: own} if own.is_dir() else {})
@@ -36,19 +36,19 @@ def configured(settings: Settings, inbox: Path | None = None) -> dict[str, Path]
 def validated(
     settings: Settings, inbox: Path | None = None, known: Mapping[str, Path] = NO_KNOWN_INBOXES
 ) -> dict[str, Path]:
-    """Those of `configured`, for a worker: and `uploads_folder`, which may be made at any time. One that is away is taken up when
+    """Those of `configured`, for a worker: and `uploads`, which may be made at any time. One that is away is taken up when
     it comes, and keeps no other waiting.
 
     Args:
-        known: inboxes that were there before (`db.presence.known_roots`): they will be again.
+        known: inboxes that were there before (`db.health.inbox_presence.known_roots`): they will be again.
 
-    Raises SettingsError where none is there or was, or where PNEUMOWATCH_WATCHING names another.
+    Raises SettingsError where none is there or was, or where PNEUMOWATCH_WATCH_MODES names another.
     """
     inboxes = _configured_folders(settings, inbox)
-    unknown = settings.watching.keys() - inboxes.keys() - {UPLOADS}
+    unknown = settings.watch_modes.keys() - inboxes.keys() - {UPLOADS}
     if unknown:
         raise SettingsError(
-            f"PNEUMOWATCH_WATCHING says how to watch '{min(unknown)}', which is no inbox here: {', '.join(inboxes)}."
+            f"PNEUMOWATCH_WATCH_MODES says how to watch '{min(unknown)}', which is no inbox here: {', '.join(inboxes)}."
         )
     others = {name: folder for name, folder in inboxes.items() if name != UPLOADS}
     if others and not any(known.get(name) == at or is_folder(at) is not False for name, at in others.items()):
@@ -60,7 +60,7 @@ def validated(
 def watched(
     settings: Settings, inbox: Path | None = None, known: Mapping[str, Path] = NO_KNOWN_INBOXES
 ) -> dict[str, Path]:
-    """Those of `validated`, for whoever lists them: `uploads_folder` is made, or left out where it cannot be."""
+    """Those of `validated`, for whoever lists them: `uploads` is made, or left out where it cannot be."""
     inboxes = validated(settings, inbox, known)
     try:
         inboxes[UPLOADS].mkdir(INBOX_FOLDER_MODE, parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """What Prometheus is told: every metric by name, and the door by which a part's are fetched.
 
 Those of a process are counted here as it works. Those of the ledger are the same for all processes, so only two kinds
-of parts tell them, the desk and `schedule` (`db.census`): take the maximum over instances, never the sum. Labels name
+of parts tell them, the desk and `schedule` (`db.health.ledger_metrics`): take the maximum over instances, never the sum. Labels name
 sources, states and machines, never a film or a patient.
 """
 
@@ -34,13 +34,13 @@ for python_collector in (ProcessCollector, PlatformCollector, GCCollector):
 # Counted by workers
 
 IMAGES_PROCESSED: Final = Counter(
-    "pneumowatch_read_films",
-    "Films read by this worker, by source and outcome: flagged, not_flagged, rejected or later (put off).",
+    "pneumowatch_images_processed",
+    "Films read by this worker, by source and outcome: flagged, not_flagged, rejected or deferred.",
     ["source", "outcome"],
     registry=REGISTRY,
 )
 BATCH_IMAGES: Final = Histogram(
-    "pneumowatch_batch_films",
+    "pneumowatch_batch_images",
     "Films of one predict.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
     registry=REGISTRY,
@@ -79,7 +79,7 @@ MODEL_INFO: Final = GaugeDefinition(
     "pneumowatch_model_info", "1, with the model that this worker reads with.", ("version",)
 )
 WORK_DONE: Final = GaugeDefinition(
-    "pneumowatch_done", "What a part of this process got done since it started.", ("part", "what")
+    "pneumowatch_work_done", "What a part of this process got done since it started.", ("component", "kind")
 )
 
 # Of the ledger
@@ -87,15 +87,17 @@ WORK_DONE: Final = GaugeDefinition(
 DATABASE_UP: Final = GaugeDefinition(
     "pneumowatch_database_up", "1 where the database answers; else the ledger's are not told."
 )
-SCANS_BY_STATE: Final = GaugeDefinition("pneumowatch_films", "Scans in each state, by source.", ("source", "state"))
+SCANS_BY_STATE: Final = GaugeDefinition("pneumowatch_scans", "Scans in each state, by source.", ("source", "state"))
 WAITING_SCANS: Final = GaugeDefinition(
-    "pneumowatch_waiting_films", "Scans without a final state, by source.", ("source",)
+    "pneumowatch_waiting_scans", "Scans without a final state, by source.", ("source",)
 )
 OLDEST_WAITING: Final = GaugeDefinition(
     "pneumowatch_oldest_waiting_seconds", "How long the oldest scan without a final state has waited.", ("source",)
 )
 UNSCORED_SCANS: Final = GaugeDefinition(
-    "pneumowatch_unscored_films", "Scans that nobody has read: rejected, failed, or waiting beyond the cap.", ("why",)
+    "pneumowatch_unscored_scans",
+    "Scans that nobody has read: rejected, failed, or waiting beyond the cap.",
+    ("reason",),
 )
 FLAGGED_RATIO: Final = GaugeDefinition(
     "pneumowatch_flagged_ratio", "Share of flagged films among the last ones that were read.", ("source",)
@@ -103,8 +105,8 @@ FLAGGED_RATIO: Final = GaugeDefinition(
 DRIFT_PSI: Final = GaugeDefinition(
     "pneumowatch_drift_psi",
     "Population stability index of the last films read against the champion's reference, of: probability, "
-    "strangeness or brightness. Not there: not measurable (too few films, or a model without a reference).",
-    ("source", "of"),
+    "gate_score or brightness. Not there: not measurable (too few films, or a model without a reference).",
+    ("source", "feature"),
 )
 SOURCE_SILENT: Final = GaugeDefinition(
     "pneumowatch_source_silent", "1 where a source is silent for longer than usual.", ("source",)
@@ -116,10 +118,12 @@ CHAMPION_INFO: Final = GaugeDefinition(
     "pneumowatch_champion_info", "1, with the model that the ledger calls champion.", ("version",)
 )
 HEARTBEAT_AGE: Final = GaugeDefinition(
-    "pneumowatch_heartbeat_age_seconds", "How long ago a part was last heard of; the longest.", ("part", "machine")
+    "pneumowatch_heartbeat_age_seconds", "How long ago a part was last heard of; the longest.", ("component", "machine")
 )
 COMPONENTS: Final = GaugeDefinition(
-    "pneumowatch_parts", "Parts of the deployment by how they are: well, stalled or silent.", ("part", "verdict")
+    "pneumowatch_components",
+    "Parts of the deployment by how they are: well, stalled or silent.",
+    ("component", "state"),
 )
 LAST_TRAINING: Final = GaugeDefinition(
     "pneumowatch_last_training", "1 for what the last training came to, 0 for all that it did not.", ("outcome",)
@@ -128,10 +132,10 @@ LAST_TRAINING_TIME: Final = GaugeDefinition(
     "pneumowatch_last_training_timestamp_seconds", "When the last training ended (Unix time)."
 )
 OUTBOX_MESSAGES: Final = GaugeDefinition(
-    "pneumowatch_outbox_messages", "Messages that wait, or were given up.", ("way", "state")
+    "pneumowatch_outbox_messages", "Messages that wait, or were given up.", ("channel", "state")
 )
 OUTBOX_OLDEST: Final = GaugeDefinition(
-    "pneumowatch_outbox_oldest_waiting_seconds", "How long the oldest message that waits has waited.", ("way",)
+    "pneumowatch_outbox_oldest_waiting_seconds", "How long the oldest message that waits has waited.", ("channel",)
 )
 
 

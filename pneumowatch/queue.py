@@ -76,7 +76,7 @@ class Announcer:
         self._lease = settings.lease_seconds
 
     def announce(self, ids: Sequence[int]) -> None:
-        """Raises BrokerAway where the broker does not take the messages."""
+        """Raises BrokerUnavailable where the broker does not take the messages."""
         try:
             with self._app.producer_pool.acquire(block=True, timeout=BROKER_TIMEOUT_SECONDS) as producer:
                 for start in range(0, len(ids), self._batch_size):
@@ -88,16 +88,16 @@ class Announcer:
             raise BrokerUnavailable("The message broker does not answer.") from error
 
     def outstanding(self) -> int:
-        """Messages on the broker, waiting or not yet acknowledged. Raises BrokerAway."""
+        """Messages on the broker, waiting or not yet acknowledged. Raises BrokerUnavailable."""
         return self._queue_length(SCANS_QUEUE, self._unacknowledged)
 
     def waiting(self) -> int:
-        """Messages that no worker has taken yet. Raises BrokerAway."""
+        """Messages that no worker has taken yet. Raises BrokerUnavailable."""
         return self._queue_length(SCANS_QUEUE)
 
     def announce_training(self) -> None:
         """Tell whoever works on the training queue to look whether a training is due, unless somebody has and none of
-        them has heard it yet. Raises BrokerAway."""
+        them has heard it yet. Raises BrokerUnavailable."""
         if self._queue_length(TRAINING_QUEUE):
             return
         try:

@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     keep_images: str = Field(
         default="flagged",
         pattern="^(judged|flagged|all)$",
-        description="whose reduced films are kept in DATA_DIR/films: judged, flagged (and judged), or all",
+        description="whose reduced films are kept in DATA_DIR/images: judged, flagged (and judged), or all",
     )
 
     silence_factor: float = Field(
@@ -219,7 +219,7 @@ class Settings(BaseSettings):
 
     @property
     def notification_channels(self) -> tuple[str, ...]:
-        """Who is told of newly flagged scans, as `pneumowatch.outgoing` names them; none by default."""
+        """Who is told of newly flagged scans, as `notify.channels` names them; none by default."""
         urls = {"webhook": self.webhook_url, "mail": self.mail_url, "pacs": self.pacs_url}
         return tuple(name for name, url in urls.items() if url)
 
@@ -233,7 +233,7 @@ class Settings(BaseSettings):
 
 
 def parse_inboxes(text: str) -> dict[str, Path]:
-    """`a=/films/a,b=/films/b` as {name: absolute path}. Raises ValueError."""
+    """`a=/inboxes/a,b=/inboxes/b` as {name: absolute path}. Raises ValueError."""
     inboxes: dict[str, Path] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, path = (side.strip() for side in item.partition("="))

@@ -11,45 +11,35 @@ from fastapi import FastAPI
 from sqlalchemy import Connection, text
 from starlette.concurrency import run_in_threadpool
 
-from db import accounts
 from db.session import Database
+from db.worklist import accounts
 from pneumowatch import __version__
-from pneumowatch import inboxes as configured
+from pneumowatch import inboxes as inbox_folders
 from pneumowatch.queue import Announcer
 from pneumowatch.settings import Settings
-from review import accounts as account_pages
-from review import (
-    api,
-    description,
-    films,
-    health,
-    models,
-    overview,
-    problems,
-    scan,
-    signing,
-    templating,
-    upload,
-    worklist,
-)
-from review.darkroom import Renderer
-from review.once import OneTimeLink
+from review import health, images, problem_details, templating, upload
+from review.access import account as account_pages
+from review.access import sign_in
+from review.access.one_time_sign_in import OneTimeLink
+from review.api import docs_page, scans
+from review.pages import models, overview, scan, worklist
+from review.renderer import Renderer
 from review.security import SecurityMiddleware
 
 # each room brings its routes; one line a room
 ROUTERS: Final = (
     templating.router,
     health.router,
-    signing.router,
+    sign_in.router,
     account_pages.router,
     worklist.router,
-    films.router,
+    images.router,
     scan.router,
     upload.router,
     models.router,
     overview.router,
-    api.router,
-    description.router,
+    scans.router,
+    docs_page.router,
 )
 
 UNSCORED_COUNT_SECONDS: Final = 2.0  # how old the number of unscored films may be that a page shows
@@ -69,7 +59,7 @@ def create_app(
     """The desk on a database that is at this version's revision.
 
     Args:
-        database: one that raises DatabaseAway during an outage: a reader is told, and tries again.
+        database: one that raises DatabaseUnavailable during an outage: a reader is told, and tries again.
         inboxes: {name: folder} where films are found again (default: as configured).
         announcer: announces uploaded films at once; without it the sweep does.
         behind_proxy, tls: browsers reach it by TLS, so cookies are for TLS alone.
@@ -85,18 +75,21 @@ def create_app(
     )
     app.state.settings = settings
     app.state.database = database
-    given = inboxes if inboxes is not None else configured.configured(settings)
-    app.state.inboxes = {**given, configured.UPLOADS: configured.uploads_folder(settings)}  # made with the first film
+    given = inboxes if inboxes is not None else inbox_folders.configured(settings)
+    app.state.inboxes = {
+        **given,
+        inbox_folders.UPLOADS: inbox_folders.uploads_folder(settings),
+    }  # made with the first film
     app.state.announcer = announcer
     app.state.secure = tls or behind_proxy
     app.state.one_time_link = one_time_link
-    app.state.desk_key = database.write(accounts.signing_key)
+    app.state.signing_key = database.write(accounts.signing_key)
     app.state.unscored = _UnscoredCount(database)
     app.state.renderer = Renderer(settings)
     app.state.ledger_metrics = health.ledger_metrics_registry(database, settings)
     for router in ROUTERS:
         app.include_router(router)
-    problems.add_exception_handlers(app)
+    problem_details.add_exception_handlers(app)
     app.add_middleware(SecurityMiddleware, body_limits=_body_limits(settings), secure=app.state.secure)
     return app
 
@@ -109,8 +102,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _body_limits(settings: Settings) -> dict[str, int]:
     """{path: most bytes of a request} where it is more than a form."""
-    films = settings.max_bytes + upload.FORM_OVERHEAD_BYTES
-    return {"/upload": films, "/api/scans": films}
+    limit = settings.max_bytes + upload.FORM_OVERHEAD_BYTES
+    return {"/upload": limit, "/api/scans": limit}
 
 
 class _UnscoredCount:

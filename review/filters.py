@@ -1,6 +1,6 @@
 """Which list is asked for, as it stands in the address: of a page, of the API, and of an export alike.
 
-Nothing in it names a patient: what is searched for by name is sent by POST (`review.worklist`).
+Nothing in it names a patient: what is searched for by name is sent by POST (`review.pages.worklist`).
 """
 
 from datetime import date, datetime, time, timedelta
@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from db.states import State, Verdict
-from db.worklist import Cursor, Filters, Listing
+from db.worklist.worklist import Cursor, Filters, Listing
 
 VALID_YEARS: Final = range(1970, 2200)  # of times that are asked for; databases know no others for sure
 MAX_PAGE_SIZE: Final = 500  # lines
@@ -24,7 +24,7 @@ def _empty_as_none(given: Any) -> Any:
 
 def _valid_year(given: date | datetime | None) -> date | datetime | None:
     if given is not None and given.year not in VALID_YEARS:
-        raise ValueError("the year is not one of films")
+        raise ValueError("the year is not plausible")
     return given
 
 
@@ -47,8 +47,8 @@ class FilterQuery(BaseModel):
     state: Annotated[State | None, EmptyAsNone] = Field(None, description="where they stand in the ledger")
     verdict: Annotated[Verdict | Literal["none"] | None, EmptyAsNone] = Field(None, description="a verdict, or none")
     caution: Code = Field(None, description="a caution, any, or none")
-    at_least: Probability = Field(None, description="of the probability; leaves out films whose result is hidden")
-    at_most: Probability = Field(None, description="of the probability; leaves out films whose result is hidden")
+    at_least: Probability = Field(None, description="of the probability; leaves out scans whose result is hidden")
+    at_most: Probability = Field(None, description="of the probability; leaves out scans whose result is hidden")
 
     def filters(self, listing: Listing) -> Filters:
         return Filters(
@@ -78,7 +78,7 @@ class PageQuery(FilterQuery):
 
     @property
     def cursor(self) -> Cursor | None:
-        """Raises `db.worklist.BadCursor`."""
+        """Raises `db.worklist.worklist.BadCursor`."""
         return Cursor.parse(self.after) if self.after else None
 
 

@@ -7,20 +7,21 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from db import deployment, heartbeats, schema
-from db.census import LedgerCollector
+from db import deployment, schema
+from db.health import heartbeats
+from db.health.ledger_metrics import LedgerCollector
 from db.session import Database
 from pneumowatch import metrics
 from pneumowatch.errors import DatabaseUnavailable, SchemaMismatch, SettingsError
 from pneumowatch.settings import Settings
-from review import problems
+from review import problem_details
 
 router = APIRouter(tags=["health"])
 NOT_READY: Final = 503
 
 
 class Health(BaseModel):
-    """`degraded`: the desk can be used, but a part of the deployment is stuck or gone; `components` says which, and what
+    """`degraded`: the review app can be used, but a component of the deployment is stuck or gone; `components` says which, and what
     to do."""
 
     status: Literal["ok", "ready", "degraded"]
@@ -34,16 +35,16 @@ def healthz() -> Health:
 
 @router.get(
     "/readyz",
-    summary="The desk can be used, and how the other parts are",
+    summary="The review app can be used, and how the other components are",
     responses={NOT_READY: {"description": "Not ready"}},
     response_model=Health,
     response_model_exclude_defaults=True,
 )
 def readyz(request: Request) -> Health | Response:
-    """A worker that is gone must not take the desk from its readers: that is `degraded`, and no error."""
+    """A worker that is gone must not take the review app from its readers: that is `degraded`, and no error."""
     fault = _database_problem(request)
     if fault:
-        return problems.problem_response(request, NOT_READY, fault)
+        return problem_details.problem_response(request, NOT_READY, fault)
     components = _component_problems(request)
     return Health(status="degraded" if components else "ready", components=components)
 
@@ -55,7 +56,7 @@ def readyz(request: Request) -> Health | Response:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def get_metrics(request: Request) -> Response:
-    """Counts alone, with the names of sources and machines; no film, no patient."""
+    """Counts alone, with the names of sources and machines; no image, no patient."""
     body = generate_latest(metrics.REGISTRY) + generate_latest(request.app.state.ledger_metrics)
     return Response(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -15,9 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pneumowatch.logs import get_logger
-from review import problems
+from review import problem_details
 
-log = get_logger("desk")
+log = get_logger("review")
 
 MAX_BODY_BYTES: Final = 2**20  # of a form or a JSON document
 SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
@@ -39,11 +39,11 @@ SECURITY_HEADERS: Final = {
 HSTS: Final = "max-age=31536000"
 
 
-class BodyTooLarge(problems.RequestRefused):
+class BodyTooLarge(problem_details.RequestRefused):
     """More was sent than may be. Also where it is raised while somebody reads what is sent."""
 
     def __init__(self) -> None:
-        super().__init__(413, problems.DEFAULT_SENTENCES[413])
+        super().__init__(413, problem_details.DEFAULT_SENTENCES[413])
 
 
 class SecurityMiddleware:
@@ -100,7 +100,7 @@ class SecurityMiddleware:
         self, scope: Scope, receive: Receive, answer: "_GuardedSend", status: int, sentence: str = ""
     ) -> None:
         if answer.status is None:
-            await problems.problem_response(Request(scope), status, sentence)(scope, receive, answer)
+            await problem_details.problem_response(Request(scope), status, sentence)(scope, receive, answer)
 
 
 class _GuardedSend:
@@ -143,7 +143,7 @@ def csrf_token(key: bytes, holder: str) -> str:
 
 
 async def has_csrf_token(request: Request, expected: str) -> bool:
-    """Whether a request bears it: in the header X-CSRF-Token, or in a form's field `csrf_token`."""
+    """Whether a request bears it: in the header X-CSRF-Token, or in a form's field `csrf`."""
     given = request.headers.get("x-csrf-token")
     if given is None:
         form = await request.form()

@@ -65,14 +65,16 @@ class Server:
             self._socket.close()
             raise SettingsError(f"The certificate or its key cannot be used: {error.strerror or error}.") from None
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="desk", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="review-server", daemon=True
+        )
 
     def __enter__(self) -> "Server":
         self._thread.start()
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise SettingsError("The desk could not be started; the log says why.")
+                raise SettingsError("The review app could not be started; the log says why.")
             time.sleep(0.01)
         return self
 
@@ -101,4 +103,4 @@ def _listen(host: str, port: int, allow_other_port: bool) -> socket.socket:
             fault = error
         else:
             return listener
-    raise SettingsError(f"The desk cannot listen on {host}, port {port}: {fault.strerror}. Name another --port.")
+    raise SettingsError(f"The review app cannot listen on {host}, port {port}: {fault.strerror}. Name another --port.")

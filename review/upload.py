@@ -13,19 +13,21 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from db import LARGEST_ID, audit, cases
-from db.audit import AuditAction
-from db.cases import Case
+from db import LARGEST_ID
 from db.models import Scan
 from db.states import WAITING
-from pneumowatch import images, inboxes
+from db.worklist import audit, cases
+from db.worklist.audit import AuditAction
+from db.worklist.cases import Case
+from pneumowatch import inboxes
 from pneumowatch.errors import UploadRefused
+from pneumowatch.imaging import common_formats
 from pneumowatch.queue import component_name
-from review import deliveries
-from review.auth import Reader
-from review.deliveries import IncomingFile
-from review.problems import RequestRefused
+from review import upload_files
+from review.access.auth import Reader
+from review.problem_details import RequestRefused
 from review.templating import percent, render_page
+from review.upload_files import IncomingFile
 
 router = APIRouter()
 
@@ -36,8 +38,8 @@ MAX_WAIT_SECONDS: Final = 30.0  # seconds
 RESULT_POLL_SECONDS: Final = 0.1  # how often it is looked whether a film is read
 FILE_NAME_HEADER: Final = "X-File-Name"  # of a film that is the whole body; percent-encoded UTF-8
 UPLOAD_DESCRIPTION: Final = (
-    "Films as files of a form (`multipart/form-data`), or one film as the whole body, with its name, percent-encoded, "
-    "in the header X-File-Name. Each is read as any other film. With `wait`, the answer comes when all are read, or "
+    "Images as files of a form (`multipart/form-data`), or one image as the whole body, with its name, percent-encoded, "
+    "in the header X-File-Name. Each is processed as any other image. With `wait`, the answer comes when all are read, or "
     "after so many seconds: 200 where all are, else 202."
 )
 UPLOAD_BODY: Final = {
@@ -45,8 +47,8 @@ UPLOAD_BODY: Final = {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "required": ["film"],
-                "properties": {"film": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                "required": ["image"],
+                "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
             }
         },
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -54,21 +56,21 @@ UPLOAD_BODY: Final = {
     "required": True,
 }
 UPLOAD_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "All films are read"},
-    400: {"description": "No film was sent"},
+    200: {"description": "All images are processed"},
+    400: {"description": "No image was sent"},
     401: {"description": "Nobody is signed in"},
     403: {"description": "The form is not one of this session"},
-    413: {"description": "A film is larger than may be"},
+    413: {"description": "An image is too large"},
     422: {"description": "A value cannot be used"},
-    503: {"description": "Films cannot be taken in at present"},
-    507: {"description": "There is no room for films"},
+    503: {"description": "Images cannot be accepted at present"},
+    507: {"description": "The disk is full"},
 }
 
 ScanIds = Annotated[list[Annotated[int, Query(ge=1, le=LARGEST_ID)]], Query(max_length=MAX_FILES_PER_REQUEST)]
 
 
 class UploadResult(BaseModel):
-    """What became of a film so far. `done`: nothing more is to come. `flagged` and `probability` are missing where
+    """What became of an uploaded image so far. `done`: nothing more is to come. `flagged` and `probability` are missing where
     there is none, or where it is shown after the verdict (`hidden`)."""
 
     scan_id: int
@@ -84,7 +86,7 @@ class UploadResult(BaseModel):
 
 
 class UploadResults(BaseModel):
-    films: list[UploadResult]
+    scans: list[UploadResult]
 
 
 @router.get("/upload", include_in_schema=False)
@@ -94,8 +96,8 @@ def upload_page(request: Request, user: Reader, scan: ScanIds = []) -> Response:
     return render_page(
         request,
         "upload.html",
-        films=state.database.read(lambda connection: results_of(connection, scan, user.name)),
-        kinds=images.SUPPORTED_FORMATS,
+        scans=state.database.read(lambda connection: results_of(connection, scan, user.name)),
+        kinds=common_formats.SUPPORTED_FORMATS,
         max_bytes=state.settings.max_bytes,
         most_files=MAX_FILES_PER_REQUEST,
     )
@@ -111,12 +113,12 @@ async def upload_form(request: Request, user: Reader) -> Response:
 @router.get("/upload/results", include_in_schema=False)
 def upload_results(request: Request, user: Reader, scan: ScanIds) -> UploadResults:
     results = request.app.state.database.read(lambda connection: results_of(connection, scan, user.name))
-    return UploadResults(films=results)
+    return UploadResults(scans=results)
 
 
 @router.post(
     "/api/scans",
-    summary="Hand in films",
+    summary="Upload images",
     description=UPLOAD_DESCRIPTION,
     status_code=202,
     response_model=UploadResults,
@@ -132,11 +134,11 @@ async def upload_images(
     database, until = request.app.state.database, time.monotonic() + wait
     while True:
         results = await run_in_threadpool(database.read, lambda connection: results_of(connection, ids, user.name))
-        read = all(film.done for film in results)
+        read = all(result.done for result in results)
         if read or time.monotonic() >= until:
             break
         await asyncio.sleep(RESULT_POLL_SECONDS)
-    body = UploadResults(films=results).model_dump(mode="json")
+    body = UploadResults(scans=results).model_dump(mode="json")
     return JSONResponse(body, 200 if read else 202, {"Location": f"/api/scans/{ids[0]}"})
 
 
@@ -159,7 +161,7 @@ def _result(case: Case | None, reader: str) -> UploadResult | None:
         return None
     scan, shown = case.scan, case.result
     known = {"scan_id": scan["id"], "state": scan["state"], "done": True, "duplicate_of": scan["duplicate_of"]}
-    again = f" The same film as scan {scan['duplicate_of']}." if scan["duplicate_of"] else ""
+    again = f" The same image as scan {scan['duplicate_of']}." if scan["duplicate_of"] else ""
     if not case.scored:
         return UploadResult(**known, sentence=scan["detail"] or "It has no result.")
     if not case.result_visible_to(reader):
@@ -175,12 +177,12 @@ async def _receive_form(request: Request, who: str) -> list[int]:
     try:
         files = [file for _, file in form.multi_items() if isinstance(file, UploadFile) and file.filename]
         if not files:
-            raise RequestRefused(400, "No film was sent: choose one first.")
+            raise RequestRefused(400, "No image was sent: choose one first.")
         if len(files) > MAX_FILES_PER_REQUEST:
-            raise RequestRefused(413, f"At most {MAX_FILES_PER_REQUEST} films can be sent at once.")
+            raise RequestRefused(413, f"At most {MAX_FILES_PER_REQUEST} images can be sent at once.")
         largest = request.app.state.settings.max_bytes
         if any((file.size or 0) > largest for file in files):  # before the first of them is taken in
-            raise RequestRefused(413, f"A film has more than {largest:,} bytes; none of them was taken in.")
+            raise RequestRefused(413, f"An image has more than {largest:,} bytes; none of them was accepted.")
         return [await run_in_threadpool(_receive_file, request, file, who) for file in files]
     finally:
         await form.close()
@@ -227,6 +229,6 @@ def _incoming_file(request: Request, name: str) -> IncomingFile:
 
 def _register(request: Request, incoming: IncomingFile, who: str) -> int:
     state = request.app.state
-    scan_id = deliveries.register_upload(state.database, state.announcer, incoming.finish(), component_name("desk"))
+    scan_id = upload_files.register_upload(state.database, state.announcer, incoming.finish(), component_name("review"))
     state.database.write(lambda connection: audit.record_action(connection, who, AuditAction.UPLOAD, scan_id))
     return scan_id

@@ -10,14 +10,15 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select, text, update
 from support.waiting import eventually
 
-from db import arrivals, ledger, registry
-from db.arrivals import RegistrationResult
+from db.ledger import registration, transitions
+from db.ledger.file_version import FileVersion
+from db.ledger.outcomes import Claim, Classified, Deferred, Outcome, Rejected
+from db.ledger.registration import RegistrationResult
 from db.models import Content, Prediction, Scan, ScanEvent
-from db.outcomes import Claim, Classified, Deferred, Outcome, Rejected
-from db.seen import FileVersion
+from db.registry import model_registry
 from db.session import Database
 from db.states import Reason
-from pneumowatch.model import ModelFolder
+from pneumowatch.model_folder import ModelFolder
 
 LEASE: Final = timedelta(seconds=60)
 MODEL: Final = "model-1"
@@ -39,7 +40,7 @@ def rejected(scan_id: int, reason: Reason = Reason.UNREADABLE) -> Rejected:
 
 
 def deferred(scan_id: int, seconds: float = 0, size: int | None = None, mtime_ns: int | None = None) -> Deferred:
-    return Deferred(scan_id, ledger.utc_now() + timedelta(seconds=seconds), "later", size, mtime_ns)
+    return Deferred(scan_id, transitions.utc_now() + timedelta(seconds=seconds), "later", size, mtime_ns)
 
 
 def model_folder(version: str = MODEL, sha256: str = "0" * 64) -> ModelFolder:
@@ -55,13 +56,13 @@ class Book:
         self.database = database
 
     def register_model(self) -> None:
-        self.database.write(lambda c: registry.register_model(c, model_folder(), b"an archive", BY))
+        self.database.write(lambda c: model_registry.register_model(c, model_folder(), b"an archive", BY))
 
     def arrive(self, *files: FileVersion) -> RegistrationResult:
-        return self.database.write(lambda c: arrivals.register_files(c, files, BY))
+        return self.database.write(lambda c: registration.register_files(c, files, BY))
 
     def unknown(self, *files: FileVersion) -> list[FileVersion]:
-        return self.database.read(lambda c: arrivals.unregistered_files(c, files))
+        return self.database.read(lambda c: registration.unregistered_files(c, files))
 
     def add(self, *files: FileVersion) -> list[int]:
         """The ids of files that arrive one after the other, each with a row to be announced."""
@@ -80,7 +81,7 @@ class Book:
         """`swept`: what is due has been announced before, as the sweep does."""
         if swept:
             self.ring()
-        return self.database.write(lambda c: ledger.claim(c, count, by, lease, overdue_after))
+        return self.database.write(lambda c: transitions.claim(c, count, by, lease, overdue_after))
 
     def claimed(self, count: int = 100) -> Claim:
         claim = self.claim(count)
@@ -88,24 +89,24 @@ class Book:
         return claim
 
     def renew(self, claim: Claim, exclusive: bool = False, lease: timedelta = LEASE) -> None:
-        self.database.write(lambda c: ledger.renew_lease(c, claim, lease, exclusive))
+        self.database.write(lambda c: transitions.renew_lease(c, claim, lease, exclusive))
 
     def finish(self, claim: Claim | str, *outcomes: Outcome) -> None:
         token = claim if isinstance(claim, str) else claim.token
-        self.database.write(lambda c: ledger.record_outcomes(c, token, outcomes, "worker"))
+        self.database.write(lambda c: transitions.record_outcomes(c, token, outcomes, "worker"))
 
     def expire(self, claim: Claim, max_attempts: int = 3) -> int:
         pairs = [(scan.id, claim.token) for scan in claim.scans]
-        return self.database.write(lambda c: ledger.expire_claims(c, pairs, max_attempts, "sweeper"))
+        return self.database.write(lambda c: transitions.expire_claims(c, pairs, max_attempts, "sweeper"))
 
-    def requeue(self, where: ledger.Condition = EVERY) -> list[int]:
-        return self.database.write(lambda c: ledger.requeue(c, where, "admin"))
+    def requeue(self, where: transitions.Condition = EVERY) -> list[int]:
+        return self.database.write(lambda c: transitions.requeue(c, where, "admin"))
 
-    def ring(self, where: ledger.Condition = UNRUNG, limit: int = 100) -> list[int]:
-        return self.database.write(lambda c: ledger.mark_announced(c, where, limit))
+    def ring(self, where: transitions.Condition = UNRUNG, limit: int = 100) -> list[int]:
+        return self.database.write(lambda c: transitions.mark_announced(c, where, limit))
 
     def unring(self, *ids: int) -> None:
-        self.database.write(lambda c: ledger.mark_unannounced(c, ids))
+        self.database.write(lambda c: transitions.mark_unannounced(c, ids))
 
     def set(self, scan_id: int, **values: Any) -> None:
         """What no move does: for times that have passed."""

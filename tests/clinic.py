@@ -13,7 +13,7 @@ from PIL import Image
 from programs import environment, run
 
 from trainer.dataset import patient_of, split_of
-from trainer.knobs import PRESETS
+from trainer.hyperparameters import PRESETS
 from trainer.train import train_model
 
 SIDE: Final = 160

@@ -10,10 +10,10 @@ from lacking import lacking
 from services import Server, ServiceMissing, fresh_database, postgres_server, redis_server
 from standin import gated_network, tiny_network, write_model
 
-from pneumowatch.model import ModelFolder
-from pneumowatch.phantom import write_phantoms
+from pneumowatch.imaging.phantom import write_phantoms
+from pneumowatch.model_folder import ModelFolder
 
-IMAGES = "PNEUMOWATCH_TEST_FILMS"
+IMAGES = "PNEUMOWATCH_TEST_IMAGES"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,12 +18,12 @@ from prometheus_client import CollectorRegistry
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from cli import app
 from db import schema, views
 from db.session import Database
+from notify import webhook
 from pneumowatch import metrics, queue
-from pneumowatch.cli import app
-from pneumowatch.outgoing import webhook
-from pneumowatch.outgoing.notice import Notification
+from pneumowatch.notification import Notification
 from pneumowatch.settings import ENV_PREFIX, Settings
 from review.app import create_app
 

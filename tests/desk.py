@@ -6,14 +6,14 @@ from typing import Any, Final
 
 import httpx
 
-from db import accounts
-from db.accounts import Role
 from db.session import Database
+from db.worklist import accounts
+from db.worklist.accounts import Role
 from pneumowatch.settings import Settings, load_settings
 from review import security
+from review.access.auth import session_limits
+from review.access.passwords import hash_password
 from review.app import create_app
-from review.auth import session_limits
-from review.passwords import hash_password
 from review.server import Server
 
 PASSWORD: Final = "a sentence of some words"
@@ -70,7 +70,7 @@ class Desk:
         user_id = self.account(name, role)
         token = self.database.write(lambda c: accounts.open_session(c, user_id, session_limits(self.settings)))
         client = self.visitor(
-            **{"X-CSRF-Token": security.csrf_token(self.app.state.desk_key, accounts.hash_token(token))}
+            **{"X-CSRF-Token": security.csrf_token(self.app.state.signing_key, accounts.hash_token(token))}
         )
         client.cookies.set("pneumowatch", token)
         return client

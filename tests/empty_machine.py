@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from support.waiting import eventually
 
-from pneumowatch.phantom import write_phantoms
+from pneumowatch.imaging.phantom import write_phantoms
 
 ROOT: Final = Path(__file__).parents[1]
 SECTION: Final = re.compile(r"## A plain server\n(.*?)\n## ", re.DOTALL)
@@ -106,7 +106,7 @@ def follow_the_document(box: Path, leader: int) -> None:
 
 def films_are_read(box: Path, leader: int) -> None:
     tell("dropping films")
-    write_phantoms(box / "srv" / "films" / "ward", FILMS)
+    write_phantoms(box / "srv" / "inboxes" / "ward", FILMS)
     command = COMMAND.search((ROOT / "docs" / "install.md").read_text("utf-8"))
     assert command is not None
 

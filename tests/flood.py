@@ -114,7 +114,8 @@ def story(folder: Path, files: int, watchers: int, lease: float, redis: str, pos
                 seen["new events after a restart"] = ask("SELECT count(*) FROM scan_events") - before
                 # what was announced less than a lease ago is not taken for forgotten, and then waits for its turn
                 wait(
-                    parts, lambda: ask(f"SELECT count(*) FROM scans WHERE rung_at > now() - interval '{lease} s'") == 0
+                    parts,
+                    lambda: ask(f"SELECT count(*) FROM scans WHERE announced_at > now() - interval '{lease} s'") == 0,
                 )
                 broker.flushall()
                 flushed = time.monotonic()

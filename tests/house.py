@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from books import Book, classified
 
-from db.outcomes import Rejected
-from db.presence import inbox_states
+from db.health.inbox_presence import inbox_states
+from db.ledger.outcomes import Rejected
 from db.session import Database
 from db.states import Reason
 from pneumowatch.errors import BrokerUnavailable
 from pneumowatch.settings import Settings
 from watcher.intake import Watcher
-from watcher.patrol import Rescanner
+from watcher.rescanner import Rescanner
 
 SETTLE: Final = 0.3
 DEADLINE: Final = 60.0  # seconds; reached only by a failure
@@ -26,7 +26,7 @@ class Bell:
         self.rung: list[int] = []
         self.away = False
 
-    def ring(self, ids: Sequence[int]) -> None:
+    def announce(self, ids: Sequence[int]) -> None:
         if self.away:
             raise BrokerUnavailable("away")
         self.rung += ids
@@ -46,7 +46,7 @@ class House:
 
     def watcher(self, rescan_seconds: float = 3600, inboxes: dict[str, Path] | None = None, **settings: Any) -> Watcher:
         """With file events, whatever lies under the test's folder, unless settings say otherwise."""
-        given = {"settle_seconds": SETTLE, "watching": {"inbox": "events"}, **settings}
+        given = {"settle_seconds": SETTLE, "watch_modes": {"inbox": "events"}, **settings}
         watched = inboxes or {"inbox": self.inbox}
         stop = threading.Event()
         return Watcher(Settings(rescan_seconds=rescan_seconds, **given), watched, self.database, self.bell, stop)  # type: ignore[arg-type]
@@ -84,6 +84,6 @@ def standing(house: House, inbox: str = "inbox") -> dict[str, Any]:
     return found
 
 
-def patrol_of(watcher: Watcher) -> Rescanner:
+def rescanner_of(watcher: Watcher) -> Rescanner:
     """Of its first inbox."""
     return watcher._intakes[0].rescanner

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from pydicom import uid
 
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging.phantom import draw_phantom
 
 SIZE: Final = (96, 72)
 ODD_NUMBERS: Final = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)

@@ -8,13 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from db import arrivals, ledger
+from db.ledger import registration, transitions
+from db.ledger.file_version import FileVersion
 from db.models import Prediction, Scan, ScanEvent
-from db.seen import FileVersion
 from db.session import Database
 from pneumowatch.settings import Settings
-from worker.room import ScanProcessor
-from worker.serving import ServedModel
+from worker.inference.serving import ServedModel
+from worker.pipeline import ScanProcessor
 
 BATCH = 8
 SETTLE = 60.0  # seconds, which tests let pass in the rows (`settle`), and never wait for
@@ -41,7 +41,7 @@ class Place:
             path = self.inbox / os.fsdecode(raw)
             size, mtime_ns = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else (1000, 1)
             files.append(FileVersion(inbox, raw, size, mtime_ns))
-        self.database.write(lambda c: arrivals.register_files(c, files, "watcher"))
+        self.database.write(lambda c: registration.register_files(c, files, "watcher"))
         rows = self.database.read(lambda c: c.execute(select(Scan.path_bytes, Scan.id).order_by(Scan.id)).all())
         ids = {row.path_bytes: row.id for row in rows}
         return [ids[file.path] for file in files]
@@ -60,10 +60,10 @@ class Place:
     def read(self, permits: int = 100) -> None:
         """What a worker does whom the sweep has told of what is due."""
         self.sweep()
-        self.room.read(permits)
+        self.room.process(permits)
 
     def sweep(self) -> list[int]:
-        return self.database.write(lambda c: ledger.mark_announced(c, Scan.announced_at.is_(None), 1000))
+        return self.database.write(lambda c: transitions.mark_announced(c, Scan.announced_at.is_(None), 1000))
 
     def settle(self) -> None:
         """Make it so long ago that files changed and that scans were put off, that the files have settled and the

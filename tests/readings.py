@@ -5,7 +5,7 @@ from typing import Any
 
 from books import MODEL, Book, seen
 
-from db.outcomes import Classified
+from db.ledger.outcomes import Classified
 from pneumowatch.header import Header
 
 

@@ -30,7 +30,7 @@ ORDER_BYTES: Final = 40
 
 _lost: list[bytearray] = []
 _fetch = decode.read_and_decode  # the real one, as this module is imported before the other is put in its place
-_send = DecoderPool.fetch
+_send = DecoderPool.decode
 
 
 def fetch(requests: Sequence[DecodeRequest], side: int, limits: DecoderLimits) -> list[DecodeResult]:
@@ -96,7 +96,8 @@ def _hold(count: int) -> None:
 
 def _set_clock(file: Path) -> None:
     """Before Celery and its like are imported, which take `time.time` with them."""
-    from db import ledger, registry, training
+    from db.ledger import transitions
+    from db.registry import model_registry, training_runs
 
     real = time.time
 
@@ -109,7 +110,7 @@ def _set_clock(file: Path) -> None:
             return datetime.fromtimestamp(skewed(), zone)
 
     time.time = skewed
-    for module in (ledger, registry, training):
+    for module in (transitions, model_registry, training_runs):
         module.datetime = SkewedDatetime  # type: ignore[attr-defined]
 
 
@@ -119,10 +120,10 @@ def main() -> None:
 
     if clock := os.environ.get("SABOTAGE_CLOCK"):
         _set_clock(Path(clock))
-    from pneumowatch.cli import main as command_line
+    from cli import main as command_line
 
     decode.read_and_decode = sabotage.fetch
-    DecoderPool.fetch = sabotage.send  # type: ignore[method-assign]
+    DecoderPool.decode = sabotage.send  # type: ignore[method-assign]
     session.BUSY_SECONDS = float(os.environ.get("SABOTAGE_BUSY_SECONDS", session.BUSY_SECONDS))  # type: ignore[misc]
     command_line()
 

@@ -19,7 +19,7 @@ from browser import NARROW, WIDE, Visitor, chromium
 from PIL import Image
 from programs import COMMAND, Part, environment
 
-from pneumowatch.phantom import write_phantoms
+from pneumowatch.imaging.phantom import write_phantoms
 
 FILMS: Final = 60
 NAME, PASSWORD = "rita", "a sentence of some words"
@@ -40,7 +40,7 @@ def main() -> None:
         (inbox / "report.txt").write_text("No film.", "utf-8")
         env = environment(settle_seconds=0.2, retrain_at="never", keep_images="all")
         with Part(("up",), folder, folder / "log", env) as part, chromium() as browser:
-            url = part.wait_until(lambda: re.search(r"Desk: (http://[^/]+)/", part.said()))[1]
+            url = part.wait_until(lambda: re.search(r"Review: (http://[^/]+)/", part.said()))[1]
             command = [*COMMAND, "users", "add", NAME, "--role", "admin"]
             subprocess.run(command, cwd=folder, env=env, input=PASSWORD, text=True, check=True, capture_output=True)
             with Visitor(browser, url) as visitor:

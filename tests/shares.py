@@ -24,7 +24,7 @@ from typing import Any, Final
 from programs import Part, environment, run
 from services import connect, fresh_database, postgres_server, redis_server
 
-from pneumowatch.phantom import write_phantoms
+from pneumowatch.imaging.phantom import write_phantoms
 
 DRAWN: Final = 12  # films; the others are these with bytes of their own
 POLL_SECONDS: Final = 0.5
@@ -36,7 +36,7 @@ ANSWERS: Final = {
     "states": "SELECT state || coalesce(' ' || reason, ''), count(*) FROM scans GROUP BY 1 ORDER BY 1",
     "paths": "SELECT count(DISTINCT path) FROM scans",
     "predictions": "SELECT count(*) FROM predictions",
-    "deaths": "SELECT coalesce(sum(deaths), 0) FROM scans",
+    "deaths": "SELECT coalesce(sum(lost_leases), 0) FROM scans",
     "vanished": "SELECT count(*) FROM scan_events WHERE detail = 'vanished'",
     "put_off": "SELECT count(DISTINCT scan_id) FROM scan_events WHERE detail = 'the share is away'",
     "events_a_film": "SELECT max(n) FROM (SELECT count(*) AS n FROM scan_events GROUP BY scan_id) AS each",
@@ -95,7 +95,7 @@ def story(folder: Path, films: int, seconds: float, ways: Sequence[str], redis: 
     share = Share(folder, "unmounted" in ways)
     env = environment(
         inboxes=f"ward={share.inbox}",
-        watching="ward=poll",
+        watch_modes="ward=poll",
         poll_seconds=POLL_SECONDS,
         settle_seconds=0.5,
         data_dir=folder / "data",
@@ -125,7 +125,7 @@ def story(folder: Path, films: int, seconds: float, ways: Sequence[str], redis: 
             write_films(share.inbox, drawn, films)
             until(lambda: ask(REGISTERED) == before + films and ask(FINISHED) > before)  # noqa: B023 - at once
             share.take_away(way)
-            until(lambda: ask(HERE) == "away")
+            until(lambda: ask(HERE) == "unavailable")
             time.sleep(seconds)  # an outage is the time that it lasts
             answers[f"waited, {way}"] = before + films - ask(FINISHED)
             share.bring_back(way)

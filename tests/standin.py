@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pneumowatch.model import CARD, REFERENCE, WEIGHTS, ModelFolder
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging.phantom import draw_phantom
+from pneumowatch.model_folder import CARD, REFERENCE, WEIGHTS, ModelFolder
 
 SIDE = 64
 BRIGHT = 200  # mean gray level beyond which the gated network takes a film for something else
@@ -68,7 +68,7 @@ def write_model(folder: Path, network: Any, side: int = SIDE, **card: Any) -> Mo
     films = reference_films(side)
     said = network.predict(films, verbose=0)
     probabilities = said["probability"] if isinstance(said, dict) else said
-    np.savez(folder / REFERENCE, films=films, probabilities=probabilities[:, 0])
+    np.savez(folder / REFERENCE, images=films, probabilities=probabilities[:, 0])
     write_card(folder, side, **card)
     return ModelFolder.read(folder)
 

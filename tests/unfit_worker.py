@@ -13,7 +13,7 @@ from pathlib import Path
 from pneumowatch import logs, settings
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.queue import make_celery_app
-from worker.fitness import CircuitBreaker
+from worker.circuit_breaker import CircuitBreaker
 from worker.tasks import register_task, run_worker
 
 
@@ -22,7 +22,7 @@ class Room:
         self._healed, self._stuck, self._stop = healed, stuck, stop
         self._fitness = CircuitBreaker(stop)
 
-    def read(self, permits: int) -> None:
+    def process(self, permits: int) -> None:
         if self._stuck:
             print("waits", flush=True)
             self._stop.wait()

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pneumowatch.image import Pixels
 
+from pneumowatch.imaging.reader import Pixels
 from trainer.networks import load_keras
 
 Floats = NDArray[np.float32]

@@ -12,11 +12,11 @@ from pneumowatch import __version__
 from pneumowatch.errors import TrainingError
 from trainer import networks
 from trainer.dataset import SPLIT_RULE, Dataset
-from trainer.evaluate import BOOTSTRAP_ROUNDS, CONFIDENCE, Estimate
+from trainer.evaluation.metrics import BOOTSTRAP_ROUNDS, CONFIDENCE, Estimate
 from trainer.hyperparameters import Hyperparameters
 
 REDUCTION: Final = (
-    "pneumowatch.film.read_pixels: 8-bit gray (colour by ITU-R 601-2 luminance, more than 8 bits scaled from the film's own "
+    "pneumowatch.imaging.reader.read_pixels: 8-bit gray (colour by ITU-R 601-2 luminance, more than 8 bits scaled from the film's own "
     "minimum and maximum), squashed to the square with bilinear filtering; scaling to 0..1 is inside the model"
 )
 UNSTATED: Final = {

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pneumowatch.image import Pixels
 
-from pneumowatch import image as reader
-from pneumowatch import patients
+from pneumowatch import patient_hashing
 from pneumowatch.errors import ImageRejected, TrainingError
+from pneumowatch.imaging import reader
+from pneumowatch.imaging.reader import Pixels
 from pneumowatch.settings import Settings
-from trainer import twins
+from trainer import near_duplicates
 
 CLASSES: Final = ("NORMAL", "PNEUMONIA")  # sub-folders; a film's label is the index of its class
 SPLITS: Final = ("train", "validation", "test")
@@ -51,7 +51,9 @@ class PatientIdRule:
         """By this deployment's key, where it has one; by these patterns, then the Kermany set's."""
         file = settings.patient_key_path
         every = dict.fromkeys(pattern for pattern in (*patterns, KERMANY_PATTERN.pattern) if pattern)
-        return cls(tuple(map(re.compile, every)), patients.read_key(file) if file.exists() else DEFAULT_PATIENT_KEY)
+        return cls(
+            tuple(map(re.compile, every)), patient_hashing.read_key(file) if file.exists() else DEFAULT_PATIENT_KEY
+        )
 
     @classmethod
     def from_card(cls, card: dict[str, Any], settings: Settings, *patterns: str) -> "PatientIdRule":
@@ -63,7 +65,7 @@ class PatientIdRule:
 
     def card_entry(self, keyed: bool) -> dict[str, Any]:
         """For a card. `keyed`: patients of headers are among them."""
-        key = patients.key_fingerprint(self.key) if keyed else None
+        key = patient_hashing.key_fingerprint(self.key) if keyed else None
         return {"patterns": [pattern.pattern for pattern in self.patterns], "key": key}
 
 
@@ -122,8 +124,8 @@ class Dataset:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @cached_property
-    def duplicate_pairs(self) -> twins.Twins:
-        return twins.find_near_duplicates(
+    def duplicate_pairs(self) -> near_duplicates.DuplicatePairs:
+        return near_duplicates.find_near_duplicates(
             [image.sha256 for image in self.images], [image.pixels for image in self.images]
         )
 
@@ -132,7 +134,7 @@ class Dataset:
         """Of each film. Patients who share a picture, told by it to be one, share the split that is held out furthest:
         nobody who is held out is ever learned from."""
         whose = [image.patient for image in self.images]
-        ranks = twins.propagate_ranks(
+        ranks = near_duplicates.propagate_ranks(
             whose, self.duplicate_pairs.pairs, [_HELD_OUT[split_of(patient)] for patient in whose]
         )
         return tuple(SPLITS[rank] for rank in ranks)
@@ -158,7 +160,7 @@ class Dataset:
         """Whether patients of these films were told apart otherwise when this card's model was trained, so that it may
         have learned from those that are held out here."""
         stated = _patient_rule_of(card)
-        if self.keyed and stated["key"] not in (None, patients.key_fingerprint(self.patient_rule.key)):
+        if self.keyed and stated["key"] not in (None, patient_hashing.key_fingerprint(self.patient_rule.key)):
             return True
         then = tuple(re.compile(pattern) for pattern in stated["patterns"])
         names = [image.path.name for image in self.images if image.path and not image.keyed]

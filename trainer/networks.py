@@ -1,6 +1,6 @@
 """Networks by name. Each takes uint8 gray films and holds its own preprocessing, so serving cannot drift from training.
 
-Only layers of Keras itself that `pneumowatch.model.ALLOWED_LAYERS` names, whatever the backend.
+Only layers of Keras itself that `pneumowatch.model_folder.ALLOWED_LAYERS` names, whatever the backend.
 """
 
 import os
@@ -14,8 +14,8 @@ import numpy as np
 
 from pneumowatch.errors import ModelError, TrainingError
 from pneumowatch.logs import silence_stderr
-from pneumowatch.model import ModelFolder
-from trainer import lite
+from pneumowatch.model_folder import ModelFolder
+from trainer import efficientnet_lite
 from trainer.hyperparameters import PRECISIONS
 
 FOLDED_SUFFIX: Final = "_folded"  # behind the name of a network without normalisations
@@ -76,7 +76,7 @@ def pretrained_network(name: str) -> Any:
     if which is None:
         return None
     model = build(name)
-    lite.load_imagenet_weights(model, which)
+    efficientnet_lite.load_imagenet_weights(model, which)
     return model
 
 
@@ -231,11 +231,11 @@ def _wide(keras: ModuleType, images: Any) -> Any:
 
 
 def _lite0(keras: ModuleType, images: Any) -> Any:
-    return lite.build_layers(0, keras, images, LOGIT_LAYER)
+    return efficientnet_lite.build_layers(0, keras, images, LOGIT_LAYER)
 
 
 def _lite1(keras: ModuleType, images: Any) -> Any:
-    return lite.build_layers(1, keras, images, LOGIT_LAYER)
+    return efficientnet_lite.build_layers(1, keras, images, LOGIT_LAYER)
 
 
 NETWORKS: Final = {

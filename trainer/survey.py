@@ -21,7 +21,7 @@ RANGES: Final = {
     "kilobytes": "file size, kB",
     "mean_gray": "mean gray, 0-255",
     "contrast": "contrast (deviation of gray)",
-    "films_per_patient": "films of one patient",
+    "images_per_patient": "films of one patient",
 }
 
 
@@ -34,7 +34,7 @@ def survey_dataset(data: Dataset) -> dict[str, Any]:
         "left_out": dict(Counter(str(one.reason) for one in data.left_out)),
         "splits": data.counts(),
         "ranges": {name: _ranges(images) for name, images in by_class.items()},
-        "films_per_patient": _images_per_patient(data.images),
+        "images_per_patient": _images_per_patient(data.images),
         "gray_histogram": {name: _gray_histogram(images) for name, images in by_class.items()},
         "duplicates": data.duplicates(),
         "patients_of_both_classes": _patients_of_both(by_class.values()),
@@ -64,7 +64,7 @@ def _ranges(images: Sequence[LabelledImage]) -> dict[str, dict[str, float] | Non
         "kilobytes": _range([image.path.stat().st_size / 1000 for image in images if image.path]),
         "mean_gray": _range([float(image.pixels.mean()) for image in images]),
         "contrast": _range([float(image.pixels.std()) for image in images]),
-        "films_per_patient": _range(list(Counter(image.patient for image in images).values())),
+        "images_per_patient": _range(list(Counter(image.patient for image in images).values())),
     }
 
 

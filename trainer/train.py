@@ -9,17 +9,19 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pneumowatch.image import Pixels
 
 from pneumowatch.errors import TrainingError
-from pneumowatch.model import ModelFolder
-from trainer import card, dataset, distil, gate, networks, pupil, reference, store
+from pneumowatch.imaging.reader import Pixels
+from pneumowatch.model_folder import ModelFolder
+from trainer import card, dataset, distillation, model_writer, networks, student
 from trainer.checkpoint import Checkpoint, run_fingerprint
 from trainer.dataset import KERMANY_RULE, Dataset, Examples, LeftOut, PatientIdRule
-from trainer.evaluate import Estimate, estimate_metrics, threshold_for
+from trainer.evaluation import drift_reference
+from trainer.evaluation.metrics import Estimate, estimate_metrics, threshold_for
 from trainer.hyperparameters import Hyperparameters
-from trainer.lessons import augmented_batches
-from trainer.pupil import Student
+from trainer.input_gate import gate
+from trainer.student import Student
+from trainer.training_batches import augmented_batches
 
 TEMPERATURES: Final = np.geomspace(0.2, 5, 161)
 SHIFTS: Final = np.linspace(-4, 4, 161)
@@ -50,7 +52,7 @@ ProgressCallback = Callable[[TrainingProgress], None]
 class TrainingResult:
     folder: ModelFolder
     left_out: tuple[LeftOut, ...]  # files of the training folder and of `full_size_folder` that could not be read
-    images: Dataset  # of the training folder, without `full_size_folder`
+    dataset: Dataset  # of the training folder, without `full_size_folder`
 
 
 def train_model(
@@ -73,9 +75,9 @@ def train_model(
         full_size_folder: another such folder, of films as they arrive, in full size. It may hold the same films as `data` in their
             other form: both forms are learned from, the threshold is chosen on both, and those of test patients are
             evaluated apart, as `test_full_size`.
-        description: what is known of `data`, for the card (`card.read_about`).
+        description: what is known of `data`, for the card (`card.read_data_description`).
         on_progress: called after every step and every epoch; of a run that is taken up, with its former epochs first.
-        teachers: whose word replaces the labels of what is learned from (`trainer.distil`).
+        teachers: whose word replaces the labels of what is learned from (`trainer.distillation`).
         start: a model of the same network, whose weights are begun with.
         patient_rule: how patients are told apart.
 
@@ -122,15 +124,15 @@ def _distillation_examples(
     on_progress: ProgressCallback,
 ) -> Examples:
     """Views of the training patients' films, with what the teachers say of them."""
-    teachers = [distil.load_teacher(folder) for folder in folders]
+    teachers = [distillation.load_teacher(folder) for folder in folders]
     largest = max(teacher.side for teacher in teachers)
     images = reduce(operator.add, [dataset.read_dataset(folder, largest, patient_rule) for folder in data])
 
     def tell(done: int, of: int) -> None:
-        if done * 10 // of > max(done - distil.VIEW_BATCH, 0) * 10 // of:
+        if done * 10 // of > max(done - distillation.VIEW_BATCH, 0) * 10 // of:
             on_progress(TrainingProgress(0, 0, np.nan, note=f"The teachers have labelled {done:,} of {of:,} views."))
 
-    return distil.labelled_views(
+    return distillation.labelled_views(
         images.examples("train"),
         teachers,
         side,
@@ -152,7 +154,7 @@ def fit_network(
     """A trained `keras.Model` as `networks.build` builds it, uncompiled: what is saved carries no optimizer state.
 
     Args:
-        start: such a model, whose weights are begun with (`networks.restore_state`); None for random ones.
+        start: such a model, whose weights are begun with (`networks.restore_network`); None for random ones.
         unfinished: a file in which the run is kept after each epoch and taken up from where it was killed, if films,
             knobs and start are the same. Whoever names it removes it when the model is safe.
 
@@ -192,7 +194,7 @@ def finalize_model(
 
     Args:
         images: all that there were, for the card.
-        description: what is known of them (`card.read_about`).
+        description: what is known of them (`card.read_data_description`).
         evaluation_sets: what it is evaluated on, by the name that the card gives it; on `validation` it is calibrated and its
             threshold chosen.
         history: the ended epochs.
@@ -214,8 +216,8 @@ def finalize_model(
     written = card.build_card(
         served, hyperparameters, images, description, threshold, metrics, [_epoch_metrics(one) for one in history]
     )
-    written["reference"] = reference.build_reference(served, validation.pixels)
-    return store.write_model(out, served, written)
+    written["reference"] = drift_reference.build_reference(served, validation.pixels)
+    return model_writer.write_model(out, served, written)
 
 
 def _run_epoch(
@@ -230,7 +232,7 @@ def _run_epoch(
     at = replace(ended[-1], epoch_ended=False) if ended else TrainingProgress(0, 0, np.nan)
     losses: list[float] = []
     for step in range(1, hyperparameters.steps_per_epoch + 1):
-        losses.append(learner.training_set(*next(batches)))
+        losses.append(learner.train_step(*next(batches)))
         if not np.isfinite(losses[-1]):
             raise TrainingError("The loss is no number any more: the learning rate is too high for these films.")
         at = replace(at, epoch=len(ended) + 1, step=step, loss=float(np.mean(losses)))
@@ -302,7 +304,7 @@ def calibrate(model: Any, validation: Examples) -> tuple[float, float]:
 
 def example_probabilities(model: Any, examples: Examples) -> NDArray[np.float64]:
     """Of pneumonia, shape (n,)."""
-    return pupil.predict_probabilities(model, examples.pixels)
+    return student.predict_probabilities(model, examples.pixels)
 
 
 def evaluate_examples(model: Any, examples: Examples, threshold: float) -> dict[str, Estimate]:

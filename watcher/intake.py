@@ -14,16 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from db import arrivals, ledger, urgency
-from db.presence import InboxPresence
-from db.pulse import Component
-from db.seen import FileVersion
+from db.health.inbox_presence import InboxPresence
+from db.ledger import priority, registration, transitions
+from db.ledger.file_version import FileVersion
 from db.session import Database
+from pneumowatch.component import Component
 from pneumowatch.errors import BrokerUnavailable, ShareUnavailable, ShuttingDown
 from pneumowatch.logs import get_logger
 from pneumowatch.queue import Announcer, component_name
 from pneumowatch.settings import Settings
-from watcher import rescan
+from watcher import directory
 from watcher.observer import EventKind, FileEvent
 from watcher.rescanner import RESCAN_STALL_SECONDS, Rescanner
 from watcher.stability import FileKey, UnsettledFiles
@@ -78,7 +78,9 @@ class Watcher:
             for intake in self._intakes
             for name, work in intake.thread_targets()
         ]
-        threads.append(threading.Thread(target=self._guard, args=(self._check_stalls,), name="roll", daemon=True))
+        threads.append(
+            threading.Thread(target=self._guard, args=(self._check_stalls,), name="stall-check", daemon=True)
+        )
         for thread in threads:
             thread.start()
         try:
@@ -119,12 +121,12 @@ class InitialScanDone:
         self._events = events
 
     def is_set(self) -> bool:
-        return all(component.is_set() for component in self._events)
+        return all(event.is_set() for event in self._events)
 
     def wait(self, timeout: float) -> bool:
         end = time.monotonic() + timeout
-        for component in self._events:
-            component.wait(max(end - time.monotonic(), 0))
+        for event in self._events:
+            event.wait(max(end - time.monotonic(), 0))
         return self.is_set()
 
 
@@ -149,7 +151,7 @@ class Intake:
         self._stop = stop
         self._by = component_name("watcher")
         self._component = component
-        self._priority_folders = urgency.urgent_folder_names(settings.priority_folders)
+        self._priority_folders = priority.urgent_folder_names(settings.priority_folders)
         self.rescanner = Rescanner(settings, inbox, root, database, presence, stop, component)
         self._event_queue = self.rescanner.observer.events
         self._unsettled = UnsettledFiles(settings.settle_seconds)
@@ -163,7 +165,7 @@ class Intake:
 
     def thread_targets(self) -> list[tuple[str, Callable[[], None]]]:
         """What its threads do, by name."""
-        return [(f"intake {self._inbox}", self._run), (f"patrol {self._inbox}", self.rescanner.run)]
+        return [(f"intake {self._inbox}", self._run), (f"rescan {self._inbox}", self.rescanner.run)]
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -178,8 +180,8 @@ class Intake:
 
     def _next_events(self) -> dict[FileKey, FileEvent]:
         """All signals there are, one a path; waits for the first, but no longer than until a file may have settled."""
-        due = [now for now in (self._unsettled.next_due(), *self._busy.values()) if now is not None]
-        wait = min([EVENT_WAIT_SECONDS, *(max(now - time.monotonic(), 0) for now in due)])
+        due = [at for at in (self._unsettled.next_due(), *self._busy.values()) if at is not None]
+        wait = min([EVENT_WAIT_SECONDS, *(max(at - time.monotonic(), 0) for at in due)])
         latest: dict[FileKey, FileEvent] = {}
         try:
             event = self._event_queue.get(timeout=wait)
@@ -208,7 +210,7 @@ class Intake:
             yield from self._inspect(key, now, True)
 
     def _inspect(self, key: FileKey, now: float, complete: bool) -> Iterator[FileVersion]:
-        entry = rescan.inspect(key.inbox, self._root, key.path)
+        entry = directory.inspect(key.inbox, self._root, key.path)
         if entry is None or entry.file is None:
             self._unsettled.forget(key)
         elif complete:
@@ -218,13 +220,13 @@ class Intake:
             yield from self._observe(key, now, entry.file)
 
     def _observe(self, key: FileKey, now: float, file: FileVersion) -> Iterator[FileVersion]:
-        if self._unsettled.look(key, file.size, file.mtime_ns, now):
+        if self._unsettled.observe(key, file.size, file.mtime_ns, now):
             yield file
 
     def _walk_new_folder(self, key: FileKey, now: float) -> Iterator[FileVersion]:
         """A folder moved in brings finished files, one that is being copied brings unfinished ones: all must settle."""
         try:
-            for entry in rescan.walk(key.inbox, self._root, key.path):
+            for entry in directory.walk(key.inbox, self._root, key.path):
                 if entry.file is not None:
                     yield from self._observe(FileKey(key.inbox, entry.path), now, entry.file)
         except ShareUnavailable:
@@ -232,7 +234,7 @@ class Intake:
 
     def _register(self, files: list[FileVersion]) -> None:
         result = self._database.write(
-            lambda connection: arrivals.register_files(connection, files, self._by, self._priority_folders)
+            lambda connection: registration.register_files(connection, files, self._by, self._priority_folders)
         )
         self._component.record_progress(registered=len(result.to_announce))
         retry_at = time.monotonic() + BUSY_RETRY_SECONDS
@@ -243,9 +245,9 @@ class Intake:
             "films registered", count=len(result.to_announce), first=result.to_announce[0], last=result.to_announce[-1]
         )
         try:
-            self._announcer.ring(result.to_announce)
+            self._announcer.announce(result.to_announce)
         except BrokerUnavailable:
-            self._database.write(lambda connection: ledger.mark_unannounced(connection, result.to_announce))
+            self._database.write(lambda connection: transitions.mark_unannounced(connection, result.to_announce))
             log.warning("broker does not answer; films wait in the database", count=len(result.to_announce))
 
 

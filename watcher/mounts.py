@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from pneumowatch import place
+from pneumowatch import mount_identity
 
 # inotify sees every write on these. Of network file systems, FUSE and overlays it sees this machine's alone.
 EVENT_FILESYSTEMS: Final = frozenset(
@@ -14,7 +14,7 @@ EVENT_FILESYSTEMS: Final = frozenset(
 # On these no other machine need write: what inotify tells is welcome, and a container's own folder is one.
 PARTIAL_EVENT_FILESYSTEMS: Final = frozenset({"overlay", "aufs", "fuse.fuse-overlayfs", "fuseblk", "virtiofs"})
 
-_MOUNT_INFO: Final = place.MOUNTINFO
+_MOUNT_INFO: Final = mount_identity.MOUNTINFO
 
 
 class WatchMode(StrEnum):
@@ -27,9 +27,9 @@ class WatchMode(StrEnum):
 
 def filesystem_type(path: Path, mountinfo: str | None = None) -> str:
     """The file system type under `path` (`ext4`, `nfs4`, `cifs`, `fuse.sshfs`, ...); `unknown` where none is told."""
-    deepest, filesystem = "", place.UNKNOWN_FS_TYPE
+    deepest, filesystem = "", mount_identity.UNKNOWN_FS_TYPE
     real = os.path.realpath(path)
-    for mount in place.read_mounts(_read_mounts() if mountinfo is None else mountinfo):
+    for mount in mount_identity.read_mounts(_read_mounts() if mountinfo is None else mountinfo):
         point = mount.point
         if len(point) >= len(deepest) and (real == point or real.startswith(point.rstrip("/") + "/")):
             deepest, filesystem = point, mount.kind

@@ -24,7 +24,7 @@ from watchdog.observers.api import BaseObserver, ObservedWatch
 from watchdog.observers.inotify import InotifyFullEmitter, InotifyObserver
 from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
-from db.seen import FileVersion
+from db.ledger.file_version import FileVersion
 from pneumowatch.logs import get_logger
 
 log = get_logger("watcher")
@@ -147,10 +147,10 @@ class _Inotify(InotifyFD):
     """Tells of events that the kernel dropped, and of folders that it has no watches left for: watchdog lets both pass
     in silence."""
 
-    def __init__(self, on_overflow: Callable[[], None], out_of_watches: Callable[[], None]) -> None:
+    def __init__(self, on_overflow: Callable[[], None], on_out_of_watches: Callable[[], None]) -> None:
         super().__init__()
         self._on_overflow = on_overflow
-        self._on_out_of_watches = out_of_watches
+        self._on_out_of_watches = on_out_of_watches
 
     def handle_event(self, event: InotifyEvent) -> None:
         try:

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from db import arrivals, presence
+from db.health import inbox_presence
+from db.ledger import registration
 from db.session import Database
-from watcher import rescan
+from watcher import directory
 
 ENTRIES_PER_QUERY: Final = 1000  # files of one query
 
@@ -39,27 +40,27 @@ class ReconcileReport:
 
 
 MISSING: Final = "missing"
-OPEN_RULES: Final = (MISSING, rescan.UNREACHABLE, rescan.UNLISTABLE)
+OPEN_RULES: Final = (MISSING, directory.UNREACHABLE, directory.UNLISTABLE)
 
 
 def reconcile_inboxes(database: Database, inboxes: dict[str, Path]) -> ReconcileReport:
-    """Raises ShareAway where an inbox is away, or cannot be listed: that proves nothing."""
+    """Raises ShareUnavailable where an inbox is away, or cannot be listed: that proves nothing."""
     report = ReconcileReport()
     for inbox, root in inboxes.items():
-        presence.require_available(database, inbox, root)
-        for entries in _chunks(rescan.walk(inbox, root)):
+        inbox_presence.require_available(database, inbox, root)
+        for entries in _chunks(directory.walk(inbox, root)):
             files = [entry.file for entry in entries if entry.file is not None]
-            missing = database.read(partial(arrivals.unregistered_files, files=files))
+            missing = database.read(partial(registration.unregistered_files, files=files))
             report.files += len(files) - len(missing)
             report.unregistered += [UnregisteredFile(inbox, file.path, MISSING) for file in missing]
             report.unregistered += [
-                UnregisteredFile(inbox, e.path, e.rule) for e in entries if e.rule not in (None, rescan.DISAPPEARED)
+                UnregisteredFile(inbox, e.path, e.rule) for e in entries if e.rule not in (None, directory.DISAPPEARED)
             ]
     return report
 
 
-def _chunks(entries: Iterator[rescan.InboxEntry]) -> Iterator[list[rescan.InboxEntry]]:
-    chunk: list[rescan.InboxEntry] = []
+def _chunks(entries: Iterator[directory.InboxEntry]) -> Iterator[list[directory.InboxEntry]]:
+    chunk: list[directory.InboxEntry] = []
     for entry in entries:
         chunk.append(entry)
         if len(chunk) == ENTRIES_PER_QUERY:

@@ -43,7 +43,7 @@ class UnsettledFiles:
     def __len__(self) -> int:
         return len(self._observations)
 
-    def observation(self, key: FileKey, size: int, mtime_ns: int, now: float) -> bool:
+    def observe(self, key: FileKey, size: int, mtime_ns: int, now: float) -> bool:
         """Take a look into account. True: the file is complete, and is no longer held here."""
         observation = next_observation(self._observations.get(key), size, mtime_ns, now)
         if is_complete(observation, now, self._settle):

@@ -1,6 +1,6 @@
 """Decoding in child processes: a file that is bad, hangs or brings its decoder down costs itself and nothing else.
 
-What holds for every such child stands in `pneumowatch.child`.
+What holds for every such child stands in `pneumowatch.sandbox`.
 """
 
 import hashlib
@@ -19,10 +19,11 @@ from typing import Final
 
 from pebble import ProcessExpired, ProcessPool
 
-from pneumowatch import child, film, share
+from pneumowatch import sandbox, shared_files
 from pneumowatch.errors import TOO_MUCH_MEMORY, ImageRejected, ShareUnavailable
 from pneumowatch.header import Header
-from pneumowatch.place import MountedFolder
+from pneumowatch.imaging import reader
+from pneumowatch.mount_identity import MountedFolder
 
 IMAGES_PER_TASK: Final = (
     16  # films of one errand; a message to a child costs as much as a small film (8: 2 % fewer films/s)
@@ -31,7 +32,7 @@ MAX_POOL_LOSSES: Final = 3  # that are lost over a chunk before that is held aga
 ALARM_SECONDS: Final = 5.0  # within which a child that was due for its alarm has ended
 DECODER_CHECK_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
 SHARE_TIMEOUT_EXIT_CODE: Final = (
-    100  # exit code, plus the film's number in its errands, of a child whose share does not answer
+    100  # exit code, plus the film's number in its requests, of a child whose share does not answer
 )
 SHARE_TIMEOUT_FRACTION: Final = 0.5  # of the time that a film may take: a share that gives nothing for so long is away
 
@@ -67,7 +68,7 @@ class DecodedFile:
     DICOM."""
 
     scan_id: int
-    pixels: film.Pixels
+    pixels: reader.Pixels
     sha256: str
     size: int
     mtime_ns: int
@@ -86,7 +87,7 @@ class DecodeFailure:
     size: int | None = None
     mtime_ns: int | None = None
     header: Header | None = None
-    place: MountedFolder | None = None  # in what the file was not, where it has vanished
+    searched_folder: MountedFolder | None = None  # in what the file was not, where it has vanished
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,16 @@ def read_and_decode(requests: Sequence[DecodeRequest], side: int, limits: Decode
 def _read_and_decode_one(request: DecodeRequest, side: int, limits: DecoderLimits) -> DecodeResult:
     try:
         with awaiting_share() as answered:
-            file = share.read_file(request.root, request.path, limits.max_bytes, answered)
+            file = shared_files.read_file(request.root, request.path, limits.max_bytes, answered)
     except ShareUnavailable:
         return FileUnavailable(request.scan_id)
-    except share.FileVanished as fault:
-        return DecodeFailure(request.scan_id, fault.reason, fault.sentence, place=fault.place)
+    except shared_files.FileVanished as fault:
+        return DecodeFailure(request.scan_id, fault.reason, fault.sentence, searched_folder=fault.folder)
     except ImageRejected as fault:
         return DecodeFailure(request.scan_id, fault.reason, fault.sentence)
     sha256 = hashlib.sha256(file.data).hexdigest()
     try:
-        read = film.read_image(file.data, side, limits.max_pixels, request.patient_key)
+        read = reader.read_image(file.data, side, limits.max_pixels, request.patient_key)
     except ImageRejected as fault:
         return DecodeFailure(
             request.scan_id, fault.reason, fault.sentence, sha256, file.size, file.mtime_ns, fault.header
@@ -183,7 +184,7 @@ class DecoderPool:
         for future in [self._pool.schedule(_no_op) for _ in range(self._count)]:
             future.result()
 
-    def fetch(self, requests: Sequence[DecodeRequest], side: int) -> list[DecodeResult]:
+    def decode(self, requests: Sequence[DecodeRequest], side: int) -> list[DecodeResult]:
         """Decode in the children, to squares of `side` pixels; blocks until each film has an answer."""
         size = max(1, min(IMAGES_PER_TASK, -(-len(requests) // self._count)))
         chunks = [requests[start : start + size] for start in range(0, len(requests), size)]
@@ -200,7 +201,7 @@ class DecoderPool:
         context = multiprocessing.get_context("spawn")
         given = self._limits.memory, self._limits.seconds * SHARE_TIMEOUT_FRACTION
         pool = ProcessPool(self._count, context=context, initializer=_prepare_child, initargs=given)
-        with child.sigint_blocked():
+        with sandbox.sigint_blocked():
             pool.schedule(_no_op)  # the first task starts the pool's threads, and those the children
         return pool
 
@@ -210,7 +211,7 @@ class DecoderPool:
                 threading.Thread(target=self._pool.join, name="lost-decoders", daemon=True).start()  # ends the others
                 self._pool = self._new_pool()
             pool = self._pool
-        # pebble's bound, by the wall clock and over all of the errands, is there in case that a child cannot be alarmed
+        # pebble's bound, by the wall clock and over all of the requests, is there in case that a child cannot be alarmed
         seconds = len(requests) * self._limits.seconds + ALARM_SECONDS
         arguments = (read_and_decode, requests, side, self._limits)
         return _Task(pool, pool.schedule(_decode_under_alarm, args=arguments, timeout=seconds), seconds)
@@ -226,7 +227,7 @@ class DecoderPool:
                 return self._collect(requests, side, self._schedule(requests, side), pools_left)
             reason, sentence = "too_slow", self._too_slow_sentence
         except ProcessExpired as end:
-            if end.exitcode == child.OVERGROWN_EXIT_CODE:  # it ended before it looked at these films
+            if end.exitcode == sandbox.OVERGROWN_EXIT_CODE:  # it ended before it looked at these films
                 return self._collect(requests, side, self._schedule(requests, side), pools_left)
             if 0 <= (number := end.exitcode - SHARE_TIMEOUT_EXIT_CODE) < len(requests):
                 return self._skip_share(requests[number].root, requests, side)
@@ -234,14 +235,14 @@ class DecoderPool:
             if not alarmed and len(requests) == 1 and pools_left == MAX_POOL_LOSSES:  # somebody else may have killed it
                 return self._collect(requests, side, self._schedule(requests, side), pools_left - 1)
             reason, sentence = (
-                ("too_slow", self._too_slow_sentence) if alarmed else ("unreadable", child.DECODER_CRASHED)
+                ("too_slow", self._too_slow_sentence) if alarmed else ("unreadable", sandbox.DECODER_CRASHED)
             )
         except MemoryError:
             reason, sentence = "too_large", TOO_MUCH_MEMORY
         except BrokenProcessPool:
             if pools_left > 1:
                 return self._collect(requests, side, self._schedule(requests, side), pools_left - 1)
-            reason, sentence = "unreadable", child.DECODER_CRASHED
+            reason, sentence = "unreadable", sandbox.DECODER_CRASHED
         if len(requests) == 1:
             return [DecodeFailure(requests[0].scan_id, reason, sentence)]
         singles = [[request] for request in requests]
@@ -256,7 +257,7 @@ class DecoderPool:
 
 
 def _decode_under_alarm(
-    fetch: Callable[[Sequence[DecodeRequest], int, DecoderLimits], list[DecodeResult]],
+    decode: Callable[[Sequence[DecodeRequest], int, DecoderLimits], list[DecodeResult]],
     requests: Sequence[DecodeRequest],
     side: int,
     limits: DecoderLimits,
@@ -264,12 +265,12 @@ def _decode_under_alarm(
     """Fetch one after another; a film that takes too long ends this process, by the kernel's monotonic clock and
     whatever C code it hangs in. `read_and_decode` is handed over, so that a test's reaches the child."""
     global _current_index
-    child.exit_if_overgrown()
+    sandbox.exit_if_overgrown()
     fetched = []
     try:
         for _current_index, request in enumerate(requests):
             signal.setitimer(signal.ITIMER_REAL, limits.seconds)
-            fetched += fetch([request], side, limits)
+            fetched += decode([request], side, limits)
     finally:  # or it would ring for the next films, or while there are none
         signal.setitimer(signal.ITIMER_REAL, 0)
     return fetched
@@ -277,7 +278,7 @@ def _decode_under_alarm(
 
 def _prepare_child(memory: int, share_timeout: float) -> None:
     threading.Thread(target=_exit_on_share_timeout, args=(share_timeout,), name="share", daemon=True).start()
-    child.enter_sandbox(memory)
+    sandbox.enter_sandbox(memory)
 
 
 def _exit_on_share_timeout(seconds: float) -> None:

@@ -6,16 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from db import rescoring
-from db.outcomes import Classified
-from db.rescoring import RescoreCandidate
+from db.ledger.outcomes import Classified
+from db.registry import rescoring
+from db.registry.rescoring import RescoreCandidate
 from db.session import Database
-from pneumowatch import kept
 from pneumowatch.header import Header
+from pneumowatch.imaging import image_store
 from pneumowatch.settings import Settings
 from worker.decode import DecodedFile, DecodeRequest, DecoderLimits, DecoderPool
-from worker.keeper import ImageKeeper
-from worker.serving import ServedModel
+from worker.image_keeper import ImageKeeper
+from worker.inference.serving import ServedModel
 
 SCANS_PER_SWITCH: Final = 500  # scans of one transaction that show another model's result
 OnRescored = Callable[[int, int], None]  # scans done, of how many
@@ -39,12 +39,12 @@ class Rescorer:
     """Safe to repeat, and to stop at any point: what has a prediction of this model is not read again."""
 
     def __init__(
-        self, database: Database, settings: Settings, inboxes: dict[str, Path], serving: ServedModel, by: str
+        self, database: Database, settings: Settings, inboxes: dict[str, Path], served: ServedModel, by: str
     ) -> None:
         self._database = database
         self._settings = settings
         self._inboxes = inboxes
-        self._served = serving
+        self._served = served
         self._by = by
         self._image_keeper = ImageKeeper(settings)
         bounds = DecoderLimits(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
@@ -74,12 +74,12 @@ class Rescorer:
         side = self._served.side
         found: dict[int, DecodedFile] = {}
         for scan in scans:
-            pixels = kept.load_image(self._settings.data_dir, scan.sha256)
+            pixels = image_store.load_image(self._settings.data_dir, scan.sha256)
             if pixels is not None and pixels.shape == (side, side):
                 found[scan.id] = DecodedFile(scan.id, pixels, scan.sha256, 0, 0, Header(age_years=scan.age_years))
         by_id = {scan.id: scan for scan in scans if scan.id not in found and scan.inbox in self._inboxes}
         requests = [DecodeRequest(scan.id, self._inboxes[scan.inbox], scan.path_bytes) for scan in by_id.values()]
-        for one in self._decoders.fetch(requests, side):
+        for one in self._decoders.decode(requests, side):
             scan = by_id[one.scan_id]
             if isinstance(one, DecodedFile) and one.sha256 == scan.sha256:
                 header = Header(age_years=scan.age_years)

@@ -11,17 +11,17 @@ from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state as celery_state
 
-from db.pulse import Component
 from db.session import Database
 from pneumowatch import metrics
+from pneumowatch.component import Component
 from pneumowatch.errors import ShuttingDown
 from pneumowatch.logs import get_logger
 from pneumowatch.queue import READ_SCANS_TASK, SCANS_QUEUE, Announcer
 from pneumowatch.settings import Settings
-from worker.batch import ScanBatches, count_announced
 from worker.consumer import PromptConsumer, QueueSubscription, shorten_deliberate_reconnect
-from worker.hearing import ConsumerWatchdog, stall_timeout
-from worker.room import ScanProcessor, start_scan_processor
+from worker.consumer_watchdog import ConsumerWatchdog, stall_timeout
+from worker.pipeline import ScanProcessor, start_scan_processor
+from worker.scan_batches import ScanBatches, count_announced
 
 log = get_logger("worker")
 
@@ -29,14 +29,14 @@ THREADS: Final = 4  # claims in flight: one is predicted, the others are read, d
 BATCHES_AHEAD: Final = 4  # prefetched
 
 
-def register_task(app: Celery, room: ScanProcessor, batch_size: int) -> None:
+def register_task(app: Celery, processor: ScanProcessor, batch_size: int) -> None:
     """Give the app its task, bound to this process' reading room."""
 
     @app.task(base=ScanBatches, name=READ_SCANS_TASK, batch_size=batch_size, shared=False)
     def read_scans(requests: Sequence[Any]) -> None:
         permits = sum(count_announced(request.args) for request in requests)
         try:
-            room.read(permits)
+            processor.process(permits)
         except ShuttingDown:
             read_scans.stop_acknowledging()
             log.info("left films to the next worker; shutting down")
@@ -58,18 +58,18 @@ def process_scans(
 ) -> int:
     """Open a reading room, and read films in it until SIGTERM, SIGINT or `stop`. Returns the exit code.
 
-    `wait_for_model`: as `worker.room.start_scan_processor` has it.
+    `wait_for_model`: as `worker.pipeline.start_scan_processor` has it.
     """
     try:
-        room = start_scan_processor(settings, inboxes, database, device, stop, wait_for_model, component)
+        processor = start_scan_processor(settings, inboxes, database, device, stop, wait_for_model, component)
     except ShuttingDown:
         return 0  # before there was a film in hand
-    register_task(app, room, settings.batch_size)
+    register_task(app, processor, settings.batch_size)
     try:
-        with metrics.registered_collectors(room):
-            return run_worker(app, settings, stop, watch_health=room.watch_health)
+        with metrics.registered_collectors(processor):
+            return run_worker(app, settings, stop, watch_health=processor.watch_health)
     finally:
-        room.close()
+        processor.close()
 
 
 def run_worker(
@@ -123,10 +123,12 @@ def run_worker(
     signals.worker_shutting_down.connect(shut_down)
     threading.Thread(target=stop_worker, name="worker-stop", daemon=True).start()
     if task:
-        hearing = _consumer_watchdog(app, settings, subscription)
-        threading.Thread(target=hearing.run, args=(stop,), name="hearing", daemon=True).start()
+        watchdog = _consumer_watchdog(app, settings, subscription)
+        threading.Thread(target=watchdog.run, args=(stop,), name="consumer-watchdog", daemon=True).start()
     if watch_health:
-        threading.Thread(target=watch_health, args=(subscription.set_consuming,), name="fitness", daemon=True).start()
+        threading.Thread(
+            target=watch_health, args=(subscription.set_consuming,), name="circuit-breaker", daemon=True
+        ).start()
     worker.start()
     drained = celery_state.should_stop is not None and not celery_state.should_terminate
     stop.set()
@@ -136,7 +138,7 @@ def run_worker(
 def _consumer_watchdog(app: Celery, settings: Settings, subscription: QueueSubscription) -> ConsumerWatchdog:
     task, announcer = app.tasks[READ_SCANS_TASK], Announcer(app, settings)
     return ConsumerWatchdog(
-        waiting=lambda: announcer.unheard() + task.buffered,
+        waiting=lambda: announcer.waiting() + task.buffered,
         received=lambda: task.received,
         busy=lambda: task.busy or subscription.paused,
         reconnect=lambda: subscription.resubscribe("no message came although some wait"),

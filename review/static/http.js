@@ -1,4 +1,4 @@
-// Requests to the desk, as the signed-in reader.
+// Requests to the review app, as the signed-in reader.
 
 const csrf = () => document.querySelector('meta[name="csrf"]')?.content ?? "";
 
@@ -15,7 +15,7 @@ export async function sentence(answer) {
   try {
     return (await answer.json()).detail;
   } catch {
-    return "The desk does not answer; try again.";
+    return "The review app does not answer; try again.";
   }
 }
 

@@ -1,24 +1,24 @@
-// The page of one film: its viewer, and a key for everything a reader does.
+// The page of one scan: its viewer, and a key for everything a reader does.
 
 import { onKeys } from "./keys.js";
 import { sentence } from "./http.js";
 import { Viewer } from "./viewer.js";
 
-const STEP = 60; // CSS pixels that an arrow moves the film
-const place = document.getElementById("viewer");
-const note = document.getElementById("film-note");
+const STEP = 60; // CSS pixels that an arrow moves the image
+const figure = document.getElementById("viewer");
+const note = document.getElementById("image-note");
 const KEPT =
-  "The film's file is gone from its folder: this is the reduced film that was kept, square, as the model saw it.";
+  "The image file is gone from its folder: this is the reduced image that was kept, square, as the model saw it.";
 
 async function picture(url) {
   const answer = await fetch(url, { headers: { Accept: "image/png, application/json" } });
   if (!answer.ok) throw new Error(await sentence(answer));
-  return [await createImageBitmap(await answer.blob()), answer.headers.get("X-Film-Source")];
+  return [await createImageBitmap(await answer.blob()), answer.headers.get("X-Image-Source")];
 }
 
 async function open(canvas) {
   const viewer = new Viewer(canvas);
-  const tools = place.querySelector(".tools");
+  const tools = figure.querySelector(".tools");
   const actions = does(viewer, tools);
   tools.addEventListener("click", (event) => actions[event.target.closest("button")?.dataset.do]?.());
   onKeys({
@@ -27,22 +27,22 @@ async function open(canvas) {
     ",": () => viewer.window(-8, 0), ".": () => viewer.window(8, 0),
     "[": () => viewer.window(0, -16), "]": () => viewer.window(0, 16),
     "<": () => actions.strength(-10), ">": () => actions.strength(10),
-    // a film that is all in sight leaves the arrows to the page
+    // an image that is all in sight leaves the arrows to the page
     ArrowLeft: () => viewer.moveBy(STEP, 0), ArrowRight: () => viewer.moveBy(-STEP, 0),
     ArrowUp: () => viewer.moveBy(0, STEP), ArrowDown: () => viewer.moveBy(0, -STEP),
   }); // prettier-ignore
-  note.textContent = "The film is on its way …";
+  note.textContent = "The image is loading …";
   canvas.hidden = tools.hidden = false;
   try {
-    const [film, source] = await picture(place.dataset.film);
-    viewer.show(film);
+    const [image, source] = await picture(figure.dataset.image);
+    viewer.show(image);
     note.textContent = source === "kept" ? KEPT : "";
   } catch (error) {
     canvas.hidden = tools.hidden = true;
     note.textContent = error.message;
   }
   // made while this one is looked at, so that the next case is there at once
-  if (place.dataset.ahead) fetch(place.dataset.ahead, { method: "HEAD" });
+  if (figure.dataset.prefetch) fetch(figure.dataset.prefetch, { method: "HEAD" });
 }
 
 function does(viewer, tools) {
@@ -66,7 +66,7 @@ function does(viewer, tools) {
     if (!button("map")) return;
     if (!viewer.heat) {
       try {
-        viewer.lay((await picture(place.dataset.map))[0]);
+        viewer.lay((await picture(figure.dataset.map))[0]);
       } catch (error) {
         note.textContent = error.message;
         return;
@@ -100,13 +100,13 @@ function does(viewer, tools) {
   };
 }
 
-/** A film that waits is looked at again, until it has its result. */
+/** Ask for the result of a waiting scan until it is there. */
 async function wait(scan) {
   try {
     const answer = await fetch(`/upload/results?scan=${scan}`, { headers: { Accept: "application/json" } });
-    if (answer.ok && (await answer.json()).films.every((film) => film.done)) return location.reload();
+    if (answer.ok && (await answer.json()).scans.every((one) => one.done)) return location.reload();
   } catch {
-    // the desk is being started anew; it is asked again
+    // the review app is restarting; ask again
   }
   setTimeout(wait, 1000, scan);
 }
@@ -114,7 +114,7 @@ async function wait(scan) {
 function judging() {
   const form = document.getElementById("judge");
   const comment = document.getElementById("comment");
-  let sent = false; // a key that bounces is no second verdict, and none on the next film
+  let sent = false; // a key that bounces is no second verdict, and none on the next scan
   form?.addEventListener("submit", (event) => {
     if (sent) event.preventDefault();
     sent = true;
@@ -140,6 +140,6 @@ function judging() {
 }
 
 judging();
-const canvas = place.querySelector("canvas");
+const canvas = figure.querySelector("canvas");
 if (canvas) open(canvas);
-if (place.dataset.waits) wait(place.dataset.waits);
+if (figure.dataset.waits) wait(figure.dataset.waits);

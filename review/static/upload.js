@@ -1,9 +1,9 @@
-// Handing films in: each file by itself, with its progress and its result; a few at a time.
+// Upload of images: each file by itself, with its progress and its result; a few at a time.
 
 const AT_ONCE = 3;
 const LOOK = 400; // milliseconds between looks at what is being read
 const form = document.getElementById("upload");
-const input = document.getElementById("films");
+const input = document.getElementById("images");
 const sent = document.getElementById("sent");
 const token = form.querySelector('[name="csrf"]').value;
 const waiting = []; // [file, line]
@@ -60,14 +60,14 @@ function send(file, item) {
   };
   request.onload = () => {
     if (request.status === 401) location.assign("/sign-in?next=/upload");
-    const film = request.response?.films?.[0];
-    if (!film) return end(item, request.response?.detail ?? "The desk did not take it in; try again.");
-    item.dataset.scan = film.scan_id;
-    item.append(link(film.scan_id));
-    show(item, film);
+    const scan = request.response?.scans?.[0];
+    if (!scan) return end(item, request.response?.detail ?? "The review app did not accept it; try again.");
+    item.dataset.scan = scan.scan_id;
+    item.append(link(scan.scan_id));
+    show(item, scan);
     look();
   };
-  request.onerror = () => end(item, "It was cut off on the way: the desk does not answer. Try again.");
+  request.onerror = () => end(item, "It was cut off on the way: the review app does not answer. Try again.");
   request.onloadend = () => {
     sending -= 1;
     add([]);
@@ -82,9 +82,9 @@ function link(scan) {
   return to;
 }
 
-function show(item, film) {
-  if (film.done) end(item, film.sentence, film.flagged ? "flagged" : film.probability == null && !film.hidden ? "refused" : "");
-  else item.querySelector(".says").textContent = film.sentence;
+function show(item, scan) {
+  if (scan.done) end(item, scan.sentence, scan.flagged ? "flagged" : scan.probability == null && !scan.hidden ? "refused" : "");
+  else item.querySelector(".says").textContent = scan.sentence;
 }
 
 async function look() {
@@ -97,11 +97,11 @@ async function look() {
       const wanted = new URLSearchParams(open.map((item) => ["scan", item.dataset.scan]));
       const answer = await fetch(`/upload/results?${wanted}`, { headers: { Accept: "application/json" } });
       if (answer.ok) {
-        const films = new Map((await answer.json()).films.map((film) => [String(film.scan_id), film]));
-        for (const item of open) if (films.has(item.dataset.scan)) show(item, films.get(item.dataset.scan));
+        const scans = new Map((await answer.json()).scans.map((scan) => [String(scan.scan_id), scan]));
+        for (const item of open) if (scans.has(item.dataset.scan)) show(item, scans.get(item.dataset.scan));
       }
     } catch {
-      // the desk is being started anew; it is asked again
+      // the review app is restarting; ask again
     }
     await new Promise((then) => setTimeout(then, LOOK));
   }

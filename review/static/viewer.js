@@ -1,16 +1,16 @@
-// A film on a canvas: zoom, place, level and width, black for white, and the heat of what moved the model over it.
+// An image on a canvas: zoom, place, level and width, black for white, and the heat of what moved the model over it.
 // Gray levels are toned once a change; the picture is drawn once a frame.
 
-const MOST_ZOOM = 16; // pixels of the screen for one of the film, at most
+const MOST_ZOOM = 16; // pixels of the screen for one of the image, at most
 const HEAT = [255, 96, 0];
 const FULL = { level: 128, width: 256 };
 
 export class Viewer {
-  /** Takes a canvas that has a size; `show` gives it a film. */
+  /** Takes a canvas that has a size; `show` gives it an image. */
   constructor(canvas) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
-    this.gray = null; // the film's levels, a byte a pixel
+    this.gray = null; // the image's levels, a byte a pixel
     this.toned = document.createElement("canvas");
     this.heat = null;
     this.strength = 0.65;
@@ -22,20 +22,20 @@ export class Viewer {
     this._listen();
   }
 
-  /** Show a film, an ImageBitmap of grays. */
-  show(film) {
-    const { width, height } = film;
+  /** Show an image, an ImageBitmap of grays. */
+  show(image) {
+    const { width, height } = image;
     this.toned.width = width;
     this.toned.height = height;
     const context = this.toned.getContext("2d", { willReadFrequently: true });
-    context.drawImage(film, 0, 0);
+    context.drawImage(image, 0, 0);
     this.pixels = context.getImageData(0, 0, width, height);
     this.gray = new Uint8Array(width * height);
     for (let at = 0; at < this.gray.length; at++) this.gray[at] = this.pixels.data[4 * at];
     this.reset();
   }
 
-  /** Lay a map, an ImageBitmap of grays, over the film. */
+  /** Lay a map, an ImageBitmap of grays, over the image. */
   lay(map) {
     this.heat = document.createElement("canvas");
     this.heat.width = map.width;
@@ -57,7 +57,7 @@ export class Viewer {
   }
 
   _restore() {
-    Object.assign(this, FULL, { inverted: false, zoom: 1, x: 0.5, y: 0.5 }); // x, y: the film's point in the middle
+    Object.assign(this, FULL, { inverted: false, zoom: 1, x: 0.5, y: 0.5 }); // x, y: the image's point in the middle
   }
 
   fit() {
@@ -70,7 +70,7 @@ export class Viewer {
     this.tone();
   }
 
-  /** Zoom by a factor, so that the film's point under (px, py), of the canvas in CSS pixels, stays where it is. */
+  /** Zoom by a factor, so that the image's point under (px, py), of the canvas in CSS pixels, stays where it is. */
   zoomBy(factor, px = this.canvas.clientWidth / 2, py = this.canvas.clientHeight / 2) {
     if (!this.gray) return;
     const before = this._scale();
@@ -84,7 +84,7 @@ export class Viewer {
     this.draw();
   }
 
-  /** Move the film by CSS pixels. Returns whether there was anything to move. */
+  /** Move the image by CSS pixels. Returns whether there was anything to move. */
   moveBy(dx, dy) {
     if (!this.gray || this.zoom <= 1) return false;
     this.x -= dx / (this.toned.width * this._scale());
@@ -137,7 +137,7 @@ export class Viewer {
     const left = this.canvas.width / 2 - this.x * width;
     const top = this.canvas.height / 2 - this.y * height;
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    context.imageSmoothingEnabled = scale < 4; // beyond, the film's own pixels are to be seen
+    context.imageSmoothingEnabled = scale < 4; // beyond, the image's own pixels are to be seen
     context.imageSmoothingQuality = "high";
     context.drawImage(toned, left, top, width, height);
     if (this.heated && this.heat) {
@@ -150,13 +150,13 @@ export class Viewer {
     this.canvas.dataset.drawn = Number(this.canvas.dataset.drawn ?? 0) + 1;
   }
 
-  /** A middle such that no empty border shows while the film is larger than the canvas. */
-  _kept(middle, film, canvas) {
-    const half = Math.min(canvas / film / 2, 0.5);
+  /** A middle such that no empty border shows while the image is larger than the canvas. */
+  _kept(middle, image, canvas) {
+    const half = Math.min(canvas / image / 2, 0.5);
     return Math.min(Math.max(middle, half), 1 - half);
   }
 
-  /** CSS pixels for one of the film: with the whole film in sight, and now. */
+  /** CSS pixels for one of the image: with the whole image in sight, and now. */
   _fitting() {
     return Math.min(this.canvas.clientWidth / this.toned.width, this.canvas.clientHeight / this.toned.height);
   }

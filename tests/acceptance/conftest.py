@@ -10,7 +10,7 @@ from lacking import lacking
 from playwright.sync_api import Browser
 from programs import Drop
 
-from pneumowatch.phantom import write_phantoms
+from pneumowatch.imaging.phantom import write_phantoms
 
 
 @pytest.fixture(scope="session")

@@ -25,13 +25,13 @@ def test_the_data_folder_of_up_is_wrecked(tmp_path: Path, drop: Drop) -> None:
         with closing(sqlite3.connect(data / "pneumowatch.db")) as connection:
             return connection.execute(statement).fetchall()
 
-    with Part(("up", "--no-desk"), tmp_path, tmp_path / "log", env) as up:
+    with Part(("up", "--no-review"), tmp_path, tmp_path / "log", env) as up:
         up.wait_until_said("model ready")
         up.wait_until(lambda: ask(FINAL) == [(BEFORE,)])
         taken = run("backup", tmp_path / "backup", "--json", cwd=tmp_path, env=env)
         assert taken.code == 0, taken.err
         assert taken.json["patient_key"]
-        results, kept = ask(RESULTS), sorted(path.name for path in (data / "films").iterdir())
+        results, kept = ask(RESULTS), sorted(path.name for path in (data / "images").iterdir())
         drop(inbox / "since", BEFORE + SINCE)
         up.wait_until(lambda: ask(FINAL) == [(2 * BEFORE + SINCE,)])
         up.kill()
@@ -43,7 +43,7 @@ def test_the_data_folder_of_up_is_wrecked(tmp_path: Path, drop: Drop) -> None:
     restored = run("restore", tmp_path / "backup", "--replace", "--json", cwd=tmp_path, env=env)
     assert restored.code == 0, restored.err
     assert ask(RESULTS) == results
-    assert sorted(path.name for path in (data / "films").iterdir() if not path.name.startswith(".")) == kept != []
+    assert sorted(path.name for path in (data / "images").iterdir() if not path.name.startswith(".")) == kept != []
 
     open_ledger = run("reconcile", "--json", cwd=tmp_path, env=env)
     assert open_ledger.code == 1  # it names what came since
@@ -64,7 +64,7 @@ def wreck(data: Path) -> None:
     os.truncate(file, file.stat().st_size // 2)
     with file.open("r+b") as opened:
         opened.write(bytes(4096))
-    shutil.rmtree(data / "films")
+    shutil.rmtree(data / "images")
     shutil.rmtree(data / "models")
     (data / "patient.key").write_text("0" * 64)
 

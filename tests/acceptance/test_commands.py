@@ -8,7 +8,7 @@ import pytest
 from programs import environment, run
 from typer.main import get_command
 
-from pneumowatch.cli import app
+from cli import app
 
 HEAVY = ("tensorflow", "keras", "sqlalchemy", "celery", "numpy", "PIL", "structlog")
 
@@ -32,7 +32,7 @@ def test_all_commands_of_the_contract_are_there() -> None:
 
 HELP = """
 import sys
-from pneumowatch.cli import app
+from cli import app
 for words in {commands}:
     try:
         app([*words, "--help"], prog_name="pneumowatch")
@@ -123,12 +123,12 @@ def test_a_bad_password_is_not_repeated(tmp_path: Path) -> None:
 def test_doctor_on_a_good_and_a_bad_day(tmp_path: Path) -> None:
     bad = run("doctor", "--json", cwd=tmp_path)
     assert bad.code == 1
-    assert {finding["what"]: finding["verdict"] for finding in bad.json}["inbox inbox"] == "bad"
+    assert {finding["check"]: finding["status"] for finding in bad.json}["inbox inbox"] == "error"
 
     (tmp_path / "inbox").mkdir()
     good = run("doctor", "--json", cwd=tmp_path)
     assert good.code == 0, good.out
-    assert not [finding for finding in good.json if finding["verdict"] == "bad"]
+    assert not [finding for finding in good.json if finding["status"] == "error"]
     assert not (tmp_path / "data").exists()  # it looks, and makes nothing
 
     table = run("doctor", cwd=tmp_path, env=environment(model_dir=tmp_path))
@@ -143,7 +143,7 @@ def test_doctor_finds_a_spoilt_model(tmp_path: Path) -> None:
     (champion / "card.json").write_text("{}")
     found = run("doctor", "--json", cwd=tmp_path, env=environment(model_dir=tmp_path / "models"))
     assert found.code == 1
-    assert [finding["what"] for finding in found.json if finding["verdict"] == "bad"] == ["model"]
+    assert [finding["check"] for finding in found.json if finding["status"] == "error"] == ["model"]
 
 
 def test_the_database_from_nothing_to_checked(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from programs import Drop, Part, environment, run
 from services import Server, connect
 
-from pneumowatch.model import shipped_folder
+from pneumowatch.model_folder import shipped_folder
 from pneumowatch.queue import Announcer, make_celery_app
 from pneumowatch.settings import Settings
 
@@ -93,7 +93,7 @@ def all_films_however_they_come(deployment: Deployment, drop: Drop) -> None:
     # were anything to be read twice, a message of it would be left: all have been taken, and acknowledged
     given = Settings(broker_url=deployment.broker)
     with make_celery_app(given) as app:
-        deployment.watcher.wait_until(lambda: Announcer(app, given).holds() == 0)
+        deployment.watcher.wait_until(lambda: Announcer(app, given).outstanding() == 0)
     found = deployment.ask("SELECT state, count(*) FROM scan_ledger WHERE superseded_by IS NULL GROUP BY state")
     assert found == [("classified", 40)]
     assert deployment.ask("SELECT DISTINCT source, model_version FROM scan_ledger WHERE state = 'classified'") == [

@@ -15,9 +15,9 @@ from browser import Visitor
 from playwright.sync_api import Browser, expect
 from programs import COMMAND, Drop, Part, environment
 
-from db import cache
+from db.registry import model_cache
 from db.session import Database
-from pneumowatch.model import ModelFolder
+from pneumowatch.model_folder import ModelFolder
 
 PASSWORD = "a sentence of some words"
 TEN = ["p", "n", "p", "u", "p", "x", "p", "n", "p", "p"]
@@ -47,7 +47,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, drop: Drop) -> Iterator[Hous
     drop(folder / "inbox", 60)
     env = environment(settle_seconds=0.2, batch_size=16, decoders=2, retrain_at="never")
     with Part(("up",), folder, folder / "log", env) as part:
-        link = part.wait_until(lambda: re.search(r"Desk: (http://[^/]+)/", part.said()))
+        link = part.wait_until(lambda: re.search(r"Review: (http://[^/]+)/", part.said()))
         house = House(part, folder, link[1])
         command = [*COMMAND, "users", "add", "rita", "--role", "admin"]
         subprocess.run(command, cwd=folder, env=env, input=PASSWORD, text=True, check=True)
@@ -97,7 +97,7 @@ def test_ten_films_by_keyboard_alone(house: House, rita: Visitor) -> None:
     acts = dict(house.ask("SELECT what, count(*) FROM audit WHERE who = 'rita' GROUP BY 1"))
     assert acts["verdict"] == 10
     assert acts["verdict_retracted"] == 1
-    assert acts["film_opened"] >= 10
+    assert acts["image_opened"] >= 10
 
 
 def test_keys_are_told_and_lead_everywhere(rita: Visitor) -> None:
@@ -125,7 +125,7 @@ def test_light_and_dark_are_chosen_and_kept(rita: Visitor) -> None:
 def test_a_film_is_uploaded_and_its_result_seen(house: House, rita: Visitor, drop: Drop, tmp_path: Path) -> None:
     film = drop(tmp_path, 61)[-1]  # another than those that were read
     rita.press_and_wait("g", "u")
-    rita.page.get_by_label("Films").set_input_files(film)
+    rita.page.get_by_label("Images").set_input_files(film)
     result = rita.page.locator("#sent li[data-done]")
     expect(result).to_contain_text(re.compile("flagged|hidden"))
     scan = int(str(result.get_attribute("data-scan")))
@@ -162,7 +162,7 @@ def test_a_text_file_that_is_dropped_is_answered_by_a_sentence(house: House, rit
 def test_a_champion_changes(house: House, rita: Visitor, tiny_model: ModelFolder, drop: Drop, tmp_path: Path) -> None:
     """By keyboard; the worker inside `up` takes it, and the page says so."""
     with closing(Database(f"sqlite:///{house.folder}/data/pneumowatch.db")) as database:
-        cache.register_folder(database, tiny_model, "test")
+        model_cache.register_folder(database, tiny_model, "test")
     before = house.one("SELECT version FROM models WHERE champion")
     rita.press_and_wait("g", "m")
     rita.page.get_by_role("link", name=tiny_model.version).press("Enter")
@@ -178,7 +178,7 @@ def test_a_champion_changes(house: House, rita: Visitor, tiny_model: ModelFolder
     house.part.wait_until_said("new model at work")
     newest = drop(tmp_path, 62)[-1]
     rita.go("/upload")
-    rita.page.get_by_label("Films").set_input_files(newest)
+    rita.page.get_by_label("Images").set_input_files(newest)
     expect(rita.page.locator("#sent li[data-done]")).to_be_visible()
     rita.go("/models")
     expect(rita.page.locator("#pickup")).to_contain_text("read with the champion")

@@ -15,7 +15,7 @@ PASSWORD = "a sentence of some words"
 
 
 def review_url(part: Part) -> str:
-    said = part.wait_until(lambda: re.search(r"Desk: (https?://\S+)", part.said()))
+    said = part.wait_until(lambda: re.search(r"Review: (https?://\S+)", part.said()))
     return str(said[1])
 
 
@@ -60,7 +60,7 @@ def test_its_log_knows_routes_and_not_what_was_asked_for(data: Path) -> None:
     with Part(("review", "--port", "0"), data, data / "log", environment(log_format="json")) as part:
         url = review_url(part)
         with browser(url) as visitor:
-            visitor.get("/sign-in?next=/films/DOE_JOHN.dcm&key=secret")
+            visitor.get("/sign-in?next=/images/DOE_JOHN.dcm&key=secret")
             visitor.get("/DOE_JOHN.dcm")
             visitor.post("/sign-in", data={"name": "rita", "password": PASSWORD})
             assert visitor.get("/models/DOE_JOHN").status_code == 404
@@ -111,7 +111,7 @@ def test_inside_up(folder: Path, phantoms: Path) -> None:
             part.wait_until_said("model ready")
             assert "compact-" in admin.get("/models").text
             shutil.copy(sorted(phantoms.iterdir())[0], folder / "inbox" / "film.png")
-            part.wait_until(lambda: "Of the newest 1 films" in admin.get("/models").text)
+            part.wait_until(lambda: "Of the newest 1 images" in admin.get("/models").text)
             assert admin.get("/readyz").status_code == 200
 
             second = Path(folder, "second")
@@ -126,10 +126,10 @@ def test_inside_up(folder: Path, phantoms: Path) -> None:
 
 
 def test_up_without_a_desk(folder: Path) -> None:
-    with Part(("up", "--no-desk"), folder, folder / "log", ENV) as part:
+    with Part(("up", "--no-review"), folder, folder / "log", ENV) as part:
         part.wait_until_said("Watching")
         part.wait_until_said("Ctrl-C ends it")
-        assert "Desk:" not in part.said()
+        assert "Review:" not in part.said()
     ended = run("up", "--once", cwd=folder, env=ENV)
     assert ended.code == 0
-    assert "Desk:" not in ended.out
+    assert "Review:" not in ended.out

@@ -12,11 +12,12 @@ from books import Book, seen
 from programs import Part, environment
 from sqlalchemy import select
 
-from db import accounts, schema
-from db.accounts import Role
+from db import schema
 from db.models import Audit, Review
 from db.session import Database
-from review.passwords import hash_password
+from db.worklist import accounts
+from db.worklist.accounts import Role
+from review.access.passwords import hash_password
 
 PASSWORD = "a sentence of some words"
 READERS = ("rita", "sam", "tom")
@@ -49,7 +50,7 @@ def desk(tmp_path: Path, env: dict[str, str], log: str = "log") -> Part:
 
 
 def url_of(part: Part) -> str:
-    return str(part.wait_until(lambda: re.search(r"Desk: (http://\S+)", part.said()))[1])
+    return str(part.wait_until(lambda: re.search(r"Review: (http://\S+)", part.said()))[1])
 
 
 def signed_in(url: str, name: str) -> httpx.Client:

@@ -14,12 +14,13 @@ from desk import Desk
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from db import reviews, schema
-from db.outcomes import Rejected
+from db import schema
+from db.ledger.outcomes import Rejected
 from db.session import Database
 from db.states import Reason
-from pneumowatch import kept
-from pneumowatch.phantom import draw_phantom
+from db.worklist import verdicts
+from pneumowatch.imaging import image_store
+from pneumowatch.imaging.phantom import draw_phantom
 from pneumowatch.settings import Settings
 
 PATIENCE = 90_000  # milliseconds
@@ -47,7 +48,7 @@ def book(tmp_path: Path, settings: Settings) -> Iterator[Book]:
             arrived = seen(f"{number}.png", len(file.getvalue()))
             book.classify(arrived, sha256=sha256, probability=0.9 - number / 10)
             logits = np.where(np.eye(7), 4.0, -9.0)
-            kept.store_image(
+            image_store.store_image(
                 settings.data_dir, sha256, draw_phantom(number, pneumonia=True, width=64, height=64), logits
             )
         yield book
@@ -174,14 +175,14 @@ def test_cases_are_worked_through_by_keyboard_alone(page: Page, book: Book) -> N
     page.keyboard.press("n")
     page.wait_for_url("**/scans/2?saved=*")
     page.keyboard.press("j")
-    page.wait_for_url("**/scans/3?passed=2")
+    page.wait_for_url("**/scans/3?skipped=2")
     page.keyboard.press("x")
     page.wait_for_url("**/scans/3?saved=*")
     assert "last case" in page.inner_text(".said")
     said = [
         (one["scan_id"], one["verdict"], one["comment"], one["retracted_at"] is None)
         for scan_id in (1, 2, 3)
-        for one in book.database.read(lambda c, scan_id=scan_id: reviews.review_history(c, scan_id))
+        for one in book.database.read(lambda c, scan_id=scan_id: verdicts.review_history(c, scan_id))
     ]
     assert said == [
         (1, "pneumonia", "n: left base", False),

@@ -13,8 +13,8 @@ from deploying import DEPLOY
 from PIL import Image
 from programs import environment, run
 
-from db import drift
-from db.census import LedgerCollector
+from db.health import drift
+from db.health.ledger_metrics import LedgerCollector
 from db.session import Database
 from pneumowatch.settings import Settings
 from trainer.dataset import patient_of, split_of
@@ -43,7 +43,7 @@ def test_the_drifted_source_passes_the_alert_within_200_films_and_the_other_does
 
     with closing(Database(f"sqlite:///{tmp_path / 'data' / 'pneumowatch.db'}")) as database:
         told = {family.name: family.samples for family in LedgerCollector(database, Settings()).collect()}
-    psi = {(one.labels["source"], one.labels["of"]): one.value for one in told["pneumowatch_drift_psi"]}
+    psi = {(one.labels["source"], one.labels["feature"]): one.value for one in told["pneumowatch_drift_psi"]}
     assert set(psi) == {(source, of) for source in inboxes for of in drift.QUANTITIES}
     limit, alarmed = alert()
     assert max(psi["drifted", of] for of in alarmed) > limit, psi

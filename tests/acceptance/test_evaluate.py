@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from programs import environment, run
 
-from pneumowatch.model import shipped_folder
+from pneumowatch.model_folder import shipped_folder
 
 FILMS = 16
 

@@ -20,7 +20,7 @@ def on_a_small_disk(folder: Path, *words: object) -> list[str]:
 
 @pytest.fixture
 def films_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "data" / "films"
+    folder = tmp_path / "data" / "images"
     folder.mkdir(parents=True)
     if (
         shutil.which("unshare") is None

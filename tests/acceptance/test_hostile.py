@@ -13,10 +13,10 @@ import pytest
 import sabotage
 from programs import Drop, Part, environment
 
-from pneumowatch import film
-from pneumowatch.cli.bench.processes import resource_usage
+from cli.bench.processes import resource_usage
 from pneumowatch.errors import ImageRejected
-from pneumowatch.model import shipped_folder
+from pneumowatch.imaging import reader
+from pneumowatch.model_folder import shipped_folder
 
 MUTANTS: Final = 2000
 SEED: Final = 20_000  # of the first
@@ -35,7 +35,7 @@ def ask(data: Path, statement: str) -> list[tuple[Any, ...]]:
 def expected(data: bytes) -> str:
     """What the reader of films says of these bytes, in this process."""
     try:
-        film.read_image(data, shipped_folder().side)
+        reader.read_image(data, shipped_folder().side)
     except ImageRejected as fault:
         return fault.reason
     return "classified"

@@ -8,8 +8,8 @@ from typing import Any
 
 from programs import environment, run
 
-from pneumowatch.cli.query import RULE_ADVICE
-from watcher import names, rescan
+from cli.query import RULE_ADVICE
+from watcher import directory, ignore_rules
 from watcher.reconcile import MISSING
 
 ENV = environment(settle_seconds=0.2, batch_size=4, decoders=1)
@@ -21,8 +21,8 @@ def ask(folder: Path, question: str) -> list[tuple[Any, ...]]:
 
 
 def test_every_rule_is_explained() -> None:
-    from_names = {names.ignore_rule(path) for path in (b".a", b"a.part", b"thumbs.db")}
-    assert set(RULE_ADVICE) == {MISSING, rescan.UNREACHABLE, rescan.UNLISTABLE, "link", "not a file", *from_names}
+    from_names = {ignore_rules.ignore_rule(path) for path in (b".a", b"a.part", b"thumbs.db")}
+    assert set(RULE_ADVICE) == {MISSING, directory.UNREACHABLE, directory.UNLISTABLE, "link", "not a file", *from_names}
 
 
 def test_films_are_read_mended_and_counted(tmp_path: Path, phantoms: Path) -> None:

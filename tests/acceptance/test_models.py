@@ -15,7 +15,7 @@ from programs import Drop, Ended, Part, environment, run
 from services import Server, connect
 from standin import tiny_network, write_model
 
-from pneumowatch.model import ModelFolder, shipped_folder
+from pneumowatch.model_folder import ModelFolder, shipped_folder
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def killed_in_the_middle_it_does_no_harm(department: Department, before: str) ->
     department.judge()
     words, log = ("retrain", "--force", "--epochs", 50), department.folder / "killed.log"
     with Part(words, department.folder, log, department.env) as part:
-        part.wait_until(lambda: department.ask("SELECT 1 FROM trainings WHERE stage = 'training'"), SLOW)
+        part.wait_until(lambda: department.ask("SELECT 1 FROM training_runs WHERE stage = 'training'"), SLOW)
         part.kill()
     assert department.champion == before
     models = department.folder / "data" / "models"
@@ -155,7 +155,7 @@ def what_is_better_takes_over_while_films_come(department: Department, before: s
         assert part.process.returncode == 0, part.said()
     after = department.champion
     ((decision, reasons),) = department.ask(
-        "SELECT decision, reasons FROM trainings WHERE id = (SELECT max(id) FROM trainings)"
+        "SELECT decision, reasons FROM training_runs WHERE id = (SELECT max(id) FROM training_runs)"
     )
     assert (decision, after != before) == ("promoted", True), reasons
     department.parts[1].wait_until(lambda: swapped(department, coming, after), SLOW)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pneumowatch.model import ModelFolder, shipped_folder
+from pneumowatch.model_folder import ModelFolder, shipped_folder
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "seed.ipynb"
 

@@ -24,7 +24,7 @@ from programs import Part, environment, run
 from receiver import Receiver
 from services import Server, connect
 
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging.phantom import draw_phantom
 
 SECRET: Final = "a secret of both sides"
 PLANTED: Final = ("Zwiebelfisch", "ZWIEBELFISCH", "P471108", "A471108")  # of nobody: in names, headers and file names

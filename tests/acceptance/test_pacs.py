@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset
 from services import HOST, free_port
 from support.waiting import eventually
 
-from pneumowatch.model import shipped_folder
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging.phantom import draw_phantom
+from pneumowatch.model_folder import shipped_folder
 
 PATIENT: Final = {
     "SpecificCharacterSet": "ISO_IR 100",

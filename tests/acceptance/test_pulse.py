@@ -55,7 +55,7 @@ class Deployment:
         return self.ask(f"SELECT count(*) FROM scan_ledger WHERE finished_at IS NOT NULL AND path LIKE '{path}'")[0][0]
 
     def verdicts(self) -> dict[str, str]:
-        return {part["kind"]: part["verdict"] for part in self.command("status").json["parts"]}
+        return {part["kind"]: part["status"] for part in self.command("status").json["components"]}
 
     def start(self, *words: str) -> Part:
         return Part(words, self.folder, self.folder / f"{'-'.join(words)}-{time.monotonic_ns()}.log", self.env)
@@ -149,11 +149,11 @@ def a_routine_film_waits_no_longer_than_the_cap(deployment: Deployment, drop: Dr
 
 def every_part_is_well(deployment: Deployment) -> None:
     status = deployment.command("status").json
-    assert deployment.verdicts() == {"watcher": "well", "worker": "well"}
+    assert deployment.verdicts() == {"watcher": "healthy", "worker": "healthy"}
     assert status["ready"] is True
-    (worker,) = (part for part in status["parts"] if part["kind"] == "worker")
+    (worker,) = (part for part in status["components"] if part["kind"] == "worker")
     assert worker["done"]["classified"] > 300
-    assert [source["verdict"] for source in status["silence"]] == ["unknown"]
+    assert [source["status"] for source in status["silence"]] == ["unknown"]
     assert status["unscored"] == 0
     doctor = run("doctor", cwd=deployment.folder, env=deployment.env)
     assert doctor.code == 0, doctor.out
@@ -178,15 +178,15 @@ def a_worker_that_is_gone_is_told_until_another_takes_its_place(deployment: Depl
     deployment.worker.kill()
     # the dead tell nothing; what is told of them is as old as the test wants it
     deployment.ask(
-        "UPDATE heartbeats SET beat_at = beat_at - interval '2 minutes' WHERE kind = 'worker' RETURNING part"
+        "UPDATE heartbeats SET beat_at = beat_at - interval '2 minutes' WHERE kind = 'worker' RETURNING component"
     )
-    assert deployment.verdicts() == {"watcher": "well", "worker": "silent"}
+    assert deployment.verdicts() == {"watcher": "healthy", "worker": "silent"}
     doctor = deployment.command("doctor")
     assert doctor.code == 1
-    (bad,) = (finding for finding in doctor.json if finding["verdict"] == "bad")
-    assert bad["finding"].startswith("not heard of for")
+    (bad,) = (finding for finding in doctor.json if finding["status"] == "error")
+    assert bad["message"].startswith("not heard of for")
     with deployment.start("work") as worker:
-        worker.wait_until(lambda: deployment.verdicts() == {"watcher": "well", "worker": "well"})
+        worker.wait_until(lambda: deployment.verdicts() == {"watcher": "healthy", "worker": "healthy"})
         assert deployment.command("doctor").code == 0
         drop(deployment.folder / "last", 604)[-1].rename(deployment.inbox / "last.jpeg")
         worker.wait_until(lambda: deployment.finished("last%") == 1)
@@ -221,8 +221,8 @@ def test_an_urgent_film_overtakes_what_waits_in_up(tmp_path: Path, drop: Drop, s
         up.wait_until(lambda: finished("routine/%") == 200)
         assert ask(OVERTOOK.format(path="'urgent/%'"))[0][0] <= THREADS * BATCH
         status = run("status", "--json", cwd=tmp_path, env=env).json
-        assert {part["kind"]: part["verdict"] for part in status["parts"]} == dict.fromkeys(
-            ("schedule", "watcher", "worker"), "well"
+        assert {part["kind"]: part["status"] for part in status["components"]} == dict.fromkeys(
+            ("schedule", "watcher", "worker"), "healthy"
         )
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(60) == 0, up.said()

@@ -41,7 +41,7 @@ def retrain(site: Path, *words: object, **more: Any) -> Ended:
 
 
 def attempts(site: Path) -> list[tuple[Any, ...]]:
-    return ask(site / "data", "SELECT state, decision FROM trainings ORDER BY id")
+    return ask(site / "data", "SELECT state, decision FROM training_runs ORDER BY id")
 
 
 def written(site: Path) -> set[str]:
@@ -110,7 +110,7 @@ def test_killed_at_any_point_it_does_no_harm(site: Path) -> None:
     for number, stage in enumerate(("reading", "training", "concluding", "comparing"), start=1):
         words = ("retrain", "--epochs", 1, "--steps", 4)
         with Part(words, cwd=site, log=site / "said" / stage, env=settings(site)) as part:
-            at = f"SELECT 1 FROM trainings WHERE id = {number} AND stage = '{stage}'"
+            at = f"SELECT 1 FROM training_runs WHERE id = {number} AND stage = '{stage}'"
             part.wait_until(lambda at=at: ask(site / "data", at), LONG)
             part.kill()
         assert champions(site) == before
@@ -125,7 +125,7 @@ def test_killed_at_any_point_it_does_no_harm(site: Path) -> None:
 def test_two_at_once_and_one_that_is_told_to_stop(site: Path) -> None:
     words = ("retrain", "--epochs", 50)
     with Part(words, cwd=site, log=site / "said", env=settings(site)) as part:
-        part.wait_until(lambda: ask(site / "data", "SELECT 1 FROM trainings WHERE stage = 'training'"), LONG)
+        part.wait_until(lambda: ask(site / "data", "SELECT 1 FROM training_runs WHERE stage = 'training'"), LONG)
         second = retrain(site)
         assert second.code == 1
         assert "Another training" in second.err
@@ -158,7 +158,7 @@ def test_up_makes_a_night_up_behind_the_films_and_ends_it_with_itself(site: Path
     (site / "inbox").mkdir()
     env = settings(site, retrain_at="00:00")
     with Part(("up", "--inbox", site / "inbox"), cwd=site, log=site / "said", env=env) as part:
-        at = "SELECT 1 FROM trainings WHERE stage = 'training'"
+        at = "SELECT 1 FROM training_runs WHERE stage = 'training'"
         part.wait_until(lambda: ask(site / "data", at), LONG)
         (child,) = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if trains(path, site)]
         own = os.getpriority(os.PRIO_PROCESS, part.process.pid)
@@ -175,7 +175,7 @@ def test_a_night_does_not_outlive_an_up_that_is_killed(site: Path) -> None:
     (site / "inbox").mkdir()
     env = settings(site, retrain_at="00:00")
     with Part(("up", "--inbox", site / "inbox"), cwd=site, log=site / "said", env=env) as part:
-        part.wait_until(lambda: ask(site / "data", "SELECT 1 FROM trainings WHERE stage = 'training'"), LONG)
+        part.wait_until(lambda: ask(site / "data", "SELECT 1 FROM training_runs WHERE stage = 'training'"), LONG)
         part.kill()
     eventually(lambda: attempts(site) == [("killed", None)], LONG, every=0.1, message=lambda: f"{attempts(site)}")
 
@@ -217,6 +217,6 @@ def test_a_training_worker_that_is_stopped_ends_its_training(site: Path, own_red
             stack.enter_context(Part(words, cwd=site, log=site / f"said-{number}", env=env))
             for number, words in enumerate([("schedule",), ("work", "--queue", "training")])
         ]
-        parts[1].wait_until(lambda: ask(site / "data", "SELECT 1 FROM trainings WHERE stage = 'training'"), LONG)
+        parts[1].wait_until(lambda: ask(site / "data", "SELECT 1 FROM training_runs WHERE stage = 'training'"), LONG)
         assert [part.terminate() for part in parts] == [0, 0]
     assert attempts(site) == [("killed", None)]

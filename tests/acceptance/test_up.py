@@ -66,7 +66,7 @@ def test_films_are_read_as_they_come_and_ctrl_c_drains(folder: Path, sample: lis
     assert ended.code == 0, ended.err
     assert states(folder).total() == finished(folder) == 61
     assert_each_was_read_once(folder)
-    assert ask(folder, "SELECT max(deaths) FROM scans") == [(0,)]  # what was handed back counts against nobody
+    assert ask(folder, "SELECT max(lost_leases) FROM scans") == [(0,)]  # what was handed back counts against nobody
 
 
 def test_films_survive_a_worker_that_is_killed(folder: Path, drop: Drop) -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from programs import Drop, Ended, environment, run
 
-from pneumowatch.model import shipped_folder
+from pneumowatch.model_folder import shipped_folder
 
 FILMS = 14
 ENV = environment(settle_seconds=1, batch_size=8)

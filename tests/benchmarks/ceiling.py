@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pneumowatch.film import Pixels, read_pixels
+from pneumowatch.imaging.reader import Pixels, read_pixels
 
 BATCH = 32
 THREADS = 2

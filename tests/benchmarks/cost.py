@@ -14,7 +14,7 @@ import numpy as np
 from figures import Figure, at_most, run
 
 from pneumowatch.logs import silence_stderr
-from pneumowatch.model import shipped_folder
+from pneumowatch.model_folder import shipped_folder
 from trainer import networks
 
 BATCH = 32

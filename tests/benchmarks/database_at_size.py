@@ -16,8 +16,8 @@ from many_scans import MODEL, generate
 from servers import explain, servers
 from sqlalchemy import Connection, text
 
-from db import ledger, scans
-from db.outcomes import Claim, Classified
+from db.ledger import queries, transitions
+from db.ledger.outcomes import Claim, Classified
 from db.session import Database
 
 SCANS, QUICK_SCANS = 5_000_000, 100_000
@@ -41,19 +41,19 @@ def measure(quick: bool) -> list[Figure]:
     return [Figure("scans in PostgreSQL", total), *found]
 
 
-flagged = partial(scans.view_rows, view="flagged_cases", limit=PAGE)
-unread = partial(scans.view_rows, view="flagged_cases", limit=PAGE, unread=True)
-unscored = partial(scans.view_rows, view="unscored_cases", limit=PAGE)
-claim = partial(ledger.claim, count=BATCH, by=BY, lease=LEASE)
+flagged = partial(queries.view_rows, view="flagged_cases", limit=PAGE)
+unread = partial(queries.view_rows, view="flagged_cases", limit=PAGE, unread=True)
+unscored = partial(queries.view_rows, view="unscored_cases", limit=PAGE)
+claim = partial(transitions.claim, count=BATCH, by=BY, lease=LEASE)
 
 
 def reading(database: Database, times: int) -> list[Figure]:
     """What readers and the status command ask."""
     counting = {
-        "status: scans by state": scans.counts_by_state,
-        "status: flagged without a verdict": partial(scans.count_view_rows, view="flagged_cases", unread=True),
-        "status: unscored": partial(scans.count_view_rows, view="unscored_cases"),
-        "status: oldest waiting": scans.oldest_waiting,
+        "status: scans by state": queries.counts_by_state,
+        "status: flagged without a verdict": partial(queries.count_view_rows, view="flagged_cases", unread=True),
+        "status: unscored": partial(queries.count_view_rows, view="unscored_cases"),
+        "status: oldest waiting": queries.oldest_waiting,
     }
     return [
         at_most(f"first {PAGE} flagged, p95", p95(database.read, flagged, times), "ms", P95_MS),
@@ -73,7 +73,7 @@ def working(database: Database, times: int) -> list[Figure]:
         held, ms = timed(database.write, claim)
         claiming.append(ms)
         outcomes = [outcome(scan.id) for scan in held.scans]
-        finish = partial(ledger.record_outcomes, token=held.token, outcomes=outcomes, by=BY)
+        finish = partial(transitions.record_outcomes, token=held.token, outcomes=outcomes, by=BY)
         finishing.append(timed(database.write, finish)[1])
     return [
         at_most(f"claim of {BATCH}, p95", np.percentile(claiming, 95), "ms", P95_MS),
@@ -92,13 +92,13 @@ def plans(database: Database) -> list[Figure]:
     def claim_and_finish(connection: Connection) -> None:
         held: Claim | None = claim(connection)
         assert held is not None
-        ledger.record_outcomes(connection, held.token, [outcome(scan.id) for scan in held.scans], BY)
+        transitions.record_outcomes(connection, held.token, [outcome(scan.id) for scan in held.scans], BY)
 
     works: dict[str, Work] = {
         "flagged": flagged,
         "worklist": unread,
         "unscored": unscored,
-        "the count of unscored": partial(scans.count_view_rows, view="unscored_cases"),
+        "the count of unscored": partial(queries.count_view_rows, view="unscored_cases"),
         "claim and finish": claim_and_finish,
     }
     found = []

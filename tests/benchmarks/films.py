@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from pneumowatch.cli.bench.copies import copy_images, draw_phantoms
+from cli.bench.copies import copy_images, draw_phantoms
 
 ORIGINALS = Path(__file__).parents[3] / "shared" / "data" / "originals"
 

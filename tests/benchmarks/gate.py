@@ -26,14 +26,15 @@ from films import ORIGINALS
 from PIL import Image, ImageFilter
 from pydicom.errors import InvalidDicomError
 
-from pneumowatch import film as reader
 from pneumowatch import settings
 from pneumowatch.errors import ImageRejected
-from pneumowatch.film import Pixels
-from pneumowatch.model import ModelFolder, champion_folder
-from pneumowatch.phantom import draw_phantom
-from trainer import dataset, gate, networks, strangers
+from pneumowatch.imaging import reader
+from pneumowatch.imaging.phantom import draw_phantom
+from pneumowatch.imaging.reader import Pixels
+from pneumowatch.model_folder import ModelFolder, champion_folder
+from trainer import dataset, networks
 from trainer.dataset import Dataset
+from trainer.input_gate import gate, ood_samples
 
 SMALL = ORIGINALS.parent / "kermany-224"
 PAGE = machine.ROOT / "docs" / "gate.md"
@@ -126,11 +127,14 @@ def measured(model: Any, small: Dataset, films: Dataset, pictures: Path | None, 
     for name, change in CHANGES.items():
         yield row("real films changed", name, changed(test[: 8 * count], change, rng), at_most=CHANGED)
     yield row(
-        "phantoms", "drawn by pneumowatch.phantom", phantoms(QUICK_PHANTOMS if quick else PHANTOMS, side), at_most=0
+        "phantoms",
+        "drawn by pneumowatch.imaging.phantom",
+        phantoms(QUICK_PHANTOMS if quick else PHANTOMS, side),
+        at_most=0,
     )
     tell("strangers")
     yield from of_strangers(
-        [(kind, row("", "", strangers.draw_samples(kind, count, test, SEED))) for kind in strangers.KINDS]
+        [(kind, row("", "", ood_samples.draw_samples(kind, count, test, SEED))) for kind in ood_samples.KINDS]
     )
     tell("bundled pictures")
     for package, within in (("skimage", "data"), ("sklearn", "datasets/images")):
@@ -143,7 +147,7 @@ def measured(model: Any, small: Dataset, films: Dataset, pictures: Path | None, 
         yield row("other", "pictures of the folder given", from_files(sorted(pictures.rglob("*")), side))
 
 
-def of_strangers(found: list[tuple[strangers.SampleKind, Row]]) -> Iterator[Row]:
+def of_strangers(found: list[tuple[ood_samples.SampleKind, Row]]) -> Iterator[Row]:
     """By class, by kind, and in all; kinds that the gate was not fitted to apart."""
 
     def together(part: str, name: str, rows: list[Row], at_least: float) -> Row:
@@ -317,14 +321,14 @@ What is no frontal chest film is `rejected` as `not_chest_xray` and stands in `u
 served network: its output `gate_score` is above 1 for such a picture. Two judges look at means over the cells of a
 grid, of the film itself and of the network's last convolutions, where this is nearly free:
 
-- a **head**, a small network that has learned to tell films from strangers: pictures that `trainer/strangers.py` draws,
+- a **head**, a small network that has learned to tell films from strangers: pictures that `trainer/input_gate/ood_samples.py` draws,
   and chest films turned, inverted, cut or put together;
 - a **distance** to the training patients' films (Mahalanobis, with a shrunk covariance), for what nobody thought of.
 
 Each is 1 at its limit, beyond which lay at most {plain} of the validation patients' films as they are and {changed} of
 them changed as by other scanners; the larger one counts. Films in a frame, in another exposure or compressed to pieces
 were let through in fitting, as were the project's phantoms. Everything is fitted to training patients by
-`trainer.gate.fit_gate`, again for each new model.
+`trainer.input_gate.gate.fit_gate`, again for each new model.
 
 Written by `python tests/benchmarks/gate.py --write`. Kinds held out were never shown to the gate. Bundled pictures are
 those that come with scikit-image, scikit-learn and pydicom; most of pydicom's are refused by their header already, so

@@ -14,8 +14,8 @@ MODEL = "bench-model"
 # i counts scans, :total of them; h and u are fixed pseudo-random numbers, below 10,000 and below 1.
 SCANS = f"""
 INSERT INTO scans (id, inbox, path_sha256, path_bytes, path, size, mtime_ns, state, reason, detail, priority,
-    received_at, changed_at, not_before, rung_at, finished_at, claim_token, claimed_by, leased_until, deaths,
-    deaths_alone, alone, sha256, probability, flagged, model_version, threshold, worklist_rank, blind, sampled_share,
+    received_at, changed_at, not_before, announced_at, finished_at, claim_token, claimed_by, leased_until, lost_leases,
+    lost_leases_exclusive, exclusive, sha256, probability, flagged, model_version, threshold, worklist_rank, hidden_until_verdict, sampled_share,
     study_uid, duplicate_of, verdict, reviewer, reviewed_at)
 SELECT i, CASE WHEN h % 2 = 0 THEN 'ward' ELSE 'clinic' END, sha256(int8send(i)), path::bytea, path, 200000 + h, i,
     state, CASE state WHEN 'rejected' THEN 'unreadable' END,

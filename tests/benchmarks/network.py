@@ -15,7 +15,7 @@ from figures import Figure, run
 
 from pneumowatch import settings
 from pneumowatch.logs import silence_stderr
-from pneumowatch.model import champion_folder
+from pneumowatch.model_folder import champion_folder
 
 BATCHES = (1, 8, 32, 64, 128, 256)
 SECONDS, QUICK_SECONDS = 4.0, 0.2  # of each batch size

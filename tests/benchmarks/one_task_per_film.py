@@ -23,7 +23,7 @@ from redis import Redis
 from servers import redis_server
 from support.waiting import eventually
 
-from pneumowatch.film import read_pixels
+from pneumowatch.imaging.reader import read_pixels
 from pneumowatch.logs import silence_stderr
 
 POOLS = {"solo": 1, "threads": 2}  # -> concurrency

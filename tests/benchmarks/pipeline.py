@@ -22,11 +22,11 @@ from figures import Figure, at_least, at_most, run, tell
 from films import kind, make_films
 from servers import Servers, servers
 
+from cli.bench import rig
+from cli.bench.load_test import Burst, run_burst, run_single_images
 from pneumowatch import settings
-from pneumowatch.cli.bench import rig
-from pneumowatch.cli.bench.trial import Burst, run_burst, run_single_images
 from pneumowatch.logs import silence_stderr
-from pneumowatch.model import champion_folder
+from pneumowatch.model_folder import champion_folder
 
 FILMS, QUICK_FILMS = 3000, 160  # of a heap
 ROUNDS = 3

@@ -20,14 +20,14 @@ from sqlalchemy import Connection, func, select, text
 from stand_in_worker import MTIME_NS, SIZE
 from support.waiting import eventually
 
-from db import arrivals, scans
+from cli.bench import rig
+from cli.bench.processes import resource_usage
+from db.ledger import queries, registration
+from db.ledger.file_version import FileVersion
 from db.models import Scan
-from db.seen import FileVersion
 from db.session import Database
 from db.states import State
 from pneumowatch import settings
-from pneumowatch.cli.bench import rig
-from pneumowatch.cli.bench.processes import resource_usage
 from pneumowatch.queue import Announcer, make_celery_app
 
 BURST = 1000  # files of one transaction, as the watcher registers them
@@ -102,9 +102,9 @@ def read_all(database: Database, announcer: Announcer, films: int) -> float:
     for start in range(0, films, BURST):
         numbers = range(start, min(start + BURST, films))
         seen = [FileVersion(rig.INBOX_NAME, f"film-{number}.jpeg".encode(), SIZE, MTIME_NS) for number in numbers]
-        announcer.ring(database.write(partial(arrivals.register_files, files=seen, by="bench")).to_announce)
-    eventually(lambda: not database.read(scans.count_waiting), LIMIT_SECONDS, every=0.25)
-    counts = database.read(scans.counts_by_state)
+        announcer.announce(database.write(partial(registration.register_files, files=seen, by="bench")).to_announce)
+    eventually(lambda: not database.read(queries.count_waiting), LIMIT_SECONDS, every=0.25)
+    counts = database.read(queries.counts_by_state)
     if counts[State.CLASSIFIED] != films:
         raise RuntimeError(f"not every film was classified: {counts}")
     ended = database.read(lambda connection: connection.scalar(select(func.max(Scan.finished_at))))

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.bench.processes import ResourceUsage, resource_usage
 from db import schema
 from db.session import Database
-from pneumowatch.cli.bench.processes import ResourceUsage, resource_usage
 
 sys.path.append(str(Path(__file__).parents[1]))
 from plans import explain as explain

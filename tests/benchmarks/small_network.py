@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pneumowatch.logs import silence_stderr
-from pneumowatch.model import CARD, REFERENCE, WEIGHTS
+from pneumowatch.model_folder import CARD, REFERENCE, WEIGHTS
 
 SIDE = 150
 WIDTHS = (64, 96, 128, 192)  # filters of the separable layers, the film halved before each
@@ -44,7 +44,7 @@ def write(folder: Path) -> Path:
 
 def _describe(folder: Path, network) -> None:
     films = np.random.default_rng(1).integers(0, 256, (8, SIDE, SIDE, 1), dtype=np.uint8)
-    np.savez(folder / REFERENCE, films=films, probabilities=np.asarray(network(films))[:, 0])
+    np.savez(folder / REFERENCE, images=films, probabilities=np.asarray(network(films))[:, 0])
     card = {
         "version": "small-stand-in",
         "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from db import registry
+from db.registry import model_registry
 from db.session import Database
 from pneumowatch import logs, settings
-from pneumowatch.film import Pixels
-from pneumowatch.model import ModelFolder
+from pneumowatch.imaging.reader import Pixels
+from pneumowatch.model_folder import ModelFolder
 from pneumowatch.queue import component_name, make_celery_app
 from worker.decode import DecodedFile, DecodeRequest
-from worker.readings import ModelOutput
-from worker.room import ScanProcessor
-from worker.serving import ServedModel
+from worker.inference.model_output import ModelOutput
+from worker.inference.serving import ServedModel
+from worker.pipeline import ScanProcessor
 from worker.tasks import register_task, run_worker
 
 VERSION = "stand-in"
@@ -37,7 +37,7 @@ class StandInDecoders:
 
     _black = np.zeros((SIDE, SIDE), np.uint8)
 
-    def fetch(self, errands: Sequence[DecodeRequest], side: int) -> list[DecodedFile]:
+    def decode(self, errands: Sequence[DecodeRequest], side: int) -> list[DecodedFile]:
         return [DecodedFile(one.scan_id, self._black, _sha256(one.scan_id), SIZE, MTIME_NS) for one in errands]
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class StandInClassifier:
     def predict(self, films: Pixels) -> ModelOutput:
         with self._gpu:
             time.sleep(self._seconds)  # what the GPU takes
-        return ModelOutput.of(np.full(len(films), 0.25))
+        return ModelOutput.from_probabilities(np.full(len(films), 0.25))
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
     classifier = StandInClassifier(float(sys.argv[1]))
     folder = ModelFolder(Path(), {"version": VERSION, "sha256": ""})
     by = f"{component_name('worker')}:{os.getpid()}"
-    database.write(lambda connection: registry.register_model(connection, folder, b"", by))
+    database.write(lambda connection: model_registry.register_model(connection, folder, b"", by))
     room = ScanProcessor(
         given, given.inboxes, database, ServedModel(classifier, given.batch_size), StandInDecoders(), by
     )

@@ -21,9 +21,10 @@ from programs import run as command
 from services import connect
 from sqlalchemy import Connection, text
 
-from db import ledger, schema
+from db import schema
+from db.ledger import transitions
 from db.session import Database
-from pneumowatch.phantom import write_phantoms
+from pneumowatch.imaging.phantom import write_phantoms
 
 ROUTINE, QUICK_ROUTINE = 10_000, 500
 SCANS, QUICK_SCANS = 1_000_000, 20_000  # of the table in which claims are timed; a tenth of them waits
@@ -31,7 +32,7 @@ DRAWN = 24  # phantoms; the others are copies with bytes of their own
 TIMES = 5
 SECONDS = 2.0  # within which an urgent film's row must stand
 CLAIM_MS = 50
-PATIENCE = 0.75 * ledger.timedelta(hours=1)
+PATIENCE = 0.75 * transitions.timedelta(hours=1)
 
 Ask = Callable[[str], list[tuple[Any, ...]]]
 
@@ -140,7 +141,7 @@ def fill(connection: Connection, total: int) -> None:
     connection.execute(
         text(
             f"{numbers} INSERT INTO scans (inbox, path_sha256, path_bytes, path, size, mtime_ns, state, priority, "
-            "received_at, changed_at, not_before, rung_at, deaths, deaths_alone, alone) "
+            "received_at, changed_at, not_before, announced_at, lost_leases, lost_leases_exclusive, exclusive) "
             f"SELECT 'ward', {digest}, {digest}, 'film', 1, i, "
             "CASE WHEN i <= :total - :waiting THEN 'rejected' ELSE 'queued' END, "
             f"CASE WHEN i % 100 = 0 THEN 1 ELSE 5 END, {when}, {when}, {when}, {when}, 0, 0, false FROM n"
@@ -153,7 +154,7 @@ def timed(database: Database, name: str, patience: Any) -> Figure:
     milliseconds = []
     for _ in range(100):
         started = time.perf_counter()
-        held = database.write(lambda c: ledger.claim(c, 32, "bench", ledger.timedelta(minutes=2), patience))
+        held = database.write(lambda c: transitions.claim(c, 32, "bench", transitions.timedelta(minutes=2), patience))
         milliseconds.append(1000 * (time.perf_counter() - started))
         assert held is not None
     p95 = float(np.percentile(milliseconds, 95))

@@ -16,11 +16,11 @@ from servers import servers
 from sqlalchemy import func, select
 from support.waiting import eventually
 
+from cli.bench import rig
+from cli.bench.processes import resource_usage
 from db.models import Scan
 from db.session import Database
 from pneumowatch import logs, settings
-from pneumowatch.cli.bench import rig
-from pneumowatch.cli.bench.processes import resource_usage
 from pneumowatch.queue import Announcer, make_celery_app
 
 PRESENT, QUICK_PRESENT = 100_000, 5_000

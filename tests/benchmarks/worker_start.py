@@ -15,11 +15,11 @@ from pathlib import Path
 from figures import Figure, at_most, run, tell
 from servers import servers
 
+from cli.bench import rig
+from cli.bench.copies import copy_images
+from cli.bench.load_test import run_burst
 from pneumowatch import settings
-from pneumowatch.cli.bench import rig
-from pneumowatch.cli.bench.copies import copy_images
-from pneumowatch.cli.bench.trial import run_burst
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging.phantom import draw_phantom
 
 STARTS, QUICK_STARTS = 5, 1
 FEW, MANY = 1_000, 20_000  # films read before memory is looked at

@@ -15,10 +15,10 @@ from many_scans import generate
 from servers import explain, servers
 from sqlalchemy import Connection
 
-from db import figures, news, search, worklist
 from db.session import Database
 from db.states import State, Verdict
-from db.worklist import Cursor, Filters, Listing
+from db.worklist import changes, search, statistics, worklist
+from db.worklist.worklist import Cursor, Filters, Listing
 
 SCANS, QUICK_SCANS = 1_000_000, 50_000
 UNREAD_DAYS = 500
@@ -93,18 +93,18 @@ def walk(database: Database, filters: Filters, cap: timedelta, pages: int) -> tu
 
 
 def others(database: Database, times: int) -> list[Figure]:
-    moment = database.read(news.current_marker)
+    moment = database.read(changes.current_marker)
     works: dict[str, Work] = {
         "the next case": lambda c: worklist.next_scan(c, TO_READ, CAP, [1], READER),
         "what waits beyond the cap, counted": lambda c: worklist.count_late(c, CAP),
         "news since a moment ago": lambda c: (
-            news.current_marker(c),
-            news.changes_since(c, replace(moment, event=moment.event - 100)),
+            changes.current_marker(c),
+            changes.changes_since(c, replace(moment, event=moment.event - 100)),
         ),
         "search by file name, newest 250,000 scans": lambda c: search.search_scans(c, "person4711_"),
-        "overview: films of 30 days by day": lambda c: figures.counts_by_day(c, 30),
-        "overview: films of a day by hour": figures.finished_by_hour,
-        "overview: agreement over 90 days": lambda c: figures.agreement(c, 90),
+        "overview: films of 30 days by day": lambda c: statistics.counts_by_day(c, 30),
+        "overview: films of a day by hour": statistics.finished_by_hour,
+        "overview: agreement over 90 days": lambda c: statistics.agreement(c, 90),
     }
     return [
         timed(database, name, work, max(times // 4, 3), bar=name == "the next case") for name, work in works.items()

@@ -48,7 +48,7 @@ def worker_drained(stage: Stage[Deployed]) -> None:
     stage.rig.restart(name)
     stage.rig.ready(name)
     stage.wait_for_all()
-    counted = "SELECT count(*) FROM scans WHERE deaths > 0 AND path >= %s AND path < %s"
+    counted = "SELECT count(*) FROM scans WHERE lost_leases > 0 AND path >= %s AND path < %s"
     assert stage.rig.ask(counted, f"{stage.name}/", f"{stage.name}/~") == [(0,)]
     stage.note = f"{held} films in its hands; exit code 0, no attempt counted"
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from PIL import Image
 
-from pneumowatch.cli.bench.copies import distinct_copy
-from pneumowatch.phantom import draw_phantom
+from cli.bench.copies import distinct_copy
+from pneumowatch.imaging.phantom import draw_phantom
 
 DRAWN: Final = 8  # drawing takes a sixth of a second, a copy with other bytes nothing
 WIDTH, HEIGHT = 256, 192  # still a chest film to the shipped model's gate

@@ -15,8 +15,8 @@ from services import Server, connect
 from sqlalchemy import make_url
 from support.waiting import eventually
 
+from cli.bench.processes import process_tree, resource_usage
 from faults.films import Stock
-from pneumowatch.cli.bench.processes import process_tree, resource_usage
 
 WORKERS: Final = ("work-1", "work-2")
 DATABASE: Final = "films"

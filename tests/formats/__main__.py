@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from pydicom import uid
 
 from formats import common_images, dicom_films, refused, same_film
-from pneumowatch import film
 from pneumowatch.errors import ImageRejected
+from pneumowatch.imaging import reader
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 OPENING = """# What is read
@@ -88,7 +88,7 @@ def _refused() -> Iterator[str]:
     yield REFUSED.rstrip("\n")
     for case in (*refused.cases(), *common_images.refused()):
         try:
-            film.read_image(case.data, 48, refused.MAX_PIXELS)
+            reader.read_image(case.data, 48, refused.MAX_PIXELS)
         except ImageRejected as fault:
             if fault.reason == case.reason:
                 yield f"| {case.what} | `{case.reason}` |"

@@ -15,8 +15,8 @@ from PIL import Image
 from formats import by_hand
 from formats.dicom_films import FILM, over_range
 from formats.refused import Refused
-from pneumowatch import images
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging import common_formats
+from pneumowatch.imaging.phantom import draw_phantom
 
 WHOLE: Final = 4096  # a side larger than the films', so that nothing is reduced
 DEEP: Final = FILM.astype(np.uint16) * 257
@@ -50,7 +50,7 @@ class Case:
 
     def off(self) -> int:
         """The largest difference, in gray levels, between what is read and what is true."""
-        gray = np.asarray(images.read_common_format(self.data, WHOLE, WHOLE * WHOLE)).astype(int)
+        gray = np.asarray(common_formats.read_common_format(self.data, WHOLE, WHOLE * WHOLE)).astype(int)
         return int(np.abs(gray - self.truth).max()) if gray.shape == self.truth.shape else 255
 
 

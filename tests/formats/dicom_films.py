@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 
-from pneumowatch import dicom
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging import dicom
+from pneumowatch.imaging.phantom import draw_phantom
 
 MAX_PIXELS: Final = 10_000_000
 FILM: Final = draw_phantom(5, True, 70, 51)  # uint8; an odd number of pixels a row or column meets paddings

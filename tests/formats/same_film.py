@@ -7,8 +7,8 @@ import numpy as np
 from pydicom import uid
 
 from pneumowatch import settings
-from pneumowatch.phantom import draw_phantom
-from worker.here import classify_files
+from pneumowatch.imaging.phantom import draw_phantom
+from worker.in_process import classify_files
 
 
 def probabilities(folder: Path) -> dict[str, float]:

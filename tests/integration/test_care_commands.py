@@ -11,11 +11,12 @@ from books import Book, classified, seen
 from sqlalchemy import Connection
 from typer.testing import CliRunner
 
-from db import audit, deployment, schema, views
-from db.outcomes import Classified
+from cli import app
+from db import deployment, schema, views
+from db.ledger.outcomes import Classified
 from db.session import Database
-from pneumowatch import patients
-from pneumowatch.cli import app
+from db.worklist import audit
+from pneumowatch import patient_hashing
 from pneumowatch.errors import BackupError, ErasureRefused
 from pneumowatch.header import Header
 from pneumowatch.settings import Settings
@@ -38,7 +39,7 @@ def book(data: Path) -> Iterator[Book]:
         book.register_model()
         secret = deployment.load_patient_key(database, Settings(data_dir=data))
         his, other = book.add(seen("a.dcm"), seen("b.dcm"))
-        header = Header(patient_key=patients.hash_patient_id(secret, PATIENT))
+        header = Header(patient_key=patient_hashing.hash_patient_id(secret, PATIENT))
         book.finish(
             book.claimed(), Classified(his, "1" * 64, 0.9, True, 0.5, "model-1", header=header), classified(other)
         )
@@ -93,7 +94,7 @@ def test_nothing_is_erased_by_a_dry_run_or_a_no(book: Book, data: Path) -> None:
 
 def test_purge_says_what_goes(book: Book, data: Path) -> None:
     events = book.event_count()
-    code, said = call("purge", "--older-than", "0h", "--events", "--films", "--audit", "--dry-run", "--data", data)
+    code, said = call("purge", "--older-than", "0h", "--events", "--images", "--audit", "--dry-run", "--data", data)
     assert code == 0
     assert f"{events - 1} rows of events would go" in said
     assert book.event_count() == events
@@ -103,7 +104,7 @@ def test_purge_says_what_goes(book: Book, data: Path) -> None:
     assert (row["what"], row["detail"]) == (audit.AuditAction.PURGE, "events older than 0h")
 
 
-@pytest.mark.parametrize("arguments", [["--older-than", "90d"], ["--older-than", "soon", "--films"], ["--films"]])
+@pytest.mark.parametrize("arguments", [["--older-than", "90d"], ["--older-than", "soon", "--images"], ["--images"]])
 def test_purge_wants_to_know_what_and_how_old(book: Book, data: Path, arguments: list[str]) -> None:
     assert call("purge", *arguments, "--data", data)[0] == 2
 

@@ -11,12 +11,14 @@ from books import Book, classified, seen
 from sqlalchemy import update
 from standin import tiny_network, write_model
 
-from db import cache, ledger, registry, schema
+from cli.maintenance import health_checks
+from cli.maintenance.health_checks import CheckResult, run_checks
+from db import schema
+from db.ledger import transitions
 from db.models import Outbox
+from db.registry import model_cache, model_registry
 from db.session import Database
-from pneumowatch.cli import checkup
-from pneumowatch.cli.checkup import CheckResult, run_checks
-from pneumowatch.model import ModelFolder
+from pneumowatch.model_folder import ModelFolder
 from pneumowatch.settings import Settings
 
 
@@ -29,38 +31,38 @@ def settings(tmp_path: Path) -> Settings:
 def database(settings: Settings, tiny_model: ModelFolder) -> Iterator[Database]:
     with closing(Database(settings.database)) as made:
         schema.upgrade(made)
-        cache.register_folder(made, tiny_model, "test")
+        model_cache.register_folder(made, tiny_model, "test")
         yield made
 
 
 def found(settings: Settings, what: str) -> list[CheckResult]:
-    return [finding for finding in run_checks(settings) if finding.check == what]
+    return [result for result in run_checks(settings) if result.check == what]
 
 
 def test_a_store_whose_model_is_not_the_one_that_serves(
     settings: Settings, database: Database, tiny_model: ModelFolder, tmp_path: Path
 ) -> None:
     assert found(settings, "champion") == []  # no worker was here yet
-    cache.fetch_model(database, settings.models)
-    assert [one.status for one in found(settings, "champion")] == ["good"]
+    model_cache.fetch_model(database, settings.models)
+    assert [one.status for one in found(settings, "champion")] == ["ok"]
     other = write_model(tmp_path / "other", tiny_network(48), 48, version="standin-2")
-    cache.register_folder(database, other, "test")
-    database.write(lambda c: registry.promote_to_champion(c, "standin-2", "test", "for the test"))
-    (finding,) = found(settings, "champion")
-    assert finding.status == "bad"
-    assert "standin-2 serves" in finding.message
-    assert tiny_model.version in finding.message
-    cache.fetch_model(database, settings.models)
-    assert [one.status for one in found(settings, "champion")] == ["good"]
+    model_cache.register_folder(database, other, "test")
+    database.write(lambda c: model_registry.promote_to_champion(c, "standin-2", "test", "for the test"))
+    (result,) = found(settings, "champion")
+    assert result.status == "error"
+    assert "standin-2 serves" in result.message
+    assert tiny_model.version in result.message
+    model_cache.fetch_model(database, settings.models)
+    assert [one.status for one in found(settings, "champion")] == ["ok"]
 
 
 def test_a_disk_with_little_room(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found(settings, "disk")) == 1
     free = shutil.disk_usage(settings.data_dir).free
-    monkeypatch.setattr(checkup, "LOW_DISK_BYTES", free * 2)
-    (finding,) = found(settings, "disk")
-    assert finding.status == "bad"
-    assert "make room" in finding.message
+    monkeypatch.setattr(health_checks, "LOW_DISK_BYTES", free * 2)
+    (result,) = found(settings, "disk")
+    assert result.status == "error"
+    assert "make room" in result.message
     assert found(settings, "model store's disk") == []  # it is the same one
 
 
@@ -69,30 +71,30 @@ def test_ways_out_that_do_not_get_through(settings: Settings, database: Database
     told = settings.model_copy(
         update={"webhook_url": "https://there.example/hook", "webhook_secret": "a secret of ours"}
     )
-    assert [one.status for one in found(told, "webhook")] == ["good"]
+    assert [one.status for one in found(told, "webhook")] == ["ok"]
     book = Book(database)
     book.register_model()
     ids = book.add(*(seen(f"{number}.png") for number in range(2)))
     claim = book.claimed()
     outcomes = [classified(id_) for id_ in ids]
-    database.write(lambda c: ledger.record_outcomes(c, claim.token, outcomes, "worker", ("webhook",)))
-    (finding,) = found(told, "webhook")
-    assert (finding.status, finding.message) == ("good", "2 messages wait")
-    (finding,) = found(settings, "webhook")
-    assert (finding.status, finding.message) == ("bad", "2 messages wait, but where to is not set here")
+    database.write(lambda c: transitions.record_outcomes(c, claim.token, outcomes, "worker", ("webhook",)))
+    (result,) = found(told, "webhook")
+    assert (result.status, result.message) == ("ok", "2 messages wait")
+    (result,) = found(settings, "webhook")
+    assert (result.status, result.message) == ("error", "2 messages wait, but where to is not set here")
     earlier = datetime.now(UTC) - timedelta(hours=3)
     database.write(lambda c: c.execute(update(Outbox).values(since=earlier)))
-    (finding,) = found(told, "webhook")
-    assert finding.status == "bad"
-    assert "the oldest for 3 h" in finding.message
+    (result,) = found(told, "webhook")
+    assert result.status == "error"
+    assert "the oldest for 3 h" in result.message
     database.write(lambda c: c.execute(update(Outbox).values(state="given_up")))
-    (finding,) = found(told, "webhook")
-    assert finding.status == "bad"
-    assert "2 messages were given up" in finding.message
+    (result,) = found(told, "webhook")
+    assert result.status == "error"
+    assert "2 messages were given up" in result.message
 
 
 def test_a_way_out_that_cannot_work_as_it_is_set(settings: Settings) -> None:
     wrong = settings.model_copy(update={"webhook_url": "ftp://there.example/hook"})
-    (finding,) = found(wrong, "ways out")
-    assert finding.status == "bad"
-    assert "PNEUMOWATCH_WEBHOOK_URL" in finding.message
+    (result,) = found(wrong, "notification channels")
+    assert result.status == "error"
+    assert "PNEUMOWATCH_WEBHOOK_URL" in result.message

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from programs import Ended, environment, run
 
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging.phantom import draw_phantom
 
 PLANTED = ("DOE", "JANE", "PX4711ZQ", "19810203", "CURSED")  # of nobody; in headers, and in names of files
 FILMS: dict[str, dict[str, Any]] = {
@@ -98,7 +98,7 @@ def test_the_caution_is_listed(inbox: Path, first: Ended) -> None:
 
 def checked(inbox: Path, **settings: object) -> dict[str, Any]:
     findings = run("doctor", "--json", cwd=inbox.parent, env=environment(**settings)).json
-    (found,) = [finding for finding in findings if finding["what"] == "patient key"]
+    (found,) = [finding for finding in findings if finding["check"] == "patient key"]
     return found
 
 
@@ -110,7 +110,7 @@ def test_another_key_stops_it_and_doctor_says_so(inbox: Path, first: Ended, tmp_
     assert ended.code == 1
     assert "is not the patient key of this database" in ended.err
     assert "5" * 64 not in ended.err
-    assert checked(inbox, patient_key_file=other)["verdict"] == "bad"
+    assert checked(inbox, patient_key_file=other)["status"] == "error"
 
 
 @pytest.mark.parametrize("part", ["watch", "work", "schedule"])
@@ -132,7 +132,7 @@ def test_a_key_that_is_lost_stops_it_and_none_is_made(inbox: Path, first: Ended,
         ended = up(inbox)
         assert (ended.code, file.exists()) == (1, False)
         assert "The patient key is missing" in ended.err
-        assert checked(inbox)["verdict"] == "bad"
+        assert checked(inbox)["status"] == "error"
     finally:
         kept.rename(file)
     file.chmod(0o644)  # as a careless restore leaves it

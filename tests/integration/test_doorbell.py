@@ -41,20 +41,20 @@ def broker(own_redis: Server) -> Iterator[redis.Redis]:
 
 
 def test_ids_travel_in_messages_of_at_most_a_batch(bell: Announcer, broker: redis.Redis) -> None:
-    assert bell.holds() == 0
-    bell.ring(range(1, 11))
-    bell.ring([])
+    assert bell.outstanding() == 0
+    bell.announce(range(1, 11))
+    bell.announce([])
     messages = [json.loads(message) for message in broker.lrange(SCANS_QUEUE, 0, -1)[::-1]]  # type: ignore[index,union-attr]
     licences = [json.loads(base64.b64decode(message["body"]))[0] for message in messages]
     assert licences == [[[1, 2, 3, 4]], [[5, 6, 7, 8]], [[9, 10]]]
     assert {message["headers"]["task"] for message in messages} == {READ_SCANS_TASK}
     assert {message["content-type"] for message in messages} == {"application/json"}
-    assert bell.holds() == 3
+    assert bell.outstanding() == 3
 
 
 def take(app: Celery, bell: Announcer) -> None:
     """A worker takes a message, and does not come to acknowledge it."""
-    bell.ring([1])
+    bell.announce([1])
     with app.connection_for_read() as connection:
         channel = connection.channel()
         channel.qos.restore_at_shutdown = False
@@ -64,7 +64,7 @@ def take(app: Celery, bell: Announcer) -> None:
 def test_a_message_that_is_being_worked_at_is_held(app: Celery, bell: Announcer, broker: redis.Redis) -> None:
     take(app, bell)
     assert broker.llen(SCANS_QUEUE) == 0
-    assert bell.holds() == 1
+    assert bell.outstanding() == 1
 
 
 def test_what_a_worker_took_longer_than_a_lease_ago_is_held_no_more(
@@ -74,18 +74,18 @@ def test_what_a_worker_took_longer_than_a_lease_ago_is_held_no_more(
     take(app, bell)
     (tag,) = broker.zrange("unacked_index", 0, -1)  # type: ignore[misc]
     broker.zadd("unacked_index", {tag: time.time() - LEASE - 1})
-    assert bell.holds() == 0
+    assert bell.outstanding() == 0
 
 
 def test_no_broker_is_said_and_soon(bell: Announcer, own_redis: Server) -> None:
-    bell.ring([1])
+    bell.announce([1])
     own_redis.kill()
     started = time.monotonic()
     with pytest.raises(BrokerUnavailable):
-        bell.ring([2])
+        bell.announce([2])
     with pytest.raises(BrokerUnavailable):
-        bell.holds()
+        bell.outstanding()
     assert time.monotonic() - started < 15
     own_redis.start()
-    bell.ring([3])
-    assert bell.holds() == 1  # this Redis keeps nothing over a restart
+    bell.announce([3])
+    assert bell.outstanding() == 1  # this Redis keeps nothing over a restart

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from support.waiting import eventually
 
-from db import heartbeats, schema, sweep
-from db.heartbeats import HealthStatus
-from db.pulse import HeartbeatWriter
+from db import schema
+from db.health import heartbeats
+from db.health.heartbeat_writer import HeartbeatWriter
+from db.health.heartbeats import HealthStatus
+from db.ledger import sweep
+from db.ledger.sweep import Sweeper
 from db.session import Database
-from db.sweep import Sweeper
 from pneumowatch.settings import Settings
-from watcher import intake, patrol, rescan
+from watcher import directory, intake, rescanner
 from watcher.intake import Watcher
 
 BEAT = 0.05  # seconds
@@ -25,7 +27,7 @@ STUCK = 3.0  # longer than a healthy part takes on a busy machine
 class Bell:
     """Takes every message."""
 
-    def ring(self, ids: Any) -> None:
+    def announce(self, ids: Any) -> None:
         pass
 
 
@@ -50,11 +52,11 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def pulse(database: Database) -> Iterator[HeartbeatWriter]:
-    pulse = HeartbeatWriter(database, BEAT)
-    pulse.start()
-    yield pulse
-    pulse.close(clean=True)
+def writer(database: Database) -> Iterator[HeartbeatWriter]:
+    writer = HeartbeatWriter(database, BEAT)
+    writer.start()
+    yield writer
+    writer.close(clean=True)
 
 
 def until_told(database: Database, verdict: HealthStatus, sentence: str = "") -> None:
@@ -82,16 +84,16 @@ def until_told(database: Database, verdict: HealthStatus, sentence: str = "") ->
 def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
     tmp_path: Path,
     database: Database,
-    pulse: HeartbeatWriter,
+    writer: HeartbeatWriter,
     monkeypatch: pytest.MonkeyPatch,
     what: str,
     rescan_seconds: float,
 ) -> None:
     inbox = tmp_path / "ward"
     inbox.mkdir()
-    hang = Hang(getattr(rescan, what))
-    monkeypatch.setattr(rescan, what, hang)
-    monkeypatch.setattr({"walk": patrol, "look": intake}[what], "STUCK_SECONDS", STUCK)
+    hang = Hang(getattr(directory, what))
+    monkeypatch.setattr(directory, what, hang)
+    monkeypatch.setattr({"walk": rescanner, "look": intake}[what], "STUCK_SECONDS", STUCK)
     settings = Settings(settle_seconds=0.1, rescan_seconds=rescan_seconds)
     watcher = Watcher(
         settings,
@@ -99,7 +101,7 @@ def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
         database,
         Bell(),  # type: ignore[arg-type]
         threading.Event(),
-        pulse.component("watcher"),
+        writer.add_component("watcher"),
     )
     with watcher.running():
         until_told(database, HealthStatus.HEALTHY)
@@ -112,10 +114,10 @@ def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
 
 
 def test_a_sweep_that_hangs_is_stalled_until_it_goes_on(
-    database: Database, pulse: HeartbeatWriter, monkeypatch: pytest.MonkeyPatch
+    database: Database, writer: HeartbeatWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "STUCK_SECONDS", STUCK)
-    hang, stop, component = Hang(lambda: 1), threading.Event(), pulse.component("schedule")
+    hang, stop, component = Hang(lambda: 1), threading.Event(), writer.add_component("schedule")
     component.set_status("sweeping")
     sweeper = Sweeper(database, lambda ids: None, hang, 0.1, 3, "schedule")
     thread = threading.Thread(target=sweeper.run, args=(stop, 0.05, component))

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from db import accounts, audit, schema, throttle
+from cli import app
+from db import schema
 from db.session import Database
-from pneumowatch.cli import app
+from db.worklist import accounts, audit, throttle
 from pneumowatch.errors import AccountRefused
-from review.passwords import MIN_LENGTH, verify_password
+from review.access.passwords import MIN_LENGTH, verify_password
 
 PASSWORD = "a sentence of some words"
 

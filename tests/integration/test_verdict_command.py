@@ -13,13 +13,13 @@ from books import Book, seen
 from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
+from cli import app
 from db import schema
 from db.models import Review
 from db.session import Database
-from pneumowatch import kept
-from pneumowatch.cli import app
 from pneumowatch.errors import ReviewRefused
-from pneumowatch.film import read_pixels
+from pneumowatch.imaging import image_store
+from pneumowatch.imaging.reader import read_pixels
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_one_verdict(tmp_path: Path, inbox: Path, book: Book) -> None:
     assert json.loads(ended.stdout) == [{"review_id": 1, "scan_id": 1, "verdict": "pneumonia", "image_kept": True}]
     assert reviews(book) == [(1, "pneumonia", "ada", "left")]
     film = sorted(inbox.iterdir())[0]
-    found = kept.load_image(tmp_path / "data", hashlib.sha256(film.read_bytes()).hexdigest())
+    found = image_store.load_image(tmp_path / "data", hashlib.sha256(film.read_bytes()).hexdigest())
     assert found is not None
     assert np.array_equal(found, read_pixels(film.read_bytes(), 64))  # as the champion takes it
 
@@ -116,7 +116,7 @@ def test_what_stands_there_now_is_not_what_was_judged(tmp_path: Path, inbox: Pat
     file.write_text("scan_id,verdict,reviewer\n1,pneumonia,ada\n2,pneumonia,ada\n", "utf-8")
     ended = verdict(tmp_path, "--from", file)
     assert [one["image_kept"] for one in json.loads(ended.stdout)] == [False, False]
-    assert not (tmp_path / "data" / "films").exists()
+    assert not (tmp_path / "data" / "images").exists()
     assert len(reviews(book)) == 2
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumowatch import film
-from pneumowatch.cli.bench.copies import copy_images
+from cli.bench.copies import copy_images
 from pneumowatch.errors import PneumowatchError
-from pneumowatch.phantom import write_phantoms
+from pneumowatch.imaging import reader
+from pneumowatch.imaging.phantom import write_phantoms
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import ceiling
@@ -19,12 +19,12 @@ import ceiling
 def test_the_ceiling_reads_each_film_once_and_in_order(tmp_path: Path) -> None:
     sources = write_phantoms(tmp_path, 2)
     films = copy_images(sources, tmp_path / "films", 2 * ceiling.AHEAD + 5)
-    batches: list[film.Pixels] = []
+    batches: list[reader.Pixels] = []
     result = ceiling.climb(films, batches.append, 16)
     assert result.films == len(films)
     assert result.images_per_second > 0
     assert {len(batch) for batch in batches[:-1]} == {ceiling.BATCH}
-    expected = [film.read_pixels(path.read_bytes(), 16) for path in films]
+    expected = [reader.read_pixels(path.read_bytes(), 16) for path in films]
     np.testing.assert_array_equal(np.concatenate(batches), expected)
 
 
@@ -37,7 +37,7 @@ def test_copies_have_equal_pixels_and_bytes_of_their_own(tmp_path: Path, kind: s
     copies = [path.read_bytes() for path in copy_images([source], tmp_path / "copies", 20)]
     assert len({hashlib.sha256(data).digest() for data in copies}) == 20
     for data in copies:
-        np.testing.assert_array_equal(film.read_pixels(data, 32), film.read_pixels(source.read_bytes(), 32))
+        np.testing.assert_array_equal(reader.read_pixels(data, 32), reader.read_pixels(source.read_bytes(), 32))
 
 
 def test_nothing_to_copy_is_said(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from deploying import COMPONENTS, DEPLOY, PROGRAM, UNITS, compose, compose_progr
 from lacking import lacking
 from prometheus_client.metrics_core import Metric
 
-from db.census import LEDGER_FAMILIES
+from db.health.ledger_metrics import LEDGER_FAMILIES
 from pneumowatch import metrics
 from pneumowatch.settings import ENV_PREFIX, SECRETS, Settings
 
@@ -103,7 +103,7 @@ def test_the_compose_file_names_what_is_there() -> None:
         for volume in service.get("volumes", []):
             source = volume.partition(":")[0]
             here = source.startswith("./") and (DEPLOY / source).exists()
-            assert here or source in whole["volumes"] or source.startswith("${FILMS"), volume
+            assert here or source in whole["volumes"] or source.startswith("${INBOXES_DIR"), volume
     assert whole["networks"]["inner"] == {"internal": True}
     for stored in ("redis", "postgres", "watch", "work", "training"):
         assert whole["services"][stored]["networks"] == ["inner"], stored
@@ -112,8 +112,8 @@ def test_the_compose_file_names_what_is_there() -> None:
 
 def test_inboxes_are_only_read_but_by_the_receiver() -> None:
     for name, service in compose()["services"].items():
-        films = [volume for volume in service.get("volumes", []) if "/films/" in volume]
-        assert name == "receiver" or all(volume.endswith(":ro") for volume in films), name
+        mounts = [volume for volume in service.get("volumes", []) if "/inboxes/" in volume]
+        assert name == "receiver" or all(volume.endswith(":ro") for volume in mounts), name
 
 
 def test_the_receiver_says_nothing_of_patients() -> None:
@@ -177,7 +177,9 @@ def test_pods_run_what_units_run() -> None:
     for name, deployment in deployments.items():
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         assert tuple(container["args"]) == compose_programs()[name].words, name
-        assert {mount["mountPath"]: mount.get("readOnly") for mount in container["volumeMounts"]}["/films/ward"] is True
+        assert {mount["mountPath"]: mount.get("readOnly") for mount in container["volumeMounts"]}[
+            "/inboxes/ward"
+        ] is True
 
 
 def test_keda_scales_by_films_that_wait() -> None:

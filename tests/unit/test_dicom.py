@@ -12,9 +12,9 @@ import pytest
 from formats import dicom_films, refused, same_film
 from pydicom import uid
 
-from pneumowatch import dicom, film
 from pneumowatch.errors import ImageRejected
 from pneumowatch.header import Header
+from pneumowatch.imaging import dicom, reader
 
 SIDE = 48
 KEY = b"a secret"
@@ -32,7 +32,7 @@ def test_the_gray_levels_of_a_film_are_those_it_shows(case: dicom_films.Case) ->
 @pytest.mark.parametrize("case", list(refused.cases()), ids=lambda case: case.what)
 def test_what_is_no_film_to_be_read_is_refused_with_its_reason(case: refused.Refused) -> None:
     with pytest.raises(ImageRejected) as caught:
-        film.read_image(case.data, SIDE, refused.MAX_PIXELS)
+        reader.read_image(case.data, SIDE, refused.MAX_PIXELS)
     assert caught.value.reason == case.reason
     assert "DOE" not in caught.value.sentence
 
@@ -46,12 +46,12 @@ def test_the_same_film_has_the_same_probability_however_it_is_encoded(tmp_path: 
 
 def test_a_refused_object_still_tells_its_study() -> None:
     with pytest.raises(ImageRejected) as caught:
-        film.read_image(dicoms.film(PIXELS, number=7, Modality="CT"), SIDE)
+        reader.read_image(dicoms.film(PIXELS, number=7, Modality="CT"), SIDE)
     assert caught.value.header is not None
     assert caught.value.header.study_uid == f"{dicoms.ROOT}.1.7"
     jpeg = dicoms.film(PIXELS, uid.JPEGBaseline8Bit, 8, number=8)
     with pytest.raises(ImageRejected) as caught:
-        film.read_image(jpeg[:-500], SIDE)
+        reader.read_image(jpeg[:-500], SIDE)
     assert caught.value.header is not None
     assert caught.value.header.study_uid == f"{dicoms.ROOT}.1.8"
 
@@ -63,12 +63,12 @@ def test_a_refused_object_still_tells_its_study() -> None:
 def test_an_object_without_preamble_and_meta_group_is_read(syntax: str) -> None:
     whole = dicoms.film(PIXELS, syntax)
     bare = whole[144 + int.from_bytes(whole[140:144], "little") :]
-    np.testing.assert_array_equal(film.read_pixels(bare, SIDE), film.read_pixels(whole, SIDE))
+    np.testing.assert_array_equal(reader.read_pixels(bare, SIDE), reader.read_pixels(whole, SIDE))
 
 
 def test_an_object_without_preamble_but_with_meta_group_is_read() -> None:
     whole = dicoms.film(PIXELS, uid.JPEG2000Lossless, 8)
-    np.testing.assert_array_equal(film.read_pixels(whole[132:], SIDE), film.read_pixels(whole, SIDE))
+    np.testing.assert_array_equal(reader.read_pixels(whole[132:], SIDE), reader.read_pixels(whole, SIDE))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_other_files_are_not_taken_for_dicom(data: bytes) -> None:
 
 
 def header_of(**tags: Any) -> Header:
-    found = film.read_image(dicoms.film(PIXELS, **tags), SIDE, patient_key=KEY).header
+    found = reader.read_image(dicoms.film(PIXELS, **tags), SIDE, patient_key=KEY).header
     assert found is not None
     return found
 
@@ -104,7 +104,7 @@ def test_the_header_is_kept_without_the_patient() -> None:
 
 
 def test_without_a_secret_the_patient_is_dropped() -> None:
-    found = film.read_image(dicoms.film(PIXELS), SIDE).header
+    found = reader.read_image(dicoms.film(PIXELS), SIDE).header
     assert found is not None
     assert found.patient_key is None
 
@@ -146,11 +146,11 @@ def test_the_hash_of_the_pixels_does_not_depend_on_header_or_lossless_encoding()
         dicoms.film(values, syntax, 12)
         for syntax in (uid.ExplicitVRBigEndian, uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.RLELossless)
     ]
-    hashes = {film.read_image(data, SIDE).header.pixels_sha256 for data in (*plain, *packed)}  # type: ignore[union-attr]
+    hashes = {reader.read_image(data, SIDE).header.pixels_sha256 for data in (*plain, *packed)}  # type: ignore[union-attr]
     assert len(hashes) == 1
     other = values.copy()
     other[0, 0] ^= 1
-    assert film.read_image(dicoms.film(other, bits=12), SIDE).header.pixels_sha256 not in hashes  # type: ignore[union-attr]
+    assert reader.read_image(dicoms.film(other, bits=12), SIDE).header.pixels_sha256 not in hashes  # type: ignore[union-attr]
 
 
 # other people's objects
@@ -166,7 +166,7 @@ def test_each_object_that_pydicom_brings_along_is_read_or_refused(path: Path) ->
 
 def outcome_of(data: bytes) -> str:
     try:
-        pixels = film.read_image(data, SIDE, patient_key=KEY).pixels
+        pixels = reader.read_image(data, SIDE, patient_key=KEY).pixels
     except ImageRejected as fault:
         return fault.reason
     return "read" if pixels.shape == (SIDE, SIDE) and pixels.dtype == np.uint8 else "of another shape"
@@ -188,7 +188,7 @@ def outcome_of(data: bytes) -> str:
 )
 def test_reasons_of_some_that_were_looked_at(name: str, reason: str) -> None:
     with pytest.raises(ImageRejected) as caught:
-        film.read_image((COLLECTION / "test_files" / name).read_bytes(), SIDE)
+        reader.read_image((COLLECTION / "test_files" / name).read_bytes(), SIDE)
     assert caught.value.reason == reason
 
 
@@ -196,8 +196,8 @@ def test_nothing_of_a_broken_object_reaches_a_log(caplog: pytest.LogCaptureFixtu
     data = dicoms.film(PIXELS, PatientID="SECRET-4711")
     broken = data.replace(b"003Y", b"\xff\xfe\x00Y").replace(b"20240506", b"SECRET-1")
     with caplog.at_level("DEBUG"):
-        film.read_image(broken, SIDE, patient_key=KEY)
+        reader.read_image(broken, SIDE, patient_key=KEY)
         with pytest.raises(ImageRejected):
-            film.read_image(data[:-100], SIDE, patient_key=KEY)
+            reader.read_image(data[:-100], SIDE, patient_key=KEY)
     assert "SECRET" not in caplog.text
     assert "DOE" not in caplog.text

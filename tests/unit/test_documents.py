@@ -15,7 +15,7 @@ import typer
 from formats import __main__ as formats
 from typer.core import TyperGroup
 
-from pneumowatch.cli import app
+from cli import app
 from pneumowatch.settings import render_settings_page
 
 ROOT = Path(__file__).parents[2]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pneumowatch.errors import ImageRejected
-from pneumowatch.film import read_pixels
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging.phantom import draw_phantom
+from pneumowatch.imaging.reader import read_pixels
 
 SIDE = 48
 REASONS = {"empty", "unsupported", "unreadable", "too_large", "no_pixels"}
@@ -163,7 +163,7 @@ def test_a_constant_16_bit_image_is_no_division_by_zero() -> None:
 def test_deep_films_are_the_same_whatever_is_scaled_at_a_time(height: int, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = encode(Image.fromarray(np.linspace(0, 65535, height * 50).reshape(height, 50).astype(np.uint16)), "PNG")
     whole = read_pixels(deep, SIDE)
-    monkeypatch.setattr("pneumowatch.images.BAND_PIXELS", 50 * 7)
+    monkeypatch.setattr("pneumowatch.imaging.common_formats.BAND_PIXELS", 50 * 7)
     np.testing.assert_array_equal(read_pixels(deep, SIDE), whole)
 
 

@@ -4,8 +4,8 @@ import pytest
 from formats import common_images
 from formats.refused import MAX_PIXELS, Refused
 
-from pneumowatch import film
 from pneumowatch.errors import ImageRejected
+from pneumowatch.imaging import reader
 
 
 @pytest.mark.parametrize("case", list(common_images.cases()), ids=lambda case: f"{case.kind}, {case.what}")
@@ -16,5 +16,5 @@ def test_the_gray_levels_of_a_film_are_those_it_shows(case: common_images.Case) 
 @pytest.mark.parametrize("case", list(common_images.refused()), ids=lambda case: case.what)
 def test_what_is_no_film_to_be_read_is_refused_with_its_reason(case: Refused) -> None:
     with pytest.raises(ImageRejected) as caught:
-        film.read_image(case.data, 48, MAX_PIXELS)
+        reader.read_image(case.data, 48, MAX_PIXELS)
     assert caught.value.reason == case.reason

@@ -81,4 +81,4 @@ def test_one_that_does_not_answer_keeps_none_from_starting(tmp_path: Path, monke
 
 def test_how_to_watch_an_inbox_that_is_none_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'wrd', which is no inbox here: ward"):
-        inboxes.validated(Settings(inboxes={"ward": tmp_path}, watching={"wrd": "poll"}))
+        inboxes.validated(Settings(inboxes={"ward": tmp_path}, watch_modes={"wrd": "poll"}))

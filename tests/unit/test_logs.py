@@ -15,12 +15,12 @@ logs.configure(sys.argv[1])
 def read(path):
     raise ValueError("cannot be read")
 
-for log in (logs.get("worker").exception, logging.getLogger("celery").exception):
+for log in (logs.get_logger("worker").exception, logging.getLogger("celery").exception):
     try:
         read(bytes(c - 1 for c in b"EPF`KPIO/kqfh"))  # so that the name stands in no line of code
     except ValueError:
         log("trouble")
-logs.get("worker").warning("told")
+logs.get_logger("worker").warning("told")
 logging.getLogger("celery").info("not told")
 """
 

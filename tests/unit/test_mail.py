@@ -15,11 +15,11 @@ from uuid import UUID
 
 import pytest
 from certificates import certificate
-from pneumowatch.outgoing.notification import Notification
 from services import HOST, free_port
 
+from notify.mail import Mail, compose_email
 from pneumowatch.errors import DeliveryFailed, SettingsError
-from pneumowatch.outgoing.mail import Mail, compose_email
+from pneumowatch.notification import Notification
 from pneumowatch.settings import Settings
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)

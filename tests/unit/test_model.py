@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pneumowatch import model
+from pneumowatch import model_folder
 from pneumowatch.errors import ModelError
-from pneumowatch.model import CARD, WEIGHTS, ModelFolder, champion_folder
+from pneumowatch.model_folder import CARD, WEIGHTS, ModelFolder, champion_folder
 
 DENSE = {"class_name": "Dense", "config": {"units": 1, "activation": "sigmoid"}}
 NETWORK = {"class_name": "Sequential", "config": {"layers": [{"class_name": "Rescaling", "config": {}}, DENSE]}}
@@ -54,7 +54,7 @@ def test_the_ages_that_it_was_trained_on(folder: Path) -> None:
     assert ModelFolder.read(folder).ages is None
     write_card(folder, ages_years=[1, 5])
     assert ModelFolder.read(folder).ages == (1, 5)
-    assert model.shipped_folder().ages == (1, 5)
+    assert model_folder.shipped_folder().ages == (1, 5)
 
 
 @pytest.mark.parametrize("key", ["version", "sha256", "input", "threshold"])
@@ -168,7 +168,7 @@ def test_what_is_not_on_the_list_is_refused_wherever_it_hides(tmp_path: Path, fo
 
 
 def test_the_champion_of_the_store_comes_before_the_shipped_model(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(model, "SHIPPED_DIR", tmp_path / "shipped")
+    monkeypatch.setattr(model_folder, "SHIPPED_DIR", tmp_path / "shipped")
     (tmp_path / "shipped").mkdir()
     store = tmp_path / "store"
     with pytest.raises(ModelError, match="holds 0 models"):

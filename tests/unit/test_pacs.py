@@ -19,17 +19,17 @@ import numpy as np
 import pydicom
 import pytest
 from certificates import certificate
-from pneumowatch.outgoing.notification import Notification
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from services import HOST, free_port
 
-from pneumowatch import film, kept
+from notify import pacs, secondary_capture, source_instance, structured_report
+from notify.pacs import Pacs
 from pneumowatch.errors import DeliveryFailed, ImageRejected, SettingsError
-from pneumowatch.outgoing import capture, original, pacs, report
-from pneumowatch.outgoing.pacs import Pacs
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging import image_store, reader
+from pneumowatch.imaging.phantom import draw_phantom
+from pneumowatch.notification import Notification
 from pneumowatch.settings import Settings
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -53,9 +53,9 @@ def file_of(dataset: Dataset) -> bytes:
 
 
 def both(data: bytes = FILM, **more: Any) -> list[Dataset]:
-    told, found = notification(data, **more), original.parse_source_instance(data)
-    with original.pydicom_warnings_ignored():  # as whoever sends them
-        return [report.build_report(told, found), capture.build_capture(told, found, PIXELS, HEAT)]
+    told, found = notification(data, **more), source_instance.parse_source_instance(data)
+    with source_instance.pydicom_warnings_ignored():  # as whoever sends them
+        return [structured_report.build_report(told, found), secondary_capture.build_capture(told, found, PIXELS, HEAT)]
 
 
 def test_a_repeat_is_the_same_to_the_last_byte() -> None:
@@ -94,11 +94,11 @@ def test_names_in_any_script_go_on_as_they_came() -> None:
 )
 def test_odd_and_missing_values_go_on_as_they_are(tags: dict[str, Any]) -> None:
     data = dicoms.film(PIXELS, **tags)
-    with original.pydicom_warnings_ignored():
+    with source_instance.pydicom_warnings_ignored():
         before = pydicom.dcmread(io.BytesIO(data))
         for made in both(data):
             after = pydicom.dcmread(io.BytesIO(file_of(made)))
-            for keyword in original.TYPE_2_KEYWORDS:
+            for keyword in source_instance.TYPE_2_KEYWORDS:
                 assert str(after[keyword].value or "") == str(before.get(keyword) or ""), keyword
 
 
@@ -111,28 +111,28 @@ def test_whatever_the_film_was_encoded_in(syntax: str) -> None:
 
 def test_cautions_are_said_in_both() -> None:
     plain, cautious = both(), both(caution="age")
-    assert report.AGE_REMARK in file_of(cautious[0]).decode("latin-1")
-    assert report.AGE_REMARK not in file_of(plain[0]).decode("latin-1")
+    assert structured_report.AGE_REMARK in file_of(cautious[0]).decode("latin-1")
+    assert structured_report.AGE_REMARK not in file_of(plain[0]).decode("latin-1")
     assert cautious[1].Rows > plain[1].Rows
 
 
 def test_the_picture_has_the_films_own_aspect() -> None:
-    assert capture.capture_size(3000, 2000) == (1024, 683)
-    assert capture.capture_size(100, 200) == (512, 1024)
-    assert capture.capture_size(10, 4000) == (capture.MIN_EDGE, 1024)
+    assert secondary_capture.capture_size(3000, 2000) == (1024, 683)
+    assert secondary_capture.capture_size(100, 200) == (512, 1024)
+    assert secondary_capture.capture_size(10, 4000) == (secondary_capture.MIN_EDGE, 1024)
 
 
 def test_what_was_made_here_is_not_read_again() -> None:
     for made, reason in zip(both(), ("no_pixels", "not_chest_xray"), strict=True):
         with pytest.raises(ImageRejected) as caught:
-            film.read_image(file_of(made), 64)
+            reader.read_image(file_of(made), 64)
         assert caught.value.reason == reason
 
 
 def test_a_film_without_uids_has_no_study_to_go_to() -> None:
     with pytest.raises(DeliveryFailed) as caught:
-        original.parse_source_instance(dicoms.film(PIXELS, StudyInstanceUID=None))
-    assert (caught.value.kind, caught.value.permanent) == ("film_without_uids", True)
+        source_instance.parse_source_instance(dicoms.film(PIXELS, StudyInstanceUID=None))
+    assert (caught.value.kind, caught.value.permanent) == ("image_without_uids", True)
 
 
 # where the film is
@@ -149,7 +149,7 @@ def ward(tmp_path: Path) -> Path:
 def found(inboxes: dict[str, Path], **more: Any) -> str:
     """The study it was found in, or why it was not."""
     try:
-        return original.find_source_instance(notification(**more), inboxes, 2**20).study
+        return source_instance.find_source_instance(notification(**more), inboxes, 2**20).study
     except DeliveryFailed as failure:
         return failure.kind + " elsewhere" * failure.unavailable
 
@@ -158,10 +158,10 @@ def test_it_is_found_where_its_bytes_stand(ward: Path) -> None:
     study = f"{dicoms.ROOT}.1.1"
     assert found({"ward": ward}) == study
     (ward / "a.dcm").rename(ward / "b.dcm")
-    assert found({"ward": ward}) == "film_gone"
+    assert found({"ward": ward}) == "image_gone"
     assert found({"ward": ward}, copies=(("ward", b"a.dcm"), ("ward", b"b.dcm"))) == study  # a duplicate's place
     (ward / "b.dcm").write_bytes(dicoms.film(PIXELS, number=2))  # another patient's film under the same name
-    assert found({"ward": ward}, copies=(("ward", b"b.dcm"),)) == "film_gone"
+    assert found({"ward": ward}, copies=(("ward", b"b.dcm"),)) == "image_gone"
 
 
 def test_a_share_that_is_away_is_no_film_that_is_gone(ward: Path) -> None:
@@ -198,8 +198,8 @@ def storing(
 
 def channel(ward: Path, url: str, **more: Any) -> Pacs:
     data_dir = ward.parent / "data"
-    if not kept.image_path(data_dir, notification().sha256).exists():
-        kept.store_image(data_dir, notification().sha256, PIXELS, np.zeros((10, 10), np.float32))
+    if not image_store.image_path(data_dir, notification().sha256).exists():
+        image_store.store_image(data_dir, notification().sha256, PIXELS, np.zeros((10, 10), np.float32))
     return Pacs(Settings(**{"pacs_url": url, "data_dir": data_dir, "send_seconds": 30, **more}), {"ward": ward})
 
 
@@ -219,7 +219,7 @@ def test_both_are_stored_in_what_every_pacs_knows(ward: Path) -> None:
 def test_the_report_alone_where_no_map_is_kept(ward: Path) -> None:
     with storing() as (address, stored):
         sender = channel(ward, f"dicom://{address}")
-        kept.store_image(ward.parent / "data", notification().sha256, PIXELS)
+        image_store.store_image(ward.parent / "data", notification().sha256, PIXELS)
         sender.deliver([notification()])
     assert [one.Modality for one in stored] == ["SR"]
 

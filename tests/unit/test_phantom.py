@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumowatch import film
-from pneumowatch.phantom import draw_phantom, write_phantoms
+from pneumowatch.imaging import reader
+from pneumowatch.imaging.phantom import draw_phantom, write_phantoms
 
 
 def test_same_arguments_same_pixels() -> None:
@@ -53,7 +53,7 @@ def test_written_films_alternate_and_can_be_read(tmp_path: Path) -> None:
         "phantom-0003-normal.jpeg",
     ]
     assert sorted(tmp_path.iterdir()) == paths
-    assert film.read_pixels(paths[0].read_bytes(), 150).std() > 30
+    assert reader.read_pixels(paths[0].read_bytes(), 150).std() > 30
 
 
 def test_a_number_always_names_the_same_film(tmp_path: Path) -> None:

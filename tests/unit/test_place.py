@@ -8,51 +8,51 @@ from pathlib import Path
 
 import pytest
 
-from pneumowatch import place
-from pneumowatch.place import MountedFolder
+from pneumowatch import mount_identity
+from pneumowatch.mount_identity import MountedFolder
 
 NFS = MountedFolder("nfs4", "/mnt/films", "nfs4 server:/films / 7")
 
 
 def test_a_folder_stays_where_it_is(tmp_path: Path) -> None:
-    before = place.identify_folder(tmp_path)
+    before = mount_identity.identify_folder(tmp_path)
     (tmp_path / "a.png").write_bytes(b"film")
     (tmp_path / "ward").mkdir()
-    assert place.identify_folder(tmp_path) == before
-    assert place.identify_folder(tmp_path / "ward") != before
+    assert mount_identity.identify_folder(tmp_path) == before
+    assert mount_identity.identify_folder(tmp_path / "ward") != before
     assert before.kind in before.identity
 
 
 def test_a_link_to_a_folder_is_where_the_folder_is(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     (tmp_path / "link").symlink_to("inbox")
-    assert place.identify_folder(tmp_path / "link") == place.identify_folder(tmp_path / "inbox")
+    assert mount_identity.identify_folder(tmp_path / "link") == mount_identity.identify_folder(tmp_path / "inbox")
 
 
 def test_an_empty_folder_made_in_a_trees_place_is_another(tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
-    before = place.identify_folder(inbox)
+    before = mount_identity.identify_folder(inbox)
     inbox.rename(tmp_path / "moved")
     inbox.mkdir()
-    assert place.identify_folder(inbox) != before
+    assert mount_identity.identify_folder(inbox) != before
     inbox.rmdir()
     (tmp_path / "moved").rename(inbox)
-    assert place.identify_folder(inbox) == before
+    assert mount_identity.identify_folder(inbox) == before
 
 
 @pytest.mark.parametrize("name", [b"r\xf6ntgen", b"two words", b"new\nline", b"back\\040slash"])
 def test_names_of_all_kinds_can_be_stored(tmp_path: Path, name: bytes) -> None:
     folder = Path(os.fsdecode(bytes(tmp_path) + b"/" + name))
     folder.mkdir()
-    place.identify_folder(folder).identity.encode("utf-8")
+    mount_identity.identify_folder(folder).identity.encode("utf-8")
 
 
 def test_what_is_no_folder_has_no_place(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("file", "missing"):
         with pytest.raises(OSError, match=r"\["):
-            place.identify_folder(tmp_path / name)
+            mount_identity.identify_folder(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -66,21 +66,21 @@ def test_what_lies_beneath_a_mount(mount_point: str, beneath: bool) -> None:
 MOUNT_TWICE = """
 import subprocess, sys
 from pathlib import Path
-from pneumowatch import place
+from pneumowatch import mount_identity
 def run(*words): subprocess.run(words, check=True)
 folder = Path(sys.argv[1])
 disk, inbox, other = folder / "disk", folder / "inbox", folder / "other"
 for one in (disk, inbox, other): one.mkdir()
 run("mount", "-t", "tmpfs", "tmpfs", disk)
 (disk / "films").mkdir()
-beneath = place.at(inbox)
+beneath = mount_identity.identify_folder(inbox)
 run("mount", "--bind", disk / "films", inbox)
-first = place.at(inbox)
+first = mount_identity.identify_folder(inbox)
 run("umount", inbox)
-print(place.at(inbox) == beneath != first, place.at(inbox).beneath(first.mount_point))
+print(mount_identity.identify_folder(inbox) == beneath != first, mount_identity.identify_folder(inbox).beneath(first.mount_point))
 run("mount", "--bind", disk / "films", inbox)
 run("mount", "--bind", disk / "films", other)
-print(place.at(inbox) == first, place.at(other).identity == first.identity, first.kind)
+print(mount_identity.identify_folder(inbox) == first, mount_identity.identify_folder(other).identity == first.identity, first.kind)
 """
 
 

@@ -45,7 +45,7 @@ def test_the_embedded_defaults(tmp_path: Path) -> None:
 def test_a_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
     given = with_environment(
         monkeypatch,
-        INBOXES="ward=/films/ward,er=/films/er",
+        INBOXES="ward=/inboxes/ward,er=/inboxes/er",
         DATABASE_URL="postgresql://host/name",
         BROKER_URL="redis://host/0",
         MODEL_DIR="/models",
@@ -53,7 +53,7 @@ def test_a_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
         DECODERS="3",
         LOG_FORMAT="json",
     )
-    assert given.inboxes == {"ward": Path("/films/ward"), "er": Path("/films/er")}
+    assert given.inboxes == {"ward": Path("/inboxes/ward"), "er": Path("/inboxes/er")}
     assert (given.database, given.models) == ("postgresql://host/name", Path("/models"))
     assert (given.embedded_queue, given.settle_seconds, given.decoder_count) == (False, 0.5, 3)
 
@@ -191,7 +191,7 @@ def test_the_document_tells_of_every_setting() -> None:
 
 
 def test_how_inboxes_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert with_environment(monkeypatch, WATCH_MODES="ward=poll, er = events,").watching == {
+    assert with_environment(monkeypatch, WATCH_MODES="ward=poll, er = events,").watch_modes == {
         "ward": "poll",
         "er": "events",
     }
@@ -200,7 +200,7 @@ def test_how_inboxes_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("value", ["ward", "ward=", "ward=inotify", "poll"])
 def test_a_way_of_watching_that_there_is_not(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     said = complaint(monkeypatch, "WATCH_MODES", value)
-    assert "PNEUMOWATCH_WATCHING" in said
+    assert "PNEUMOWATCH_WATCH_MODES" in said
     assert "events, poll, both" in said
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pneumowatch import place, share
+from pneumowatch import mount_identity, shared_files
 from pneumowatch.errors import ImageRejected, ShareUnavailable
 
 BOUND = 1000
@@ -37,7 +37,7 @@ def no_descriptor_is_left_open() -> Iterator[None]:
 
 def refusal(root: Path, path: bytes, max_bytes: int = BOUND) -> str:
     with pytest.raises(ImageRejected) as caught:
-        share.read_file(root, path, max_bytes)
+        shared_files.read_file(root, path, max_bytes)
     assert caught.value.sentence.endswith(".")
     return caught.value.reason
 
@@ -47,13 +47,13 @@ def test_a_file_with_its_identity(root: Path) -> None:
     file.parent.mkdir()
     file.write_bytes(b"pixels")
     os.utime(file, ns=(1, 1_234_567_890_123_456_789))
-    read = share.read_file(root, os.fsencode("ward/röntgen.png"), BOUND)
+    read = shared_files.read_file(root, os.fsencode("ward/röntgen.png"), BOUND)
     assert (read.data, read.size, read.mtime_ns) == (b"pixels", 6, 1_234_567_890_123_456_789)
 
 
 def test_names_that_are_no_utf8(root: Path) -> None:
     (Path(os.fsdecode(os.fsencode(root) + b"/r\xf6\n.png"))).write_bytes(b"pixels")
-    assert share.read_file(root, b"r\xf6\n.png", BOUND).data == b"pixels"
+    assert shared_files.read_file(root, b"r\xf6\n.png", BOUND).data == b"pixels"
 
 
 def test_a_path_longer_than_the_kernel_takes_at_once(root: Path) -> None:
@@ -66,12 +66,12 @@ def test_a_path_longer_than_the_kernel_takes_at_once(root: Path) -> None:
         here = below
     os.close(os.open(b"a.png", os.O_WRONLY | os.O_CREAT, dir_fd=here))
     os.close(here)
-    assert share.read_file(root, b"/".join([*parts, b"a.png"]), BOUND).data == b""
+    assert shared_files.read_file(root, b"/".join([*parts, b"a.png"]), BOUND).data == b""
 
 
 def test_an_empty_file_is_read(root: Path) -> None:
     (root / "a").touch()
-    assert share.read_file(root, b"a", BOUND).data == b""
+    assert shared_files.read_file(root, b"a", BOUND).data == b""
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_link_to_a_folder_is_not_followed(root: Path) -> None:
 def test_the_inbox_itself_may_be_a_link(root: Path, tmp_path: Path) -> None:
     (root / "a").write_bytes(b"pixels")
     (tmp_path / "link").symlink_to(root)
-    assert share.read_file(tmp_path / "link", b"a", BOUND).data == b"pixels"
+    assert shared_files.read_file(tmp_path / "link", b"a", BOUND).data == b"pixels"
 
 
 def test_a_pipe_is_not_waited_for(root: Path) -> None:
@@ -125,7 +125,7 @@ def test_folders_sockets_and_devices_are_no_files(root: Path) -> None:
 def test_a_file_within_the_bound_and_one_beyond(root: Path) -> None:
     (root / "fits").write_bytes(bytes(BOUND))
     (root / "beyond").write_bytes(bytes(BOUND + 1))
-    assert len(share.read_file(root, b"fits", BOUND).data) == BOUND
+    assert len(shared_files.read_file(root, b"fits", BOUND).data) == BOUND
     assert refusal(root, b"beyond") == "too_large"
 
 
@@ -154,7 +154,7 @@ def growing(monkeypatch: pytest.MonkeyPatch, file: Path, growth: int) -> list[in
 def test_a_file_that_grows_is_read_with_the_identity_at_the_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "a").write_bytes(b"x")
     growing(monkeypatch, root / "a", 10)
-    read = share.read_file(root, b"a", BOUND)
+    read = shared_files.read_file(root, b"a", BOUND)
     status = (root / "a").stat()
     assert len(read.data) == read.size == status.st_size == 101
     assert read.mtime_ns == status.st_mtime_ns
@@ -170,7 +170,7 @@ def test_a_file_that_grows_is_not_read_byte_by_byte(root: Path, monkeypatch: pyt
     """A film of 100 MB that was empty when it was opened would take a hundred million calls."""
     (root / "a").touch()
     sizes = growing(monkeypatch, root / "a", 10_000)
-    assert len(share.read_file(root, b"a", 10**6).data) == 100_000
+    assert len(shared_files.read_file(root, b"a", 10**6).data) == 100_000
     assert len(sizes) < 30
 
 
@@ -183,25 +183,25 @@ def test_a_file_that_is_gone(root: Path) -> None:
 
 def test_a_missing_inbox_is_a_share_that_is_away(tmp_path: Path) -> None:
     with pytest.raises(ShareUnavailable):
-        share.read_file(tmp_path / "missing", b"a", BOUND)
+        shared_files.read_file(tmp_path / "missing", b"a", BOUND)
 
 
 def test_an_inbox_that_is_a_file_is_a_share_that_is_away(tmp_path: Path) -> None:
     (tmp_path / "inbox").touch()
     with pytest.raises(ShareUnavailable):
-        share.read_file(tmp_path / "inbox", b"a", BOUND)
+        shared_files.read_file(tmp_path / "inbox", b"a", BOUND)
 
 
 READ_AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from pneumowatch import share
+from pneumowatch import shared_files
 from pneumowatch.errors import PneumowatchError
 root = os.open(sys.argv[1], os.O_RDONLY)
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
-    print(share.read(Path(f"/proc/self/fd/{root}", sys.argv[2]), os.fsencode(sys.argv[3]), 1000).data)
+    print(shared_files.read_file(Path(f"/proc/self/fd/{root}", sys.argv[2]), os.fsencode(sys.argv[3]), 1000).data)
 except PneumowatchError as error:
     print(getattr(error, "reason", type(error).__name__))
 """
@@ -234,7 +234,7 @@ def test_an_inbox_without_permission_says_nothing_of_its_files(root: Path) -> No
     (root / "inner").mkdir()
     (root / "inner" / "a").touch()
     (root / "inner").chmod(0)
-    assert read_as_nobody(root, "inner", "a") == "ShareAway"
+    assert read_as_nobody(root, "inner", "a") == "ShareUnavailable"
 
 
 AWAY = ["EIO", "ESTALE", "EBUSY", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN"]
@@ -257,21 +257,21 @@ def test_faults_that_say_nothing_of_the_file(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
         with pytest.raises(ShareUnavailable):
-            share.read_file(root, b"a", BOUND)
+            shared_files.read_file(root, b"a", BOUND)
 
 
 def test_sentences_name_no_file(root: Path) -> None:
     (root / "DOE_JOHN.dcm").write_bytes(bytes(BOUND + 1))
     for path in (b"DOE_JOHN.dcm", b"DOE_JOHN.png", b"../DOE_JOHN"):
         with pytest.raises(ImageRejected) as caught:
-            share.read_file(root, path, BOUND)
+            shared_files.read_file(root, path, BOUND)
         assert "DOE" not in str(caught.value)
 
 
 def test_nothing_in_the_folder_is_changed(root: Path) -> None:
     (root / "a").write_bytes(b"pixels")
     before = (root / "a").stat()
-    share.read_file(root, b"a", BOUND)
+    shared_files.read_file(root, b"a", BOUND)
     after = (root / "a").stat()
     kept = ("st_mtime_ns", "st_ctime_ns", "st_size", "st_mode")
     assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
@@ -302,7 +302,7 @@ def test_a_link_put_in_the_place_of_a_folder_in_between_is_never_followed(root: 
     try:
         for _ in range(3000):
             try:
-                seen.add(share.read_file(root, b"ward/film.png", BOUND).data)
+                seen.add(shared_files.read_file(root, b"ward/film.png", BOUND).data)
             except ImageRejected as fault:
                 seen.add(fault.reason.encode())
     finally:
@@ -313,26 +313,26 @@ def test_a_link_put_in_the_place_of_a_folder_in_between_is_never_followed(root: 
 
 
 def test_each_piece_of_a_film_shows_that_the_share_moves(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(share, "READ_CHUNK", 400)
+    monkeypatch.setattr(shared_files, "READ_CHUNK", 400)
     (root / "a").write_bytes(b"x" * 1000)
     moves: list[None] = []
-    assert share.read_file(root, b"a", BOUND, lambda: moves.append(None)).data == b"x" * 1000
+    assert shared_files.read_file(root, b"a", BOUND, lambda: moves.append(None)).data == b"x" * 1000
     assert len(moves) == 3
 
 
 def test_a_missing_file_tells_in_what_it_is_missing(root: Path) -> None:
     for path in (b"missing", b"ward/missing", b"no-folder/a"):
-        with pytest.raises(share.FileVanished) as caught:
-            share.read_file(root, path, BOUND)
-        assert caught.value.place == place.identify_folder(root)
+        with pytest.raises(shared_files.FileVanished) as caught:
+            shared_files.read_file(root, path, BOUND)
+        assert caught.value.folder == mount_identity.identify_folder(root)
 
 
 def test_a_film_stands_where_it_is_as_it_was(root: Path) -> None:
     (root / "a").write_bytes(b"film")
     mtime_ns = (root / "a").stat().st_mtime_ns
-    assert share.is_unchanged(root, b"a", 4, mtime_ns)
-    assert not share.is_unchanged(root, b"a", 5, mtime_ns)
-    assert not share.is_unchanged(root, b"a", 4, mtime_ns + 1)
-    assert not share.is_unchanged(root, b"missing", 4, mtime_ns)
+    assert shared_files.is_unchanged(root, b"a", 4, mtime_ns)
+    assert not shared_files.is_unchanged(root, b"a", 5, mtime_ns)
+    assert not shared_files.is_unchanged(root, b"a", 4, mtime_ns + 1)
+    assert not shared_files.is_unchanged(root, b"missing", 4, mtime_ns)
     (root / "link").symlink_to("a")
-    assert not share.is_unchanged(root, b"link", 4, mtime_ns)
+    assert not shared_files.is_unchanged(root, b"link", 4, mtime_ns)

@@ -12,12 +12,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from pneumowatch.outgoing.notification import Notification
 from receiver import Receiver, receiving
 from services import HOST, free_port
 
+from notify.webhook import Webhook, signed_headers, webhook_payload
 from pneumowatch.errors import DeliveryFailed, SettingsError
-from pneumowatch.outgoing.webhook import Webhook, signed_headers, webhook_payload
+from pneumowatch.notification import Notification
 from pneumowatch.settings import Settings
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -46,7 +46,7 @@ def failure(channel: Webhook, notification: Notification = NOTIFICATION) -> Deli
 def test_the_document_says_the_result_and_nothing_of_the_patient() -> None:
     said = webhook_payload(NOTIFICATION, "https://desk.example/")
     assert json.loads(said) == {
-        "id": str(NOTIFICATION.name("webhook")),
+        "id": str(NOTIFICATION.uuid("webhook")),
         "type": "scan.flagged",
         "scan_id": 12,
         "source": "ward",
@@ -69,9 +69,9 @@ def test_its_id_is_of_this_film_in_this_house_alone() -> None:
         replace(NOTIFICATION, sha256="b" * 64),  # as after a restore, when ids are given out again
         replace(NOTIFICATION, deployment=UUID(int=8)),
     ]
-    assert len({notification.name("webhook") for notification in (NOTIFICATION, *others)}) == 4
-    assert NOTIFICATION.name("webhook") == replace(NOTIFICATION, probability=0.5, caution=None).name("webhook")
-    assert NOTIFICATION.name("webhook") != NOTIFICATION.name("mail")
+    assert len({notification.uuid("webhook") for notification in (NOTIFICATION, *others)}) == 4
+    assert NOTIFICATION.uuid("webhook") == replace(NOTIFICATION, probability=0.5, caution=None).uuid("webhook")
+    assert NOTIFICATION.uuid("webhook") != NOTIFICATION.uuid("mail")
 
 
 def test_signed_as_the_example_of_standard_webhooks() -> None:

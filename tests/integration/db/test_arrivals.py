@@ -8,7 +8,7 @@ from books import BY, LEASE, Book, at_once, classified, deferred, rejected, seen
 from plans import explain
 from sqlalchemy import Connection
 
-from db import arrivals, ledger
+from db.ledger import registration, transitions
 from db.states import Reason
 
 OTHER = {"size": 200, "mtime_ns": 2}
@@ -190,7 +190,7 @@ def test_a_row_that_is_claimed_in_the_moment_it_changes_is_busy(book: Book) -> N
 
     def claim() -> None:
         def work(connection: Connection) -> None:
-            ledger.claim(connection, 1, BY, LEASE)
+            transitions.claim(connection, 1, BY, LEASE)
             claimed.set()
             wait_until_another_waits(connection)  # the watcher still reads `queued`, and waits at the row
 
@@ -227,7 +227,7 @@ def test_known_files_are_found_by_their_paths_before_postgresql_knows_the_table(
     """By any other index it would read all rows of the inbox for each few files."""
     files = [seen(f"{number}.png") for number in range(3000)]
     postgres_book.arrive(*files)
-    for work in (arrivals.unregistered_files, lambda c, some: arrivals.register_files(c, some, BY)):
+    for work in (registration.unregistered_files, lambda c, some: registration.register_files(c, some, BY)):
         plans = explain(postgres_book.database, lambda c, work=work: work(c, files[500:900]))
         reads = [plan for plan in plans if "on scans" in plan]
         assert reads

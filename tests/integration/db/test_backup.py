@@ -17,14 +17,17 @@ from services import fresh_database, postgres_programs
 from sqlalchemy import select, text
 from support.waiting import eventually
 
-from db import audit, backup, deployment, dump, restoration, schema
-from db.backup import Manifest
+from db import deployment, schema
+from db.health.heartbeat_writer import writing_heartbeats
+from db.maintenance import backup, dump
+from db.maintenance import restore as restoration
+from db.maintenance.backup import Manifest
 from db.models import Audit, Heartbeat, Scan, ScanEvent
-from db.pulse import writing_heartbeats
 from db.session import Database
 from db.views import VIEW_NAMES
-from pneumowatch import kept
+from db.worklist import audit
 from pneumowatch.errors import BackupError, SettingsError
+from pneumowatch.imaging import image_store
 from pneumowatch.settings import Settings
 
 
@@ -48,7 +51,7 @@ class Place:
             book.classify(seen("a.png"), sha256="a" * 64)
             book.add(seen("b.png"))
             deployment.load_patient_key(database, self.settings)
-        kept.store_image(self.data, "a" * 64, np.zeros((8, 8), np.uint8))
+        image_store.store_image(self.data, "a" * 64, np.zeros((8, 8), np.uint8))
         (self.data / "uploads").mkdir()
         (self.data / "uploads" / "x-0123.png").write_bytes(b"film")
         os.utime(self.data / "uploads" / "x-0123.png", ns=(1, 1_234_567_891_234_567_891))
@@ -104,7 +107,7 @@ def test_everything_is_back_as_it_was(place: Place, other: Place, tmp_path: Path
     everything = (Scan.id, Scan.state, Scan.path_bytes, Scan.sha256, Scan.probability, Scan.received_at)
     assert other.rows(*everything) == place.rows(*everything) != []
     assert other.rows(ScanEvent.__table__) == place.rows(ScanEvent.__table__)
-    for name in ("patient.key", f"films/{'a' * 64}.png", "uploads/x-0123.png", "models/model-1/card.json"):
+    for name in ("patient.key", f"images/{'a' * 64}.png", "uploads/x-0123.png", "models/model-1/card.json"):
         here, there = place.data / name, other.data / name
         assert there.read_bytes() == here.read_bytes()
         assert there.stat().st_mode == here.stat().st_mode
@@ -174,7 +177,7 @@ def test_a_backup_that_fails_leaves_nothing(place: Place, tmp_path: Path) -> Non
 @pytest.mark.parametrize("fault", ["changed", "missing", "manifest"])
 def test_a_damaged_backup_touches_nothing(place: Place, other: Place, tmp_path: Path, fault: str) -> None:
     place.backup(tmp_path / "backup")
-    film = tmp_path / "backup" / "films" / f"{'a' * 64}.png"
+    film = tmp_path / "backup" / "images" / f"{'a' * 64}.png"
     if fault == "changed":
         film.write_bytes(film.read_bytes()[:-1] + b"?")
     elif fault == "missing":
@@ -192,7 +195,7 @@ def test_files_outside_are_refused(place: Place, other: Place, tmp_path: Path) -
     place.backup(tmp_path / "backup")
     file = tmp_path / "backup" / "manifest.json"
     manifest = json.loads(file.read_text())
-    manifest["files"]["films/../../outside"] = manifest["files"][f"films/{'a' * 64}.png"]
+    manifest["files"]["images/../../outside"] = manifest["files"][f"images/{'a' * 64}.png"]
     file.write_text(json.dumps(manifest))
     with pytest.raises(BackupError, match="outside"):
         other.restore(tmp_path / "backup")
@@ -203,7 +206,7 @@ def test_what_is_there_makes_way_only_if_told(place: Place, tmp_path: Path) -> N
     with closing(Database(place.url)) as database:
         Book(database).add(seen("later.png"))
         database.write(lambda c: c.execute(text("CREATE TABLE of_a_newer_version (id INTEGER)")))
-    kept.store_image(place.data, "b" * 64, np.zeros((8, 8), np.uint8))
+    image_store.store_image(place.data, "b" * 64, np.zeros((8, 8), np.uint8))
     place.settings.patient_key_path.unlink()
     place.settings.patient_key_path.write_text("f" * 64)
     with pytest.raises(BackupError, match=r"--replace") as refusal:
@@ -216,7 +219,7 @@ def test_what_is_there_makes_way_only_if_told(place: Place, tmp_path: Path) -> N
     with closing(Database(place.url)) as database:
         assert schema.model_differences(database) == []
         deployment.load_patient_key(database, place.settings)
-    assert kept.load_image(place.data, "b" * 64) is None
+    assert image_store.load_image(place.data, "b" * 64) is None
     beside = [path for folder in moved for path in folder.rglob("*")]
     assert {"patient.key", f"{'b' * 64}.png"} <= {path.name for path in beside}
 
@@ -235,8 +238,8 @@ def test_a_wrecked_database_makes_way(place: Place, tmp_path: Path) -> None:
 
 @contextmanager
 def living(place: Place) -> Iterator[None]:
-    with closing(Database(place.url)) as database, writing_heartbeats(database) as pulse:
-        pulse.component("watcher")
+    with closing(Database(place.url)) as database, writing_heartbeats(database) as writer:
+        writer.add_component("watcher")
         eventually(lambda: place.rows(Heartbeat.component) != [])
         yield
 

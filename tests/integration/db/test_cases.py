@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from books import Book, classified, seen
 
-from db import cases, reviews
-from db.cases import Case
 from db.states import Verdict
+from db.worklist import cases, verdicts
+from db.worklist.cases import Case
 
 
 def case(book: Book, scan_id: int) -> Case:
@@ -18,7 +18,7 @@ def case(book: Book, scan_id: int) -> Case:
 
 
 def say(book: Book, scan_id: int, verdict: Verdict, reviewer: str) -> int:
-    return book.database.write(lambda c: reviews.record_verdict(c, scan_id, verdict, reviewer))
+    return book.database.write(lambda c: verdicts.record_verdict(c, scan_id, verdict, reviewer))
 
 
 def test_there_is_no_such_scan(book: Book) -> None:
@@ -61,7 +61,7 @@ def test_readers_disagree_by_their_last_words(book: Book) -> None:
 def test_a_verdict_taken_back_is_said_no_more_but_was_said(book: Book) -> None:
     (scan_id,) = book.classify(seen())
     review = say(book, scan_id, Verdict.PNEUMONIA, "ada")
-    book.database.write(lambda c: reviews.retract_verdict(c, review, "ada"))
+    book.database.write(lambda c: verdicts.retract_verdict(c, review, "ada"))
     assert case(book, scan_id).review_by("ada") is None
 
 
@@ -72,7 +72,7 @@ def test_a_film_that_is_read_blind_opens_with_the_verdict(book: Book) -> None:
     assert not case(book, scan_id).result_visible_to("ada")
     review = say(book, scan_id, Verdict.PNEUMONIA, "ada")
     assert (case(book, scan_id).result_visible_to("ada"), case(book, scan_id).result_visible_to("bob")) == (True, False)
-    book.database.write(lambda c: reviews.retract_verdict(c, review, "ada"))
+    book.database.write(lambda c: verdicts.retract_verdict(c, review, "ada"))
     assert case(book, scan_id).result_visible_to("ada")
 
 

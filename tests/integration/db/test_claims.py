@@ -8,7 +8,7 @@ import pytest
 from books import LEASE, Book, at_once, classified, deferred, seen
 from sqlalchemy import Connection, event, update
 
-from db import ledger
+from db.ledger import transitions
 from db.models import ROUTINE, STAT, Scan
 from db.states import State
 
@@ -33,7 +33,7 @@ def test_what_waits_beyond_the_cap_gets_half_of_each_claim_the_oldest_first(book
     old = book.add(*(seen(f"old {number}") for number in range(6)))
     urgent = book.add(*(seen(f"urgent {number}", priority=STAT) for number in range(6)))
     for age, scan_id in enumerate(reversed(old)):
-        book.set(scan_id, received_at=ledger.utc_now() - CAP - timedelta(minutes=age + 1))
+        book.set(scan_id, received_at=transitions.utc_now() - CAP - timedelta(minutes=age + 1))
     assert set(ids(book.claim(4, overdue_after=CAP))) == {*old[:2], *urgent[:2]}
     assert set(ids(book.claim(4, overdue_after=CAP))) == {*old[2:4], *urgent[2:4]}
     assert set(ids(book.claim(100, overdue_after=CAP))) == {*old[4:], *urgent[4:]}
@@ -41,7 +41,7 @@ def test_what_waits_beyond_the_cap_gets_half_of_each_claim_the_oldest_first(book
 
 def test_nothing_goes_before_its_turn_within_the_cap(book: Book) -> None:
     routine, urgent = book.add(seen("1"), seen("2", priority=STAT))
-    book.set(routine, received_at=ledger.utc_now() - CAP + timedelta(minutes=1))
+    book.set(routine, received_at=transitions.utc_now() - CAP + timedelta(minutes=1))
     assert ids(book.claim(1, overdue_after=CAP)) == [urgent]
     assert ids(book.claim(1, overdue_after=CAP)) == [routine]
 
@@ -51,7 +51,7 @@ def test_urgent_and_old_films_that_are_claimed_one_by_one_both_come(book: Book) 
     old = book.add(*(seen(f"old {number}") for number in range(60)))
     urgent = book.add(*(seen(f"urgent {number}", priority=STAT) for number in range(60)))
     book.database.write(
-        lambda c: c.execute(update(Scan).where(Scan.id.in_(old)).values(received_at=ledger.utc_now() - 2 * CAP))
+        lambda c: c.execute(update(Scan).where(Scan.id.in_(old)).values(received_at=transitions.utc_now() - 2 * CAP))
     )
     first = [*chain(*(ids(book.claim(1, overdue_after=CAP)) for _ in range(30)))]
     assert set(first) & set(old)
@@ -63,7 +63,7 @@ def test_a_suspect_beyond_the_cap_is_read_under_a_flow_of_urgent_films(book: Boo
     """By lot, too."""
     (suspect,) = book.add(seen("old"))
     book.add(*(seen(f"urgent {number}", priority=STAT) for number in range(90)))
-    book.set(suspect, lost_leases=1, received_at=ledger.utc_now() - 2 * CAP)
+    book.set(suspect, lost_leases=1, received_at=transitions.utc_now() - 2 * CAP)
     claims = [book.claim(2, overdue_after=CAP) for _ in range(30)]
     (found,) = [claim for claim in claims if claim is not None and suspect in ids(claim)]
     assert (ids(found), found.quarantined) == ([suspect], True)
@@ -73,14 +73,14 @@ def test_a_suspect_beyond_the_cap_is_read_under_a_flow_of_urgent_films(book: Boo
 def test_what_is_beyond_the_cap_and_not_due_waits(book: Book) -> None:
     (scan_id,) = book.add(seen())
     book.finish(book.claimed(), deferred(scan_id, seconds=600))
-    book.set(scan_id, received_at=ledger.utc_now() - 2 * CAP)
+    book.set(scan_id, received_at=transitions.utc_now() - 2 * CAP)
     assert book.claim(2, overdue_after=CAP) is None
 
 
 def test_two_claimers_beyond_the_cap_never_share_a_scan_nor_leave_one(book: Book) -> None:
     total = 90
     book.arrive(*(seen(f"{number}.png", priority=STAT if number % 3 else ROUTINE) for number in range(total)))
-    book.database.write(lambda c: c.execute(update(Scan).values(received_at=ledger.utc_now() - 2 * CAP)))
+    book.database.write(lambda c: c.execute(update(Scan).values(received_at=transitions.utc_now() - 2 * CAP)))
     taken: list[list[int]] = [[], [], []]
 
     def work(mine: list[int]) -> None:
@@ -96,8 +96,8 @@ def test_claims_read_indexes_in_their_order(book: Book) -> None:
     """However many wait: no sort, and nothing read but what is taken."""
     book.arrive(*(seen(f"{number}", priority=STAT if number % 9 == 0 else ROUTINE) for number in range(400)))
     book.database.write(lambda c: c.execute(update(Scan).where(Scan.id <= 200).values(state=State.REJECTED)))
-    book.database.write(lambda c: c.execute(update(Scan).values(received_at=ledger.utc_now() - 2 * CAP)))
-    plans = book.database.read(lambda c: _plans(c, lambda: ledger.claim(c, 8, "worker", LEASE, CAP)))
+    book.database.write(lambda c: c.execute(update(Scan).values(received_at=transitions.utc_now() - 2 * CAP)))
+    plans = book.database.read(lambda c: _plans(c, lambda: transitions.claim(c, 8, "worker", LEASE, CAP)))
     picks = [plan for plan in plans if "ix_scans" in plan]
     assert [next(name for name in ("ix_scans_received", "ix_scans_waiting") if name in plan) for plan in picks] == [
         "ix_scans_received",
@@ -132,7 +132,7 @@ def test_a_claim_tells_what_its_reader_needs(book: Book) -> None:
     assert scan.changed_at.tzinfo is not None
     row = book.row(scan_id)
     assert (row["state"], row["claim_token"], row["claimed_by"]) == ("running", claim.token, "worker")
-    assert row["leased_until"] > ledger.utc_now()
+    assert row["leased_until"] > transitions.utc_now()
     assert book.moves(scan_id) == [(None, "queued"), ("queued", "running")]
 
 
@@ -146,7 +146,7 @@ def test_a_scan_is_not_claimed_before_its_time(book: Book) -> None:
     book.finish(book.claimed(), deferred(scan_id, seconds=600))
     assert book.claim() is None
     assert book.ring() == []
-    book.set(scan_id, not_before=ledger.utc_now() - timedelta(seconds=1))
+    book.set(scan_id, not_before=transitions.utc_now() - timedelta(seconds=1))
     assert ids(book.claimed()) == [scan_id]
 
 
@@ -164,7 +164,7 @@ def test_a_licence_is_not_spent_on_what_is_due_and_not_announced(book: Book) -> 
 def test_what_was_announced_is_due_on_every_clock(book: Book) -> None:
     """The watcher's clock may run before the worker's."""
     (scan_id,) = book.add(seen())
-    book.set(scan_id, not_before=ledger.utc_now() + timedelta(seconds=5))
+    book.set(scan_id, not_before=transitions.utc_now() + timedelta(seconds=5))
     assert ids(book.claimed()) == [scan_id]
 
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from books import Book, classified, deferred, seen
 
-from db import ledger
+from db.ledger import transitions
+from db.ledger.sweep import Sweeper
 from db.models import Scan
 from db.session import Database
-from db.sweep import Sweeper
 
 LEASE = 60.0
 HOURS = [timedelta(hours=-3), timedelta(hours=3)]
@@ -20,10 +20,10 @@ class Bell:
     def __init__(self) -> None:
         self.rung: list[int] = []
 
-    def ring(self, ids: object) -> None:
+    def announce(self, ids: object) -> None:
         self.rung += ids  # type: ignore[operator]
 
-    def holds(self) -> int:
+    def outstanding(self) -> int:
         return 0
 
 
@@ -45,7 +45,7 @@ class Time:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     made = Time()
-    monkeypatch.setattr(ledger, "utc_now", made.now)
+    monkeypatch.setattr(transitions, "utc_now", made.now)
     return made
 
 
@@ -56,7 +56,7 @@ def bell() -> Bell:
 
 @pytest.fixture
 def sweeper(database: Database, bell: Bell, time: Time) -> Sweeper:
-    return Sweeper(database, bell.ring, bell.holds, LEASE, 3, "sweeper", lambda: time.moment)
+    return Sweeper(database, bell.announce, bell.outstanding, LEASE, 3, "sweeper", lambda: time.moment)
 
 
 def sweep_for(sweeper: Sweeper, time: Time, seconds: float) -> None:
@@ -83,7 +83,7 @@ def test_no_scan_is_put_off_for_longer_than_a_clock_that_was_set_back_could_hide
     """However far off the time that its reader names; it will be put off again where that is right."""
     (scan_id,) = book.add(seen())
     book.finish(book.claimed(), deferred(scan_id, seconds=86400))
-    assert book.row(scan_id)["not_before"] == time.wall + ledger.MAX_DELAY
+    assert book.row(scan_id)["not_before"] == time.wall + transitions.MAX_DELAY
     assert book.ring() == []
 
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from books import Book, classified, rejected, seen
 
-from db import ledger
+from db.ledger import transitions
 from db.models import Scan
 from db.states import Reason
 
@@ -83,7 +83,7 @@ def test_many_deaths_in_company_fail_nobody(book: Book) -> None:
 
 def rest_over(book: Book, scan_id: int, times: int) -> None:
     """The time that a film lets others go first has passed."""
-    book.set(scan_id, not_before=ledger.utc_now() - ledger.COOLDOWNS[times - 1])
+    book.set(scan_id, not_before=transitions.utc_now() - transitions.COOLDOWNS[times - 1])
 
 
 def test_a_suspect_whose_worker_died_lets_others_go_first_for_a_while(book: Book) -> None:
@@ -137,9 +137,9 @@ def test_what_is_given_up_says_why_and_waits_longer_each_time(book: Book) -> Non
         if exclusive:
             book.renew(claim, exclusive=True)
         pairs, pause = [(scan_id, claim.token)], timedelta(seconds=5)
-        at = ledger.utc_now()
+        at = transitions.utc_now()
         why = "reading it ended in an error (KeyError)"
-        book.database.write(lambda c: ledger.expire_claims(c, pairs, 3, "worker", why, pause))
+        book.database.write(lambda c: transitions.expire_claims(c, pairs, 3, "worker", why, pause))
         wait = (book.row(scan_id)["not_before"] - at).total_seconds()
         book.set(scan_id, not_before=at)
         return wait
@@ -154,9 +154,9 @@ def test_what_is_given_up_says_why_and_waits_longer_each_time(book: Book) -> Non
 def test_a_lease_that_was_lost_cannot_be_renewed(book: Book) -> None:
     book.add(seen())
     claim = book.claimed()
-    assert book.database.write(lambda c: ledger.renew_lease(c, claim, timedelta(seconds=9)))
+    assert book.database.write(lambda c: transitions.renew_lease(c, claim, timedelta(seconds=9)))
     book.expire(claim)
-    assert not book.database.write(lambda c: ledger.renew_lease(c, claim, timedelta(seconds=9), exclusive=True))
+    assert not book.database.write(lambda c: transitions.renew_lease(c, claim, timedelta(seconds=9), exclusive=True))
     assert not book.row(claim.scans[0].id)["exclusive"]
 
 

@@ -7,7 +7,7 @@ from books import at_once
 
 from db.deployment import check_patient_key, load_patient_key, stored_fingerprint
 from db.session import Database
-from pneumowatch import patients
+from pneumowatch import patient_hashing
 from pneumowatch.errors import SettingsError
 from pneumowatch.settings import Settings
 
@@ -21,8 +21,8 @@ def machines(tmp_path: Path) -> list[Settings]:
 def test_the_first_start_makes_it_and_the_database_knows_it(database: Database, machines: list[Settings]) -> None:
     assert database.read(stored_fingerprint) is None
     key = load_patient_key(database, machines[0])
-    assert key == patients.read_key(machines[0].patient_key_path)
-    assert database.read(stored_fingerprint) == patients.key_fingerprint(key)
+    assert key == patient_hashing.read_key(machines[0].patient_key_path)
+    assert database.read(stored_fingerprint) == patient_hashing.key_fingerprint(key)
     assert load_patient_key(database, machines[0]) == key
 
 
@@ -37,12 +37,12 @@ def test_a_second_machine_is_told_to_get_it(database: Database, machines: list[S
 def test_another_key_is_refused(database: Database, machines: list[Settings]) -> None:
     key = load_patient_key(database, machines[0])
     machines[1].data_dir.mkdir(parents=True)
-    wrong = patients.read_or_create_key(machines[1].patient_key_path)
+    wrong = patient_hashing.read_or_create_key(machines[1].patient_key_path)
     for check in (load_patient_key, check_patient_key):
         with pytest.raises(SettingsError, match="is not the patient key of this database") as caught:
             check(database, machines[1])
         assert wrong.hex() not in str(caught.value)
-    assert database.read(stored_fingerprint) == patients.key_fingerprint(key)
+    assert database.read(stored_fingerprint) == patient_hashing.key_fingerprint(key)
     machines[1].patient_key_path.write_text(key.hex())
     assert load_patient_key(database, machines[1]) == key
 
@@ -62,7 +62,7 @@ def test_two_machines_that_start_first_at_once_do_not_both_go_on(database: Datab
 
     keys = at_once(*(lambda settings=settings: start(settings) for settings in machines))
     (key,) = [key for key in keys if key is not None]
-    assert database.read(stored_fingerprint) == patients.key_fingerprint(key)
+    assert database.read(stored_fingerprint) == patient_hashing.key_fingerprint(key)
 
 
 def test_a_named_file_whose_folder_is_not_there_is_no_place_for_it(database: Database, tmp_path: Path) -> None:

@@ -11,14 +11,16 @@ import pytest
 from books import EVERY, Book, classified, rejected, seen
 from sqlalchemy import inspect, select, text
 
-from db import audit, erasure, ledger, reviews, scans
-from db.erasure import ErasureScope
+from db.ledger import queries, transitions
+from db.ledger.outcomes import Classified
+from db.maintenance import erasure
+from db.maintenance.erasure import ErasureScope
 from db.models import Base, Scan
-from db.outcomes import Classified
 from db.states import Verdict
-from pneumowatch import kept
+from db.worklist import audit, verdicts
 from pneumowatch.errors import ErasureRefused
 from pneumowatch.header import Header
+from pneumowatch.imaging import image_store
 from pneumowatch.settings import Settings
 
 HERS, HIS = "a1" * 32, "b2" * 32
@@ -52,12 +54,12 @@ def hers(book: Book, settings: Settings) -> list[int]:
     )
     book.finish(claim, *outcomes)
     for sha256 in ("1", "2"):
-        kept.store_image(settings.data_dir, sha256 * 64, np.zeros((8, 8), np.uint8), np.zeros((2, 2)))
+        image_store.store_image(settings.data_dir, sha256 * 64, np.zeros((8, 8), np.uint8), np.zeros((2, 2)))
     uploads = settings.data_dir / "uploads"
     uploads.mkdir()
     (uploads / "in-01.dcm").write_bytes(b"hers")
-    book.database.write(lambda c: reviews.record_verdict(c, first, Verdict.PNEUMONIA, "ada", COMMENT))
-    book.database.write(lambda c: reviews.record_verdict(c, his, Verdict.UNSURE, "ada"))
+    book.database.write(lambda c: verdicts.record_verdict(c, first, Verdict.PNEUMONIA, "ada", COMMENT))
+    book.database.write(lambda c: verdicts.record_verdict(c, his, Verdict.UNSURE, "ada"))
     return [first, copy, handed_in]
 
 
@@ -67,10 +69,10 @@ def test_what_is_read_or_comes_between_the_look_and_the_erasing_is_not_left_behi
     (waiting,) = book.add(seen("hers.dcm"))
     found = find(book, settings, scan_ids=[waiting])
     book.finish(book.claimed(), film(waiting, "1" * 64, HERS, ACCESSION))
-    kept.store_image(settings.data_dir, "1" * 64, np.zeros((8, 8), np.uint8))
+    image_store.store_image(settings.data_dir, "1" * 64, np.zeros((8, 8), np.uint8))
     with pytest.raises(ErasureRefused, match="look again"):
         erasure.erase_scope(book.database, found, "adam")
-    assert kept.load_image(settings.data_dir, "1" * 64) is not None, "nothing was erased"
+    assert image_store.load_image(settings.data_dir, "1" * 64) is not None, "nothing was erased"
 
     found = find(book, settings, patient_key=HERS)
     (another,) = book.add(seen("hers again.dcm"))
@@ -78,7 +80,7 @@ def test_what_is_read_or_comes_between_the_look_and_the_erasing_is_not_left_behi
     with pytest.raises(ErasureRefused, match="look again"):
         erasure.erase_scope(book.database, found, "adam")
     assert erasure.erase_scope(book.database, find(book, settings, patient_key=HERS), "adam") == 2
-    assert kept.load_image(settings.data_dir, "1" * 64) is None
+    assert image_store.load_image(settings.data_dir, "1" * 64) is None
 
 
 def find(book: Book, settings: Settings, **which: Any) -> ErasureScope:
@@ -100,14 +102,14 @@ def test_nothing_is_left_of_a_patient(book: Book, hers: list[int], settings: Set
     found = find(book, settings, patient_key=HERS)
     assert list(found.scan_ids) == hers  # the copy by its bytes
     assert (found.predictions, found.reviews, len(found.images), len(found.uploads)) == (1, 1, 1, 1)
-    before = book.database.read(scans.counts_by_state)
+    before = book.database.read(queries.counts_by_state)
     assert erasure.erase_scope(book.database, found, "admin") == 3
 
     left = everything(book)
     assert not [trace for trace in (HERS, ACCESSION, COMMENT, STUDY, "hers.dcm", "copy.dcm", "1" * 64) if trace in left]
-    assert {path.name[0] for path in (settings.data_dir / "films").iterdir()} == {"2"}
+    assert {path.name[0] for path in (settings.data_dir / "images").iterdir()} == {"2"}
     assert list((settings.data_dir / "uploads").iterdir()) == []
-    after = book.database.read(scans.counts_by_state)
+    after = book.database.read(queries.counts_by_state)
     assert sum(after.values()) == sum(before.values()) == 4
     assert {book.state(id_) for id_ in hers} == {"rejected"}
     rows = book.database.read(lambda c: audit.list_actions(c, 10))
@@ -121,7 +123,7 @@ def test_others_keep_everything(book: Book, hers: list[int], settings: Settings)
     before = book.row(his), book.predictions(his), book.events(his)
     erasure.erase_scope(book.database, find(book, settings, patient_key=HERS), "admin")
     assert (book.row(his), book.predictions(his), book.events(his)) == before
-    assert len(book.database.read(lambda c: reviews.review_history(c, his))) == 1
+    assert len(book.database.read(lambda c: verdicts.review_history(c, his))) == 1
     assert book.owners().keys() >= {"2" * 64}
 
 
@@ -134,8 +136,8 @@ def test_the_files_that_still_stand_there_are_not_announced_anew(
     arrived = book.arrive(*files)
     assert (arrived.to_announce, arrived.busy) == ([], [])
     assert book.requeue(EVERY) == []
-    unscored = book.database.read(lambda c: scans.view_rows(c, "unscored_cases", 10))
-    flagged = book.database.read(lambda c: scans.view_rows(c, "flagged_cases", 10))
+    unscored = book.database.read(lambda c: queries.view_rows(c, "unscored_cases", 10))
+    flagged = book.database.read(lambda c: queries.view_rows(c, "flagged_cases", 10))
     assert unscored == []
     assert [row["path"] for row in flagged] == ["his.dcm"]
 
@@ -204,4 +206,4 @@ def test_every_column_of_a_scan_is_either_erased_or_kept_on_purpose() -> None:
     counted = {"id", "inbox", "path_sha256", "size", "mtime_ns", "superseded_by"}  # and recognised by
     life = {"state", "priority", "received_at", "changed_at", "not_before", "announced_at", "finished_at"}
     claim = {"claim_token", "claimed_by", "leased_until", "lost_leases", "lost_leases_exclusive", "exclusive"}
-    assert set(Scan.__table__.c.keys()) - ledger.TOMBSTONE.keys() == counted | life | claim
+    assert set(Scan.__table__.c.keys()) - transitions.TOMBSTONE.keys() == counted | life | claim

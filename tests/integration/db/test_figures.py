@@ -6,13 +6,13 @@ import pytest
 from books import Book, seen
 from readings import read
 
-from db import figures, reviews
-from db.figures import Stratum
 from db.states import State, Verdict
+from db.worklist import statistics, verdicts
+from db.worklist.statistics import Stratum
 
 
 def judge(book: Book, scan_id: int, verdict: Verdict, reader: str = "ada") -> int:
-    return book.database.write(lambda c: reviews.record_verdict(c, scan_id, verdict, reader))
+    return book.database.write(lambda c: verdicts.record_verdict(c, scan_id, verdict, reader))
 
 
 def test_films_by_day(book: Book) -> None:
@@ -21,7 +21,7 @@ def test_films_by_day(book: Book) -> None:
     read(book, "3", 0.9, hours_ago=48)
     read(book, "4", 0.9, hours_ago=24 * 9)
     book.reject(seen("5"))
-    days = book.database.read(lambda c: figures.counts_by_day(c, 7))
+    days = book.database.read(lambda c: statistics.counts_by_day(c, 7))
     today = datetime.now(UTC).date()
     assert [one.day for one in days] == [today - timedelta(days=back) for back in range(6, -1, -1)]
     assert [(one.classified, one.flagged) for one in days] == [(0, 0)] * 4 + [(1, 1), (0, 0), (2, 1)]
@@ -34,7 +34,7 @@ def test_films_by_hour(book: Book) -> None:
             scan_id = read(book, f"{minutes} {number}", 0.1, hours_ago=26)
             book.set(scan_id, finished_at=now - timedelta(minutes=minutes))
     book.add(seen("waits"))
-    hours = book.database.read(lambda c: figures.finished_by_hour(c, 24))
+    hours = book.database.read(lambda c: statistics.finished_by_hour(c, 24))
     assert [films for _, films in hours] == [1] + [0] * 21 + [2, 2]
     begin, _ = hours[-1]
     assert timedelta(minutes=59) < datetime.now(UTC) - begin < timedelta(minutes=62)
@@ -45,7 +45,7 @@ def test_films_by_source(book: Book) -> None:
     read(book, "2", 0.9, inbox="ward")
     book.reject(seen("3", inbox="clinic"))
     read(book, "4", 0.9, inbox="old", hours_ago=24 * 40)
-    found = book.database.read(lambda c: figures.recent_counts_by_source(c, 30))
+    found = book.database.read(lambda c: statistics.recent_counts_by_source(c, 30))
     assert list(found) == ["clinic", "ward"]
     assert found["ward"] == dict.fromkeys(State, 0) | {State.CLASSIFIED: 2}
     assert found["clinic"][State.REJECTED] == 1
@@ -55,7 +55,7 @@ def test_without_the_hidden_sample_nothing_but_precision_is_measurable(book: Boo
     for number, verdict in enumerate([Verdict.PNEUMONIA] * 3 + [Verdict.NO_PNEUMONIA, Verdict.UNSURE]):
         judge(book, read(book, str(number), 0.9), verdict)
     judge(book, read(book, "not flagged, judged all the same", 0.1), Verdict.PNEUMONIA)
-    found = book.database.read(lambda c: figures.agreement(c, 30))
+    found = book.database.read(lambda c: statistics.agreement(c, 30))
     assert (found.sensitivity, found.specificity, found.sampled) == (None, None, 0)
     assert found.precision is not None
     assert found.precision.value == pytest.approx(3 / 4)
@@ -73,14 +73,14 @@ def test_sensitivity_and_specificity_by_the_hidden_sample(book: Book) -> None:
         if number < 10:
             book.set(scan_id, sampled_share=0.25, worklist_rank=0.7, hidden_until_verdict=True)
             judge(book, scan_id, Verdict.PNEUMONIA if number == 0 else Verdict.NO_PNEUMONIA)
-    found = book.database.read(lambda c: figures.agreement(c, 30))
+    found = book.database.read(lambda c: statistics.agreement(c, 30))
     assert found.sampled == 10
     assert found.sensitivity is not None
     assert found.specificity is not None
     assert found.sensitivity.value == pytest.approx(8 / 12)
     assert found.specificity.value == pytest.approx(36 / 38)
     assert 0.3 < found.sensitivity.low < 0.5 < 0.8 < found.sensitivity.high < 0.95
-    assert found == book.database.read(lambda c: figures.agreement(c, 30))  # the same verdicts, the same intervals
+    assert found == book.database.read(lambda c: statistics.agreement(c, 30))  # the same verdicts, the same intervals
 
 
 def test_films_that_were_drawn_by_another_share_stand_for_others(book: Book) -> None:
@@ -88,13 +88,13 @@ def test_films_that_were_drawn_by_another_share_stand_for_others(book: Book) -> 
         scan_id = read(book, str(share), 0.1)
         book.set(scan_id, sampled_share=share)
         judge(book, scan_id, verdict)
-    found = book.database.read(lambda c: figures.agreement(c, 30))
+    found = book.database.read(lambda c: statistics.agreement(c, 30))
     assert found.unflagged.share_with_pneumonia == pytest.approx(10 / 12)
 
 
 def test_an_interval_holds_where_nothing_was_missed() -> None:
     """None of 20 was ill: the rule of three says that up to 3 / 20 of all might be."""
-    found = figures.agreement_between(Stratum(100, 50, 50, 0), Stratum(100, 20, 0, 400))
+    found = statistics.agreement_between(Stratum(100, 50, 50, 0), Stratum(100, 20, 0, 400))
     assert found.sensitivity is not None
     assert found.sensitivity.value == found.sensitivity.high == 1.0
     assert 1 / (1 + 3 / 20) - 0.05 < found.sensitivity.low < 0.95
@@ -107,15 +107,15 @@ def test_disagreement_of_readers(book: Book) -> None:
     judge(book, alike, Verdict.PNEUMONIA, "bert")
     judge(book, apart, Verdict.UNSURE, "bert")
     review = judge(book, taken_back, Verdict.UNSURE, "bert")
-    book.database.write(lambda c: reviews.retract_verdict(c, review, "bert"))
+    book.database.write(lambda c: verdicts.retract_verdict(c, review, "bert"))
     judge(book, settled, Verdict.UNSURE, "bert")
     judge(book, settled, Verdict.PNEUMONIA, "bert")
-    found = book.database.read(lambda c: figures.disagreement(c, 30))
+    found = book.database.read(lambda c: statistics.disagreement(c, 30))
     assert (found.several, found.differ, found.scan_ids) == (3, 1, [apart])
 
 
 def test_an_empty_ledger(book: Book) -> None:
-    found = book.database.read(lambda c: figures.agreement(c, 30))
+    found = book.database.read(lambda c: statistics.agreement(c, 30))
     assert (found.sensitivity, found.specificity, found.precision) == (None, None, None)
-    assert book.database.read(lambda c: figures.disagreement(c, 30)) == (0, 0, [])
-    assert sum(films for _, films in book.database.read(figures.finished_by_hour)) == 0
+    assert book.database.read(lambda c: statistics.disagreement(c, 30)) == (0, 0, [])
+    assert sum(films for _, films in book.database.read(statistics.finished_by_hour)) == 0

@@ -11,11 +11,14 @@ from services import Server
 from sqlalchemy import select, text, update
 from support.waiting import eventually
 
-from db import heartbeats, ledger, schema
-from db.heartbeats import SILENT_AFTER_SECONDS, HealthStatus, Readiness
+from db import schema
+from db.health import heartbeats
+from db.health.heartbeat_writer import HEARTBEATS, HeartbeatWriter, writing_heartbeats
+from db.health.heartbeats import SILENT_AFTER_SECONDS, HealthStatus, Readiness
+from db.ledger import transitions
 from db.models import Heartbeat
-from db.pulse import HEARTBEATS, Component, HeartbeatWriter, writing_heartbeats
 from db.session import Database
+from pneumowatch.component import Component
 
 LEASE = 60.0
 
@@ -55,13 +58,13 @@ def verdicts(database: Database) -> dict[str, HealthStatus]:
 
 
 def test_parts_are_written_while_they_live_and_leave_nothing(database: Database) -> None:
-    with writing_heartbeats(database) as pulse:
-        worker, watcher = pulse.component("worker"), pulse.component("watcher")
+    with writing_heartbeats(database) as writer:
+        worker, watcher = writer.add_component("worker"), writer.add_component("watcher")
         eventually(lambda: len(rows(database)) == 2)
-        worker.set_status("idle", busy="reading")
+        worker.set_status("idle", busy_state="reading")
         worker.record_progress(films=3)
         watcher.expect_within("the rescan of ward", 60)
-        pulse.component("schedule")  # makes it beat at once
+        writer.add_component("schedule")  # makes it beat at once
         eventually(lambda: len(rows(database)) == 3)
         _, first, second = rows(database)
         assert (first.kind, first.expectations.keys(), first.done) == ("watcher", {"the rescan of ward"}, {})
@@ -73,8 +76,8 @@ def test_parts_are_written_while_they_live_and_leave_nothing(database: Database)
 
 def test_a_part_that_fails_stays_to_be_seen(database: Database) -> None:
     def fail() -> None:
-        with writing_heartbeats(database) as pulse:
-            pulse.component("worker")
+        with writing_heartbeats(database) as writer:
+            writer.add_component("worker")
             eventually(lambda: rows(database))
             raise ZeroDivisionError
 
@@ -86,17 +89,20 @@ def test_a_part_that_fails_stays_to_be_seen(database: Database) -> None:
 def test_what_is_in_hand_makes_it_busy_until_it_is_done(database: Database) -> None:
     clock = Clock()
     component = Component("worker", clock)
-    component.set_status("idle", busy="reading")
+    component.set_status("idle", busy_state="reading")
     with component.expecting("batch 1", 60) as idle_seconds:
         clock.now += 50
         idle_seconds()
         clock.now += 20
-        row = component.row(ledger.utc_now())
+        row = component.row(transitions.utc_now())
         assert (row["state"], row["expectations"]) == (
             "reading",
             {"batch 1": {"idle_seconds": 20, "within_seconds": 60}},
         )
-    assert (component.row(ledger.utc_now())["state"], component.row(ledger.utc_now())["expectations"]) == ("idle", {})
+    assert (component.row(transitions.utc_now())["state"], component.row(transitions.utc_now())["expectations"]) == (
+        "idle",
+        {},
+    )
 
 
 @pytest.mark.parametrize("fault", ["no table", "nobody there"])
@@ -104,21 +110,21 @@ def test_a_database_that_does_not_take_it_costs_beats_and_nothing_else(own_redis
     url = own_redis.url.replace("redis", "postgresql")  # something is there, but no database
     with closing(Database("sqlite://" if fault == "no table" else url)) as other:
         started = time.monotonic()
-        with writing_heartbeats(other) as pulse:
-            component = pulse.component("worker")
-            eventually(lambda: pulse._failing)
+        with writing_heartbeats(other) as writer:
+            component = writer.add_component("worker")
+            eventually(lambda: writer._failing)
             component.record_progress(films=1)
         assert time.monotonic() - started < 60
 
 
 def test_it_beats_again_after_an_outage(empty_database: Database) -> None:
-    pulse = HeartbeatWriter(empty_database, seconds=0.05)
-    pulse.start()
-    pulse.component("worker")
-    eventually(lambda: pulse._failing)
+    writer = HeartbeatWriter(empty_database, seconds=0.05)
+    writer.start()
+    writer.add_component("worker")
+    eventually(lambda: writer._failing)
     schema.upgrade(empty_database)
     eventually(lambda: rows(empty_database))
-    pulse.close(clean=True)
+    writer.close(clean=True)
     assert rows(empty_database) == []
 
 
@@ -151,7 +157,7 @@ def test_one_that_was_started_in_its_place_replaces_a_silent_one(database: Datab
 
 def test_one_that_ran_beside_it_is_no_replacement(database: Database) -> None:
     write(database, Component("worker"), 1, age=300)
-    write(database, Component("worker"), 2, started_at=ledger.utc_now() - timedelta(hours=1))
+    write(database, Component("worker"), 2, started_at=transitions.utc_now() - timedelta(hours=1))
     assert verdicts(database) == {"worker@m:1": HealthStatus.SILENT, "worker@m:2": HealthStatus.HEALTHY}
 
 
@@ -184,7 +190,7 @@ def test_an_idle_worker_while_films_wait_is_stalled(book: Book) -> None:
     (scan_id,) = book.add(seen())
     old_worker(book.database)
     assert asked(book.database).ready  # just announced
-    book.set(scan_id, announced_at=ledger.utc_now() - timedelta(seconds=2 * LEASE + 1))
+    book.set(scan_id, announced_at=transitions.utc_now() - timedelta(seconds=2 * LEASE + 1))
     (worker,) = asked(book.database).components
     assert (worker.status, worker.sentence[:35]) == (HealthStatus.STALLED, "lives, but films wait and it has re")
     book.finish(book.claimed(), classified(scan_id))
@@ -202,7 +208,7 @@ def test_films_wait_and_there_is_no_worker(book: Book) -> None:
     (scan_id,) = book.add(seen())
     write(book.database, Component("watcher"))
     assert asked(book.database).ready
-    book.set(scan_id, announced_at=ledger.utc_now() - timedelta(hours=1))
+    book.set(scan_id, announced_at=transitions.utc_now() - timedelta(hours=1))
     found = asked(book.database)
     assert not found.ready
     assert [component.sentence for component in found.components if component.kind == "worker"] == [
@@ -212,8 +218,8 @@ def test_films_wait_and_there_is_no_worker(book: Book) -> None:
 
 def test_parts_that_never_came_back_are_forgotten_after_a_day(database: Database) -> None:
     write(database, Component("worker"), 1, age=3 * 86400)
-    with writing_heartbeats(database) as pulse:
-        pulse.component("watcher")
+    with writing_heartbeats(database) as writer:
+        writer.add_component("watcher")
         eventually(lambda: [row.kind for row in rows(database)] == ["watcher"])
 
 
@@ -225,9 +231,9 @@ def test_clocks_of_machines_do_not_count(database: Database, monkeypatch: pytest
         def now(cls, tz: Any = None) -> Any:
             return super().now(tz) - timedelta(hours=1)
 
-    monkeypatch.setattr(ledger, "datetime", Behind)
-    with writing_heartbeats(database) as pulse:
-        pulse.component("worker")
+    monkeypatch.setattr(transitions, "datetime", Behind)
+    with writing_heartbeats(database) as writer:
+        writer.add_component("worker")
         eventually(lambda: rows(database))
         assert asked(database).ready
         assert database.read(lambda c: c.scalar(text("SELECT count(*) FROM heartbeats"))) == 1
@@ -239,7 +245,7 @@ def test_readiness_reads_no_table_from_end_to_end(book: Book) -> None:
     book.database.write(lambda c: c.execute(update(Heartbeat).values(state="idle")))
 
     def plan(connection: Any) -> str:
-        statement = "SELECT id FROM scans WHERE state = 'queued' AND rung_at < '2026-01-01' LIMIT 1"
+        statement = "SELECT id FROM scans WHERE state = 'queued' AND announced_at < '2026-01-01' LIMIT 1"
         if connection.dialect.name == "sqlite":
             return " ".join(row.detail for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}")))
         connection.execute(text("SET LOCAL enable_seqscan = off"))

@@ -15,10 +15,10 @@ from hypothesis.stateful import run_state_machine_as_test as run
 from sqlalchemy import func, select, text
 
 from db import schema
+from db.ledger.outcomes import Claim, Outcome
+from db.ledger.statements import in_state
 from db.models import Base, Content, Prediction, Scan, ScanEvent
-from db.outcomes import Claim, Outcome
 from db.session import Database
-from db.statements import in_state
 from db.states import REQUEUEABLE, WAITING, Reason, State
 from pneumowatch.header import Header
 

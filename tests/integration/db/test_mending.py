@@ -6,8 +6,8 @@ from typing import Any
 
 from books import MODEL, Book, at_once, classified, model_folder, seen
 
-from db import registry
 from db.models import Scan
+from db.registry import model_registry
 from db.states import Reason, State
 
 OTHER = "model-2"
@@ -34,7 +34,9 @@ def test_a_scan_of_an_earlier_life_has_one_prediction_of_a_model(book: Book) -> 
 
 def test_the_prediction_of_another_model_stays_and_one_is_current(book: Book) -> None:
     (scan_id,) = book.classify(seen())
-    book.database.write(lambda c: registry.register_model(c, model_folder(OTHER, "1" * 64), b"an archive", "test"))
+    book.database.write(
+        lambda c: model_registry.register_model(c, model_folder(OTHER, "1" * 64), b"an archive", "test")
+    )
     book.set(scan_id, state=State.FAILED)
     book.requeue(Scan.id == scan_id)
     outcome = classified(scan_id, book.row(scan_id)["sha256"], probability=0.25)

@@ -10,15 +10,15 @@ from books import model_folder, wait_until_another_waits
 from clinic import write_base
 from sqlalchemy import Connection
 
-from db import registry, training
+from db.registry import model_registry, training_runs
+from db.registry.training_runs import TrainingDecision, TrainingOutcome, TrainingState
 from db.session import Database
-from db.training import TrainingDecision, TrainingOutcome, TrainingState
 from pneumowatch.errors import TrainingError
-from pneumowatch.model import ModelFolder
+from pneumowatch.model_folder import ModelFolder
 from pneumowatch.settings import Settings
 from trainer import dataset
-from trainer.nightly import RetrainOptions, RetrainRun, run_retraining
-from trainer.workplace import locked_workspace
+from trainer.nightly.retrain_run import RetrainOptions, RetrainRun, run_retraining
+from trainer.nightly.workspace import locked_workspace
 
 BETTER = TrainingOutcome(
     TrainingDecision.PROMOTED, ("It is better.",), {"newer": {"images": 40}}, "one", "standin-1", 20, 20
@@ -34,17 +34,17 @@ def settings(tmp_path: Path) -> Settings:
 def championed(database: Database) -> Database:
     for version, digit in (("one", "1"), ("other", "2")):
         folder = model_folder(version, digit * 64)
-        database.write(lambda c, folder=folder: registry.register_model(c, folder, b"packed", "test"))
+        database.write(lambda c, folder=folder: model_registry.register_model(c, folder, b"packed", "test"))
     return database
 
 
 def begin(database: Database, token: str) -> None:
-    assert database.write(lambda c: training.start_run(c, token, "retrain@elsewhere"))
+    assert database.write(lambda c: training_runs.start_run(c, token, "retrain@elsewhere"))
 
 
 def attempts(database: Database) -> list[tuple[str, str | None]]:
     """Oldest first."""
-    rows = database.read(lambda c: training.recent_runs(c, 100))
+    rows = database.read(lambda c: training_runs.recent_runs(c, 100))
     return [(row["state"], row["decision"]) for row in reversed(rows)]
 
 
@@ -94,7 +94,7 @@ def test_one_that_lives_on_another_machine_is_left_alone(database: Database, set
     begin(database, "elsewhere")
 
     def lives(stage: str, *_: Any) -> None:
-        assert database.write(lambda c: training.renew_run(c, "elsewhere", "training"))
+        assert database.write(lambda c: training_runs.renew_run(c, "elsewhere", "training"))
 
     with pytest.raises(TrainingError, match="Another training is running"):
         run_retraining(settings, database, threading.Event(), on_progress=lives)
@@ -127,17 +127,17 @@ def test_where_patients_were_told_apart_otherwise_nothing_is_learned(
     here = night(settings, database, "a")
     here._base = lambda *_: keyed  # type: ignore[method-assign]
     here._learn(champion, None, BETTER)  # type: ignore[arg-type]
-    (row,) = database.read(lambda c: training.recent_runs(c, 1))
+    (row,) = database.read(lambda c: training_runs.recent_runs(c, 1))
     assert "told apart otherwise" in row["reasons"][0]
 
 
 def test_promotion_and_row_are_one(championed: Database, settings: Settings, tiny_model: ModelFolder) -> None:
     begin(championed, "a")
     night(settings, championed, "a").promote(tiny_model, BETTER)
-    assert championed.read(registry.champion_version) == "standin-1"
+    assert championed.read(model_registry.champion_version) == "standin-1"
     assert attempts(championed) == [("finished", "promoted")]
     assert (settings.models / "standin-1" / "card.json").exists()
-    assert championed.write(lambda c: registry.roll_back_champion(c, "ada", "worse after all")) == "one"
+    assert championed.write(lambda c: model_registry.roll_back_champion(c, "ada", "worse after all")) == "one"
 
 
 def test_a_promotion_that_is_under_way_is_waited_for(
@@ -148,7 +148,7 @@ def test_a_promotion_that_is_under_way_is_waited_for(
     under_way = threading.Event()
 
     def promote(connection: Connection) -> None:
-        registry.promote_to_champion(connection, "other", "ada", "by hand")
+        model_registry.promote_to_champion(connection, "other", "ada", "by hand")
         under_way.set()
         wait_until_another_waits(connection)
 
@@ -157,7 +157,7 @@ def test_a_promotion_that_is_under_way_is_waited_for(
     assert under_way.wait(60)
     night(settings, championed, "a").promote(tiny_model, BETTER)
     thread.join()
-    assert championed.read(registry.champion_version) == "other"
+    assert championed.read(model_registry.champion_version) == "other"
     assert attempts(championed) == [("finished", "refused")]
 
 
@@ -165,11 +165,11 @@ def test_what_was_taken_for_dead_promotes_nothing(
     championed: Database, settings: Settings, tiny_model: ModelFolder
 ) -> None:
     begin(championed, "a")
-    assert championed.write(lambda c: training.fail_run(c, "a", "Not heard of.", TrainingState.KILLED))
+    assert championed.write(lambda c: training_runs.fail_run(c, "a", "Not heard of.", TrainingState.KILLED))
     with pytest.raises(TrainingError, match="taken for dead"):
         night(settings, championed, "a").promote(tiny_model, BETTER)
-    assert championed.read(registry.champion_version) == "one"
-    assert "standin-1" not in championed.read(registry.archive_hashes)
+    assert championed.read(model_registry.champion_version) == "one"
+    assert "standin-1" not in championed.read(model_registry.archive_hashes)
     assert attempts(championed) == [("killed", None)]
 
 
@@ -177,7 +177,7 @@ def test_over_a_model_that_it_was_not_held_against_it_is_not_promoted(
     championed: Database, settings: Settings, tiny_model: ModelFolder
 ) -> None:
     begin(championed, "a")
-    championed.write(lambda c: registry.promote_to_champion(c, "other", "ada", "by hand"))
+    championed.write(lambda c: model_registry.promote_to_champion(c, "other", "ada", "by hand"))
     night(settings, championed, "a").promote(tiny_model, BETTER)
-    assert championed.read(registry.champion_version) == "other"
+    assert championed.read(model_registry.champion_version) == "other"
     assert attempts(championed) == [("finished", "refused")]

@@ -10,9 +10,11 @@ import pytest
 from books import MODEL, Book, at_once, classified, model_folder, rejected, seen
 from sqlalchemy import select, update
 
-from db import deployment, ledger, outbox, registry, rescoring
+from db import deployment
+from db.ledger import outbox, transitions
+from db.ledger.outbox import Delivery
 from db.models import Outbox
-from db.outbox import Delivery
+from db.registry import model_registry, rescoring
 from pneumowatch.header import Header
 
 LEASE = timedelta(seconds=60)
@@ -23,7 +25,7 @@ FURTHEST = timedelta(hours=1)
 
 def finish(book: Book, *outcomes: Any, to: tuple[str, ...] = ("webhook",)) -> None:
     claim = book.claimed()
-    book.database.write(lambda c: ledger.record_outcomes(c, claim.token, outcomes, "worker", to))
+    book.database.write(lambda c: transitions.record_outcomes(c, claim.token, outcomes, "worker", to))
 
 
 def flag(book: Book, *names: str, to: tuple[str, ...] = ("webhook",), **outcome: Any) -> list[int]:
@@ -74,7 +76,7 @@ def later(book: Book, **values: Any) -> None:
 def test_a_flagged_scan_has_a_row_for_each_way_out(book: Book) -> None:
     (flagged, healthy) = book.add(seen("a.png"), seen("b.png"))
     finish(book, classified(flagged), classified(healthy, probability=0.1, flagged=False), to=("webhook", "mail"))
-    assert [(row["scan_id"], row["kind"], row["state"]) for row in rows(book)] == [
+    assert [(row["scan_id"], row["channel"], row["state"]) for row in rows(book)] == [
         (flagged, "webhook", "waiting"),
         (flagged, "mail", "waiting"),
     ]
@@ -91,15 +93,19 @@ def test_it_is_written_with_the_result_or_not_at_all(book: Book) -> None:
     claim = book.claimed()
 
     def interrupted(connection: Any) -> None:
-        ledger.record_outcomes(connection, claim.token, [classified(scan_id)], "worker", ("webhook",))
+        transitions.record_outcomes(connection, claim.token, [classified(scan_id)], "worker", ("webhook",))
         raise RuntimeError("the process dies here")
 
     with pytest.raises(RuntimeError):
         book.database.write(interrupted)
     assert (rows(book), book.state(scan_id)) == ([], "running")
-    book.database.write(lambda c: ledger.record_outcomes(c, claim.token, [classified(scan_id)], "worker", ("webhook",)))
+    book.database.write(
+        lambda c: transitions.record_outcomes(c, claim.token, [classified(scan_id)], "worker", ("webhook",))
+    )
     assert len(rows(book)) == 1
-    book.database.write(lambda c: ledger.record_outcomes(c, claim.token, [classified(scan_id)], "late", ("webhook",)))
+    book.database.write(
+        lambda c: transitions.record_outcomes(c, claim.token, [classified(scan_id)], "late", ("webhook",))
+    )
     assert len(rows(book)) == 1
 
 
@@ -131,7 +137,7 @@ def test_a_pacs_is_told_of_films_that_came_from_one(book: Book) -> None:
 def test_rescoring_tells_nobody(book: Book) -> None:
     """Whoever rescores sees what it changed; a receiver is told of films as they come."""
     (scan_id,) = flag(book, "a.png", flagged=False, probability=0.1)
-    book.database.write(lambda c: registry.register_model(c, model_folder("model-2", "2" * 64), b"other", "test"))
+    book.database.write(lambda c: model_registry.register_model(c, model_folder("model-2", "2" * 64), b"other", "test"))
     newly = replace(classified(scan_id), model_version="model-2")
     book.database.write(lambda c: rescoring.add_predictions(c, [newly]))
     book.database.write(lambda c: rescoring.make_current(c, "model-2", 10, "ada", lambda _: None))
@@ -143,7 +149,7 @@ def test_a_notice_says_what_was_so_when_it_was_flagged(book: Book) -> None:
     (scan_id,) = flag(book, "a.png", probability=0.9)
     before = taken(book).notifications
     put_off(book, Delivery(rows(book)[0]["token"], before))
-    book.database.write(lambda c: registry.register_model(c, model_folder("model-2", "2" * 64), b"other", "test"))
+    book.database.write(lambda c: model_registry.register_model(c, model_folder("model-2", "2" * 64), b"other", "test"))
     other = replace(classified(scan_id), model_version="model-2", probability=0.2, flagged=False)
     book.database.write(lambda c: rescoring.add_predictions(c, [other]))
     book.database.write(lambda c: rescoring.make_current(c, "model-2", 10, "ada", lambda _: None))
@@ -188,8 +194,8 @@ def test_a_sender_that_dies_leaves_it_to_the_next_under_the_same_name(book: Book
     flag(book, "a.png")
     dead = taken(book, lease=timedelta(0))
     delivery = taken(book)
-    assert [notification.name("webhook") for notification in delivery.notifications] == [
-        n.name("webhook") for n in dead.notifications
+    assert [notification.uuid("webhook") for notification in delivery.notifications] == [
+        n.uuid("webhook") for n in dead.notifications
     ]
     assert delivered(book, dead) == 0  # it comes back to life: the row is another's
     assert put_off(book, dead) == 0

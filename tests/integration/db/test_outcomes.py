@@ -11,8 +11,8 @@ from books import MODEL, Book, at_once, classified, deferred, rejected, seen, wa
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from db import ledger
-from db.outcomes import Classified, Outcome
+from db.ledger import transitions
+from db.ledger.outcomes import Classified, Outcome
 from db.states import Reason
 from pneumowatch.header import Header
 
@@ -272,7 +272,7 @@ def test_the_loser_of_a_race_waits_for_the_instance_and_is_the_duplicate(book: B
     written = threading.Event()
 
     def win(connection: Connection) -> None:
-        ledger.record_outcomes(connection, winner.token, [dicom(one, "9" * 64)], "worker")
+        transitions.record_outcomes(connection, winner.token, [dicom(one, "9" * 64)], "worker")
         written.set()
         wait_until_another_waits(connection)
 
@@ -347,7 +347,7 @@ def test_a_batch_is_all_or_nothing(book: Book) -> None:
 
 def test_events_say_who_when_and_why(book: Book) -> None:
     (scan_id,) = book.add(seen())
-    started = ledger.utc_now()
+    started = transitions.utc_now()
     book.finish(book.claimed(), deferred(scan_id))
     arrived, claimed_, put_back = book.events(scan_id)
     assert (arrived["by"], claimed_["by"], put_back["by"]) == ("test", "worker", "worker")

@@ -9,17 +9,17 @@ from uuid import UUID
 
 import pytest
 from books import Book, classified, seen
-from db.dispatcher import Dispatcher, RetryPolicy
-from pneumowatch.outgoing.notification import Notification
 from sqlalchemy import update
 from support.waiting import eventually
 
-from db import ledger, outbox
+from cli.run import dispatchers
+from db.ledger import outbox, transitions
+from db.ledger.outbox import OutboxState
 from db.models import Outbox
-from db.outbox import OutboxState
-from db.pulse import Component
-from pneumowatch.cli import mailroom
+from notify.dispatcher import Dispatcher, RetryPolicy
+from pneumowatch.component import Component
 from pneumowatch.errors import DeliveryFailed
+from pneumowatch.notification import Notification
 from pneumowatch.settings import Settings
 
 SETTINGS = Settings(resend_seconds=5, resend_cap_seconds=60, give_up_days=1, data_dir=Path("nowhere"))
@@ -55,7 +55,7 @@ def flag(book: Book, count: int, kind: str = "webhook") -> list[int]:
     ids = book.add(*(seen(f"{number}.png") for number in range(count)))
     claim = book.claimed()
     outcomes = [replace(classified(id_), sha256=f"{id_:064x}") for id_ in ids]
-    book.database.write(lambda c: ledger.record_outcomes(c, claim.token, outcomes, "worker", (kind,)))
+    book.database.write(lambda c: transitions.record_outcomes(c, claim.token, outcomes, "worker", (kind,)))
     return ids
 
 
@@ -86,7 +86,7 @@ def test_a_destination_that_is_away_is_asked_ever_more_seldom(
 
 def test_when_it_comes_back_all_that_failed_goes_out_at_once(book: Book, dispatcher: Dispatcher, channel: Told) -> None:
     ids = flag(book, 5)
-    channel.answers = [DeliveryFailed("http_500", wait=1000)] * 4
+    channel.answers = [DeliveryFailed("http_500", retry_after=1000)] * 4
     assert [dispatcher.deliver(INTERVAL) for _ in range(4)] == [60] * 4
     assert [dispatcher.deliver(INTERVAL) for _ in range(6)] == [0] * 5 + [INTERVAL]
     assert sorted(channel.given[4:]) == ids
@@ -94,12 +94,12 @@ def test_when_it_comes_back_all_that_failed_goes_out_at_once(book: Book, dispatc
 
 def test_as_long_as_the_destination_asks_for(book: Book, dispatcher: Dispatcher, channel: Told) -> None:
     flag(book, 2)
-    channel.answers = [DeliveryFailed("http_429", wait=33), DeliveryFailed("http_503", wait=100_000)]
+    channel.answers = [DeliveryFailed("http_429", retry_after=33), DeliveryFailed("http_503", retry_after=100_000)]
     assert dispatcher.deliver(INTERVAL) == 33
     assert dispatcher.deliver(INTERVAL) == 60  # but no longer than the cap
 
 
-@pytest.mark.parametrize("fault", [DeliveryFailed("film_gone", unavailable=False), ValueError("DOE^JANE")])
+@pytest.mark.parametrize("fault", [DeliveryFailed("image_gone", unavailable=False), ValueError("DOE^JANE")])
 def test_one_odd_film_holds_up_no_other(
     book: Book, dispatcher: Dispatcher, channel: Told, fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,7 +108,7 @@ def test_one_odd_film_holds_up_no_other(
     assert [dispatcher.deliver(INTERVAL) for _ in range(3)] == [0, 0, INTERVAL]
     assert counts(book) == {"waiting": 1, "sent": 1, "given_up": 0}
     (row,) = book.database.read(lambda c: outbox.undelivered(c, 10))
-    assert row["last_error"] == ("film_gone" if isinstance(fault, DeliveryFailed) else "ValueError")
+    assert row["last_error"] == ("image_gone" if isinstance(fault, DeliveryFailed) else "ValueError")
     assert "DOE" not in caplog.text
 
 
@@ -154,8 +154,8 @@ def test_a_receiver_that_hangs_holds_up_no_shutdown(
         release.wait(60)
 
     monkeypatch.setattr(channel, "deliver", hang)
-    monkeypatch.setattr(mailroom, "DELIVERY_GRACE_SECONDS", 0.1)
-    with mailroom.running_dispatchers(SETTINGS, [dispatcher], threading.Event(), Component("schedule")):
+    monkeypatch.setattr(dispatchers, "DELIVERY_GRACE_SECONDS", 0.1)
+    with dispatchers.running_dispatchers(SETTINGS, [dispatcher], threading.Event(), Component("schedule")):
         assert asked.wait(60)
     assert counts(book) == {"waiting": 1, "sent": 0, "given_up": 0}
     release.set()

@@ -10,15 +10,16 @@ import pytest
 from books import Book, deferred, rejected, seen
 from sqlalchemy import update
 
-from db import ledger
+from cli import query
+from cli.maintenance import health_checks
+from db.health.inbox_presence import InboxPresence, InboxState, RescanReport, inbox_states
+from db.ledger import transitions
 from db.models import Inbox
-from db.presence import InboxPresence, InboxState, RescanReport, inbox_states
 from db.session import Database
 from db.states import Reason
-from pneumowatch import place
-from pneumowatch.cli import checkup, query
+from pneumowatch import mount_identity
 from pneumowatch.errors import ShareUnavailable
-from pneumowatch.place import MountedFolder
+from pneumowatch.mount_identity import MountedFolder
 from pneumowatch.settings import Settings
 
 PATIENCE = 3600.0
@@ -62,7 +63,7 @@ def test_the_first_folder_that_is_seen_is_the_inbox(presence: InboxPresence, dat
     found = standing(database)
     assert (found["state"], found["identity"], found["root"]) == (
         InboxState.AVAILABLE,
-        place.identify_folder(root).identity,
+        mount_identity.identify_folder(root).identity,
         str(root),
     )
     assert presence.check("inbox", root)
@@ -134,7 +135,7 @@ def test_an_empty_folder_in_its_place_is_not_the_inbox_while_a_film_waits(
     root.rename(root.with_name("moved"))
     root.mkdir()
     assert not presence.check("inbox", root)
-    assert not presence.verify_mount("inbox", root, place.identify_folder(root)), "a worker is told the same"
+    assert not presence.verify_mount("inbox", root, mount_identity.identify_folder(root)), "a worker is told the same"
     assert standing(database)["detail"] == "another folder stands in its place"
     root.rmdir()
     root.with_name("moved").rename(root)
@@ -151,7 +152,7 @@ def test_a_folder_made_anew_is_the_inbox_once_no_film_waits(
     assert not presence.check("inbox", root)
     book.finish(book.claimed(), rejected(scan_id))
     assert presence.check("inbox", root)
-    assert standing(database)["identity"] == place.identify_folder(root).identity
+    assert standing(database)["identity"] == mount_identity.identify_folder(root).identity
 
 
 def test_a_folder_made_anew_is_the_inbox_in_time(
@@ -245,8 +246,8 @@ def test_a_rescan_is_noted(presence: InboxPresence, database: Database, root: Pa
     assert presence.check("inbox", root)
     presence.record_rescan("inbox", RescanReport("poll", 1.5, 100_000))
     found = standing(database)
-    assert (found["watching"], found["rescan_seconds"], found["files"]) == ("poll", 1.5, 100_000)
-    assert abs(found["rescanned_at"] - ledger.utc_now()) < timedelta(minutes=1)  # type: ignore[operator]
+    assert (found["watch_mode"], found["rescan_seconds"], found["files"]) == ("poll", 1.5, 100_000)
+    assert abs(found["rescanned_at"] - transitions.utc_now()) < timedelta(minutes=1)  # type: ignore[operator]
 
 
 def test_a_share_that_does_not_answer_is_away_until_it_does(
@@ -272,14 +273,14 @@ def test_what_status_and_doctor_say_of_a_share_that_is_away(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(checkup, "Database", lambda _: database)
+    monkeypatch.setattr(health_checks, "Database", lambda _: database)
     monkeypatch.setattr(query, "open_database", lambda _: database)
     given = Settings(database_url="sqlite://", inboxes={"inbox": root})
     assert presence.check("inbox", root)
-    assert list(checkup._shares(given)) == []
+    assert list(health_checks._shares(given)) == []
     presence.report_unavailable("inbox", root, "it does not answer")
-    (found,) = checkup._shares(given)
-    assert (found.status, found.check) == ("bad", "inbox inbox")
+    (found,) = health_checks._shares(given)
+    assert (found.status, found.check) == ("error", "inbox inbox")
     assert found.message.startswith("away on desk since ")
     query.status()
     assert "inbox inbox is away on desk: it does not answer" in capsys.readouterr().out

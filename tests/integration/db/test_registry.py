@@ -6,30 +6,30 @@ from typing import Any
 import pytest
 from books import at_once, model_folder
 
-from db import registry
+from db.registry import model_registry
 from db.session import Database
 from pneumowatch.errors import ModelError
 
 
 def register(database: Database, version: str, sha256: str = "1" * 64, archive: bytes = b"packed") -> None:
-    database.write(lambda c: registry.register_model(c, model_folder(version, sha256), archive, "worker"))
+    database.write(lambda c: model_registry.register_model(c, model_folder(version, sha256), archive, "worker"))
 
 
 def promote(database: Database, version: str, reason: str = "better") -> str | None:
-    return database.write(lambda c: registry.promote_to_champion(c, version, "ada", reason))
+    return database.write(lambda c: model_registry.promote_to_champion(c, version, "ada", reason))
 
 
 def rollback(database: Database, expected: str | None = None) -> str:
-    return database.write(lambda c: registry.roll_back_champion(c, "ada", "worse", expected))
+    return database.write(lambda c: model_registry.roll_back_champion(c, "ada", "worse", expected))
 
 
 def champion(database: Database) -> str | None:
-    return database.read(registry.champion_version)
+    return database.read(model_registry.champion_version)
 
 
 def history(database: Database) -> list[tuple[Any, ...]]:
     """Oldest first."""
-    rows = database.read(registry.promotions)
+    rows = database.read(model_registry.promotions)
     return [(row["previous"], row["version"], row["by"], row["reason"]) for row in reversed(rows)]
 
 
@@ -45,7 +45,7 @@ def test_registered_twice_is_known_once(database: Database) -> None:
     register(database, "one")
     register(database, "one", archive=b"packed otherwise")
     assert champion(database) == "one"
-    assert database.read(lambda c: registry.model_archive(c, "one")) == b"packed"
+    assert database.read(lambda c: model_registry.model_archive(c, "one")) == b"packed"
     assert len(history(database)) == 1
 
 
@@ -76,11 +76,11 @@ def test_two_workers_bring_different_first_models_at_once(database: Database) ->
 def test_an_archive_comes_back_to_the_bit(database: Database) -> None:
     archive = bytes(range(256)) * 5000
     register(database, "one", archive=archive)
-    assert database.read(lambda c: registry.model_archive(c, "one")) == archive
-    (listed,) = database.read(registry.registered_models)
+    assert database.read(lambda c: model_registry.model_archive(c, "one")) == archive
+    (listed,) = database.read(model_registry.registered_models)
     assert listed["archive_bytes"] == len(archive)
     with pytest.raises(ModelError, match="no model 'two'"):
-        database.read(lambda c: registry.model_archive(c, "two"))
+        database.read(lambda c: model_registry.model_archive(c, "two"))
 
 
 def test_a_promotion_says_what_it_replaces(database: Database) -> None:
@@ -123,15 +123,15 @@ def test_rollback_leads_back_step_by_step(database: Database) -> None:
 
 
 def test_who_served_here_the_newest_first(database: Database) -> None:
-    assert database.read(registry.champion_history) == []
+    assert database.read(model_registry.champion_history) == []
     for number, version in enumerate(["a", "b", "c", "never"]):
         register(database, version, f"{number}" * 64)
     for version in ("b", "a", "c"):
         promote(database, version)
-    assert database.read(registry.champion_history) == ["c", "a", "b"]
+    assert database.read(model_registry.champion_history) == ["c", "a", "b"]
     rollback(database)
-    assert database.read(registry.champion_history) == ["a", "b"]
-    assert [database.read(lambda c, v=v: registry.is_registered(c, v)) for v in ("c", "d")] == [True, False]
+    assert database.read(model_registry.champion_history) == ["a", "b"]
+    assert [database.read(lambda c, v=v: model_registry.is_registered(c, v)) for v in ("c", "d")] == [True, False]
 
 
 def test_rollback_of_a_champion_that_no_longer_serves_does_nothing(database: Database) -> None:
@@ -164,7 +164,7 @@ def test_the_list_shows_who_served_when(database: Database) -> None:
     register(database, "two", "2" * 64)
     register(database, "three", "3" * 64)
     promote(database, "two")
-    rows = {row["version"]: row for row in database.read(registry.registered_models)}
+    rows = {row["version"]: row for row in database.read(model_registry.registered_models)}
     assert [version for version, row in rows.items() if row["champion"]] == ["two"]
     assert rows["three"]["promoted_at"] is None
     assert began <= rows["one"]["promoted_at"] <= rows["two"]["promoted_at"] <= datetime.now(UTC)

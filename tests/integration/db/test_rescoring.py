@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from books import MODEL, Book, at_once, classified, model_folder, seen
 
-from db import registry, rescoring, scans
-from db.outcomes import Classified
-from db.rescoring import RescoreCandidate
+from db.ledger import queries
+from db.ledger.outcomes import Classified
+from db.registry import model_registry, rescoring
+from db.registry.rescoring import RescoreCandidate
 from pneumowatch.header import Header
 
 OTHER = "model-2"
@@ -17,7 +18,7 @@ OTHER = "model-2"
 @pytest.fixture
 def old(book: Book) -> list[int]:
     """Three classified scans; a second model is known and has read none of them."""
-    book.database.write(lambda c: registry.register_model(c, model_folder(OTHER, "2" * 64), b"other", "test"))
+    book.database.write(lambda c: model_registry.register_model(c, model_folder(OTHER, "2" * 64), b"other", "test"))
     return book.classify(*(seen(f"{number}.png") for number in range(3)))
 
 
@@ -76,7 +77,7 @@ def test_made_current_they_are_shown_with_an_event_and_nothing_is_lost(book: Boo
         assert (event["from_state"], event["to_state"], event["by"]) == ("classified", "classified", "ada")
         assert OTHER in event["detail"]
     assert book.row(old[2])["model_version"] == MODEL
-    flagged = book.database.read(lambda c: scans.view_rows(c, "flagged_cases", 10))
+    flagged = book.database.read(lambda c: queries.view_rows(c, "flagged_cases", 10))
     assert [case["scan_id"] for case in flagged] == [old[2]]
 
 

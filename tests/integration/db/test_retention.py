@@ -11,11 +11,13 @@ import pytest
 from books import Book, seen
 from sqlalchemy import func, select, update
 
-from db import audit, ledger, retention, reviews
+from db.ledger import transitions
+from db.maintenance import retention
+from db.maintenance.retention import PurgedImages
 from db.models import Audit, ScanEvent
-from db.retention import PurgedImages
 from db.states import Verdict
-from pneumowatch import kept
+from db.worklist import audit, verdicts
+from pneumowatch.imaging import image_store
 
 OLD = timedelta(days=100)
 
@@ -25,14 +27,16 @@ def count(book: Book, table: Any) -> int:
 
 
 def age(book: Book, table: Any, *ids: int) -> None:
-    book.database.write(lambda c: c.execute(update(table).where(table.id.in_(ids)).values(at=ledger.utc_now() - OLD)))
+    book.database.write(
+        lambda c: c.execute(update(table).where(table.id.in_(ids)).values(at=transitions.utc_now() - OLD))
+    )
 
 
 @pytest.mark.parametrize("portion", [1, 3, 5000])
 def test_old_events_go_and_scans_stay(book: Book, monkeypatch: pytest.MonkeyPatch, portion: int) -> None:
     monkeypatch.setattr(retention, "ROWS_PER_TRANSACTION", portion)
     book.classify(*(seen(f"{number}.png") for number in range(4)))  # three events each
-    before = ledger.utc_now() - timedelta(days=90)
+    before = transitions.utc_now() - timedelta(days=90)
     age(book, ScanEvent, *range(1, 8))
     assert retention.purge_events(book.database, before, dry_run=True) == 7
     assert count(book, ScanEvent) == 12
@@ -44,22 +48,24 @@ def test_old_events_go_and_scans_stay(book: Book, monkeypatch: pytest.MonkeyPatc
 
 def test_a_film_that_was_judged_although_it_was_turned_away_teaches_and_stays(book: Book, tmp_path: Path) -> None:
     (scan_id,) = book.add(seen())
-    turned_away = ledger.Rejected(scan_id, ledger.Reason.NOT_CHEST_XRAY, "A sentence.", "1" * 64)
+    turned_away = transitions.Rejected(scan_id, transitions.Reason.NOT_CHEST_XRAY, "A sentence.", "1" * 64)
     book.finish(book.claimed(), turned_away)
-    book.database.write(lambda c: reviews.record_verdict(c, scan_id, Verdict.PNEUMONIA, "ada"))
-    kept.store_image(tmp_path, "1" * 64, np.zeros((8, 8), np.uint8))
-    long_ago = (ledger.utc_now() - OLD).timestamp()
-    os.utime(kept.image_path(tmp_path, "1" * 64), (long_ago, long_ago))
-    found = retention.purge_images(book.database, tmp_path, ledger.utc_now(), include_reviewed=False, dry_run=False)
+    book.database.write(lambda c: verdicts.record_verdict(c, scan_id, Verdict.PNEUMONIA, "ada"))
+    image_store.store_image(tmp_path, "1" * 64, np.zeros((8, 8), np.uint8))
+    long_ago = (transitions.utc_now() - OLD).timestamp()
+    os.utime(image_store.image_path(tmp_path, "1" * 64), (long_ago, long_ago))
+    found = retention.purge_images(
+        book.database, tmp_path, transitions.utc_now(), include_reviewed=False, dry_run=False
+    )
     assert (found.removed, found.reviewed) == (0, 1)
-    found = retention.purge_images(book.database, tmp_path, ledger.utc_now(), include_reviewed=True, dry_run=False)
+    found = retention.purge_images(book.database, tmp_path, transitions.utc_now(), include_reviewed=True, dry_run=False)
     assert (found.removed, found.reviewed) == (1, 0)
 
 
 def test_the_newest_row_stays_so_that_its_number_is_never_given_again(book: Book) -> None:
     book.classify(seen())
     age(book, ScanEvent, 1, 2, 3)
-    assert retention.purge_events(book.database, ledger.utc_now(), dry_run=False) == 2
+    assert retention.purge_events(book.database, transitions.utc_now(), dry_run=False) == 2
     (second,) = book.add(seen("b.png"))
     assert book.events(second)[0]["id"] == 4
 
@@ -70,14 +76,14 @@ def test_old_audit_rows_go(book: Book) -> None:
             lambda c, number=number: audit.record_action(c, "ada", audit.AuditAction.IMAGE_OPENED, number)
         )
     age(book, Audit, 1)
-    assert retention.purge_audit(book.database, ledger.utc_now() - timedelta(days=90), dry_run=False) == 1
+    assert retention.purge_audit(book.database, transitions.utc_now() - timedelta(days=90), dry_run=False) == 1
     assert [row["scan_id"] for row in book.database.read(lambda c: audit.list_actions(c, 9))] == [2, 1]
 
 
 def keep(folder: Path, sha256: str, days: int = 0) -> None:
-    kept.store_image(folder, sha256, np.zeros((8, 8), np.uint8), np.zeros((2, 2)))
-    moment = ledger.utc_now().timestamp() - days * 86400
-    os.utime(kept.image_path(folder, sha256), (moment, moment))
+    image_store.store_image(folder, sha256, np.zeros((8, 8), np.uint8), np.zeros((2, 2)))
+    moment = transitions.utc_now().timestamp() - days * 86400
+    os.utime(image_store.image_path(folder, sha256), (moment, moment))
 
 
 @pytest.mark.parametrize("portion", [1, 500])
@@ -89,16 +95,16 @@ def test_old_kept_films_go(book: Book, tmp_path: Path, monkeypatch: pytest.Monke
     keep(tmp_path, "e" * 64, days=2)  # of no scan any more
     keep(tmp_path, "f" * 64)  # of none yet
     for scan_id in (old, judged):
-        book.set(scan_id, received_at=ledger.utc_now() - OLD)
-    book.database.write(lambda c: reviews.record_verdict(c, judged, Verdict.PNEUMONIA, "ada"))
-    before = ledger.utc_now() - timedelta(days=90)
+        book.set(scan_id, received_at=transitions.utc_now() - OLD)
+    book.database.write(lambda c: verdicts.record_verdict(c, judged, Verdict.PNEUMONIA, "ada"))
+    before = transitions.utc_now() - timedelta(days=90)
 
     would = retention.purge_images(book.database, tmp_path, before, include_reviewed=False, dry_run=True)
     assert (would.removed, would.reviewed) == (2, 1)
     assert would.bytes > 0
-    assert len(list((tmp_path / "films").iterdir())) == 5
+    assert len(list((tmp_path / "images").iterdir())) == 5
     assert retention.purge_images(book.database, tmp_path, before, include_reviewed=False, dry_run=False) == would
-    left = {path.name.partition(".")[0] for path in (tmp_path / "films").iterdir()}
+    left = {path.name.partition(".")[0] for path in (tmp_path / "images").iterdir()}
     assert left == {f"{judged:064x}", f"{new:064x}", "f" * 64}
     assert retention.purge_images(book.database, tmp_path, before, include_reviewed=True, dry_run=False).removed == 1
     assert set(book.states().values()) == {"classified"}
@@ -106,7 +112,7 @@ def test_old_kept_films_go(book: Book, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_where_nothing_is_kept_nothing_goes(book: Book, tmp_path: Path) -> None:
     assert (
-        retention.purge_images(book.database, tmp_path, ledger.utc_now(), include_reviewed=True, dry_run=False)
+        retention.purge_images(book.database, tmp_path, transitions.utc_now(), include_reviewed=True, dry_run=False)
         == PurgedImages()
     )
 
@@ -117,7 +123,7 @@ def test_films_are_read_while_events_go(book: Book, monkeypatch: pytest.MonkeyPa
     age(book, ScanEvent, *range(1, 91))
     reading = threading.Thread(target=lambda: [book.classify(seen(f"new-{number}")) for number in range(20)])
     reading.start()
-    gone = retention.purge_events(book.database, ledger.utc_now() - timedelta(days=90), dry_run=False)
+    gone = retention.purge_events(book.database, transitions.utc_now() - timedelta(days=90), dry_run=False)
     reading.join()
     assert gone in (89, 90)  # the last of them was the newest row, or no more
     assert list(book.states().values()).count("classified") == 50

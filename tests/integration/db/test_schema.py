@@ -30,8 +30,9 @@ from sqlalchemy import (
     text,
 )
 
-from db import registry, schema
+from db import schema
 from db.models import Base, Scan, UtcDateTime
+from db.registry import model_registry
 from db.session import Database
 from db.views import VIEW_NAMES, drop
 from pneumowatch.errors import SchemaMismatch
@@ -159,7 +160,7 @@ def to_revision(database: Database, revision: str) -> None:
 OLD_SCAN: Final = text(
     """
     INSERT INTO scans (id, inbox, path_sha256, path_bytes, path, size, mtime_ns, state, priority, received_at,
-        changed_at, not_before, deaths, deaths_alone, alone, sha256, probability, flagged, duplicate_of, superseded_by)
+        changed_at, not_before, lost_leases, lost_leases_exclusive, exclusive, sha256, probability, flagged, duplicate_of, superseded_by)
     VALUES (:id, 'inbox', :hash, :hash, :path, :id, 1, :state, 5, :at, :at, :at, 0, 0, false, '1', 0.9, true,
         :duplicate_of, :superseded_by)
     """
@@ -203,11 +204,11 @@ def test_a_champion_from_before_the_model_store_still_serves_and_can_be_gone_bac
     schema.upgrade(empty_database)
     for version, sha256 in (("old", "0" * 64), ("new", "1" * 64)):
         folder = model_folder(version, sha256)
-        empty_database.write(lambda c, folder=folder: registry.register_model(c, folder, b"packed", "test"))
-    assert empty_database.read(registry.champion_version) == "old"
-    assert empty_database.read(lambda c: registry.model_archive(c, "old")) == b"packed"
-    empty_database.write(lambda c: registry.promote_to_champion(c, "new", "test", ""))
-    assert empty_database.write(lambda c: registry.roll_back_champion(c, "test", "")) == "old"
+        empty_database.write(lambda c, folder=folder: model_registry.register_model(c, folder, b"packed", "test"))
+    assert empty_database.read(model_registry.champion_version) == "old"
+    assert empty_database.read(lambda c: model_registry.model_archive(c, "old")) == b"packed"
+    empty_database.write(lambda c: model_registry.promote_to_champion(c, "new", "test", ""))
+    assert empty_database.write(lambda c: model_registry.roll_back_champion(c, "test", "")) == "old"
 
 
 def test_migrations_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

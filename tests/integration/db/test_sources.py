@@ -8,9 +8,11 @@ import pytest
 from books import Book, at_once, seen
 from sqlalchemy import insert, select, text
 
-from db import ledger, silence
+from db.health import source_silence
+from db.health.source_silence import SourceStatus
+from db.ledger import source_hours, transitions
+from db.ledger.source_hours import SOURCE_HOURS
 from db.models import Scan
-from db.silence import SOURCE_HOURS, SourceStatus
 
 BEGIN = datetime(2026, 6, 1, 9, 30, tzinfo=UTC)
 COLUMNS = [
@@ -29,7 +31,7 @@ def hours(book: Book) -> list[tuple[Any, ...]]:
 
 
 def note(book: Book, sources: Sequence[str], at: datetime) -> None:
-    book.database.write(lambda c: silence.record_arrivals(c, sources, at))
+    book.database.write(lambda c: source_hours.record_arrivals(c, sources, at))
 
 
 def test_films_are_noted_by_source_and_hour(book: Book) -> None:
@@ -61,7 +63,7 @@ def test_two_watchers_at_once(book: Book) -> None:
 
 def test_old_hours_are_forgotten(book: Book) -> None:
     note(book, ["er"], BEGIN)
-    note(book, ["er"], BEGIN + silence.SILENCE_HISTORY + timedelta(hours=1))
+    note(book, ["er"], BEGIN + source_hours.SILENCE_HISTORY + timedelta(hours=1))
     assert len(hours(book)) == 1
 
 
@@ -73,10 +75,10 @@ def test_a_clock_that_was_set_back(book: Book) -> None:
 
 
 def test_silences_of_every_source(book: Book) -> None:
-    now = ledger.utc_now()
+    now = transitions.utc_now()
     for ago in range(20 * 24, 0, -1):
         note(book, ["er"] if ago < 5 * 24 else ["er", "ward"], now - timedelta(hours=ago))
-    found = book.database.read(lambda c: silence.assess_sources(c, now, 2.0, timedelta(hours=1)))
+    found = book.database.read(lambda c: source_silence.assess_sources(c, now, 2.0, timedelta(hours=1)))
     assert [(one.source, one.status) for one in found] == [("er", SourceStatus.HEALTHY), ("ward", SourceStatus.SILENT)]
     assert found[1].seconds == pytest.approx(5 * 86400, abs=1)
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from books import Book, at_once, classified, deferred, seen
 
-from db import ledger
+from db.ledger import transitions
+from db.ledger.sweep import Sweeper
 from db.models import Scan
 from db.session import Database
-from db.sweep import Sweeper
 from pneumowatch.errors import BrokerUnavailable
 
 LEASE = 60.0
@@ -24,12 +24,12 @@ class Bell:
         self.held = 0
         self.away = False
 
-    def ring(self, ids: Sequence[int]) -> None:
+    def announce(self, ids: Sequence[int]) -> None:
         if self.away:
             raise BrokerUnavailable("away")
         self.rung += ids
 
-    def holds(self) -> int:
+    def outstanding(self) -> int:
         if self.away:
             raise BrokerUnavailable("away")
         return self.held
@@ -59,12 +59,12 @@ def sweeper(database: Database, bell: Bell, clock: Clock) -> Sweeper:
 
 
 def make(database: Database, bell: Bell, clock: Clock) -> Sweeper:
-    return Sweeper(database, bell.ring, bell.holds, LEASE, 3, "sweeper", clock)
+    return Sweeper(database, bell.announce, bell.outstanding, LEASE, 3, "sweeper", clock)
 
 
 def long_rung(book: Book, *ids: int) -> None:
     for scan_id in ids:
-        book.set(scan_id, announced_at=ledger.utc_now() - timedelta(seconds=2 * LEASE))
+        book.set(scan_id, announced_at=transitions.utc_now() - timedelta(seconds=2 * LEASE))
 
 
 def test_a_claim_is_taken_back_after_a_lease_of_the_sweepers_own_time(
@@ -87,7 +87,7 @@ def test_the_times_in_the_row_do_not_count(book: Book, sweeper: Sweeper, clock: 
     """A worker's clock that is a day behind has given a lease that ran out before it began."""
     (scan_id,) = book.add(seen())
     book.claimed()
-    book.set(scan_id, leased_until=ledger.utc_now() - timedelta(days=1))
+    book.set(scan_id, leased_until=transitions.utc_now() - timedelta(days=1))
     sweeper.sweep()
     clock.moment += LEASE - 1
     sweeper.sweep()
@@ -188,7 +188,7 @@ def test_what_is_not_due_is_not_rung(book: Book, sweeper: Sweeper, bell: Bell) -
     book.finish(book.claimed(), deferred(scan_id, seconds=600))
     sweeper.sweep()
     assert bell.rung == []
-    book.set(scan_id, not_before=ledger.utc_now() - timedelta(seconds=1))
+    book.set(scan_id, not_before=transitions.utc_now() - timedelta(seconds=1))
     sweeper.sweep()
     assert bell.rung == [scan_id]
 
@@ -224,7 +224,7 @@ def test_lost_messages_are_rung_once_a_lease(book: Book, sweeper: Sweeper, bell:
 def test_a_long_queue_is_rung_in_parts(
     book: Book, sweeper: Sweeper, bell: Bell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.sweep.ANNOUNCE_LIMIT", 7)
+    monkeypatch.setattr("db.ledger.sweep.ANNOUNCE_LIMIT", 7)
     scans = book.arrive(*(seen(str(number)) for number in range(30))).to_announce
     book.unring(*scans)
     sweeper.sweep()

@@ -7,31 +7,34 @@ import pytest
 from books import Book, at_once, seen
 from sqlalchemy import update
 
-from db import reviews, training
 from db.models import TrainingRun
+from db.registry import training_runs
+from db.registry.training_runs import StaleRunReaper, TrainingDecision, TrainingOutcome, TrainingState
 from db.session import Database
 from db.states import Verdict
-from db.training import StaleRunReaper, TrainingDecision, TrainingOutcome, TrainingState
-from trainer import timetable
+from db.worklist import verdicts
+from trainer.nightly import timetable
 
 LEASE = 100.0
 
 
 def begin(database: Database, token: str) -> int | None:
-    return database.write(lambda c: training.start_run(c, token, f"retrain@{token}"))
+    return database.write(lambda c: training_runs.start_run(c, token, f"retrain@{token}"))
 
 
 def renew(database: Database, token: str, stage: str = "training") -> bool:
-    return database.write(lambda c: training.renew_run(c, token, stage))
+    return database.write(lambda c: training_runs.renew_run(c, token, stage))
 
 
 def finish(database: Database, token: str, decision: TrainingDecision = TrainingDecision.REFUSED, **more: Any) -> bool:
-    return database.write(lambda c: training.finish_run(c, token, TrainingOutcome(decision, ("A reason.",), **more)))
+    return database.write(
+        lambda c: training_runs.finish_run(c, token, TrainingOutcome(decision, ("A reason.",), **more))
+    )
 
 
 def rows(database: Database) -> list[dict[str, Any]]:
     """Oldest first."""
-    return [dict(row) for row in reversed(database.read(lambda c: training.recent_runs(c, 100)))]
+    return [dict(row) for row in reversed(database.read(lambda c: training_runs.recent_runs(c, 100)))]
 
 
 def states(database: Database) -> list[str]:
@@ -49,7 +52,7 @@ class Clock:
 def test_from_its_beginning_to_its_decision(database: Database) -> None:
     number = begin(database, "a")
     assert renew(database, "a")
-    assert database.read(training.running_run)["stage"] == "training"  # type: ignore[index]
+    assert database.read(training_runs.running_run)["stage"] == "training"  # type: ignore[index]
     figures = {"frozen": {"auc": {"value": 0.001, "low": None}}}
     assert finish(database, "a", figures=figures, champion="one", challenger="two", new_labels=21, last_review_id=7)
     (row,) = rows(database)
@@ -58,8 +61,8 @@ def test_from_its_beginning_to_its_decision(database: Database) -> None:
     assert (row["champion"], row["challenger"], row["new_labels"], row["last_review_id"]) == ("one", "two", 21, 7)
     assert row["started_at"] <= row["renewed_at"] <= row["ended_at"]
     assert "token" not in row
-    assert database.read(training.running_run) is None
-    assert database.read(lambda c: training.get_run(c, row["id"]))["reasons"] == ["A reason."]
+    assert database.read(training_runs.running_run) is None
+    assert database.read(lambda c: training_runs.get_run(c, row["id"]))["reasons"] == ["A reason."]
 
 
 def test_one_at_a_time(database: Database) -> None:
@@ -75,17 +78,17 @@ def test_one_at_a_time(database: Database) -> None:
 
 def test_whoever_was_taken_for_dead_decides_nothing(database: Database) -> None:
     begin(database, "a")
-    assert database.write(lambda c: training.fail_run(c, "a", "Its process ended.", TrainingState.KILLED))
+    assert database.write(lambda c: training_runs.fail_run(c, "a", "Its process ended.", TrainingState.KILLED))
     begin(database, "b")
     assert not renew(database, "a")
     assert not finish(database, "a", TrainingDecision.PROMOTED)
-    assert not database.write(lambda c: training.fail_run(c, "a", "It failed."))
+    assert not database.write(lambda c: training_runs.fail_run(c, "a", "It failed."))
     assert states(database) == ["killed", "running"]
     assert [row["reasons"] for row in rows(database)] == [["Its process ended."], []]
 
 
 def test_begun_only_where_it_is_due(database: Database) -> None:
-    assert database.write(lambda c: training.start_run(c, "a", "by", lambda _: False)) is None
+    assert database.write(lambda c: training_runs.start_run(c, "a", "by", lambda _: False)) is None
     assert states(database) == []
 
 
@@ -127,14 +130,14 @@ def test_what_the_attempts_have_seen(database: Database) -> None:
     for number, (decision, last) in enumerate(seen_by):
         begin(database, str(number))
         finish(database, str(number), decision, last_review_id=last)
-    assert database.read(lambda c: training.newest_review_seen(c, *training.TRAINED)) == 9
-    assert database.read(lambda c: training.newest_review_seen(c, TrainingDecision.PROMOTED)) == 4
+    assert database.read(lambda c: training_runs.newest_review_seen(c, *training_runs.TRAINED)) == 9
+    assert database.read(lambda c: training_runs.newest_review_seen(c, TrainingDecision.PROMOTED)) == 4
 
 
 @pytest.fixture
 def judged(book: Book) -> Book:
     (scan_id,) = book.classify(seen())
-    book.database.write(lambda c: reviews.record_verdict(c, scan_id, Verdict.PNEUMONIA, "ada"))
+    book.database.write(lambda c: verdicts.record_verdict(c, scan_id, Verdict.PNEUMONIA, "ada"))
     return book
 
 
@@ -150,7 +153,7 @@ def test_a_night_is_due_until_it_has_its_row(judged: Book) -> None:
     assert is_due(judged, tomorrow)  # that one began before tomorrow's moment
     judged.database.write(lambda c: c.execute(update(TrainingRun).values(started_at=tomorrow)))
     assert not is_due(judged, tomorrow)
-    judged.database.write(lambda c: training.fail_run(c, "a", "Killed.", TrainingState.KILLED))
+    judged.database.write(lambda c: training_runs.fail_run(c, "a", "Killed.", TrainingState.KILLED))
     assert is_due(judged, tomorrow)
 
 

@@ -8,7 +8,7 @@ import pytest
 from books import MODEL, Book, at_once, classified, deferred, rejected, seen, wait_until_another_waits
 from sqlalchemy import Connection, text
 
-from db import arrivals, ledger, scans
+from db.ledger import queries, registration, transitions
 from db.states import Reason, State
 from pneumowatch.header import Header
 
@@ -33,7 +33,7 @@ def read(book: Book, name: str, probability: float, flagged: bool = True, sha256
     return scan_id
 
 
-@pytest.mark.parametrize("view", scans.VIEWS)
+@pytest.mark.parametrize("view", queries.VIEWS)
 def test_columns(book: Book, view: str) -> None:
     found = book.database.read(lambda c: list(c.execute(text(f"SELECT * FROM {view}")).keys()))
     assert found == COLUMNS
@@ -46,7 +46,7 @@ def test_the_ledger_has_one_row_a_scan_in_every_state(book: Book) -> None:
     (held,) = book.add(seen("4"))
     book.claimed()
     (waits,) = book.add(seen("ward/5", inbox="er"))
-    listed = {row["scan_id"]: row for row in book.database.read(lambda c: scans.view_rows(c, "scan_ledger", 100))}
+    listed = {row["scan_id"]: row for row in book.database.read(lambda c: queries.view_rows(c, "scan_ledger", 100))}
     states = {one: "classified", twin: "duplicate", out: "rejected", held: "running", waits: "queued"}
     assert {scan_id: row["state"] for scan_id, row in listed.items()} == states
     assert (listed[waits]["source"], listed[waits]["path"]) == ("er", "ward/5")
@@ -56,7 +56,7 @@ def test_the_ledger_has_one_row_a_scan_in_every_state(book: Book) -> None:
 def test_a_duplicate_shows_its_originals_result(book: Book) -> None:
     original = read(book, "1", 0.75)
     twin = read(book, "2", 0.1, flagged=False, sha256=book.row(original)["sha256"])
-    rows = {row["scan_id"]: row for row in book.database.read(lambda c: scans.view_rows(c, "scan_ledger", 9))}
+    rows = {row["scan_id"]: row for row in book.database.read(lambda c: queries.view_rows(c, "scan_ledger", 9))}
     result = ("probability", "flagged", "model_version", "threshold", "caution")
     assert [rows[twin][name] for name in result] == [0.75, True, MODEL, 0.5, None]
     assert (rows[twin]["state"], rows[twin]["duplicate_of"]) == ("duplicate", original)
@@ -64,7 +64,7 @@ def test_a_duplicate_shows_its_originals_result(book: Book) -> None:
 
 def test_times_and_booleans_have_their_types_in_listings(book: Book) -> None:
     read(book, "1", 0.75)
-    (row,) = book.database.read(lambda c: scans.view_rows(c, "flagged_cases", 9))
+    (row,) = book.database.read(lambda c: queries.view_rows(c, "flagged_cases", 9))
     assert row["flagged"] is True
     assert isinstance(row["received_at"], datetime)
     assert row["received_at"].tzinfo is UTC
@@ -104,7 +104,7 @@ def test_flagged_cases_show_the_film_that_was_replaced_and_came_back(book: Book)
 
 def cases(book: Book) -> list[tuple[int, str]]:
     """(scan, path) of each flagged case."""
-    rows = book.database.read(lambda c: scans.view_rows(c, "flagged_cases", 100))
+    rows = book.database.read(lambda c: queries.view_rows(c, "flagged_cases", 100))
     assert all((row["state"], row["superseded_by"], row["duplicate_of"]) == ("classified", None, None) for row in rows)
     return [(row["scan_id"], row["path"]) for row in rows]
 
@@ -164,8 +164,8 @@ def test_a_file_replaced_while_its_copy_is_read_hides_no_case(book: Book, first:
     (copy,) = book.add(seen("2"))
     claim, twin = book.claimed(), classified(copy, book.row(original)["sha256"])
     works = {
-        "worker": lambda c: ledger.record_outcomes(c, claim.token, [twin], "worker"),
-        "watcher": lambda c: arrivals.register_files(c, [seen("1", size=200)], "watcher"),
+        "worker": lambda c: transitions.record_outcomes(c, claim.token, [twin], "worker"),
+        "watcher": lambda c: registration.register_files(c, [seen("1", size=200)], "watcher"),
     }
     done = threading.Event()
 
@@ -224,15 +224,15 @@ def test_unscored_cases_hold_what_waits_beyond_the_cap(book: Book) -> None:
     held, late, fresh = book.add(seen("1"), seen("2"), seen("3"))
     book.claimed(1)
     for scan_id in (held, late):
-        book.set(scan_id, received_at=ledger.utc_now() - LONG_AGO)
-    book.set(fresh, received_at=ledger.utc_now() - LONG_AGO + timedelta(minutes=2))
+        book.set(scan_id, received_at=transitions.utc_now() - LONG_AGO)
+    book.set(fresh, received_at=transitions.utc_now() - LONG_AGO + timedelta(minutes=2))
     assert sorted(ids(book, "unscored_cases")) == [held, late]
 
 
 def test_a_deferred_scan_waits_since_it_was_received(book: Book) -> None:
     """One whose share is away for hours must not be hidden by each new attempt."""
     (scan_id,) = book.add(seen())
-    book.set(scan_id, received_at=ledger.utc_now() - LONG_AGO)
+    book.set(scan_id, received_at=transitions.utc_now() - LONG_AGO)
     book.finish(book.claimed(), deferred(scan_id, seconds=3600))
     assert ids(book, "unscored_cases") == [scan_id]
 
@@ -253,17 +253,17 @@ def test_every_current_scan_without_a_result_is_unscored_or_recent(book: Book) -
 
 def test_counts(book: Book) -> None:
     def counts() -> dict[State, int]:
-        return book.database.read(scans.counts_by_state)
+        return book.database.read(queries.counts_by_state)
 
     assert counts() == dict.fromkeys(State, 0)
     read(book, "1", 0.9)
     one, two = book.add(seen("2"), seen("3", inbox="er"))
     book.finish(book.claimed(1), rejected(one))
     assert counts() == dict.fromkeys(State, 0) | {State.CLASSIFIED: 1, State.REJECTED: 1, State.QUEUED: 1}
-    assert book.database.read(scans.count_waiting) == 1
-    assert book.database.read(scans.count_finished) == 2
-    assert book.database.read(scans.oldest_waiting) == book.row(two)["received_at"]
-    by_source = book.database.read(scans.counts_by_source)
+    assert book.database.read(queries.count_waiting) == 1
+    assert book.database.read(queries.count_finished) == 2
+    assert book.database.read(queries.oldest_waiting) == book.row(two)["received_at"]
+    by_source = book.database.read(queries.counts_by_source)
     assert list(by_source) == ["er", "inbox"]
     assert by_source["er"] == dict.fromkeys(State, 0) | {State.QUEUED: 1}
     assert sum(sum(states.values()) for states in by_source.values()) == 3
@@ -273,9 +273,9 @@ def test_sizes_and_limits_of_listings(book: Book) -> None:
     for number in range(5):
         read(book, str(number), 0.6 + number / 100)
     book.set(5, verdict="unsure")
-    assert book.database.read(lambda c: scans.count_view_rows(c, "flagged_cases")) == 5
-    assert book.database.read(lambda c: scans.count_view_rows(c, "flagged_cases", unread=True)) == 4
-    unread = book.database.read(lambda c: scans.view_rows(c, "flagged_cases", 2, unread=True))
+    assert book.database.read(lambda c: queries.count_view_rows(c, "flagged_cases")) == 5
+    assert book.database.read(lambda c: queries.count_view_rows(c, "flagged_cases", unread=True)) == 4
+    unread = book.database.read(lambda c: queries.view_rows(c, "flagged_cases", 2, unread=True))
     assert [row["scan_id"] for row in unread] == [4, 3]
     with pytest.raises(ValueError, match="no such view"):
-        book.database.read(lambda c: scans.count_view_rows(c, "scans; DROP TABLE scans"))
+        book.database.read(lambda c: queries.count_view_rows(c, "scans; DROP TABLE scans"))

@@ -11,10 +11,12 @@ from plans import explain
 from readings import read
 from sqlalchemy import Connection, text
 
-from db import figures, ledger, news, registry, rescoring, reviews, search, worklist
-from db.outcomes import Classified
+from db.ledger import transitions
+from db.ledger.outcomes import Classified
+from db.registry import model_registry, rescoring
 from db.states import State, Verdict
-from db.worklist import BadCursor, Count, Cursor, Filters, Listing
+from db.worklist import changes, search, statistics, verdicts, worklist
+from db.worklist.worklist import BadCursor, Count, Cursor, Filters, Listing
 
 CAP = timedelta(hours=4)
 ALL = Filters(listing=Listing.ALL)
@@ -46,7 +48,7 @@ def test_the_most_probable_first_and_what_is_judged_or_not_flagged_not_at_all(bo
     low, high, middle = (read(book, name, p) for name, p in (("1", 0.6), ("2", 0.99), ("3", 0.8)))
     read(book, "4", 0.1)
     judged = read(book, "5", 0.95)
-    book.database.write(lambda c: reviews.record_verdict(c, judged, Verdict.UNSURE, "ada"))
+    book.database.write(lambda c: verdicts.record_verdict(c, judged, Verdict.UNSURE, "ada"))
     book.reject(seen("6"))
     book.add(seen("7"))
     assert listed(book) == [high, middle, low]
@@ -91,7 +93,7 @@ def test_a_study_is_one_line_with_its_first_film(book: Book) -> None:
     alone = read(book, "4", 0.8)
     assert listed(book) == [top, alone]
     assert [row(book, scan_id)["images"] for scan_id in (top, alone)] == [3, 1]
-    book.database.write(lambda c: reviews.record_verdict(c, top, Verdict.PNEUMONIA, "ada"))
+    book.database.write(lambda c: verdicts.record_verdict(c, top, Verdict.PNEUMONIA, "ada"))
     assert listed(book) == [alone, top - 1]  # its other film still waits
 
 
@@ -115,7 +117,7 @@ def test_filters(book: Book) -> None:
     low = read(book, "2", 0.2, hours_ago=100)
     out = book.reject(seen("3"))
     book.set(high, caution="age")
-    book.database.write(lambda c: reviews.record_verdict(c, low, Verdict.NO_PNEUMONIA, "ada"))
+    book.database.write(lambda c: verdicts.record_verdict(c, low, Verdict.NO_PNEUMONIA, "ada"))
     yesterday = datetime.now(UTC) - timedelta(days=1)
     expected = {
         ALL: [out, high, low],
@@ -179,14 +181,14 @@ def test_what_is_read_blind_shows_no_result_before_its_verdict_whatever_it_is(bo
     by_result = [Filters(at_least=0.0), replace(ALL, at_most=1.0), replace(FLAGGED, at_most=1.0)]
     assert [listed(book, filters) for filters in by_result] == [[], [], []]
     assert sorted(listed(book, FLAGGED)) == [flagged, sampled]
-    book.database.write(lambda c: reviews.record_verdict(c, sampled, Verdict.PNEUMONIA, "ada"))
+    book.database.write(lambda c: verdicts.record_verdict(c, sampled, Verdict.PNEUMONIA, "ada"))
     assert row(book, sampled)["hidden"]  # what another reader said makes nobody less blind
-    review = book.database.write(lambda c: reviews.record_verdict(c, sampled, Verdict.NO_PNEUMONIA, READER))
+    review = book.database.write(lambda c: verdicts.record_verdict(c, sampled, Verdict.NO_PNEUMONIA, READER))
     judged = row(book, sampled)
     assert (judged["probability"], judged["flagged"], judged["hidden"]) == (0.1, False, False)
     assert listed(book, replace(ALL, at_most=1.0)) == [sampled]
     assert listed(book, FLAGGED) == [flagged]
-    book.database.write(lambda c: reviews.retract_verdict(c, review, READER))
+    book.database.write(lambda c: verdicts.retract_verdict(c, review, READER))
     assert not row(book, sampled)["hidden"]  # it has been seen
 
 
@@ -199,7 +201,7 @@ def test_a_copy_of_a_blind_film_hides_its_result_too(book: Book) -> None:
         None,
         True,
     )
-    book.database.write(lambda c: reviews.record_verdict(c, twin, Verdict.UNSURE, READER))
+    book.database.write(lambda c: verdicts.record_verdict(c, twin, Verdict.UNSURE, READER))
     assert row(book, twin)["probability"] == row(book, original)["probability"] == 0.1
 
 
@@ -212,7 +214,7 @@ def test_the_share_of_flagged_films_that_are_read_blind(book: Book) -> None:
 
 def test_a_film_read_again_moves_to_where_its_new_result_belongs(book: Book) -> None:
     scan_id, other = read(book, "1", 0.9), read(book, "2", 0.1)
-    book.database.write(lambda c: registry.register_model(c, model_folder("model-2", "1" * 64), b"", BY))
+    book.database.write(lambda c: model_registry.register_model(c, model_folder("model-2", "1" * 64), b"", BY))
     outcomes = [
         Classified(scan_id, book.row(scan_id)["sha256"], 0.2, False, 0.4, "model-2"),
         Classified(other, book.row(other)["sha256"], 0.7, True, 0.4, "model-2"),
@@ -274,16 +276,16 @@ def test_a_search_goes_back_window_by_window(book: Book, monkeypatch: pytest.Mon
 
 def test_news(book: Book) -> None:
     first = read(book, "1", 0.9)
-    moment = book.database.read(news.current_marker)
-    assert news.ChangeMarker.parse(str(moment)) == moment
-    assert book.database.read(lambda c: news.changes_since(c, moment)) == news.Changes(0, 0)
+    moment = book.database.read(changes.current_marker)
+    assert changes.ChangeMarker.parse(str(moment)) == moment
+    assert book.database.read(lambda c: changes.changes_since(c, moment)) == changes.Changes(0, 0)
     read(book, "2", 0.8)
     read(book, "3", 0.2)
     book.reject(seen("4"))
-    book.database.write(lambda c: reviews.record_verdict(c, first, Verdict.PNEUMONIA, "ada"))
-    assert book.database.read(news.current_marker) != moment
-    assert book.database.read(lambda c: news.changes_since(c, moment)) == news.Changes(1, 1)
-    assert [news.ChangeMarker.parse(bad) for bad in ("", "1", "a-b", "1-", "9" * 50 + "-1", "²-1")] == [None] * 6
+    book.database.write(lambda c: verdicts.record_verdict(c, first, Verdict.PNEUMONIA, "ada"))
+    assert book.database.read(changes.current_marker) != moment
+    assert book.database.read(lambda c: changes.changes_since(c, moment)) == changes.Changes(1, 1)
+    assert [changes.ChangeMarker.parse(bad) for bad in ("", "1", "a-b", "1-", "9" * 50 + "-1", "²-1")] == [None] * 6
 
 
 def fill(connection: Connection) -> None:
@@ -292,7 +294,7 @@ def fill(connection: Connection) -> None:
         text(
             """
             INSERT INTO scans (inbox, path_sha256, path_bytes, path, size, mtime_ns, state, priority, received_at,
-                changed_at, not_before, deaths, deaths_alone, alone, probability, flagged, worklist_rank, study_uid,
+                changed_at, not_before, lost_leases, lost_leases_exclusive, exclusive, probability, flagged, worklist_rank, study_uid,
                 accession_number, verdict)
             SELECT CASE WHEN i % 500 = 0 THEN 'rare' ELSE 'ward' END, sha256(int8send(i)), '', 'film ' || i, 1, i,
                 CASE WHEN i % 400 = 0 THEN 'rejected' ELSE 'classified' END, 5, at, at, at, 0, 0, false,
@@ -312,7 +314,7 @@ def test_lists_are_walked_by_their_indexes_in_postgresql(postgres_book: Book) ->
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE scans"))
     late, ranked, newest = (
-        Cursor(worklist.Section(part), 15_000 if part == "n" else _unread(database), ledger.utc_now() - CAP)
+        Cursor(worklist.Section(part), 15_000 if part == "n" else _unread(database), transitions.utc_now() - CAP)
         for part in "lrn"
     )
     lists = [
@@ -320,13 +322,13 @@ def test_lists_are_walked_by_their_indexes_in_postgresql(postgres_book: Book) ->
         (TO_READ, late, "ix_scans_unread_since"),
         (TO_READ, ranked, "ix_scans_"),
         (Filters(source="rare"), None, "ix_scans_"),
-        (FLAGGED, None, "ix_scans_entered"),
+        (FLAGGED, None, "ix_scans_in_worklist"),
         (ALL, None, "ix_scans_arrived"),
         (ALL, newest, "ix_scans_arrived"),
         (replace(ALL, source="rare"), None, "ix_scans_arrived_from"),
         (replace(ALL, state=State.REJECTED), None, "ix_scans_without_result"),
-        (replace(ALL, verdict=Verdict.UNSURE), None, "ix_scans_judged"),
-        (replace(ALL, since=ledger.utc_now() - CAP), None, "ix_scans_arrived"),
+        (replace(ALL, verdict=Verdict.UNSURE), None, "ix_scans_reviewed"),
+        (replace(ALL, since=transitions.utc_now() - CAP), None, "ix_scans_arrived"),
     ]
     for filters, after, index in lists:
         plans = explain(database, lambda c, f=filters, a=after: worklist.fetch_page(c, f, CAP, READER, a))
@@ -334,10 +336,10 @@ def test_lists_are_walked_by_their_indexes_in_postgresql(postgres_book: Book) ->
         assert not [plan for plan in plans if "Seq Scan on scans" in plan]
     others = {
         "accession": lambda c: search.search_scans(c, "A15000"),
-        "by_day": lambda c: figures.counts_by_day(c, 2),
-        "agreement": lambda c: figures.agreement(c, 2),
-        "by_hour": lambda c: figures.finished_by_hour(c),
-        "news": lambda c: news.changes_since(c, news.current_marker(c)),
+        "by_day": lambda c: statistics.counts_by_day(c, 2),
+        "agreement": lambda c: statistics.agreement(c, 2),
+        "by_hour": lambda c: statistics.finished_by_hour(c),
+        "news": lambda c: changes.changes_since(c, changes.current_marker(c)),
         "count": lambda c: worklist.count_scans(c, TO_READ, READER),
         "late": lambda c: worklist.count_late(c, CAP),
     }

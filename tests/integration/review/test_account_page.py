@@ -4,8 +4,8 @@ import re
 
 from desk import Desk
 
-from db import accounts, audit
-from db.accounts import Role
+from db.worklist import accounts, audit
+from db.worklist.accounts import Role
 
 
 def token_of(page: str) -> str:

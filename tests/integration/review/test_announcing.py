@@ -9,10 +9,10 @@ import pytest
 from books import Book
 
 from db import schema
-from db.seen import FileVersion
+from db.ledger.file_version import FileVersion
 from db.session import Database
 from pneumowatch.errors import BrokerUnavailable
-from review.deliveries import UPLOAD_PRIORITY, IncomingFile, register_upload
+from review.upload_files import UPLOAD_PRIORITY, IncomingFile, register_upload
 
 
 class Bell:
@@ -22,7 +22,7 @@ class Bell:
         self.away = away
         self.rung: list[int] = []
 
-    def ring(self, ids: list[int]) -> None:
+    def announce(self, ids: list[int]) -> None:
         if self.away:
             raise BrokerUnavailable("away")
         self.rung += ids
@@ -44,7 +44,7 @@ def file(tmp_path: Path) -> FileVersion:
 
 def test_it_is_rung_for_at_once(book: Book, file: FileVersion) -> None:
     bell = Bell()
-    scan_id = register_upload(book.database, bell, file, "desk")  # type: ignore[arg-type]
+    scan_id = register_upload(book.database, bell, file, "review")  # type: ignore[arg-type]
     assert bell.rung == [scan_id]
     row = book.row(scan_id)
     assert (row["state"], row["inbox"], row["priority"]) == ("queued", "uploads", UPLOAD_PRIORITY)
@@ -54,7 +54,7 @@ def test_it_is_rung_for_at_once(book: Book, file: FileVersion) -> None:
 
 @pytest.mark.parametrize("bell", [None, Bell(away=True)], ids=["no broker here", "the broker is away"])
 def test_without_a_bell_the_sweep_rings(book: Book, file: FileVersion, bell: Bell | None) -> None:
-    scan_id = register_upload(book.database, bell, file, "desk")  # type: ignore[arg-type]
+    scan_id = register_upload(book.database, bell, file, "review")  # type: ignore[arg-type]
     assert book.row(scan_id)["announced_at"] is None
     assert book.ring() == [scan_id]
 
@@ -62,10 +62,10 @@ def test_without_a_bell_the_sweep_rings(book: Book, file: FileVersion, bell: Bel
 def test_the_watcher_was_quicker(book: Book, file: FileVersion) -> None:
     (scan_id,) = book.arrive(file).to_announce
     bell = Bell()
-    assert register_upload(book.database, bell, file, "desk") == scan_id  # type: ignore[arg-type]
+    assert register_upload(book.database, bell, file, "review") == scan_id  # type: ignore[arg-type]
     assert bell.rung == []  # the watcher rings for what it registers
 
 
 def test_the_watcher_comes_later(book: Book, file: FileVersion) -> None:
-    register_upload(book.database, None, file, "desk")
+    register_upload(book.database, None, file, "review")
     assert book.unknown(file) == []

@@ -11,10 +11,10 @@ from books import Book, at_once, seen
 from desk import Desk
 from readings import read
 
-from db import audit
-from db.accounts import Role
 from db.states import Reason
-from review.export import csv_cell
+from db.worklist import audit
+from db.worklist.accounts import Role
+from review.api.csv_export import csv_cell
 
 
 @pytest.fixture
@@ -68,7 +68,9 @@ def test_a_scan_with_all_that_is_known_of_it(desk: Desk, book: Book) -> None:
     assert missing.json()["detail"] == "There is no scan 4711."
 
 
-@pytest.mark.parametrize("path", ["/api/scans", "/api/flagged", "/api/unscored", "/api/scans/1", "/api/news?since=0-0"])
+@pytest.mark.parametrize(
+    "path", ["/api/scans", "/api/flagged", "/api/unscored", "/api/scans/1", "/api/changes?since=0-0"]
+)
 def test_an_etag_saves_the_answer_while_nothing_changes(desk: Desk, book: Book, path: str) -> None:
     read(book, "1", 0.9)
     script = desk.script()
@@ -83,7 +85,7 @@ def test_an_etag_saves_the_answer_while_nothing_changes(desk: Desk, book: Book, 
 
 @pytest.mark.parametrize("moment", ["", "1", "1-", "-1", "a-b", f"{2**63}-0", f"0-{10**25}", "٣-٣"])
 def test_news_since_no_moment(desk: Desk, moment: str) -> None:
-    assert desk.script().get("/api/news", params={"since": moment}).status_code in (400, 422)
+    assert desk.script().get("/api/changes", params={"since": moment}).status_code in (400, 422)
 
 
 def test_a_verdict(desk: Desk, book: Book) -> None:
@@ -172,7 +174,7 @@ def test_readers_cannot_tell_the_hidden_sample_and_scripts_of_admins_see_all(des
 
 
 def test_export_of_a_list(desk: Desk, book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("review.api.MAX_PAGE_SIZE", 2)
+    monkeypatch.setattr("review.api.scans.MAX_PAGE_SIZE", 2)
     names = ["=cmd|' /C calc'!A0.png", "+1.png", "-1.png", "@SUM(1).png", "\t=1.png", 'a,"b".png', "é.png"]
     scans = [read(book, name, 0.9 - number / 100) for number, name in enumerate(names)]
     out = book.reject(seen("x"))
@@ -202,13 +204,13 @@ def test_numbers_stay_numbers() -> None:
 
 def test_news(desk: Desk, book: Book) -> None:
     script = desk.script()
-    now = script.get("/api/news", params={"since": "0-0"}).json()["now"]
+    now = script.get("/api/changes", params={"since": "0-0"}).json()["now"]
     scan_id = read(book, "1", 0.9)
-    answer = script.get("/api/news", params={"since": now}).json()
+    answer = script.get("/api/changes", params={"since": now}).json()
     assert (answer["entered"], answer["judged"]) == (1, 0)
     script.post(f"/api/scans/{scan_id}/review", json={"verdict": "unsure"})
-    assert script.get("/api/news", params={"since": answer["now"]}).json()["judged"] == 1
-    assert script.get("/api/news", params={"since": "yesterday"}).status_code == 400
+    assert script.get("/api/changes", params={"since": answer["now"]}).json()["judged"] == 1
+    assert script.get("/api/changes", params={"since": "yesterday"}).status_code == 400
 
 
 def test_nobody_asks_without_a_token(desk: Desk, book: Book) -> None:
@@ -219,7 +221,7 @@ def test_nobody_asks_without_a_token(desk: Desk, book: Book) -> None:
         "/api/flagged",
         "/api/unscored",
         "/api/scans/1",
-        "/api/news?since=0-0",
+        "/api/changes?since=0-0",
         "/api/scans.csv",
     ):
         answer = visitor.get(path)

@@ -20,8 +20,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from db import reviews
 from db.states import Reason, Verdict
+from db.worklist import verdicts
 
 CHECKS = [
     not_a_server_error,
@@ -43,7 +43,7 @@ def filled(desk: Desk) -> Desk:
         read(book, f"{number}.png", number / 6, study="1.2" if number > 3 else None, share=1.0)
     book.reject(seen("6.png"), Reason.NOT_CHEST_XRAY)
     book.add(seen("7.png"))
-    desk.database.write(lambda c: reviews.record_verdict(c, 5, Verdict.PNEUMONIA, "ada", "left base"))
+    desk.database.write(lambda c: verdicts.record_verdict(c, 5, Verdict.PNEUMONIA, "ada", "left base"))
     return desk
 
 

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from desk import PASSWORD, Desk
 
-from db import accounts
-from db.accounts import Role
+from db.worklist import accounts
+from db.worklist.accounts import Role
 from pneumowatch.errors import SettingsError
 from review.server import Server
 
@@ -50,7 +50,7 @@ def test_static_files_are_kept_and_nothing_else_is_served(desk: Desk) -> None:
     sheet = visitor.get(url[1])
     assert sheet.headers["content-type"].startswith("text/css")
     assert "immutable" in sheet.headers["cache-control"]
-    assert visitor.get(url[1].replace("desk.css", "none.css")).status_code == 404
+    assert visitor.get(url[1].replace("base.css", "none.css")).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_static_files_are_kept_and_nothing_else_is_served(desk: Desk) -> None:
         "/static/x/../app.py",
         "/static/x/..%2fapp.py",
         "/static/x/%2e%2e%2f%2e%2e%2fdb%2fmodels.py",
-        "/static/..%2f..%2f..%2fetc%2fpasswd/desk.css/",
+        "/static/..%2f..%2f..%2fetc%2fpasswd/base.css/",
         "/static/x//etc/passwd",
         "/models/..%2f..%2f/files/card.json",
         "/models/model-1/files/..%2f..%2fpneumowatch.db",

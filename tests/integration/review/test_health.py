@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, text
 
 from db.models import Heartbeat
 from db.session import Database
-from pneumowatch import patients
+from pneumowatch import patient_hashing
 from pneumowatch.settings import Settings
 
 
@@ -36,7 +36,7 @@ def test_not_ready_where_the_patient_key_is_another(desk: Desk, settings: Settin
     deployment.load_patient_key(desk.database, settings)
     assert desk.visitor().get("/readyz").status_code == 200
     settings.patient_key_path.unlink()
-    patients.read_or_create_key(settings.patient_key_path)
+    patient_hashing.read_or_create_key(settings.patient_key_path)
     answer = desk.visitor().get("/readyz")
     assert answer.status_code == 503
     assert str(settings.data_dir) not in answer.text

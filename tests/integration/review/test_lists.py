@@ -8,8 +8,8 @@ from books import Book, seen
 from desk import Desk
 from readings import read
 
-from db import reviews
 from db.states import Reason, Verdict
+from db.worklist import verdicts
 
 HTML = {"Accept": "text/html"}
 
@@ -22,7 +22,7 @@ def book(desk: Desk) -> Book:
 
 
 def films(page: str) -> list[int]:
-    return [int(number) for number in re.findall(r'href="/scans/(\d+)[^"]*" data-film', page)]
+    return [int(number) for number in re.findall(r'href="/scans/(\d+)[^"]*" data-row', page)]
 
 
 def link(page: str, rel: str) -> str:
@@ -33,7 +33,7 @@ def test_the_worklist_page_by_page(desk: Desk, book: Book) -> None:
     ids = [read(book, f"ward/{number}.png", 0.5 + number / 100) for number in range(7)][::-1]
     reader = desk.reader()
     first = reader.get("/?limit=3").text
-    assert "7 films to read" in re.sub(r"\s+", " ", first)
+    assert "7 scans to read" in re.sub(r"\s+", " ", first)
     second = reader.get(link(first, "next")).text
     third = reader.get(link(second, "next")).text
     assert films(first) + films(second) + films(third) == ids
@@ -49,7 +49,7 @@ def test_a_line_tells_what_a_reader_needs(desk: Desk, book: Book) -> None:
     for told in (
         "film &lt;b&gt;.png",
         "A-17",
-        "2 films",
+        "2 images",
         "flagged",
         "88 %",
         "age",
@@ -77,11 +77,11 @@ def test_what_is_read_blind_cannot_be_told_apart_in_the_list(desk: Desk, book: B
     reader = desk.reader()
     for path in ("/", "/?list=flagged", "/?list=all"):
         page = reader.get(path).text
-        lines = {int(line[0]): line[1] for line in re.findall(r'href="/scans/(\d+).*?data-film(.*?)</tr>', page, re.S)}
+        lines = {int(line[0]): line[1] for line in re.findall(r'href="/scans/(\d+).*?data-row(.*?)</tr>', page, re.S)}
         plain = {scan_id: re.sub(rf"#{scan_id}\b|>[ab]<|<time.*?</time>", "", line) for scan_id, line in lines.items()}
         assert plain[flagged] == plain[sampled]
         assert "after your verdict" in plain[flagged]
-    desk.database.write(lambda c: reviews.record_verdict(c, sampled, Verdict.NO_PNEUMONIA, "rita"))
+    desk.database.write(lambda c: verdicts.record_verdict(c, sampled, Verdict.NO_PNEUMONIA, "rita"))
     judged = reader.get("/?list=all").text
     assert "not flagged" in judged
     assert "10 %" in judged
@@ -130,7 +130,7 @@ def test_search_by_post_and_never_in_an_address(desk: Desk, book: Book) -> None:
     apart = read(book, unicodedata.normalize("NFD", "ward/MÜLLER_EVA.png"), 0.9)
     for q in ("müller", "MÜLLER", unicodedata.normalize("NFD", "Müller_")):
         assert films(reader.post("/search", data={"q": q}).text) == [apart, umlauts]
-    assert "No film of this accession number" in reader.post("/search", data={"q": "\0 nobody"}).text
+    assert "No scan with this accession number" in reader.post("/search", data={"q": "\0 nobody"}).text
     assert "at least 3 letters" in reader.post("/search", data={"q": "x"}).text
     assert reader.get("/search").status_code == 405
     assert reader.post("/search", data={"q": "x" * 201}, headers=HTML).status_code == 422
@@ -142,24 +142,24 @@ def test_what_is_unscored_stands_with_its_reason_and_what_to_do(desk: Desk, book
     reader = desk.reader()
     page = reader.get("/unscored").text
     assert films(page) == [broken, child]
-    assert "the model takes it for no frontal chest film" in page
+    assert "something other than a frontal chest x-ray" in page
     assert films(reader.get("/unscored?why=not_chest_xray").text) == [child]
     assert films(reader.get(f"/unscored?before={broken}").text) == [child]
     assert re.search(r"<b>2</b>\s*unscored", reader.get("/").text)
 
 
 def test_every_reason_says_what_to_do(desk: Desk, book: Book) -> None:
-    from review.worklist import ADVICE
+    from review.pages.worklist import ADVICE
 
     assert {*ADVICE} >= {*Reason}
 
 
 def test_an_empty_desk(desk: Desk, book: Book) -> None:
     reader = desk.reader()
-    assert "Every flagged film has its verdict" in reader.get("/").text
-    assert "No film has arrived yet" in reader.get("/?list=all").text
-    assert "Every film that arrived has a result" in reader.get("/unscored").text
-    assert "No film is as chosen" in reader.get("/?source=ward").text
+    assert "Every flagged scan has its verdict" in reader.get("/").text
+    assert "No image has arrived yet" in reader.get("/?list=all").text
+    assert "Every image that arrived has a result" in reader.get("/unscored").text
+    assert "No scan matches" in reader.get("/?source=ward").text
 
 
 def test_the_api_is_described_on_a_page_of_our_own(desk: Desk) -> None:

@@ -7,9 +7,10 @@ import pytest
 from books import Book, model_folder, seen
 from desk import Desk
 
-from db import audit, cache, registry, training
-from db.training import TrainingDecision, TrainingOutcome
-from pneumowatch.model import ModelFolder
+from db.registry import model_cache, model_registry, training_runs
+from db.registry.training_runs import TrainingDecision, TrainingOutcome
+from db.worklist import audit
+from pneumowatch.model_folder import ModelFolder
 
 
 @pytest.fixture
@@ -17,12 +18,12 @@ def two(desk: Desk) -> Desk:
     """model-1 serves, model-2 is a challenger."""
     for version in ("model-1", "model-2"):
         folder = model_folder(version, version.encode().hex().ljust(64, "0"))
-        desk.database.write(lambda c, folder=folder: registry.register_model(c, folder, b"an archive", "test"))
+        desk.database.write(lambda c, folder=folder: model_registry.register_model(c, folder, b"an archive", "test"))
     return desk
 
 
 def champion(desk: Desk) -> str | None:
-    return desk.database.read(registry.champion_version)
+    return desk.database.read(model_registry.champion_version)
 
 
 def promote(client: Any, version: str = "model-2", serving: str = "model-1", reason: str = "it is better") -> Any:
@@ -45,7 +46,7 @@ def test_an_admin_promotes_and_rolls_back(two: Desk) -> None:
     assert admin.post("/models/rollback", data={"reason": "no", "serving": "model-2"}).status_code == 422
     assert admin.post("/models/rollback", data={"reason": "worse after all", "serving": "model-2"}).status_code == 303
     assert champion(two) == "model-1"
-    changes = two.database.read(registry.promotions)
+    changes = two.database.read(model_registry.promotions)
     assert [(one["version"], one["by"], one["reason"]) for one in changes[:2]] == [
         ("model-1", "adam", "worse after all"),
         ("model-2", "adam", "it is better"),
@@ -64,7 +65,7 @@ def test_readers_are_shown_no_way_to(two: Desk) -> None:
 def test_of_two_admins_the_second_is_told_what_the_first_did(two: Desk) -> None:
     """Each decides by what the page showed."""
     folder = model_folder("model-3", "3" * 64)
-    two.database.write(lambda c: registry.register_model(c, folder, b"an archive", "test"))
+    two.database.write(lambda c: model_registry.register_model(c, folder, b"an archive", "test"))
     assert promote(two.admin("first"), "model-2").status_code == 303
     for answer in (
         promote(two.admin("second"), "model-3"),
@@ -73,7 +74,7 @@ def test_of_two_admins_the_second_is_told_what_the_first_did(two: Desk) -> None:
         assert answer.status_code == 409
         assert "Another model serves by now" in answer.text
     assert champion(two) == "model-2"
-    assert len(two.database.read(registry.promotions)) == 2, "what was refused left nothing"
+    assert len(two.database.read(model_registry.promotions)) == 2, "what was refused left nothing"
 
 
 def test_the_pick_up_is_seen(two: Desk) -> None:
@@ -81,15 +82,15 @@ def test_the_pick_up_is_seen(two: Desk) -> None:
     book.classify(seen("a.png"))
     assert "The workers read with the champion" in admin.get("/models").text
     promote(admin)
-    assert "No film has been read by the champion yet" in admin.get("/models").text
+    assert "No image has been read by the champion yet" in admin.get("/models").text
 
 
 def test_what_trainings_came_to(two: Desk) -> None:
     conclusion = TrainingOutcome(
         TrainingDecision.REFUSED, ("Its AUC is <lower>.",), champion="model-1", challenger="c-9", new_labels=7
     )
-    two.database.write(lambda c: training.start_run(c, "token", "night"))
-    two.database.write(lambda c: training.finish_run(c, "token", conclusion))
+    two.database.write(lambda c: training_runs.start_run(c, "token", "night"))
+    two.database.write(lambda c: training_runs.finish_run(c, "token", conclusion))
     page = two.reader().get("/models").text
     assert "Its AUC is &lt;lower&gt;." in page
     assert "challenger c-9 against model-1" in page
@@ -97,7 +98,7 @@ def test_what_trainings_came_to(two: Desk) -> None:
 
 
 def test_a_models_card_and_files(desk: Desk, tiny_model: ModelFolder) -> None:
-    cache.register_folder(desk.database, tiny_model, "test")
+    model_cache.register_folder(desk.database, tiny_model, "test")
     reader, version = desk.reader(), tiny_model.version
     page = reader.get(f"/models/{version}").text
     assert "model.keras" in page
@@ -117,7 +118,7 @@ def test_a_report_runs_nothing(desk: Desk, tiny_model: ModelFolder, tmp_path: An
     folder = shutil.copytree(tiny_model.path, tmp_path / "model")
     hostile = "<style>p { color: red }</style><script>fetch('/models')</script><p>Report</p>"
     (folder / "report.html").write_text(hostile, "utf-8")
-    cache.register_folder(desk.database, ModelFolder.read(folder), "test")
+    model_cache.register_folder(desk.database, ModelFolder.read(folder), "test")
     answer = desk.reader().get(f"/models/{tiny_model.version}/files/report.html")
     assert answer.text == hostile
     policy = answer.headers["content-security-policy"]

@@ -8,8 +8,8 @@ from books import Book, seen
 from desk import Desk
 from readings import read
 
-from db import reviews
 from db.states import Verdict
+from db.worklist import verdicts
 from review.templating import jinja_environment
 
 
@@ -30,8 +30,8 @@ def test_the_overview(desk: Desk, book: Book) -> None:
     book.add(seen("waits"))
     for scan_id in (*flagged, *drawn):
         verdict = Verdict.PNEUMONIA if scan_id in flagged else Verdict.NO_PNEUMONIA
-        desk.database.write(lambda c, i=scan_id, v=verdict: reviews.record_verdict(c, i, v, "ada"))
-    desk.database.write(lambda c: reviews.record_verdict(c, flagged[0], Verdict.UNSURE, "bert"))
+        desk.database.write(lambda c, i=scan_id, v=verdict: verdicts.record_verdict(c, i, v, "ada"))
+    desk.database.write(lambda c: verdicts.record_verdict(c, flagged[0], Verdict.UNSURE, "bert"))
     page = desk.reader().get("/overview").text
     told = text(page)
     assert re.search(r"wait for a worker 1\b", told)
@@ -49,14 +49,18 @@ def test_what_is_not_measurable_is_said_to_be(desk: Desk, book: Book) -> None:
     for days in (7, 30, 90):
         told = text(desk.reader().get(f"/overview?days={days}").text)
         assert "Sensitivity not measurable" in told
-        assert "No flagged film of this time has a verdict" in told
+        assert "No flagged scan of this time has a verdict" in told
     assert desk.reader().get("/overview?days=8").status_code == 422
 
 
 def test_parts_and_silent_sources() -> None:
-    part = SimpleNamespace(kind="worker", machine="reading-1", verdict="stalled", sentence="lives, but reads nothing")
-    silence = SimpleNamespace(source="ward", verdict="silent", sentence="no film for 3 h")
-    told = text(jinja_environment().get_template("parts.html").render(parts=[part], silences=[silence]))
+    component = SimpleNamespace(
+        kind="worker", machine="reading-1", status="stalled", sentence="lives, but reads nothing"
+    )
+    source = SimpleNamespace(source="ward", status="silent", sentence="no film for 3 h")
+    told = text(
+        jinja_environment().get_template("components.html").render(components=[component], source_health=[source])
+    )
     assert "worker on reading-1 stalled: lives, but reads nothing" in told
     assert "source ward silent: no film for 3 h" in told
-    assert jinja_environment().get_template("parts.html").render(parts=[], silences=[]).strip() == ""
+    assert jinja_environment().get_template("components.html").render(components=[], source_health=[]).strip() == ""

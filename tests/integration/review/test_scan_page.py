@@ -10,9 +10,10 @@ from books import Book, seen
 from desk import Desk
 from PIL import Image
 
-from db import audit, erasure, reviews
-from pneumowatch import kept
-from pneumowatch.phantom import draw_phantom
+from db.maintenance import erasure
+from db.worklist import audit, verdicts
+from pneumowatch.imaging import image_store
+from pneumowatch.imaging.phantom import draw_phantom
 from pneumowatch.settings import Settings
 
 FILM = draw_phantom(1, pneumonia=True, width=300, height=240)
@@ -41,7 +42,7 @@ def judge(client: httpx.Client, scan_id: int, verdict: str = "pneumonia", **more
 
 
 def said(book: Book, scan_id: int) -> list[tuple[str, str, bool]]:
-    history = book.database.read(lambda c: reviews.review_history(c, scan_id))
+    history = book.database.read(lambda c: verdicts.review_history(c, scan_id))
     return [(one["reviewer"], one["verdict"], one["retracted_at"] is None) for one in history]
 
 
@@ -52,11 +53,11 @@ def acts(book: Book, scan_id: int) -> list[tuple[str, str, str | None]]:
 
 def test_the_film_is_shown_from_its_file(desk: Desk, book: Book, settings: Settings) -> None:
     scan_id = lay(settings, book)
-    answer = desk.reader().get(f"/films/{scan_id}.png")
-    assert (answer.status_code, answer.headers["x-film-source"]) == (200, "file")
+    answer = desk.reader().get(f"/images/{scan_id}.png")
+    assert (answer.status_code, answer.headers["x-image-source"]) == (200, "file")
     assert "no-store" in answer.headers["cache-control"]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), FILM)
-    assert acts(book, scan_id) == [("rita", "film_opened", "picture")]
+    assert acts(book, scan_id) == [("rita", "image_opened", "picture")]
 
 
 def test_where_the_file_is_gone_the_kept_film_is_shown_and_said_to_be(
@@ -65,26 +66,26 @@ def test_where_the_file_is_gone_the_kept_film_is_shown_and_said_to_be(
     scan_id = lay(settings, book)
     (settings.inboxes["inbox"] / "DOE_JANE.png").unlink()
     reader = desk.reader()
-    gone = reader.get(f"/films/{scan_id}.png", headers={"Accept": "image/png, application/json"})
+    gone = reader.get(f"/images/{scan_id}.png", headers={"Accept": "image/png, application/json"})
     assert gone.status_code == 404
     assert "no longer where it was" in gone.json()["detail"]
     small = FILM[:224, :224]
-    kept.store_image(settings.data_dir, book.row(scan_id)["sha256"], small, np.zeros((7, 7)))
-    answer = reader.get(f"/films/{scan_id}.png")
-    assert (answer.status_code, answer.headers["x-film-source"]) == (200, "kept")
+    image_store.store_image(settings.data_dir, book.row(scan_id)["sha256"], small, np.zeros((7, 7)))
+    answer = reader.get(f"/images/{scan_id}.png")
+    assert (answer.status_code, answer.headers["x-image-source"]) == (200, "kept")
     with Image.open(io.BytesIO(answer.content)) as picture:
         np.testing.assert_array_equal(np.asarray(picture), small)
         assert picture.info == {}  # not the map, which may be hidden until the verdict
 
 
-def test_a_picture_made_ahead_is_nobodys_film_opened(desk: Desk, book: Book, settings: Settings) -> None:
+def test_a_picture_made_ahead_is_nobodys_image_opened(desk: Desk, book: Book, settings: Settings) -> None:
     scan_id = lay(settings, book)
-    answer = desk.reader().head(f"/films/{scan_id}.png")
+    answer = desk.reader().head(f"/images/{scan_id}.png")
     assert (answer.status_code, answer.content) == (204, b"")
     assert acts(book, scan_id) == []
     (settings.inboxes["inbox"] / "DOE_JANE.png").unlink()
-    assert desk.reader().get(f"/films/{scan_id}.png").headers["x-film-source"] == "file"
-    assert desk.reader().head("/films/99.png").status_code == 204  # nobody looks yet: it is said when somebody does
+    assert desk.reader().get(f"/images/{scan_id}.png").headers["x-image-source"] == "file"
+    assert desk.reader().head("/images/99.png").status_code == 204  # nobody looks yet: it is said when somebody does
 
 
 def test_a_film_that_cannot_be_shown_is_a_sentence(desk: Desk, book: Book, settings: Settings) -> None:
@@ -94,7 +95,7 @@ def test_a_film_that_cannot_be_shown_is_a_sentence(desk: Desk, book: Book, setti
     scan_id = book.reject(seen("a.png"))
     book.set(scan_id, sha256=hashlib.sha256(b"no film at all").hexdigest())
     reader = desk.reader()
-    answer = reader.get(f"/films/{scan_id}.png", headers={"Accept": "application/json"})
+    answer = reader.get(f"/images/{scan_id}.png", headers={"Accept": "application/json"})
     assert answer.status_code == 422
     assert "no film of a kind" in answer.json()["detail"]
     assert reader.get(f"/scans/{scan_id}").status_code == 200
@@ -103,7 +104,7 @@ def test_a_film_that_cannot_be_shown_is_a_sentence(desk: Desk, book: Book, setti
 def test_nobody_sees_a_film_without_signing_in(desk: Desk, book: Book, settings: Settings) -> None:
     scan_id = lay(settings, book)
     visitor = desk.visitor()
-    for path in (f"/films/{scan_id}.png", f"/films/{scan_id}/map.png", f"/scans/{scan_id}"):
+    for path in (f"/images/{scan_id}.png", f"/images/{scan_id}/map.png", f"/scans/{scan_id}"):
         assert visitor.get(path, headers={"Accept": "text/html"}).status_code in (303, 401)
     assert visitor.post(f"/scans/{scan_id}/verdict", data={"verdict": "unsure"}).status_code in (303, 401)
     assert acts(book, scan_id) == []
@@ -113,36 +114,36 @@ def test_nobody_sees_a_film_without_signing_in(desk: Desk, book: Book, settings:
 def test_what_is_no_scan_is_not_found(desk: Desk) -> None:
     reader = desk.reader()
     for scan_id in ("99", "0", "-1", str(2**63), "9" * 40, "1e3", "%2e%2e", "..%2f1", "a"):
-        for path in ("/films/{}.png", "/films/{}/map.png", "/scans/{}"):
+        for path in ("/images/{}.png", "/images/{}/map.png", "/scans/{}"):
             assert reader.get(path.format(scan_id)).status_code in (404, 422), (path, scan_id)
 
 
 def test_a_map_is_shown_where_one_was_kept(desk: Desk, book: Book, settings: Settings) -> None:
     scan_id = lay(settings, book)
     reader = desk.reader()
-    assert reader.get(f"/films/{scan_id}/map.png").status_code == 404
+    assert reader.get(f"/images/{scan_id}/map.png").status_code == 404
     assert "No map was kept" in reader.get(f"/scans/{scan_id}").text
-    kept.store_image(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
-    answer = reader.get(f"/films/{scan_id}/map.png")
+    image_store.store_image(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
+    answer = reader.get(f"/images/{scan_id}/map.png")
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), np.full((7, 7), 128))
-    assert acts(book, scan_id)[0] == ("rita", "film_opened", "map")
-    assert f'data-map="/films/{scan_id}/map.png"' in reader.get(f"/scans/{scan_id}").text
+    assert acts(book, scan_id)[0] == ("rita", "image_opened", "map")
+    assert f'data-map="/images/{scan_id}/map.png"' in reader.get(f"/scans/{scan_id}").text
 
 
 def test_a_film_that_is_read_blind_tells_nothing_until_the_verdict(desk: Desk, book: Book, settings: Settings) -> None:
     scan_id = lay(settings, book, probability=0.7654)
     book.set(scan_id, hidden_until_verdict=True)
-    kept.store_image(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
+    image_store.store_image(settings.data_dir, book.row(scan_id)["sha256"], FILM[:224, :224], np.zeros((7, 7)))
     reader = desk.reader()
     page = reader.get(f"/scans/{scan_id}").text
     assert "76.5" not in page
     assert "mark flagged" not in page
     assert "data-map" not in page
-    assert reader.get(f"/films/{scan_id}/map.png").status_code == 403
+    assert reader.get(f"/images/{scan_id}/map.png").status_code == 403
     judge(reader, scan_id)
     page = reader.get(f"/scans/{scan_id}").text
     assert "76.5" in page
-    assert reader.get(f"/films/{scan_id}/map.png").status_code == 200
+    assert reader.get(f"/images/{scan_id}/map.png").status_code == 200
 
 
 def test_the_page_tells_what_is_known(desk: Desk, book: Book, settings: Settings) -> None:
@@ -155,7 +156,7 @@ def test_the_page_tells_what_is_known(desk: Desk, book: Book, settings: Settings
         assert words in page
     assert "cleared." in page  # only in the notice: what is not flagged is not cleared
     assert page.count("cleared") == 1
-    assert acts(book, scan_id) == [("rita", "film_opened", "page")]
+    assert acts(book, scan_id) == [("rita", "image_opened", "page")]
 
 
 def test_a_link_leads_to_the_departments_viewer(book: Book, settings: Settings) -> None:
@@ -179,7 +180,7 @@ def test_a_verdict_is_recorded_with_the_prediction_on_the_page_and_leads_to_the_
         judge(reader, first, "no_pneumonia", comment=" left\r\nbase\x00 ", prediction=prediction[1]),
     )
     assert review
-    (row,) = book.database.read(lambda c: reviews.review_history(c, first))
+    (row,) = book.database.read(lambda c: verdicts.review_history(c, first))
     assert (row["verdict"], row["reviewer"], row["comment"]) == ("no_pneumonia", "rita", "left\nbase")
     assert (row["id"], row["prediction_id"]) == (int(review[1]), int(prediction[1]))
     assert acts(book, first)[0] == ("rita", "verdict", "no_pneumonia")
@@ -194,8 +195,8 @@ def test_a_film_left_for_later_is_not_offered_at_once(desk: Desk, book: Book, se
     reader = desk.reader()
     skip = re.search(r'id="skip" href="([^"]+)"', reader.get(f"/scans/{first}").text)
     assert skip
-    assert skip[1] == f"/scans/{second}?passed={first}"
-    assert judge(reader, second, passed=str(first)).startswith(f"/scans/{third}?")
+    assert skip[1] == f"/scans/{second}?skipped={first}"
+    assert judge(reader, second, skipped=str(first)).startswith(f"/scans/{third}?")
 
 
 def test_a_verdict_is_taken_back(desk: Desk, book: Book, settings: Settings) -> None:
@@ -225,7 +226,7 @@ def test_readers_do_not_overwrite_each_other_and_see_that_they_disagree(
     assert said(book, scan_id) == [("rita", "pneumonia", True), ("bob", "no_pneumonia", True)]
     assert "rita says: Pneumonia" in bob.get(after).text
     assert "Readers disagree" in rita.get(f"/scans/{scan_id}").text
-    (review, _) = book.database.read(lambda c: reviews.review_history(c, scan_id))
+    (review, _) = book.database.read(lambda c: verdicts.review_history(c, scan_id))
     assert bob.post(f"/scans/{scan_id}/undo", data={"review": review["id"]}).status_code == 409
     assert said(book, scan_id)[0] == ("rita", "pneumonia", True)
 
@@ -262,7 +263,7 @@ def test_a_judged_film_is_kept(desk: Desk, book: Book, settings: Settings) -> No
     scan_id = lay(settings, book)
     judge(desk.reader(), scan_id)
     desk.__exit__()  # what comes after an answer is done by then
-    assert kept.load_image(settings.data_dir, book.row(scan_id)["sha256"]) is not None
+    assert image_store.load_image(settings.data_dir, book.row(scan_id)["sha256"]) is not None
 
 
 def test_a_comment_is_text(desk: Desk, book: Book, settings: Settings) -> None:
@@ -281,7 +282,7 @@ def test_of_an_erased_film_the_page_shows_that_it_was_erased_and_no_more(
     scan_id = lay(settings, book)
     reader = desk.reader()
     judge(reader, scan_id, comment="coughs")
-    assert reader.get(f"/films/{scan_id}.png").status_code == 200
+    assert reader.get(f"/images/{scan_id}.png").status_code == 200
     found = book.database.read(lambda c: erasure.find_erasure_scope(c, settings, scan_ids=[scan_id]))
     assert erasure.erase_scope(book.database, found, "admin") == 1
 
@@ -289,7 +290,7 @@ def test_of_an_erased_film_the_page_shows_that_it_was_erased_and_no_more(
     assert page.status_code == 200
     assert "has been erased" in page.text
     assert not [trace for trace in ("DOE_JANE", "coughs") if trace in page.text]
-    assert reader.get(f"/films/{scan_id}.png").status_code == 404
+    assert reader.get(f"/images/{scan_id}.png").status_code == 404
     assert reader.get(f"/api/scans/{scan_id}").status_code == 200
     assert reader.get("/").status_code == 200
     for address in ("/all", "/unscored", "/flagged"):

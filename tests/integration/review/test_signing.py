@@ -11,12 +11,12 @@ import pytest
 from desk import PASSWORD, Desk
 from sqlalchemy import func, select, update
 
-from db import accounts, audit, throttle
-from db.accounts import Role
 from db.models import SignInFailure, UserSession
 from db.session import Database
+from db.worklist import accounts, audit, throttle
+from db.worklist.accounts import Role
 from pneumowatch.settings import Settings
-from review.once import LIFETIME_MINUTES, OneTimeLink
+from review.access.one_time_sign_in import LIFETIME_MINUTES, OneTimeLink
 
 WRONG = "not the password at all"
 

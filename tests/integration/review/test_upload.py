@@ -11,9 +11,9 @@ from books import Book, classified, rejected, seen
 from desk import Desk
 from support.waiting import eventually
 
-from db import audit
-from db.outcomes import Outcome
+from db.ledger.outcomes import Outcome
 from db.session import Database
+from db.worklist import audit
 from pneumowatch.settings import Settings
 from review import upload
 
@@ -50,7 +50,7 @@ def read(book: Book, scan_id: int, outcome: Outcome) -> None:
 def test_a_film_as_the_body(desk: Desk, book: Book, folder: Path) -> None:
     answer = send(desk.script(), b"a film", "DOE%20J%C3%A9.PNG")
     assert answer.status_code == 202
-    (film,) = answer.json()["films"]
+    (film,) = answer.json()["scans"]
     assert (film["state"], film["done"], film["sentence"]) == ("queued", False, "Waiting to be read.")
     assert answer.headers["location"] == f"/api/scans/{film['scan_id']}"
     (file,) = stored(folder)
@@ -73,12 +73,12 @@ def test_a_script_waits_for_the_result(desk: Desk, book: Book) -> None:
     answer = send(desk.script(), b"no film", wait=upload.MAX_WAIT_SECONDS)
     worker.join()
     assert answer.status_code == 200
-    (film,) = answer.json()["films"]
+    (film,) = answer.json()["scans"]
     assert (film["state"], film["done"], film["sentence"]) == ("rejected", True, "A sentence.")
 
 
 def test_files_of_a_form(desk: Desk, book: Book, folder: Path) -> None:
-    files = [("film", (f"{number}.png", bytes([number] * 10))) for number in range(3)]
+    files = [("image", (f"{number}.png", bytes([number] * 10))) for number in range(3)]
     answer = desk.reader().post("/upload", files=files)
     assert answer.status_code == 303
     assert answer.headers["location"] == "/upload?scan=1&scan=2&scan=3"
@@ -90,7 +90,7 @@ def test_files_of_a_form(desk: Desk, book: Book, folder: Path) -> None:
 def test_a_form_bears_the_pages_token_in_its_field(desk: Desk, book: Book, folder: Path) -> None:
     reader = desk.reader()
     token = reader.headers.pop("X-CSRF-Token")
-    files = {"film": ("a.png", b"film")}
+    files = {"image": ("a.png", b"film")}
     assert reader.post("/upload", files=files).status_code == 403
     assert reader.post("/upload", files=files, data={"csrf": "0" * 64}).status_code == 403
     assert send(reader, b"film").status_code == 403
@@ -102,7 +102,7 @@ def test_a_form_bears_the_pages_token_in_its_field(desk: Desk, book: Book, folde
 def test_nobody_hands_in_without_signing_in(desk: Desk, folder: Path) -> None:
     visitor = desk.visitor()
     assert send(visitor, b"film").status_code == 401
-    assert visitor.post("/api/scans", files={"film": ("a.png", b"film")}).status_code == 401
+    assert visitor.post("/api/scans", files={"image": ("a.png", b"film")}).status_code == 401
     assert visitor.get("/upload", headers={"Accept": "text/html"}).status_code == 303
     assert stored(folder) == []
 
@@ -110,7 +110,7 @@ def test_nobody_hands_in_without_signing_in(desk: Desk, folder: Path) -> None:
 def test_no_file_at_all_is_a_sentence(desk: Desk, folder: Path) -> None:
     reader = desk.reader()
     for answer in (
-        reader.post("/upload", files={"film": ("", b"")}, headers={"Accept": "text/html"}),
+        reader.post("/upload", files={"image": ("", b"")}, headers={"Accept": "text/html"}),
         reader.post("/api/scans", files={"other": (None, b"text")}),
         reader.post("/api/scans", content=b"", headers={"Content-Type": "multipart/form-data"}),
     ):
@@ -119,7 +119,7 @@ def test_no_file_at_all_is_a_sentence(desk: Desk, folder: Path) -> None:
 
 
 def test_an_empty_file_is_registered_for_its_rejection(desk: Desk, book: Book, folder: Path) -> None:
-    (film,) = send(desk.script(), b"", "empty.png").json()["films"]
+    (film,) = send(desk.script(), b"", "empty.png").json()["scans"]
     assert book.row(film["scan_id"])["size"] == 0
     assert len(stored(folder)) == 1
 
@@ -137,8 +137,8 @@ def test_what_is_too_large_leaves_nothing(desk: Desk, book: Book, folder: Path, 
     sent = [
         script.post("/api/scans", content=bytes(size), headers=RAW),
         script.post("/api/scans", content=chunks(size), headers=RAW),  # that says no length beforehand
-        script.post("/api/scans", files=[("film", ("small.png", b"film")), ("film", ("a.png", bytes(size)))]),
-        desk.reader().post("/upload", files={"film": ("a.png", bytes(size))}),
+        script.post("/api/scans", files=[("image", ("small.png", b"film")), ("image", ("a.png", bytes(size)))]),
+        desk.reader().post("/upload", files={"image": ("a.png", bytes(size))}),
     ]
     assert [answer.status_code for answer in sent] == [413] * 4
     assert stored(folder) == []
@@ -147,7 +147,7 @@ def test_what_is_too_large_leaves_nothing(desk: Desk, book: Book, folder: Path, 
 
 
 def test_too_many_files(desk: Desk, book: Book, folder: Path) -> None:
-    files = [("film", (f"{number}.png", b"film")) for number in range(upload.MAX_FILES_PER_REQUEST + 1)]
+    files = [("image", (f"{number}.png", b"film")) for number in range(upload.MAX_FILES_PER_REQUEST + 1)]
     assert desk.script().post("/api/scans", files=files).status_code in (400, 413)
     assert desk.reader().post("/upload", files=files).status_code in (400, 413)
     assert stored(folder) == []
@@ -157,7 +157,7 @@ def test_too_many_files(desk: Desk, book: Book, folder: Path) -> None:
 def test_no_name_leads_anywhere(desk: Desk, folder: Path, name: str) -> None:
     script = desk.script()
     assert send(script, b"film", name).status_code == 202
-    assert script.post("/api/scans", files={"film": (name, b"film")}).status_code == 202
+    assert script.post("/api/scans", files={"image": (name, b"film")}).status_code == 202
     assert len(stored(folder)) == 2
     assert [path.name for path in folder.parent.iterdir()] == ["uploads"]
 
@@ -165,7 +165,7 @@ def test_no_name_leads_anywhere(desk: Desk, folder: Path, name: str) -> None:
 @pytest.mark.parametrize("form", [False, True], ids=["a body", "a form"])
 def test_what_is_cut_off_leaves_nothing(desk: Desk, book: Book, folder: Path, form: bool) -> None:
     kind = "multipart/form-data; boundary=b" if form else "application/octet-stream"
-    part = '--b\r\nContent-Disposition: form-data; name="film"; filename="a.png"\r\n\r\n' if form else ""
+    part = '--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' if form else ""
     head = (
         f"POST /api/scans HTTP/1.1\r\nHost: desk\r\nAuthorization: {desk.script().headers['Authorization']}\r\n"
         f"Content-Type: {kind}\r\nContent-Length: {MOST}\r\n\r\n{part}"
@@ -182,26 +182,26 @@ def test_what_is_cut_off_leaves_nothing(desk: Desk, book: Book, folder: Path, fo
 
 def test_the_same_film_again_shows_its_result(desk: Desk, book: Book) -> None:
     (original,) = book.classify(seen(), sha256="5" * 64, probability=0.875)
-    (film,) = send(desk.script(), b"film").json()["films"]
+    (film,) = send(desk.script(), b"film").json()["scans"]
     read(book, film["scan_id"], classified(film["scan_id"], "5" * 64))
-    (found,) = desk.reader().get("/upload/results", params={"scan": film["scan_id"]}).json()["films"]
+    (found,) = desk.reader().get("/upload/results", params={"scan": film["scan_id"]}).json()["scans"]
     assert (found["state"], found["duplicate_of"], found["flagged"]) == ("duplicate", original, True)
-    assert found["sentence"] == f"Flagged: probability 87.5 %. The same film as scan {original}."
+    assert found["sentence"] == f"Flagged: probability 87.5 %. The same image as scan {original}."
 
 
 def test_a_twin_of_a_film_that_is_read_blind_tells_nothing(desk: Desk, book: Book) -> None:
     (original,) = book.classify(seen(), sha256="5" * 64, probability=0.875)
     book.set(original, hidden_until_verdict=True)
-    (film,) = send(desk.script(), b"film").json()["films"]
+    (film,) = send(desk.script(), b"film").json()["scans"]
     read(book, film["scan_id"], classified(film["scan_id"], "5" * 64))
-    (found,) = desk.reader().get("/upload/results", params={"scan": film["scan_id"]}).json()["films"]
+    (found,) = desk.reader().get("/upload/results", params={"scan": film["scan_id"]}).json()["scans"]
     assert (found["hidden"], found["flagged"], found["probability"]) == (True, None, None)
     assert "87" not in found["sentence"]
 
 
 def test_results_of_what_is_no_scan(desk: Desk) -> None:
     reader = desk.reader()
-    assert reader.get("/upload/results?scan=99").json() == {"films": []}
+    assert reader.get("/upload/results?scan=99").json() == {"scans": []}
     for query in ("scan=0", "scan=a", f"scan={2**63}", "", "&".join(["scan=1"] * 51)):
         assert reader.get(f"/upload/results?{query}").status_code == 422
 
@@ -211,7 +211,7 @@ def test_no_name_stands_in_the_log(
 ) -> None:
     with Desk(database, settings) as desk:
         send(desk.script(), b"film", "DOE_JANE.png")
-        desk.reader().post("/upload", files={"film": ("DOE_JANE.png", b"film")})
+        desk.reader().post("/upload", files={"image": ("DOE_JANE.png", b"film")})
     assert len(stored(folder)) == 2
     out, err = capfd.readouterr()
     assert "DOE" not in out + err

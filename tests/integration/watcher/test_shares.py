@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import DEADLINE, House, patrol_of, standing
+from house import DEADLINE, House, rescanner_of, standing
 from support.waiting import eventually
 
 from db.states import Reason
 from pneumowatch.errors import ShareUnavailable
 from watcher.observer import _Inotify
-from watcher.patrol import Rescanner
 from watcher.reconcile import reconcile_inboxes
+from watcher.rescanner import Rescanner
 
 
 def polled(**settings: Any) -> dict[str, Any]:
-    return {"watching": {"inbox": "poll"}, "poll_seconds": 0.1, **settings}
+    return {"watch_modes": {"inbox": "poll"}, "poll_seconds": 0.1, **settings}
 
 
 @contextmanager
@@ -47,38 +47,38 @@ def test_a_polled_inbox_beside_one_with_events(house: House) -> None:
     share = house.outside / "share"
     share.mkdir()
     inboxes = {"inbox": house.inbox, "share": share}
-    with house.watched(inboxes=inboxes, watching={"inbox": "events", "share": "poll"}, poll_seconds=0.1):
+    with house.watched(inboxes=inboxes, watch_modes={"inbox": "events", "share": "poll"}, poll_seconds=0.1):
         house.drop("a.png")
         (share / "b.png").write_bytes(b"film")
         eventually(lambda: house.paths() == [b"a.png", b"b.png"])
-    assert (standing(house)["watching"], standing(house, "share")["watching"]) == ("events", "poll")
+    assert (standing(house)["watch_mode"], standing(house, "share")["watch_mode"]) == ("events", "poll")
 
 
 def test_a_polled_inbox_is_not_listened_to(house: House) -> None:
     with house.watched(**polled(poll_seconds=3600)) as watcher:
         house.drop("a.png")
         house.drop("b.png")
-        patrol_of(watcher)._rescan_requested.set()  # a rescan, now
+        rescanner_of(watcher)._rescan_requested.set()  # a rescan, now
         eventually(lambda: house.paths() == [b"a.png", b"b.png"])
-        assert patrol_of(watcher).observer._observer is None
+        assert rescanner_of(watcher).observer._observer is None
 
 
 def test_a_share_that_hangs_delays_no_other_inbox(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watcher.patrol.NO_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("watcher.rescanner.NO_ANSWER_SECONDS", 0.2)
     share = house.outside / "share"
     share.mkdir()
     (share / "b.png").write_bytes(b"film")
     inboxes = {"share": share, "inbox": house.inbox}
     with hanging(monkeypatch, share) as answered:
-        watcher = house.watcher(inboxes=inboxes, watching={"inbox": "events", "share": "poll"}, poll_seconds=0.1)
+        watcher = house.watcher(inboxes=inboxes, watch_modes={"inbox": "events", "share": "poll"}, poll_seconds=0.1)
         with watcher.running():
             house.drop("a.png")
             eventually(lambda: house.paths() == [b"a.png"])
             eventually(lambda: standing(house, "share")["detail"] == "it does not answer")
-            assert standing(house)["state"] == "here"
+            assert standing(house)["state"] == "available"
             answered.set()
             eventually(lambda: house.paths() == [b"a.png", b"b.png"])
-            eventually(lambda: standing(house, "share")["state"] == "here")
+            eventually(lambda: standing(house, "share")["state"] == "available")
 
 
 def test_a_share_that_hangs_does_not_keep_the_watcher_from_ending(
@@ -88,7 +88,7 @@ def test_a_share_that_hangs_does_not_keep_the_watcher_from_ending(
     with hanging(monkeypatch, house.inbox):
         watcher = house.watcher(**polled())
         with watcher.running():
-            eventually(lambda: patrol_of(watcher)._asked_at is not None)
+            eventually(lambda: rescanner_of(watcher)._asked_at is not None)
         assert not watcher.broken
 
 
@@ -101,11 +101,11 @@ def test_a_share_that_drops_is_reported_and_taken_up_again(house: House, empty: 
         house.inbox.rename(house.outside / "mounted")
         if empty:
             house.inbox.mkdir()
-        eventually(lambda: standing(house)["state"] == "away")
+        eventually(lambda: standing(house)["state"] == "unavailable")
         if empty:
             house.inbox.rmdir()
         (house.outside / "mounted").rename(house.inbox)
-        eventually(lambda: standing(house)["state"] == "here")
+        eventually(lambda: standing(house)["state"] == "available")
         house.drop("new.png")
         eventually(lambda: b"new.png" in house.paths())
     assert sorted(house.bell.rung) == list(range(1, 22))
@@ -119,10 +119,10 @@ def test_a_watcher_that_starts_while_the_share_is_away_takes_it_up_when_it_comes
     house.inbox.rename(house.outside / "mounted")
     house.inbox.mkdir()
     with house.watched(**polled()):
-        eventually(lambda: standing(house)["state"] == "away")
+        eventually(lambda: standing(house)["state"] == "unavailable")
         house.inbox.rmdir()
         (house.outside / "mounted").rename(house.inbox)
-        eventually(lambda: standing(house)["state"] == "here")
+        eventually(lambda: standing(house)["state"] == "available")
     assert house.bell.rung == [1]
 
 
@@ -141,7 +141,7 @@ def test_reconcile_of_an_empty_folder_in_an_inbox_place_proves_nothing(house: Ho
     with house.watched(**polled()):
         house.inbox.rename(house.outside / "mounted")
         house.inbox.mkdir()
-        eventually(lambda: standing(house)["state"] == "away")
+        eventually(lambda: standing(house)["state"] == "unavailable")
     with pytest.raises(ShareUnavailable, match="'inbox'"):
         reconcile_inboxes(house.database, {"inbox": house.inbox})
     house.inbox.rmdir()
@@ -199,7 +199,7 @@ with house.watched(poll_seconds=0.2) as watcher:
     for number in range(30):
         house.drop(f"ward-{number}/a.png")
     eventually(lambda: len(house.paths()) == 30)
-    print("all found", watcher._intakes[0].patrol.observer.complete)
+    print("all found", watcher._intakes[0].rescanner.observer.complete)
 """
 
 
@@ -216,13 +216,13 @@ def test_more_folders_than_the_kernel_watches_are_polled(tmp_path: Path) -> None
 
 def test_what_a_rescan_costs_decides_how_often_it_comes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A twentieth of a core at most; and a folder that takes long to list is left alone as long."""
-    patrol = patrol_of(house.watcher(**polled(poll_seconds=5.0)))
+    rescanner = rescanner_of(house.watcher(**polled(poll_seconds=5.0)))
     moments = {"thread_time": [0.0, 0.1], "monotonic": [0.0, 1.0]}
     monkeypatch.setattr(Rescanner, "_chunks", lambda _: iter(()))
     for name in moments:
-        monkeypatch.setattr(f"watcher.patrol.time.{name}", lambda name=name: moments[name].pop(0))
-    assert patrol._rescan() == 5.0
+        monkeypatch.setattr(f"watcher.rescanner.time.{name}", lambda name=name: moments[name].pop(0))
+    assert rescanner._rescan() == 5.0
     moments |= {"thread_time": [0.0, 3.0], "monotonic": [0.0, 4.0]}
-    assert patrol._rescan() == pytest.approx(60)
+    assert rescanner._rescan() == pytest.approx(60)
     moments |= {"thread_time": [0.0, 0.5], "monotonic": [0.0, 90.0]}
-    assert patrol._rescan() == pytest.approx(90)
+    assert rescanner._rescan() == pytest.approx(90)

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from house import DEADLINE, SETTLE, House, patrol_of, standing
+from house import DEADLINE, SETTLE, House, rescanner_of, standing
 from sqlalchemy.exc import OperationalError
 from support.waiting import eventually
 
@@ -53,10 +53,10 @@ def test_an_inbox_that_was_made_anew_is_watched_again(
             house.inbox.rename(house.outside / "old")
         else:
             shutil.rmtree(house.inbox)
-        eventually(lambda: standing(house)["state"] == "away")
+        eventually(lambda: standing(house)["state"] == "unavailable")
         house.inbox.mkdir()
-        eventually(lambda: is_watched(patrol_of(watcher).observer, house.inbox))
-        monkeypatch.setattr(patrol_of(watcher), "_rescan", lambda: 3600.0)
+        eventually(lambda: is_watched(rescanner_of(watcher).observer, house.inbox))
+        monkeypatch.setattr(rescanner_of(watcher), "_rescan", lambda: 3600.0)
         house.drop("b.png")
         eventually(lambda: house.paths() == [b"a.png", b"b.png"])
     assert house.book.event_count() == 2

@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import select
 from support.waiting import eventually
 
-from db import ledger, schema
+from db import schema
+from db.health.inbox_presence import inbox_states
+from db.ledger import transitions
 from db.models import Scan
-from db.presence import inbox_states
 from db.session import Database
 from pneumowatch.errors import BrokerUnavailable
 from pneumowatch.settings import Settings
-from watcher import rescan
+from watcher import directory
 from watcher.intake import Intake, Watcher
 from watcher.reconcile import reconcile_inboxes
 
@@ -34,7 +35,7 @@ class Bell:
         self.rung: list[int] = []
         self.away = False
 
-    def ring(self, ids: Sequence[int]) -> None:
+    def announce(self, ids: Sequence[int]) -> None:
         if self.away:
             raise BrokerUnavailable("away")
         self.rung += ids
@@ -49,7 +50,7 @@ class Ward:
         self.inbox.mkdir()
         self.outside.mkdir()
         self.settings = Settings(
-            data_dir=folder / "data", settle_seconds=SETTLE, rescan_seconds=3600, watching={"ward": "events"}
+            data_dir=folder / "data", settle_seconds=SETTLE, rescan_seconds=3600, watch_modes={"ward": "events"}
         )
         (folder / "data").mkdir()
         self.database = Database(self.settings.database)
@@ -131,7 +132,7 @@ def test_a_hard_link_must_settle(ward: Ward) -> None:
 
 def test_a_file_that_is_still_written_to_is_not_registered(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is looked at: it has grown since the last look."""
-    looks, look = [], rescan.inspect
+    looks, look = [], directory.inspect
     with ExitStack() as after, ward.watched(settle_seconds=0.05):
         file = after.enter_context((ward.inbox / "a.jpeg").open("wb", buffering=0))  # open until the watcher has ended
 
@@ -140,7 +141,7 @@ def test_a_file_that_is_still_written_to_is_not_registered(ward: Ward, monkeypat
             looks.append(where)
             return look(*where)
 
-        monkeypatch.setattr(rescan, "inspect", growing)
+        monkeypatch.setattr(directory, "inspect", growing)
         file.write(b"12345")
         eventually(lambda: len(looks) >= 8)
     assert ward.rows() == {}
@@ -255,14 +256,14 @@ def test_what_changes_while_it_is_read_is_looked_at_again(ward: Ward, monkeypatc
     with ward.watched():
         (ward.inbox / "a.jpeg").write_bytes(b"film")
         eventually(lambda: "a.jpeg" in ward.rows())
-        claim = ward.database.write(lambda c: ledger.claim(c, 1, "worker", ledger.timedelta(seconds=60)))
+        claim = ward.database.write(lambda c: transitions.claim(c, 1, "worker", transitions.timedelta(seconds=60)))
         assert claim is not None
         (ward.inbox / "a.jpeg").write_bytes(b"another film")
         looks.clear()
         eventually(lambda: len(looks) >= 5)
         assert ward.rows() == {"a.jpeg": (4, "running")}
-        deferred = ledger.Deferred(claim.scans[0].id, ledger.utc_now(), "the file has changed", None, None)
-        ward.database.write(lambda c: ledger.record_outcomes(c, claim.token, [deferred], "worker"))
+        deferred = transitions.Deferred(claim.scans[0].id, transitions.utc_now(), "the file has changed", None, None)
+        ward.database.write(lambda c: transitions.record_outcomes(c, claim.token, [deferred], "worker"))
         eventually(lambda: ward.rows() == {"a.jpeg": (12, "queued")})
 
 
@@ -287,7 +288,7 @@ def scans(ward: Ward) -> Sequence[Scan]:
 
 
 def reject_all(ward: Ward) -> None:
-    claim = ward.database.write(lambda c: ledger.claim(c, 9, "worker", ledger.timedelta(seconds=60)))
+    claim = ward.database.write(lambda c: transitions.claim(c, 9, "worker", transitions.timedelta(seconds=60)))
     assert claim is not None
-    outcomes = [ledger.Rejected(scan.id, ledger.Reason.UNREADABLE, "no film") for scan in claim.scans]
-    ward.database.write(lambda c: ledger.record_outcomes(c, claim.token, outcomes, "worker"))
+    outcomes = [transitions.Rejected(scan.id, transitions.Reason.UNREADABLE, "no film") for scan in claim.scans]
+    ward.database.write(lambda c: transitions.record_outcomes(c, claim.token, outcomes, "worker"))

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from practice import BATCH, KEY, SETTLE, Place
 
-from db import cache, schema
+from db import schema
+from db.registry import model_cache
 from db.session import Database
-from pneumowatch.model import ModelFolder
+from pneumowatch.model_folder import ModelFolder
 from pneumowatch.settings import Settings
-from worker.classifier import Classifier
+from worker.decision import AgeRule
 from worker.decode import DecoderLimits, DecoderPool
-from worker.findings import AgeRule
-from worker.room import ScanProcessor
-from worker.serving import ServedModel
+from worker.inference.classifier import Classifier
+from worker.inference.serving import ServedModel
+from worker.pipeline import ScanProcessor
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def place(
     settings = Settings(data_dir=tmp_path, batch_size=BATCH, settle_seconds=SETTLE)
     database = Database(settings.database, threading.Event())
     schema.upgrade(database)
-    cache.register_folder(database, tiny_model, "test")
+    model_cache.register_folder(database, tiny_model, "test")
     serving = ServedModel(classifier, BATCH, AgeRule((1, 5)))
     made = ScanProcessor(settings, {"inbox": inbox}, database, serving, decoders, "worker@test:1", KEY)
     yield Place(inbox, database, made, serving, settings)

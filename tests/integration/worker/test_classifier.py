@@ -10,9 +10,9 @@ import pytest
 from standin import BRIGHT, SIDE, gated_network, reference_films, tiny_network, write_card, write_model
 
 from pneumowatch.errors import DeviceOutOfMemory, ModelError, SettingsError
-from pneumowatch.model import REFERENCE, WEIGHTS, ModelFolder
-from worker.classifier import Classifier
-from worker.portions import AdaptiveBatchSize
+from pneumowatch.model_folder import REFERENCE, WEIGHTS, ModelFolder
+from worker.inference.adaptive_batch import AdaptiveBatchSize
+from worker.inference.classifier import Classifier
 
 BATCH = 16
 FILMS = reference_films(count=BATCH)[..., 0]
@@ -31,7 +31,7 @@ def copy(tiny_model: ModelFolder, tmp_path: Path) -> Path:
 def test_it_says_what_its_folder_says(classifier: Classifier, tiny_model: ModelFolder) -> None:
     assert (classifier.version, classifier.side, classifier.threshold) == ("standin-1", SIDE, 0.5)
     with np.load(tiny_model.path / REFERENCE) as reference:
-        found = classifier.predict(reference["films"][..., 0]).probability
+        found = classifier.predict(reference["images"][..., 0]).probability
         np.testing.assert_allclose(found, reference["probabilities"], atol=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_a_film_that_makes_no_number_is_an_error_and_not_a_result(tmp_path: Path
     network.layers[-1].set_weights([signs, np.zeros(1, np.float32)])  # infinite less infinite
     folder = write_model(tmp_path / "fragile", network)
     black = np.zeros((1, SIDE, SIDE, 1), np.uint8)
-    np.savez(folder.path / REFERENCE, films=black, probabilities=np.float32([0.5]))
+    np.savez(folder.path / REFERENCE, images=black, probabilities=np.float32([0.5]))
     fragile = Classifier(folder, BATCH, "cpu")
     assert fragile.predict(black[..., 0]).probability.tolist() == [0.5]
     with pytest.raises(ModelError, match="no probabilities"):
@@ -178,19 +178,19 @@ def test_a_damaged_reference_is_a_sentence(copy: Path, content: bytes) -> None:
 
 
 def reference(**changed: Any) -> dict[str, Any]:
-    return {"films": FILMS[:2, ..., None], "probabilities": np.float32([0.5, 0.5]), **changed}
+    return {"images": FILMS[:2, ..., None], "probabilities": np.float32([0.5, 0.5]), **changed}
 
 
 @pytest.mark.parametrize(
     "arrays",
     [
-        {"films": FILMS[:2, ..., None]},
+        {"images": FILMS[:2, ..., None]},
         reference(),
         reference(probabilities=np.float32([np.nan, np.nan])),
-        reference(films=FILMS[:0, ..., None], probabilities=np.float32([])),
-        reference(films=np.zeros((2, 9, 9, 1), np.uint8)),
+        reference(images=FILMS[:0, ..., None], probabilities=np.float32([])),
+        reference(images=np.zeros((2, 9, 9, 1), np.uint8)),
         reference(probabilities=np.float32([0.5])),
-        reference(films=np.array([{}, {}], dtype=object)),
+        reference(images=np.array([{}, {}], dtype=object)),
     ],
     ids=["no probabilities", "other probabilities", "nan", "no films", "another size", "fewer", "pickled"],
 )

@@ -51,20 +51,20 @@ def test_a_worker_that_cannot_read_leaves_all_messages_to_others_until_it_can(
 ) -> None:
     ill, fit = workers.start("ill"), workers.start("fit")
     (tmp_path / "fit").touch()
-    ill.wait_until(lambda: "cannot read now" in ill.said() or bell.ring([1]))  # it must have had one to find out
+    ill.wait_until(lambda: "cannot read now" in ill.said() or bell.announce([1]))  # it must have had one to find out
     ill.wait_until_said("messages go to others")
-    ill.wait_until(lambda: bell.holds() == 0)
+    ill.wait_until(lambda: bell.outstanding() == 0)
     before = read(fit)
     for number in range(FILMS):
-        bell.ring([number])
-    fit.wait_until(lambda: bell.holds() == 0)
+        bell.announce([number])
+    fit.wait_until(lambda: bell.outstanding() == 0)
     assert (read(fit) - before, read(ill)) == (FILMS, 0)
 
     (tmp_path / "ill").touch()
     ill.wait_until_said("tries to read again")
     assert fit.terminate() == 0
-    bell.ring(list(range(FILMS)))
-    ill.wait_until(lambda: bell.holds() == 0)
+    bell.announce(list(range(FILMS)))
+    ill.wait_until(lambda: bell.outstanding() == 0)
     assert read(ill) >= FILMS  # and perhaps by a message that it had kept, and gave back as well
     assert ill.terminate() == 0
     assert "Traceback" not in ill.said()
@@ -74,9 +74,9 @@ def test_a_worker_that_cannot_read_leaves_all_messages_to_others_until_it_can(
 def test_what_a_worker_waits_with_at_its_end_goes_back(workers: Workers, bell: Announcer) -> None:
     """Acknowledged, its films would wait for a lease."""
     part = workers.start("stuck", "stuck")
-    bell.ring(list(range(4 * 32)))
-    part.wait_until(lambda: bell.unheard() == 0)
-    held = bell.holds()
+    bell.announce(list(range(4 * 32)))
+    part.wait_until(lambda: bell.waiting() == 0)
+    held = bell.outstanding()
     part.wait_until_said("waits")
     assert part.terminate() == 0
-    assert bell.unheard() == held > 0
+    assert bell.waiting() == held > 0

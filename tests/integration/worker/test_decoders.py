@@ -18,7 +18,7 @@ import pytest
 import sabotage
 from support.waiting import eventually
 
-from pneumowatch import film
+from pneumowatch.imaging import reader
 from worker import decode
 from worker.decode import (
     DecodedFile,
@@ -66,13 +66,13 @@ def reasons(fetched: list[DecodeResult]) -> dict[int, str]:
 
 def test_films_come_back_in_order_as_they_are(decoders: DecoderPool, inbox: Path) -> None:
     errand_list = errands(inbox)
-    fetched = decoders.fetch(errand_list, SIDE)
+    fetched = decoders.decode(errand_list, SIDE)
     assert [one.scan_id for one in fetched] == [errand.scan_id for errand in errand_list]
     for errand, one in zip(errand_list, fetched, strict=True):
         path = inbox / os.fsdecode(errand.path)
         data = path.read_bytes()
         assert isinstance(one, DecodedFile)
-        np.testing.assert_array_equal(one.pixels, film.read_pixels(data, SIDE))
+        np.testing.assert_array_equal(one.pixels, reader.read_pixels(data, SIDE))
         assert one.sha256 == hashlib.sha256(data).hexdigest()
         assert (one.size, one.mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
 
@@ -80,14 +80,14 @@ def test_films_come_back_in_order_as_they_are(decoders: DecoderPool, inbox: Path
 def test_each_errand_list_has_its_own_size(decoders: DecoderPool, inbox: Path) -> None:
     """As of two models at work in one process."""
     for side in (SIDE, 48, 150):
-        (one,) = decoders.fetch(errands(inbox)[:1], side)
+        (one,) = decoders.decode(errands(inbox)[:1], side)
         assert isinstance(one, DecodedFile)
         data = (inbox / os.fsdecode(errands(inbox)[0].path)).read_bytes()
-        np.testing.assert_array_equal(one.pixels, film.read_pixels(data, side))
+        np.testing.assert_array_equal(one.pixels, reader.read_pixels(data, side))
 
 
 def test_nothing_to_fetch(decoders: DecoderPool) -> None:
-    assert decoders.fetch([], SIDE) == []
+    assert decoders.decode([], SIDE) == []
 
 
 def test_every_kind_of_bad_file_costs_itself_alone(decoders: DecoderPool, inbox: Path) -> None:
@@ -101,7 +101,7 @@ def test_every_kind_of_bad_file_costs_itself_alone(decoders: DecoderPool, inbox:
     os.mkfifo(inbox / "pipe")
     names = ["empty", "text", "cut", "big", "folder", "link", "pipe", "gone", "folder/../text"]
     mixed = [name for pair in zip(names, [path.name for path in films], strict=False) for name in pair]
-    fetched = decoders.fetch(errands(inbox, *mixed), SIDE)
+    fetched = decoders.decode(errands(inbox, *mixed), SIDE)
     assert [one.reason if isinstance(one, DecodeFailure) else None for one in fetched][::2] == [
         "empty", "unsupported", "unreadable", "too_large", "not_a_file", "not_a_file", "not_a_file", "vanished",
         "not_a_file",
@@ -111,7 +111,7 @@ def test_every_kind_of_bad_file_costs_itself_alone(decoders: DecoderPool, inbox:
 
 def test_an_inbox_that_is_not_there_is_away(decoders: DecoderPool, inbox: Path) -> None:
     gone = DecodeRequest(1, inbox / "unmounted", b"a.jpeg")
-    fetched = decoders.fetch([gone, *errands(inbox)[:1]], SIDE)
+    fetched = decoders.decode([gone, *errands(inbox)[:1]], SIDE)
     assert fetched[0] == FileUnavailable(1)
     assert isinstance(fetched[1], DecodedFile)
 
@@ -121,7 +121,7 @@ def test_a_film_that_brings_its_decoder_down_costs_itself_alone(
     disloyal: DecoderPool, inbox: Path, order: bytes
 ) -> None:
     (inbox / "b-bad").write_bytes(order)  # sorted in front: in one chunk with good ones
-    fetched = disloyal.fetch(errands(inbox), SIDE)
+    fetched = disloyal.decode(errands(inbox), SIDE)
     assert reasons(fetched) == {100: "unreadable"}
     assert len(fetched) == 13
 
@@ -129,20 +129,20 @@ def test_a_film_that_brings_its_decoder_down_costs_itself_alone(
 def test_two_bad_ones_in_one_chunk_are_both_found(disloyal: DecoderPool, inbox: Path) -> None:
     (inbox / "a-bad").write_bytes(sabotage.KILL)
     (inbox / "b-bad").write_bytes(sabotage.KILL)
-    assert reasons(disloyal.fetch(errands(inbox), SIDE)) == {100: "unreadable", 101: "unreadable"}
+    assert reasons(disloyal.decode(errands(inbox), SIDE)) == {100: "unreadable", 101: "unreadable"}
 
 
 def test_a_child_that_was_killed_from_outside_costs_no_film(disloyal: DecoderPool, inbox: Path) -> None:
     """By the out-of-memory killer, say: each of its chunk is tried again by itself."""
     (inbox / "a-once").write_bytes(sabotage.ONCE)
-    fetched = disloyal.fetch(errands(inbox), SIDE)
+    fetched = disloyal.decode(errands(inbox), SIDE)
     assert reasons(fetched) == {100: "unsupported"}  # what its content is
 
 
 def test_a_film_that_hangs_is_cut_off(disloyal: DecoderPool, inbox: Path) -> None:
     (inbox / "a-slow").write_bytes(sabotage.HANG)
     started = time.monotonic()
-    fetched = disloyal.fetch(errands(inbox), SIDE)
+    fetched = disloyal.decode(errands(inbox), SIDE)
     took = time.monotonic() - started
     assert reasons(fetched) == {100: "too_slow"}
     assert sum(isinstance(one, DecodedFile) for one in fetched) == 12
@@ -153,13 +153,13 @@ def test_a_slow_film_does_not_use_up_the_time_of_others(disloyal: DecoderPool, i
     """The bound is each film's own: several that are slow, but not too slow, are read in one chunk."""
     for name in "abc":
         (inbox / f"{name}-slow").write_bytes(sabotage.SLOW % (SECONDS * 0.6))
-    fetched = disloyal.fetch(errands(inbox, "a-slow", "b-slow", "c-slow"), SIDE)
+    fetched = disloyal.decode(errands(inbox, "a-slow", "b-slow", "c-slow"), SIDE)
     assert set(reasons(fetched).values()) == {"unsupported"}  # what their content is
 
 
 def test_a_film_that_would_take_all_memory_is_refused_it(disloyal: DecoderPool, inbox: Path) -> None:
     (inbox / "a-vast").write_bytes(sabotage.GROW)
-    fetched = disloyal.fetch(errands(inbox), SIDE)
+    fetched = disloyal.decode(errands(inbox), SIDE)
     assert reasons(fetched) == {100: "too_large"}
     assert sum(isinstance(one, DecodedFile) for one in fetched) == 12
 
@@ -167,10 +167,10 @@ def test_a_film_that_would_take_all_memory_is_refused_it(disloyal: DecoderPool, 
 def test_no_alarm_is_left_behind_by_a_film_that_ran_out_of_memory(disloyal: DecoderPool, inbox: Path) -> None:
     """It would end the child over a later film, or with nothing to do, which costs the whole pool."""
     (inbox / "a-vast").write_bytes(sabotage.GROW)
-    disloyal.fetch(errands(inbox, "a-vast"), SIDE)
+    disloyal.decode(errands(inbox, "a-vast"), SIDE)
     before = set(children())
     time.sleep(SECONDS + 0.5)  # an alarm left behind would ring; its child alone could tell of it
-    assert all(isinstance(one, DecodedFile) for one in disloyal.fetch(errands(inbox)[1:], SIDE))
+    assert all(isinstance(one, DecodedFile) for one in disloyal.decode(errands(inbox)[1:], SIDE))
     assert set(children()) == before
 
 
@@ -183,8 +183,8 @@ def test_a_child_that_leaks_is_replaced_before_another_film_pays_for_it(inbox: P
         (inbox / name).write_bytes(sabotage.LEAK)
     with closing(DecoderPool(2, replace(BOUNDS, seconds=60))) as patient:
         for errand in errands(inbox, *leaks):
-            assert reasons(patient.fetch([errand], SIDE)) == {errand.scan_id: "unsupported"}  # what its content is
-        assert all(isinstance(one, DecodedFile) for one in patient.fetch(films, SIDE))
+            assert reasons(patient.decode([errand], SIDE)) == {errand.scan_id: "unsupported"}  # what its content is
+        assert all(isinstance(one, DecodedFile) for one in patient.decode(films, SIDE))
 
 
 def cores(pid: int) -> list[str]:
@@ -204,7 +204,7 @@ def test_children_leave_no_core_behind(decoders: DecoderPool) -> None:
 
 
 def test_the_pool_is_whole_after_all_that(decoders: DecoderPool, inbox: Path) -> None:
-    assert all(isinstance(one, DecodedFile) for one in decoders.fetch(errands(inbox), SIDE))
+    assert all(isinstance(one, DecodedFile) for one in decoders.decode(errands(inbox), SIDE))
 
 
 def children() -> list[int]:
@@ -224,7 +224,7 @@ def test_children_killed_while_they_had_nothing_to_do(inbox: Path, signal_number
             os.kill(pid, signal_number)
         eventually(lambda: not decoders._pool.active)  # it has noticed
         for _ in range(2):
-            assert all(isinstance(one, DecodedFile) for one in decoders.fetch(errands(inbox), SIDE))
+            assert all(isinstance(one, DecodedFile) for one in decoders.decode(errands(inbox), SIDE))
     finally:
         decoders.close()
 
@@ -237,15 +237,15 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import sabotage
 from worker import decode
-from worker.decode import Bounds, Decoders, Errand
+from worker.decode import DecoderLimits, DecoderPool, DecodeRequest
 
 if __name__ == "__main__":
-    decode.fetch = sabotage.fetch
-    decoders = Decoders(2, Bounds(2_000_000, 4_000_000, 600.0))
+    decode.read_and_decode = sabotage.fetch
+    decoders = DecoderPool(2, DecoderLimits(2_000_000, 4_000_000, 600.0))
     decoders.warm()
     print(*decoders._pool._pool_manager.worker_manager.workers, flush=True)
     folder = Path({inbox!r})
-    decoders.fetch([Errand(1, folder, name.encode()) for name in {names!r}], 64)
+    decoders.decode([DecodeRequest(1, folder, name.encode()) for name in {names!r}], 64)
     signal.pause()
 """
 
@@ -286,7 +286,7 @@ def test_a_clock_that_is_set_while_a_film_is_read_costs_it_nothing(
     (inbox / "slow").write_bytes(sabotage.SLOW % 1.0)
     real, begun = time.time, time.monotonic()
     monkeypatch.setattr(time, "time", lambda: real() + (hours * 3600 if time.monotonic() > begun + 0.3 else 0))
-    (found,) = disloyal.fetch(errands(inbox, "slow"), SIDE)
+    (found,) = disloyal.decode(errands(inbox, "slow"), SIDE)
     assert isinstance(found, DecodeFailure)
     assert found.reason == "unsupported"  # it was read: it is no picture
 
@@ -299,7 +299,7 @@ def test_a_share_that_hangs_over_a_film_is_away_and_its_films_wait(disloyal: Dec
     (share / "b.png").write_bytes(b"film")
     good = errands(inbox)[:2]
     films = [good[0], *(DecodeRequest(number, share, b"%c.png" % (96 + number)) for number in (1, 2)), good[1]]
-    fetched = disloyal.fetch(films, SIDE)
+    fetched = disloyal.decode(films, SIDE)
     assert [one.scan_id for one in fetched] == [errand.scan_id for errand in films]
     assert [type(one) for one in fetched].count(FileUnavailable) >= 1
     assert fetched[1] == FileUnavailable(1)

@@ -13,12 +13,12 @@ from PIL import Image
 from standin import SIDE, reference_films, write_model
 from typer.testing import CliRunner
 
-from pneumowatch import overlay
-from pneumowatch.cli import query
+from cli import query
 from pneumowatch.errors import ModelError, SettingsError
-from pneumowatch.model import ModelFolder
-from worker.classifier import Classifier, load_network
-from worker.gradcam import Explainer
+from pneumowatch.imaging import overlay
+from pneumowatch.model_folder import ModelFolder
+from worker.inference.classifier import Classifier, load_network
+from worker.inference.gradcam import Explainer
 
 FILMS = reference_films(count=3)[..., 0]
 

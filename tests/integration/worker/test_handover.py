@@ -20,15 +20,16 @@ from sqlalchemy import text
 from standin import SIDE, reference_films, tiny_network, write_model
 from support.waiting import eventually
 
-from db import cache, registry, schema
+from db import schema
+from db.registry import model_cache, model_registry
 from db.session import Database
 from pneumowatch.errors import ModelError, SettingsError, ShuttingDown
-from pneumowatch.model import REFERENCE, ModelFolder, champion_folder
+from pneumowatch.model_folder import REFERENCE, ModelFolder, champion_folder
 from pneumowatch.settings import Settings
-from worker import handover
 from worker.decode import DecodedFile
-from worker.handover import ModelReloader, load_initial_model
-from worker.serving import ModelSlot, ServedModel, load_served_model
+from worker.inference import model_reloader
+from worker.inference.model_reloader import ModelReloader, load_initial_model
+from worker.inference.serving import ModelSlot, ServedModel, load_served_model
 
 PATIENCE = 60.0  # seconds
 GROWTH = 300 * 2**20  # bytes: what a worker of the shipped model may hold more after twenty swaps
@@ -44,21 +45,21 @@ class Desk:
         self.stop = threading.Event()
         self.database = Database(self.settings.database, self.stop)
         schema.upgrade(self.database)
-        cache.register_folder(self.database, first, "test")
+        model_cache.register_folder(self.database, first, "test")
         self.loads = 0
         self.looks = 0
         self.post = ModelSlot(self.load())
 
     def load(self, version: str | None = None) -> ServedModel:
         self.loads += 1
-        return load_served_model(cache.fetch_model(self.database, self.settings.models, version), self.settings)
+        return load_served_model(model_cache.fetch_model(self.database, self.settings.models, version), self.settings)
 
     def add(self, folder: ModelFolder) -> str:
-        cache.register_folder(self.database, folder, "test")
+        model_cache.register_folder(self.database, folder, "test")
         return folder.version
 
     def promote(self, version: str) -> None:
-        self.database.write(lambda c: registry.promote_to_champion(c, version, "test", "for the test"))
+        self.database.write(lambda c: model_registry.promote_to_champion(c, version, "test", "for the test"))
 
     def wait_for_looks(self, count: int) -> None:
         """Until the handover has looked so many times more, from beginning to end."""
@@ -73,7 +74,7 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setattr(handover, "CHAMPION_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(model_reloader, "CHAMPION_CHECK_SECONDS", 0.01)
     made = Desk(tmp_path / "data", tiny_model)
     look = ModelReloader._look
 
@@ -94,7 +95,7 @@ def another(folder: Path, version: str, side: int = SIDE) -> ModelFolder:
 
 def unlike_its_reference(folder: Path, version: str) -> ModelFolder:
     made = another(folder, version)
-    np.savez(made.path / REFERENCE, films=reference_films(), probabilities=np.float32([0.1, 0.9, 0.1]))
+    np.savez(made.path / REFERENCE, images=reference_films(), probabilities=np.float32([0.1, 0.9, 0.1]))
     return made
 
 
@@ -105,7 +106,7 @@ def test_a_promoted_model_comes_to_work_and_goes_again(desk: Desk, tmp_path: Pat
         black = DecodedFile(1, np.zeros((48, 48), np.uint8), "", 1, 1)
         assert len(serving.predict([black]).probability) == 1
     assert champion_folder(desk.settings.models).version == "standin-2"
-    desk.database.write(lambda c: registry.roll_back_champion(c, "test", "worse"))
+    desk.database.write(lambda c: model_registry.roll_back_champion(c, "test", "worse"))
     eventually(lambda: desk.post.version == "standin-1")
     assert champion_folder(desk.settings.models).version == "standin-1"
 
@@ -134,7 +135,7 @@ def test_a_model_that_fails_is_tried_again_later_and_later(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a disk was full, and then is not."""
-    monkeypatch.setattr(handover, "FIRST_RELOAD_DELAY", 0.1)
+    monkeypatch.setattr(model_reloader, "FIRST_RELOAD_DELAY", 0.1)
     models = desk.settings.models
     shutil.rmtree(models)
     models.write_text("no folder")
@@ -150,7 +151,7 @@ def test_a_model_that_fails_is_tried_again_later_and_later(
 def test_a_promotion_taken_back_before_it_could_be_used_is_forgotten(desk: Desk, tmp_path: Path) -> None:
     desk.promote(desk.add(unlike_its_reference(tmp_path, "broken-1")))
     eventually(lambda: desk.loads > 1)
-    desk.database.write(lambda c: registry.roll_back_champion(c, "test", "it does not load"))
+    desk.database.write(lambda c: model_registry.roll_back_champion(c, "test", "it does not load"))
     desk.wait_for_looks(20)
     assert (desk.loads, desk.post.version) == (2, "standin-1")
 
@@ -196,13 +197,13 @@ def test_where_the_champion_cannot_be_loaded_the_one_before_it_that_can_reads_fi
 
 def test_the_champion_comes_to_work_later_where_it_can(desk: Desk, tmp_path: Path, monkeypatch: Any) -> None:
     """As where the disk under its store was full when the worker began."""
-    monkeypatch.setattr(handover, "FIRST_RELOAD_DELAY", 0.05)
+    monkeypatch.setattr(model_reloader, "FIRST_RELOAD_DELAY", 0.05)
     models = desk.settings.models
     desk.promote(desk.add(another(tmp_path, "standin-2")))
     eventually(lambda: desk.post.version == "standin-2")
     full = monkeypatch.context()
     with full as patch:
-        patch.setattr(cache, "_install", disk_full)
+        patch.setattr(model_cache, "_install", disk_full)
         shutil.rmtree(models / "standin-2")
         serving = begin(desk)
     assert serving.version == "standin-1"
@@ -220,8 +221,8 @@ def disk_full(*_: Any) -> None:
 def test_where_no_model_can_be_loaded_films_wait_for_one(
     tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "FIRST_RELOAD_DELAY", 0.02)
-    monkeypatch.setattr(handover, "LONGEST_MODEL_WAIT", 0.1)
+    monkeypatch.setattr(model_reloader, "FIRST_RELOAD_DELAY", 0.02)
+    monkeypatch.setattr(model_reloader, "LONGEST_MODEL_WAIT", 0.1)
     desk = Desk(tmp_path / "data", tiny_model)
     models = desk.settings.models
     shutil.rmtree(models)
@@ -257,7 +258,7 @@ def test_a_model_at_work_that_a_restored_database_does_not_know_is_registered_an
     tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else nothing that it reads could be recorded, until another is at work."""
-    monkeypatch.setattr(handover, "CHAMPION_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(model_reloader, "CHAMPION_CHECK_SECONDS", 0.01)
     desk = Desk(tmp_path / "data", tiny_model)
     desk.promote(desk.add(another(tmp_path, "standin-2")))
     desk.post.swap(desk.load())
@@ -270,11 +271,11 @@ def test_a_model_at_work_that_a_restored_database_does_not_know_is_registered_an
         raise ModelError("damaged")
 
     def enlist(version: str) -> None:
-        cache.register_folder(desk.database, ModelFolder.read(desk.settings.models / version), "test")
+        model_cache.register_folder(desk.database, ModelFolder.read(desk.settings.models / version), "test")
 
     watching = ModelReloader(desk.database, desk.post, load, enlist)
-    eventually(lambda: desk.database.read(lambda c: registry.is_registered(c, "standin-2")))
-    assert desk.database.read(registry.champion_version) == "standin-1"
+    eventually(lambda: desk.database.read(lambda c: model_registry.is_registered(c, "standin-2")))
+    assert desk.database.read(model_registry.champion_version) == "standin-1"
     assert desk.post.version == "standin-2"
     watching.close()
     desk.close()
@@ -284,26 +285,26 @@ SWAPS = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from pneumowatch.model import shipped
+from pneumowatch.model_folder import shipped_folder
 from pneumowatch.settings import Settings
-from worker.decode import Decoded
-from worker.serving import Post, open_serving
+from worker.decode import DecodedFile
+from worker.inference.serving import ModelSlot, load_served_model
 
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 def read():
-    with post.held() as serving:
+    with post.use() as serving:
         for _ in range(2):
             serving.predict(films)
 
-settings, folder = Settings(data_dir=Path(sys.argv[1])), shipped()
-post = Post(open_serving(folder, settings))
-films = [Decoded(n, np.full((folder.side, folder.side), n, np.uint8), "", 1, 1) for n in range(settings.batch_size)]
+settings, folder = Settings(data_dir=Path(sys.argv[1])), shipped_folder()
+post = ModelSlot(load_served_model(folder, settings))
+films = [DecodedFile(n, np.full((folder.side, folder.side), n, np.uint8), "", 1, 1) for n in range(settings.batch_size)]
 read()
 bytes_held = [held()]
 for _ in range(20):
-    post.relieve(open_serving(folder, settings))
+    post.swap(load_served_model(folder, settings))
     read()
     bytes_held.append(held())
 print(json.dumps(bytes_held))

@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from db.models import ScanEvent
 from db.states import State
 from worker import decode
-from worker.findings import AgeRule
+from worker.decision import AgeRule
 
 
 def send(place: Place, number: int, name: str, film: int = 0, **tags: Any) -> int:

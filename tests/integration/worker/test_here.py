@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pneumowatch.model import ModelFolder
+from pneumowatch.model_folder import ModelFolder
 from pneumowatch.settings import Settings
-from worker.here import classify_files
+from worker.in_process import classify_files
 
 
 @pytest.fixture

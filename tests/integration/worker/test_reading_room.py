@@ -14,16 +14,17 @@ from practice import BATCH, FILMS, Place, predicted
 from sqlalchemy import select, text, update
 from standin import tiny_network, write_model
 
-from db import cache, ledger
+from db.ledger import transitions
 from db.models import Prediction, Scan
+from db.registry import model_cache
 from db.states import State
-from pneumowatch import film, kept
-from pneumowatch.model import ModelFolder
+from pneumowatch.imaging import image_store, reader
+from pneumowatch.model_folder import ModelFolder
 from worker import decode
-from worker.classifier import Classifier
-from worker.keeper import ImageKeeper
-from worker.room import ScanProcessor
-from worker.serving import ServedModel, load_served_model
+from worker.image_keeper import ImageKeeper
+from worker.inference.classifier import Classifier
+from worker.inference.serving import ServedModel, load_served_model
+from worker.pipeline import ScanProcessor
 
 
 def test_films_are_classified_as_the_model_says(place: Place, classifier: Classifier) -> None:
@@ -31,7 +32,7 @@ def test_films_are_classified_as_the_model_says(place: Place, classifier: Classi
     place.read()
     for scan_id, name in zip(ids, FILMS, strict=True):
         scan = place.scan(scan_id)
-        pixels = film.read_pixels((place.inbox / name).read_bytes(), classifier.side)
+        pixels = reader.read_pixels((place.inbox / name).read_bytes(), classifier.side)
         expected = float(classifier.predict(pixels[None]).probability[0])
         assert scan.state == State.CLASSIFIED
         assert scan.probability == pytest.approx(expected, abs=1e-5)
@@ -132,10 +133,10 @@ def test_a_share_that_is_away_costs_its_films_nothing(place: Place) -> None:
     for scan_id in ids:
         scan = place.scan(scan_id)
         assert (scan.state, scan.lost_leases, scan.lost_leases_exclusive) == (State.QUEUED, 0, 0)
-        assert scan.not_before > ledger.utc_now()
+        assert scan.not_before > transitions.utc_now()
     place.inbox.with_name("unmounted").rename(place.inbox)
     for _ in range(2):  # the first film finds out that it is back
-        place.database.write(lambda c: c.execute(update(Scan).values(not_before=ledger.utc_now())))
+        place.database.write(lambda c: c.execute(update(Scan).values(not_before=transitions.utc_now())))
         place.read()
     assert {scan.state for scan in place.scans()} == {State.CLASSIFIED}
 
@@ -161,7 +162,7 @@ def test_a_claim_that_was_taken_back_writes_nothing(place: Place, monkeypatch: A
     real = ScanProcessor._fetch
 
     def overtaken(room: ScanProcessor, claim: Any, side: int) -> Any:
-        place.database.write(lambda c: ledger.expire_claims(c, [(scan_id, claim.token)], 3, "sweep"))
+        place.database.write(lambda c: transitions.expire_claims(c, [(scan_id, claim.token)], 3, "sweep"))
         return real(room, claim, side)
 
     monkeypatch.setattr(ScanProcessor, "_fetch", overtaken)
@@ -189,7 +190,7 @@ def test_many_threads_read_each_film_once(place: Place) -> None:
 
 
 def test_what_is_no_chest_film_is_rejected_and_nobody_has_read_it(place: Place, gated_model: ModelFolder) -> None:
-    cache.register_folder(place.database, gated_model, "test")
+    model_cache.register_folder(place.database, gated_model, "test")
     place.room._slot.swap(load_served_model(gated_model, place.settings))
     page = Image.new("L", (300, 200), 255)
     page.putpixel((9, 9), 0)
@@ -214,7 +215,7 @@ def test_a_claim_is_read_by_one_model_and_the_next_by_its_successor(
     for side in (48, 80):
         at = tmp_path / f"model-{side}"
         folder = write_model(at, tiny_network(side), side, version=f"side-{side}", threshold={"value": side / 100})
-        cache.register_folder(place.database, folder, "test")
+        model_cache.register_folder(place.database, folder, "test")
         folders[folder.version] = folder
     for copy in range(8):
         for number, name in enumerate(FILMS):
@@ -240,7 +241,7 @@ def test_a_claim_is_read_by_one_model_and_the_next_by_its_successor(
     models[place.serving.version] = place.serving.model
     for scan in read:
         model = models[scan.model_version]
-        pixels = film.read_pixels((place.inbox / scan.path).read_bytes(), model.side)
+        pixels = reader.read_pixels((place.inbox / scan.path).read_bytes(), model.side)
         assert scan.probability == pytest.approx(float(model.predict(pixels[None]).probability[0]), abs=1e-5)
         assert scan.threshold == model.threshold
     assert len(place.room._slot._users) == 1  # those that were relieved are gone
@@ -263,7 +264,7 @@ def test_a_relieved_model_is_ended_once_nothing_is_read_by_it(place: Place, clas
 
 
 def relieve_by(place: Place, folder: ModelFolder) -> None:
-    cache.register_folder(place.database, folder, "test")
+    model_cache.register_folder(place.database, folder, "test")
     place.room._slot.swap(load_served_model(folder, place.settings))
 
 
@@ -281,24 +282,24 @@ def test_films_are_kept_as_the_setting_says(
     assert {scan.flagged for scan in scans} == {True, False}  # or this would show nothing
     model = Classifier(gated_model, BATCH, "cpu")
     for scan in scans:
-        pixels = kept.load_image(settings.data_dir, scan.sha256)
+        pixels = image_store.load_image(settings.data_dir, scan.sha256)
         if not (keep_images == "all" or (keep_images == "flagged" and scan.flagged)):
             assert pixels is None
             continue
-        expected = film.read_pixels((place.inbox / scan.path).read_bytes(), gated_model.side)
+        expected = reader.read_pixels((place.inbox / scan.path).read_bytes(), gated_model.side)
         np.testing.assert_array_equal(pixels, expected)
         logits = model.predict(expected[None]).maps[0]
-        shades = kept.load_activation_map(settings.data_dir, scan.sha256)
+        shades = image_store.load_activation_map(settings.data_dir, scan.sha256)
         np.testing.assert_allclose(shades, 255 / (1 + np.exp(-logits)), atol=1)
-    folder = settings.data_dir / kept.IMAGES_FOLDER
+    folder = settings.data_dir / image_store.IMAGES_FOLDER
     count = len(list(folder.iterdir())) if folder.exists() else 0
-    assert count == sum(kept.image_path(settings.data_dir, scan.sha256).exists() for scan in scans)
+    assert count == sum(image_store.image_path(settings.data_dir, scan.sha256).exists() for scan in scans)
 
 
 def test_a_full_disk_costs_the_films_and_not_their_outcomes(
     place: Place, gated_model: ModelFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (place.settings.data_dir / kept.IMAGES_FOLDER).write_text("no folder can be made here")
+    (place.settings.data_dir / image_store.IMAGES_FOLDER).write_text("no folder can be made here")
     relieve_by(place, gated_model)
     place.announce(*FILMS)
     place.read()

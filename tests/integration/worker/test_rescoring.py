@@ -8,19 +8,21 @@ import pytest
 from sqlalchemy import select
 from standin import SIDE, gated_network, tiny_network, write_model
 
-from db import arrivals, cache, schema
+from db import schema
+from db.ledger import registration
+from db.ledger.file_version import FileVersion
 from db.models import Prediction, Scan
-from db.seen import FileVersion
+from db.registry import model_cache
 from db.session import Database
-from pneumowatch import film, kept
 from pneumowatch.errors import ShuttingDown
-from pneumowatch.model import ModelFolder
+from pneumowatch.imaging import image_store, reader
+from pneumowatch.model_folder import ModelFolder
 from pneumowatch.settings import Settings
-from worker.classifier import Classifier
 from worker.decode import DecoderLimits, DecoderPool
+from worker.inference.classifier import Classifier
+from worker.inference.serving import load_served_model
+from worker.pipeline import ScanProcessor
 from worker.rescoring import Rescorer, RescoringCounts
-from worker.room import ScanProcessor
-from worker.serving import load_served_model
 
 FILMS = 10
 
@@ -41,7 +43,7 @@ class Archive:
         self.read(first)
 
     def know(self, folder: ModelFolder) -> ModelFolder:
-        cache.register_folder(self.database, folder, "test")
+        model_cache.register_folder(self.database, folder, "test")
         self.models[folder.version] = folder
         return folder
 
@@ -50,11 +52,11 @@ class Archive:
             FileVersion("inbox", path.name.encode(), path.stat().st_size, path.stat().st_mtime_ns)
             for path in sorted(self.inbox.iterdir())
         ]
-        self.database.write(lambda c: arrivals.register_files(c, files, "watcher"))
+        self.database.write(lambda c: registration.register_files(c, files, "watcher"))
         decoders = DecoderPool(1, DecoderLimits(2_000_000, 4_000_000, 20))
         serving = load_served_model(folder, self.settings)
         room = ScanProcessor(self.settings, {"inbox": self.inbox}, self.database, serving, decoders, "worker")
-        room.read(100)
+        room.process(100)
         room.close()
 
     def rescore(self, folder: ModelFolder, make_current: bool = False) -> RescoringCounts:
@@ -103,7 +105,7 @@ def test_old_films_are_read_as_if_they_came_today(archive: Archive, other: Model
     model = Classifier(other, 1, "cpu")
     found = archive.predictions(other.version)
     for scan in before:
-        pixels = film.read_pixels((archive.inbox / scan.path).read_bytes(), SIDE)
+        pixels = reader.read_pixels((archive.inbox / scan.path).read_bytes(), SIDE)
         assert found[scan.id] == pytest.approx(float(model.predict(pixels[None]).probability[0]), abs=1e-5)
     assert archive.scans() == before  # which show what they showed
     assert archive.predictions("standin-1") == {scan.id: scan.probability for scan in before}
@@ -124,12 +126,16 @@ def test_again_and_made_current(archive: Archive, other: ModelFolder) -> None:
 
 def test_of_films_that_are_gone_the_kept_ones_are_read(archive: Archive, other: ModelFolder) -> None:
     sample, *_ = archive.scans()
-    pixels = film.read_pixels((archive.inbox / sample.path).read_bytes(), SIDE)
-    kept.store_image(archive.settings.data_dir, sample.sha256, pixels)
+    pixels = reader.read_pixels((archive.inbox / sample.path).read_bytes(), SIDE)
+    image_store.store_image(archive.settings.data_dir, sample.sha256, pixels)
     for path in archive.inbox.iterdir():
         path.write_bytes(b"something else stands here now")
     flagged = {scan.id for scan in archive.scans() if scan.flagged}
-    held = {scan.id for scan in archive.scans() if kept.load_image(archive.settings.data_dir, scan.sha256) is not None}
+    held = {
+        scan.id
+        for scan in archive.scans()
+        if image_store.load_image(archive.settings.data_dir, scan.sha256) is not None
+    }
     assert held == flagged | {sample.id}
     counts = archive.rescore(archive.know(other))
     assert (counts.rescored, counts.left_out) == (len(held), FILMS - len(held))
@@ -138,8 +144,8 @@ def test_of_films_that_are_gone_the_kept_ones_are_read(archive: Archive, other: 
 
 def test_a_kept_film_of_another_size_is_no_film_of_this_models(archive: Archive, larger: ModelFolder) -> None:
     for scan in archive.scans():
-        kept.store_image(
-            archive.settings.data_dir, scan.sha256, film.read_pixels((archive.inbox / scan.path).read_bytes(), SIDE)
+        image_store.store_image(
+            archive.settings.data_dir, scan.sha256, reader.read_pixels((archive.inbox / scan.path).read_bytes(), SIDE)
         )
     gone = archive.scans()[0]
     (archive.inbox / gone.path).unlink()
@@ -148,7 +154,7 @@ def test_a_kept_film_of_another_size_is_no_film_of_this_models(archive: Archive,
     model = Classifier(larger, 1, "cpu")
     found = archive.predictions(larger.version)
     for scan in archive.scans()[1:]:
-        pixels = film.read_pixels((archive.inbox / scan.path).read_bytes(), 80)
+        pixels = reader.read_pixels((archive.inbox / scan.path).read_bytes(), 80)
         assert found[scan.id] == pytest.approx(float(model.predict(pixels[None]).probability[0]), abs=1e-5)
 
 
@@ -182,10 +188,10 @@ def test_a_rescoring_that_is_stopped_goes_on_where_it_stopped(archive: Archive, 
 
 
 def test_a_film_that_the_new_model_flags_is_kept_with_its_map(archive: Archive, gated_model: ModelFolder) -> None:
-    shutil.rmtree(archive.settings.data_dir / kept.IMAGES_FOLDER, ignore_errors=True)
+    shutil.rmtree(archive.settings.data_dir / image_store.IMAGES_FOLDER, ignore_errors=True)
     archive.rescore(archive.know(gated_model), make_current=True)
     flagged = {scan.sha256 for scan in archive.scans() if scan.flagged}
     assert 0 < len(flagged) < FILMS
-    folder = archive.settings.data_dir / kept.IMAGES_FOLDER
+    folder = archive.settings.data_dir / image_store.IMAGES_FOLDER
     assert {path.name for path in folder.iterdir()} == {f"{sha}.png" for sha in flagged}
-    assert all(kept.load_activation_map(archive.settings.data_dir, sha) is not None for sha in flagged)
+    assert all(image_store.load_activation_map(archive.settings.data_dir, sha) is not None for sha in flagged)

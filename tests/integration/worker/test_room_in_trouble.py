@@ -14,16 +14,16 @@ from practice import BATCH, FILMS, Place, predicted
 from sqlalchemy import func, select, update
 from support.waiting import eventually
 
-from db import ledger
+from db.ledger import transitions
 from db.models import Scan, ScanEvent
 from db.states import State
-from pneumowatch import film
 from pneumowatch.errors import DeviceOutOfMemory, ShuttingDown
-from worker import decode, fitness, room
-from worker.classifier import Classifier
+from pneumowatch.imaging import reader
+from worker import circuit_breaker, decode, pipeline
 from worker.decode import DecoderPool
-from worker.room import ScanProcessor
-from worker.serving import ServedModel
+from worker.inference.classifier import Classifier
+from worker.inference.serving import ServedModel
+from worker.pipeline import ScanProcessor
 
 
 def make_suspects(place: Place, ids: list[int]) -> None:
@@ -98,13 +98,13 @@ class Moody:
 def moody(place: Place, monkeypatch: pytest.MonkeyPatch) -> Moody:
     model = Moody(place.serving.model)
     monkeypatch.setattr(place.serving._batcher, "_predictor", model)
-    monkeypatch.setattr(room, "ERROR_RETRY_DELAY", timedelta(0))  # what waits is due at once
-    monkeypatch.setattr(fitness, "FIRST_PROBE_DELAY", 0.01)
+    monkeypatch.setattr(pipeline, "ERROR_RETRY_DELAY", timedelta(0))  # what waits is due at once
+    monkeypatch.setattr(circuit_breaker, "FIRST_PROBE_DELAY", 0.01)
     return model
 
 
 def pixels_of(place: Place, name: str) -> np.ndarray:
-    return film.read_pixels((place.inbox / name).read_bytes(), place.serving.side)
+    return reader.read_pixels((place.inbox / name).read_bytes(), place.serving.side)
 
 
 def test_a_film_over_which_the_model_raises_is_found_and_failed_and_the_others_are_classified(
@@ -136,14 +136,14 @@ def test_a_film_over_which_the_model_raises_is_found_and_failed_and_the_others_a
 def test_a_film_that_raises_alone_is_not_read_again_at_once(
     place: Place, moody: Moody, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "ERROR_RETRY_DELAY", timedelta(seconds=30))
+    monkeypatch.setattr(pipeline, "ERROR_RETRY_DELAY", timedelta(seconds=30))
     (scan_id,) = place.announce(FILMS[0])
     moody.bad.append(pixels_of(place, FILMS[0]))
     place.read(1)
     place.read(5)
     scan = place.scan(scan_id)
     assert (scan.state, scan.lost_leases, scan.lost_leases_exclusive) == (State.QUEUED, 2, 1)
-    assert scan.not_before > ledger.utc_now() + timedelta(seconds=20)
+    assert scan.not_before > transitions.utc_now() + timedelta(seconds=20)
     place.read(5)
     assert place.scan(scan_id).lost_leases == 2
 
@@ -151,8 +151,8 @@ def test_a_film_that_raises_alone_is_not_read_again_at_once(
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is not fit tries again within a second."""
-    monkeypatch.setattr(fitness, "FIRST_PROBE_DELAY", 0.1)
-    monkeypatch.setattr(fitness, "LAST_PROBE_DELAY", 0.8)
+    monkeypatch.setattr(circuit_breaker, "FIRST_PROBE_DELAY", 0.1)
+    monkeypatch.setattr(circuit_breaker, "LAST_PROBE_DELAY", 0.8)
 
 
 @contextmanager
@@ -256,7 +256,7 @@ class Mortal:
     def live(self) -> None:
         """Four threads read until nothing is left to claim, or it dies."""
         with ThreadPoolExecutor(4) as pool:
-            for one in [pool.submit(self.room.read, 1000) for _ in range(4)]:
+            for one in [pool.submit(self.room.process, 1000) for _ in range(4)]:
                 with suppress(Killed):
                     one.result(60)
         self.serving.close()
@@ -265,7 +265,7 @@ class Mortal:
         """What the sweep does after a lease."""
         held = select(Scan.id, Scan.claim_token).where(Scan.state == State.RUNNING, Scan.claimed_by == self.by)
         pairs = [(row.id, row.claim_token) for row in self._database.read(lambda c: c.execute(held).all())]
-        self._database.write(lambda c: ledger.expire_claims(c, pairs, 3, "sweep"))
+        self._database.write(lambda c: transitions.expire_claims(c, pairs, 3, "sweep"))
 
 
 def test_a_film_that_kills_workers_is_found_among_two_of_four_threads_each_and_its_mates_are_read(

@@ -5,8 +5,8 @@ from math import log
 import numpy as np
 import pytest
 
-from db.drift import MIN_DRIFT_IMAGES, RecentPrediction, stability_index, stability_indexes
-from trainer.reference import quantile_bins
+from db.health.drift import MIN_DRIFT_IMAGES, RecentPrediction, stability_index, stability_indexes
+from trainer.evaluation.drift_reference import quantile_bins
 
 RNG = np.random.default_rng(1)
 REFERENCE = RNG.normal(size=500)

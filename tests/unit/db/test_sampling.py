@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.sampling import HIDDEN_FLAGGED_SHARE, worklist_entry
+from db.ledger.sampling import HIDDEN_FLAGGED_SHARE, worklist_entry
 
 FILMS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(4000)]
 shares = st.floats(0, 1)

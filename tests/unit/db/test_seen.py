@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.seen import FileVersion
+from db.ledger.file_version import FileVersion
 
 paths = st.binary(min_size=1, max_size=300)
 

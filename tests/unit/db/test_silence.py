@@ -7,7 +7,7 @@ from datetime import date, datetime, time, timedelta
 
 import pytest
 
-from db.silence import SourceHealth, SourceStatus, assess_source, gaps
+from db.health.source_silence import SourceHealth, SourceStatus, assess_source, gaps
 
 MONDAY = datetime.combine(date(2026, 6, 1), time()).astimezone()  # by the local clock
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)

@@ -4,9 +4,9 @@ import unicodedata
 
 import pytest
 
+from db.ledger.file_version import FileVersion
+from db.ledger.priority import urgent_folder_names, with_priority
 from db.models import ROUTINE, STAT
-from db.seen import FileVersion
-from db.urgency import urgent_folder_names, with_priority
 
 
 def priority(path: str | bytes, setting: str = "STAT", inbox: str = "ward") -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from review.charts import MAX_LABELS, PLOT_HEIGHT, PLOT_WIDTH, bar_chart
+from review.pages.charts import MAX_LABELS, PLOT_HEIGHT, PLOT_WIDTH, bar_chart
 
 
 def tell(value: float) -> str:

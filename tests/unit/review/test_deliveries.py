@@ -9,10 +9,10 @@ import pytest
 
 from pneumowatch.errors import UploadRefused
 from pneumowatch.inboxes import UPLOADS
-from review import deliveries
-from review.deliveries import IncomingFile, stored_name
+from review import upload_files
+from review.upload_files import IncomingFile, stored_name
 from trainer.dataset import patient_of
-from watcher.names import ignore_rule
+from watcher.ignore_rules import ignore_rule
 
 TRICKS = [
     "../../etc/passwd", "..", ".", "", "/etc/passwd", "..\\..\\boot.ini", "C:\\films\\a.png", "a/b/c.dcm", ".hidden",
@@ -89,7 +89,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(deliveries.os, "fsync", full)
+    monkeypatch.setattr(upload_files.os, "fsync", full)
     with pytest.raises(UploadRefused, match="no room") as refused:
         hand_in(tmp_path, [b"film"])
     assert refused.value.status == 507

@@ -3,7 +3,7 @@
 import pytest
 
 from pneumowatch.errors import AccountRefused
-from review import passwords
+from review.access import passwords
 
 
 def test_a_password_agrees_with_its_own_hash_alone() -> None:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pneumowatch.phantom import draw_phantom
+from pneumowatch.imaging.phantom import draw_phantom
 from trainer.augment import Augmentation, augment, mixup
 
 SIDE = 40

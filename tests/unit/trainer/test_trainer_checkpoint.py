@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trainer.hyperparameters import Hyperparameters
 
 from pneumowatch.errors import TrainingError
 from trainer import networks
 from trainer.checkpoint import Checkpoint, run_fingerprint
 from trainer.dataset import Examples
+from trainer.hyperparameters import Hyperparameters
 from trainer.train import TrainingProgress, fit_network
 
 KNOBS = Hyperparameters(
@@ -27,8 +27,8 @@ TOLERANCE = 1e-5
 
 KILLED = f"""
 import os, signal
-from trainer.knobs import Knobs
-from trainer.train import fit
+from trainer.hyperparameters import Hyperparameters
+from trainer.train import fit_network
 from {Path(__file__).stem} import examples
 
 def watch(at):
@@ -36,7 +36,7 @@ def watch(at):
         os.kill(os.getpid(), signal.SIGKILL)
 
 def main(unfinished):
-    fit(examples(1, 24), examples(2, 8), {KNOBS!r}, watch, unfinished=unfinished)
+    fit_network(examples(1, 24), examples(2, 8), {KNOBS!r}, watch, unfinished=unfinished)
 """
 
 

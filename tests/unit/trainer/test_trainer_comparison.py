@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trainer import comparison
-from trainer.comparison import EvaluationSet, Scores, compare_models, is_noninferior, labels_contradict
-from trainer.evaluate import Estimate
+from trainer.evaluation.metrics import Estimate
+from trainer.nightly import comparison
+from trainer.nightly.comparison import EvaluationSet, Scores, compare_models, is_noninferior, labels_contradict
 
 FROZEN, NEWER = 700, 40
 

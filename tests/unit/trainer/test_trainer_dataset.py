@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pneumowatch.errors import TrainingError
-from pneumowatch.film import read_pixels
+from pneumowatch.imaging.reader import read_pixels
 from pneumowatch.settings import Settings
 from trainer import dataset
 from trainer.dataset import SPLITS, PatientIdRule, patient_of, split_of

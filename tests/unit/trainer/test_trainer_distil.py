@@ -3,11 +3,11 @@ import io
 import numpy as np
 from PIL import Image
 
-from pneumowatch.film import read_image
-from pneumowatch.phantom import draw_phantom
-from trainer import distil
+from pneumowatch.imaging.phantom import draw_phantom
+from pneumowatch.imaging.reader import read_image
+from trainer import distillation
 from trainer.dataset import Examples
-from trainer.distil import Teacher
+from trainer.distillation import Teacher
 
 SIDE, SMALL = 48, 32
 
@@ -22,7 +22,7 @@ def brightness(seen: np.ndarray) -> np.ndarray:
 
 
 def test_teachers_label_the_very_views_that_the_pupil_gets() -> None:
-    taught = distil.labelled_views(films(), [Teacher(SIDE, brightness)], SIDE, rounds=3, seed=1)
+    taught = distillation.labelled_views(films(), [Teacher(SIDE, brightness)], SIDE, rounds=3, seed=1)
     assert taught.pixels.shape == (18, SIDE, SIDE, 1)
     assert taught.pixels.dtype == np.uint8
     np.testing.assert_allclose(taught.labels, brightness(taught.pixels), atol=1e-4)
@@ -36,33 +36,37 @@ def test_each_teacher_gets_its_size_and_the_pupil_its_own() -> None:
         sides.append(seen.shape[1])
         return brightness(seen)
 
-    taught = distil.labelled_views(films(), [Teacher(SIDE, predict), Teacher(40, predict)], SMALL, rounds=1, seed=1)
+    taught = distillation.labelled_views(
+        films(), [Teacher(SIDE, predict), Teacher(40, predict)], SMALL, rounds=1, seed=1
+    )
     assert set(sides) == {SIDE, 40}
     assert taught.pixels.shape == (6, SMALL, SMALL, 1)
 
 
 def test_the_same_seed_gives_the_same_views() -> None:
     first, second, other = (
-        distil.labelled_views(films(), [Teacher(SIDE, brightness)], SMALL, 1, seed) for seed in (1, 1, 2)
+        distillation.labelled_views(films(), [Teacher(SIDE, brightness)], SMALL, 1, seed) for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first.pixels, second.pixels)
     assert (first.pixels != other.pixels).any()
 
 
 def test_together_is_the_mean_logit_and_never_quite_sure() -> None:
-    said = distil.ensemble_probabilities([np.array([0.5, 1.0, 0.2]), np.array([0.5, 1.0, 0.8])])
-    np.testing.assert_allclose(said, [0.5, 1 - distil.TEACHER_EPSILON, 0.5])
+    said = distillation.ensemble_probabilities([np.array([0.5, 1.0, 0.2]), np.array([0.5, 1.0, 0.8])])
+    np.testing.assert_allclose(said, [0.5, 1 - distillation.TEACHER_EPSILON, 0.5])
 
 
 def test_films_are_reduced_as_the_reader_does() -> None:
     film = draw_phantom(1, True, SIDE, SIDE)
     expected = read_image(_png(film), SMALL).pixels
-    np.testing.assert_array_equal(distil.resized_images(film[None, ..., None], SMALL)[0, ..., 0], expected)
+    np.testing.assert_array_equal(distillation.resized_images(film[None, ..., None], SMALL)[0, ..., 0], expected)
 
 
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
-    distil.labelled_views(films(), [Teacher(SIDE, brightness)], SMALL, 1, 1, on_progress=lambda *at: told.append(at))
+    distillation.labelled_views(
+        films(), [Teacher(SIDE, brightness)], SMALL, 1, 1, on_progress=lambda *at: told.append(at)
+    )
     assert told[-1] == (6, 6)
 
 
@@ -74,7 +78,9 @@ def _png(film: np.ndarray) -> bytes:
 
 def test_near_views_stay_near() -> None:
     def changed(near: float) -> float:
-        taught = distil.labelled_views(films(), [Teacher(SIDE, brightness)], SIDE, rounds=8, seed=1, weak_share=near)
+        taught = distillation.labelled_views(
+            films(), [Teacher(SIDE, brightness)], SIDE, rounds=8, seed=1, weak_share=near
+        )
         own = films().pixels[[int(patient[1:]) for patient in taught.patients]].astype(int)
         return float(np.abs(taught.pixels - own).mean())
 

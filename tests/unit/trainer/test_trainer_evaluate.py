@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.evaluate import (
+from trainer.evaluation.metrics import (
     CalibrationBin,
     bootstrap_weights,
     calibration_curve,

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from standin import write_card
 
-from pneumowatch.model import WEIGHTS, ModelFolder
-from pneumowatch.phantom import draw_phantom
-from trainer import gate, networks, strangers
-from trainer.gate import FitBudget, InputGate
+from pneumowatch.imaging.phantom import draw_phantom
+from pneumowatch.model_folder import WEIGHTS, ModelFolder
+from trainer import networks
+from trainer.input_gate import gate, ood_samples
+from trainer.input_gate.gate import FitBudget, InputGate
 
 SIDE = 64
 EFFORT = FitBudget(images=256, ood_samples=500, phantoms=4, epochs=10, repeats=13)
@@ -52,8 +53,8 @@ def test_films_of_its_kind_pass(served: Any) -> None:
 
 
 def test_strangers_of_kinds_it_never_saw_do_not(served: Any) -> None:
-    unseen = [kind for kind in strangers.KINDS if kind.held_out and kind.draw]
-    pictures = np.concatenate([strangers.draw_samples(kind, 8, films(1, 4), seed=9) for kind in unseen])
+    unseen = [kind for kind in ood_samples.KINDS if kind.held_out and kind.draw]
+    pictures = np.concatenate([ood_samples.draw_samples(kind, 8, films(1, 4), seed=9) for kind in unseen])
     assert (
         gate_score(served, pictures) > 1
     ).mean() >= 0.8  # a few hundred pictures and no training: far from what ships
@@ -61,8 +62,8 @@ def test_strangers_of_kinds_it_never_saw_do_not(served: Any) -> None:
 
 @pytest.mark.parametrize("name", ["quarter turn", "inverted", "two by two"])
 def test_spoilt_films_do_not(served: Any, name: str) -> None:
-    kind = next(kind for kind in strangers.KINDS if kind.name == name)
-    assert (gate_score(served, strangers.draw_samples(kind, 20, films(200, 20), seed=9)) > 1).mean() >= 0.9
+    kind = next(kind for kind in ood_samples.KINDS if kind.name == name)
+    assert (gate_score(served, ood_samples.draw_samples(kind, 20, films(200, 20), seed=9)) > 1).mean() >= 0.9
 
 
 def test_either_judge_can_refuse_alone(network: Any, fitted: InputGate) -> None:
@@ -74,7 +75,7 @@ def test_either_judge_can_refuse_alone(network: Any, fitted: InputGate) -> None:
 
 
 def test_what_the_layers_say_is_what_was_fitted(network: Any, served: Any, fitted: InputGate) -> None:
-    some = np.concatenate([films(300, 4), strangers.draw_mixture(20, films(1, 4), seed=4)])
+    some = np.concatenate([films(300, 4), ood_samples.draw_mixture(20, films(1, 4), seed=4)])
     keras = networks.load_keras()
     features = keras.Model(served.inputs, served.get_layer("gate_features").output).predict(some, verbose=0)
     near = fitted.distance.standardize(features)
@@ -83,7 +84,7 @@ def test_what_the_layers_say_is_what_was_fitted(network: Any, served: Any, fitte
 
 
 def test_a_film_is_as_strange_alone_as_among_others(served: Any) -> None:
-    some = np.concatenate([films(300, 6), strangers.draw_mixture(20, films(1, 4), seed=4)])
+    some = np.concatenate([films(300, 6), ood_samples.draw_mixture(20, films(1, 4), seed=4)])
     together = gate_score(served, some)
     alone = np.concatenate([gate_score(served, some[at : at + 1]) for at in range(len(some))])
     np.testing.assert_allclose(alone, together, atol=1e-5)

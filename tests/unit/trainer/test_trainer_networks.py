@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pneumowatch.errors import TrainingError
-from pneumowatch.model import ALLOWED_LAYERS
+from pneumowatch.model_folder import ALLOWED_LAYERS
 from trainer import networks
 from trainer.networks import NETWORKS, Network
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pneumowatch.model import WEIGHTS, ModelFolder, shipped_folder
+from pneumowatch.model_folder import WEIGHTS, ModelFolder, shipped_folder
 from pneumowatch.settings import Settings
 from trainer.dataset import split_of
-from trainer.reference import write_reference
+from trainer.evaluation.drift_reference import write_reference
 
 
 def test_the_shipped_model_has_one() -> None:

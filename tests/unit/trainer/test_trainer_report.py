@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from pneumowatch.errors import TrainingError
-from pneumowatch.film import Pixels
-from pneumowatch.model import shipped_folder
-from trainer import assessment, dataset, report, survey
-from trainer.assessment import ModelEvaluation
+from pneumowatch.imaging.reader import Pixels
+from pneumowatch.model_folder import shipped_folder
+from trainer import dataset, survey
 from trainer.dataset import PatientIdRule
+from trainer.evaluation import model_evaluation, reports
+from trainer.evaluation.model_evaluation import ModelEvaluation
 
 HOSTILE = "<img src=x onerror=alert(1)>&.png"
 
@@ -41,7 +42,9 @@ def darkness(films: Pixels) -> np.ndarray:
 
 def assessed(folder: Path, predict=brightness, split: str = "all", both: bool = True) -> ModelEvaluation:
     model = shipped_folder()
-    return assessment.evaluate_model(model, dataset.read_dataset(folder, model.side, both=both), folder, split, predict)
+    return model_evaluation.evaluate_model(
+        model, dataset.read_dataset(folder, model.side, require_both_classes=both), folder, split, predict
+    )
 
 
 class Page(HTMLParser):
@@ -110,14 +113,14 @@ def test_one_class_leaves_measures_undefined_and_says_so(folder: Path) -> None:
     assert plain["data"]["classes"] == {"NORMAL": 0, "PNEUMONIA": 8}
     assert "no film of NORMAL" in said.notes[0]
     assert "specificity" in said.notes[0]
-    page = report.write_evaluation(folder / "page.html", [said]).read_text("utf-8")
+    page = reports.write_evaluation(folder / "page.html", [said]).read_text("utf-8")
     assert "undefined" in page
     assert "ROC curve" not in page
 
 
 def test_the_page_needs_nothing_and_runs_nothing(folder: Path) -> None:
     found = [assessed(folder), assessed(folder, darkness)]
-    path = report.write_evaluation(folder / "reports", found)
+    path = reports.write_evaluation(folder / "reports", found)
     assert path == folder / "reports" / f"evaluation-{shipped_folder().version}.html"
     text = path.read_text("utf-8")
     page = Page(text)
@@ -136,16 +139,16 @@ def test_the_page_needs_nothing_and_runs_nothing(folder: Path) -> None:
 
 def test_two_models_are_compared_on_the_same_films_only(folder: Path) -> None:
     one, other = assessed(folder), assessed(folder, darkness)
-    above = assessment.compare_evaluations(one, other)
+    above = model_evaluation.compare_evaluations(one, other)
     assert above["auc"]["value"] == pytest.approx(one.estimates["auc"].value - other.estimates["auc"].value, abs=1e-5)
     next(folder.glob("PNEUMONIA/*")).unlink()
     with pytest.raises(TrainingError, match="changed"):
-        assessment.compare_evaluations(one, assessed(folder, darkness))
+        model_evaluation.compare_evaluations(one, assessed(folder, darkness))
 
 
 def test_a_page_that_cannot_be_written_is_said(folder: Path) -> None:
     with pytest.raises(TrainingError, match="cannot be written"):
-        report.write_evaluation(next(folder.glob("NORMAL/*")) / "page.html", [assessed(folder)])
+        reports.write_evaluation(next(folder.glob("NORMAL/*")) / "page.html", [assessed(folder)])
 
 
 def test_a_survey_counts_what_is_there(folder: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_survey_counts_what_is_there(folder: Path) -> None:
     assert sum(facts["gray_histogram"]["NORMAL"]) == pytest.approx(1, abs=1e-3)
     assert sum(row["images"] for row in survey.split_rows(facts)) == 17
     assert any("labelled both ways" in sentence for sentence in facts["sentences"])
-    text = report.write_survey(folder / "survey.html", facts).read_text("utf-8")
+    text = reports.write_survey(folder / "survey.html", facts).read_text("utf-8")
     assert Page(text).open == []
     assert not re.search(r"https?:|url\(|<script", text)
 
@@ -173,8 +176,8 @@ def test_the_page_of_a_training_shows_its_epochs() -> None:
         {"epoch": number, "loss": loss, "validation_loss": unseen, "validation_accuracy": right}
         for number, loss, unseen, right in ((1, 0.8, 0.4, 0.75), (2, 0.4, 0.2, 1.0), (3, 0.2, 0.3, 0.9))
     ]
-    training = {"steps": 7, "batch": 4, "averaged": 0.9}
-    text = report.training_page(
+    training = {"steps_per_epoch": 7, "batch_size": 4, "ema_momentum": 0.9}
+    text = reports.training_page(
         {"version": "cnn-1<b>", "network": "cnn", "training": training, "precision": "float32", "kept_epoch": 2}
         | {"history": history}
     )
@@ -192,6 +195,6 @@ def test_the_page_of_a_training_shows_its_epochs() -> None:
 
 def test_the_page_of_a_training_of_one_epoch() -> None:
     at = {"epoch": 1, "loss": 0.0, "validation_loss": 0.0, "validation_accuracy": 1.0}
-    training = {"steps": 1, "batch": 1, "averaged": 0.0}
+    training = {"steps_per_epoch": 1, "batch_size": 1, "ema_momentum": 0.0}
     card = {"version": "v", "network": "dense", "training": training, "precision": "float32", "kept_epoch": 1}
-    assert Page(report.training_page(card | {"history": [at]})).open == []
+    assert Page(reports.training_page(card | {"history": [at]})).open == []

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumowatch.model import REFERENCE, shipped_folder
+from pneumowatch.model_folder import REFERENCE, shipped_folder
 from trainer import dataset, networks
-from trainer.pupil import predict_probabilities
-from trainer.store import TRAINING_PAGE
+from trainer.model_writer import TRAINING_PAGE
+from trainer.student import predict_probabilities
 from trainer.train import evaluate_examples
 
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pneumowatch.phantom import draw_phantom
-from trainer import strangers
-from trainer.strangers import KINDS, SampleKind
+from pneumowatch.imaging.phantom import draw_phantom
+from trainer.input_gate import ood_samples
+from trainer.input_gate.ood_samples import KINDS, SampleKind
 
 SIDE = 64
 
@@ -17,7 +17,7 @@ def films() -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_each_kind_gives_pictures_that_differ(kind: SampleKind, films: np.ndarray) -> None:
-    drawn = strangers.draw_samples(kind, 3, films, seed=1)
+    drawn = ood_samples.draw_samples(kind, 3, films, seed=1)
     assert drawn.shape == (3, SIDE, SIDE, 1)
     assert drawn.dtype == np.uint8
     assert len({picture.tobytes() for picture in drawn}) > 1  # of six films, one may be drawn twice
@@ -26,7 +26,7 @@ def test_each_kind_gives_pictures_that_differ(kind: SampleKind, films: np.ndarra
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_same_seed_gives_the_same_pictures(kind: SampleKind, films: np.ndarray) -> None:
-    once, again, other = (strangers.draw_samples(kind, 2, films, seed) for seed in (1, 1, 2))
+    once, again, other = (ood_samples.draw_samples(kind, 2, films, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(once, again)
     assert (once != other).any()
 
@@ -45,8 +45,8 @@ def test_the_mixture_for_fitting_holds_no_kind_that_is_held_out(
         return replace(kind, draw=None, corrupt=lambda rng, film: np.full_like(film, gray))
 
     some = [marked(kind, 0.2 if kind.held_out else 0.8) for kind in KINDS]
-    monkeypatch.setattr(strangers, "KINDS", tuple(some))
-    mixture = strangers.draw_mixture(100, films, seed=1)
+    monkeypatch.setattr(ood_samples, "KINDS", tuple(some))
+    mixture = ood_samples.draw_mixture(100, films, seed=1)
     assert len(mixture) >= 100
     assert set(np.unique(mixture)) == {204}
 
@@ -56,7 +56,7 @@ def test_chest_films_spoilt_are_what_they_are_called(films: np.ndarray) -> None:
     by_name = {kind.name: kind for kind in KINDS}
 
     def spoilt(name: str) -> np.ndarray:
-        return strangers.draw_samples(by_name[name], 1, one, seed=3)[0, :, :, 0].astype(int)
+        return ood_samples.draw_samples(by_name[name], 1, one, seed=3)[0, :, :, 0].astype(int)
 
     film = one[0, :, :, 0].astype(int)
     assert is_one_of(spoilt("inverted"), [255 - film, 255 - film[:, ::-1]])

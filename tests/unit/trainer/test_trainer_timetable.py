@@ -7,8 +7,8 @@ from datetime import time as clock
 
 import pytest
 
-from db.training import TrainingState
-from trainer.timetable import MAX_ATTEMPTS, is_run_due, latest_occurrence
+from db.registry.training_runs import TrainingState
+from trainer.nightly.timetable import MAX_ATTEMPTS, is_run_due, latest_occurrence
 
 MOMENT = datetime(2026, 11, 24, 2, tzinfo=UTC)
 BEFORE = datetime(2026, 11, 20, tzinfo=UTC)

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from trainer.hyperparameters import Hyperparameters
 from typer.testing import CliRunner
 
-from pneumowatch import model
-from pneumowatch.cli import school
+from cli import train
+from pneumowatch import model_folder
 from pneumowatch.errors import TrainingError
-from pneumowatch.model import ModelFolder
-from trainer import card, dataset, gate, networks, store
-from trainer.lessons import shuffled_batches
+from pneumowatch.model_folder import ModelFolder
+from trainer import card, dataset, model_writer, networks
+from trainer.hyperparameters import Hyperparameters
+from trainer.input_gate import gate
 from trainer.train import TrainingProgress, TrainingResult, finalize_model, fit_network, train_model
-from worker.classifier import Classifier
+from trainer.training_batches import shuffled_batches
+from worker.inference.classifier import Classifier
 
 # Keras 3.15 saves its variables by an `__array__` that NumPy 2 finds old; nothing of ours can change that.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -74,7 +75,7 @@ def test_the_folder_is_one_that_everyone_accepts(trained: TrainingResult) -> Non
 def test_the_loaded_model_gives_the_reference_outputs(trained: TrainingResult) -> None:
     keras = networks.load_keras()
     loaded = keras.saving.load_model(trained.folder.weights, safe_mode=True, compile=False)
-    with np.load(trained.folder.path / model.REFERENCE, allow_pickle=False) as reference:
+    with np.load(trained.folder.path / model_folder.REFERENCE, allow_pickle=False) as reference:
         films, expected = reference["images"], reference["probabilities"]
     assert films.shape == (16, 150, 150, 1)
     assert films.dtype == np.uint8
@@ -87,7 +88,13 @@ def test_the_card_says_what_the_model_is(trained: TrainingResult) -> None:
     written = trained.folder.card  # with what trainer/kermany.json knows of the set
     assert written["parameters"] == 3_453_121
     assert (written["input"]["side"], written["input"]["channels"], written["input"]["dtype"]) == (150, 1, "uint8")
-    assert written["training"] == {**written["training"], "epochs": 1, "steps": 2, "batch": 4, "learning_rate": 1e-4}
+    assert written["training"] == {
+        **written["training"],
+        "epochs": 1,
+        "steps_per_epoch": 2,
+        "batch_size": 4,
+        "learning_rate": 1e-4,
+    }
     assert written["threshold"]["target_sensitivity"] == 0.97
     assert written["data"]["licence"] == "CC BY 4.0"
     assert written["data"]["left_out"] == 1
@@ -178,19 +185,19 @@ def compact(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelFo
 
 
 def test_a_served_compact_network_gives_a_map_whose_mean_is_the_logit(compact: ModelFolder) -> None:
-    films = store.reference_images(160)
+    films = model_writer.reference_images(160)
     said = networks.load_inference_model(compact).predict(films, verbose=0)
     assert set(said) == {"probability", "map"}
     assert said["map"].shape == (16, 10, 10, 1)
     assert said["map"].dtype == said["probability"].dtype == np.float32
     logits = said["map"].mean(axis=(1, 2, 3))
     np.testing.assert_allclose(said["probability"][:, 0], 1 / (1 + np.exp(-logits)), atol=1e-6)
-    with np.load(compact.path / model.REFERENCE, allow_pickle=False) as reference:
+    with np.load(compact.path / model_folder.REFERENCE, allow_pickle=False) as reference:
         np.testing.assert_allclose(reference["probabilities"], said["probability"][:, 0], atol=1e-6)
 
 
 def test_the_worker_serves_it(compact: ModelFolder) -> None:
-    films = store.reference_images(160)[..., 0]
+    films = model_writer.reference_images(160)[..., 0]
     found = Classifier(compact, 16, "cpu").predict(films)
     assert found.maps is not None
     assert found.maps.shape == (16, 10, 10)
@@ -202,8 +209,8 @@ def test_a_model_is_restored_to_the_network_it_was_made_of(which: str, request: 
     folder = given.folder if which == "trained" else given
     network = networks.restore_network(folder)
     assert network.output_shape == (None, 1)
-    films = store.reference_images(folder.side)
-    with np.load(folder.path / model.REFERENCE, allow_pickle=False) as reference:
+    films = model_writer.reference_images(folder.side)
+    with np.load(folder.path / model_folder.REFERENCE, allow_pickle=False) as reference:
         np.testing.assert_allclose(network.predict(films, verbose=0)[:, 0], reference["probabilities"], atol=1e-5)
 
 
@@ -216,11 +223,11 @@ def test_a_model_with_a_gate_is_restored_without_it(compact: ModelFolder, labell
     )
     assert fitted is not None
     rest = {key: value for key, value in compact.card.items() if key not in ("version", "sha256", "history")}
-    gated = store.write_model(tmp_path, gate.gated_inference_model(network, fitted), rest | {"history": []})
+    gated = model_writer.write_model(tmp_path, gate.gated_inference_model(network, fitted), rest | {"history": []})
     assert set(networks.load_inference_model(gated).output) == {"probability", "map", "gate_score"}
     again = networks.restore_network(gated)
     assert again.count_params() == network.count_params()
-    drawn = store.reference_images(160)
+    drawn = model_writer.reference_images(160)
     np.testing.assert_allclose(again.predict(drawn, verbose=0), network.predict(drawn, verbose=0), atol=1e-6)
 
 
@@ -281,7 +288,7 @@ def test_data_that_cannot_teach_is_refused_before_training(tmp_path: Path) -> No
 
 def run(*arguments: object) -> str:
     app = typer.Typer()
-    app.command()(school.train)
+    app.command()(train.train)
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0
     return result.stdout

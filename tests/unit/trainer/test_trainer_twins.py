@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pneumowatch.film import read_pixels
-from trainer import twins
+from pneumowatch.imaging.reader import read_pixels
+from trainer import near_duplicates
 
 
 def drawn(seed: int) -> Image.Image:
@@ -32,23 +32,25 @@ def test_a_picture_is_known_again_in_every_form() -> None:
         as_file(darker, "PNG"),
         as_file(drawn(2), "PNG"),
     ]
-    found = twins.find_near_duplicates([str(number) for number in range(5)], [read_pixels(form, 160) for form in forms])
+    found = near_duplicates.find_near_duplicates(
+        [str(number) for number in range(5)], [read_pixels(form, 160) for form in forms]
+    )
     assert found.exact == ()
     assert set(found.near) == {(a, b) for a in range(4) for b in range(a + 1, 4)}
 
 
 def test_a_copy_is_exact_and_not_near_as_well() -> None:
     film = read_pixels(as_file(drawn(3), "PNG"), 64)
-    assert twins.find_near_duplicates(["a", "b", "a", "a"], [film, 255 - film, film, film]) == twins.DuplicatePairs(
-        ((0, 2), (2, 3)), ()
-    )
+    assert near_duplicates.find_near_duplicates(
+        ["a", "b", "a", "a"], [film, 255 - film, film, film]
+    ) == near_duplicates.DuplicatePairs(((0, 2), (2, 3)), ())
 
 
 def test_more_films_than_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(twins, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(near_duplicates, "CHUNK_ROWS", 3)
     films = [read_pixels(as_file(drawn(seed), "PNG"), 64) for seed in (1, 2, 3, 4, 5, 1, 6, 2)]
-    assert set(twins.find_near_duplicates([str(n) for n in range(8)], films).near) == {(0, 5), (1, 7)}
-    assert twins.find_near_duplicates([], []) == twins.DuplicatePairs((), ())
+    assert set(near_duplicates.find_near_duplicates([str(n) for n in range(8)], films).near) == {(0, 5), (1, 7)}
+    assert near_duplicates.find_near_duplicates([], []) == near_duplicates.DuplicatePairs((), ())
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.data())
@@ -56,7 +58,7 @@ def test_whoever_is_joined_has_one_rank(numbers: list[int], data: st.DataObject)
     patients = [f"p{number}" for number in numbers]
     index = st.integers(0, len(patients) - 1)
     pairs = data.draw(st.lists(st.tuples(index, index), max_size=10))
-    ranks = twins.propagate_ranks(patients, pairs, [number % 3 for number in numbers])
+    ranks = near_duplicates.propagate_ranks(patients, pairs, [number % 3 for number in numbers])
     assert all(ranks[a] == ranks[b] for a, b in pairs)
     assert all(len({r for p, r in zip(patients, ranks, strict=True) if p == one}) == 1 for one in patients)
     assert all(rank >= number % 3 for rank, number in zip(ranks, numbers, strict=True))

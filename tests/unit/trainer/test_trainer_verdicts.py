@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumowatch import kept
-from trainer import verdicts
+from pneumowatch.imaging import image_store
 from trainer.dataset import PatientIdRule, split_of
-from trainer.verdicts import ReviewRecord
+from trainer.nightly import verdict_labels
+from trainer.nightly.verdict_labels import ReviewRecord
 
 ILL, WELL = "pneumonia", "no_pneumonia"
 
@@ -24,11 +24,11 @@ def review(
 
 def labels(*reviews: ReviewRecord) -> dict[int, int]:
     """{scan: what its film teaches}."""
-    return {int(one.sha256, 16): one.label for one in verdicts.consensus_labels(reviews)[0]}
+    return {int(one.sha256, 16): one.label for one in verdict_labels.consensus_labels(reviews)[0]}
 
 
 def why(*reviews: ReviewRecord) -> dict[str, int]:
-    films, left_out = verdicts.consensus_labels(reviews)
+    films, left_out = verdict_labels.consensus_labels(reviews)
     assert films == []
     return dict(left_out)
 
@@ -53,7 +53,7 @@ def test_where_readers_disagree_nothing_is_taught(other: str) -> None:
 
 
 def test_where_they_agree_it_is_one_film() -> None:
-    (film,) = verdicts.consensus_labels([review(1, ILL, "ada", 7), review(4, ILL, "bob", 7)])[0]
+    (film,) = verdict_labels.consensus_labels([review(1, ILL, "ada", 7), review(4, ILL, "bob", 7)])[0]
     assert (film.label, film.review_id) == (1, 4)
 
 
@@ -75,41 +75,43 @@ def test_drawn_films_and_those_never_read_teach_nothing() -> None:
     ],
 )
 def test_the_patient_is_told_by_header_name_or_path(facts: dict[str, str], patient: str) -> None:
-    (film,) = verdicts.consensus_labels([review(1, **facts)])[0]
+    (film,) = verdict_labels.consensus_labels([review(1, **facts)])[0]
     assert film.patient == patient
     by_folder = PatientIdRule((re.compile(r"^(\d{4})/"),))
-    (film,) = verdicts.consensus_labels([review(1, path="2026/a.dcm")], by_folder)[0]
+    (film,) = verdict_labels.consensus_labels([review(1, path="2026/a.dcm")], by_folder)[0]
     assert film.patient == "2026"
 
 
 def test_films_are_those_that_were_kept(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     for scan, side in ((1, 64), (2, 32)):
-        kept.store_image(tmp_path, f"{scan:064x}", rng.integers(0, 256, (side, side), np.uint8))
-    found = verdicts.read_verdict_dataset(tmp_path, [review(1), review(2, WELL), review(3), review(5, "unsure")], 64)
-    assert [(film.label, film.patient, film.pixels.shape) for film in found.images.images] == [
+        image_store.store_image(tmp_path, f"{scan:064x}", rng.integers(0, 256, (side, side), np.uint8))
+    found = verdict_labels.read_verdict_dataset(
+        tmp_path, [review(1), review(2, WELL), review(3), review(5, "unsure")], 64
+    )
+    assert [(film.label, film.patient, film.pixels.shape) for film in found.dataset.images] == [
         (1, "person1", (64, 64)),
         (0, "person2", (64, 64)),
     ]
-    assert np.array_equal(found.images.images[0].pixels, kept.load_image(tmp_path, f"{1:064x}"))
+    assert np.array_equal(found.dataset.images[0].pixels, image_store.load_image(tmp_path, f"{1:064x}"))
     assert found.left_out == {"not_kept": 1, "unsure": 1}
     assert found.last_review_id == 5
     assert [film.patient for film in found.judged_after(1).images] == ["person2"]
-    assert set(found.images.splits) == {split_of("person1"), split_of("person2")}
+    assert set(found.dataset.splits) == {split_of("person1"), split_of("person2")}
 
 
 def test_none_at_all(tmp_path: Path) -> None:
-    found = verdicts.read_verdict_dataset(tmp_path, [], 64)
-    assert (found.images.images, found.last_review_id, found.left_out) == ((), 0, {})
+    found = verdict_labels.read_verdict_dataset(tmp_path, [], 64)
+    assert (found.dataset.images, found.last_review_id, found.left_out) == ((), 0, {})
 
 
 def test_what_is_new() -> None:
-    films, _ = verdicts.consensus_labels([review(1), review(2), review(3, scan=1), review(4, "unsure")])
-    assert [verdicts.count_newer(films, used) for used in (0, 1, 2, 3)] == [2, 2, 1, 0]
+    films, _ = verdict_labels.consensus_labels([review(1), review(2), review(3, scan=1), review(4, "unsure")])
+    assert [verdict_labels.count_newer(films, used) for used in (0, 1, 2, 3)] == [2, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
     ("films", "among", "times"), [(160, 3700, 8), (400, 3700, 3), (5000, 3700, 1), (3, 3700, 8), (0, 3700, 8)]
 )
 def test_few_films_are_learned_from_more_often(films: int, among: int, times: int) -> None:
-    assert verdicts.oversampling_factor(films, among, 0.25, 8) == times
+    assert verdict_labels.oversampling_factor(films, among, 0.25, 8) == times

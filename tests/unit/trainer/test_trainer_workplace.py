@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from pneumowatch.errors import TrainingError
-from trainer.workplace import locked_workspace
+from trainer.nightly.workspace import locked_workspace
 
 DIES = """
 import os, sys
 from pathlib import Path
-from trainer.workplace import occupied
-with occupied(Path(sys.argv[1]), "first") as place:
+from trainer.nightly.workspace import locked_workspace
+with locked_workspace(Path(sys.argv[1]), "first") as place:
     place.scratch.mkdir()
     (place.scratch / "half").write_text("a model")
     os.kill(os.getpid(), 9)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.names import ignore_rule
+from watcher.ignore_rules import ignore_rule
 
 
 @pytest.mark.parametrize(

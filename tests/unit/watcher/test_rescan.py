@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from pneumowatch.errors import ShareUnavailable
-from watcher import rescan
-from watcher.rescan import InboxEntry
+from watcher import directory
+from watcher.directory import InboxEntry
 
 
 def walked(root: Path, below: bytes = b"") -> dict[bytes, str | None]:
     """{path: rule}; None for what may be a film."""
-    entries = list(rescan.walk("inbox", root, below))
+    entries = list(directory.walk("inbox", root, below))
     assert all((entry.file is None) == (entry.rule is not None) for entry in entries)
     paths = [entry.path for entry in entries]
     assert len(paths) == len(set(paths))
@@ -30,7 +30,7 @@ def test_files_at_any_depth_with_their_identity(tmp_path: Path) -> None:
     os.utime(film, ns=(0, 1_234_567_890_123_456_789))
     (tmp_path / "b.png").touch()
     assert walked(tmp_path) == {b"ward/3/a.png": None, b"b.png": None}
-    (entry,) = rescan.walk("er", tmp_path, b"ward")
+    (entry,) = directory.walk("er", tmp_path, b"ward")
     assert entry.file is not None
     assert (entry.file.inbox, entry.file.path, entry.file.size) == ("er", b"ward/3/a.png", 6)
     assert entry.file.mtime_ns == 1_234_567_890_123_456_789
@@ -80,20 +80,20 @@ def test_hidden_and_temporary_names(tmp_path: Path) -> None:
 )
 def test_names_of_all_kinds(tmp_path: Path, name: bytes) -> None:
     Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).touch()
-    (entry,) = rescan.walk("inbox", tmp_path)
+    (entry,) = directory.walk("inbox", tmp_path)
     assert (entry.path, entry.rule) == (name, None)
-    assert rescan.inspect("inbox", tmp_path, name) == entry
+    assert directory.inspect("inbox", tmp_path, name) == entry
 
 
 def test_a_missing_inbox_is_a_share_that_is_away(tmp_path: Path) -> None:
     with pytest.raises(ShareUnavailable, match="'ward'"):
-        list(rescan.walk("ward", tmp_path / "missing"))
+        list(directory.walk("ward", tmp_path / "missing"))
 
 
 def test_an_inbox_that_is_a_file_is_a_share_that_is_away(tmp_path: Path) -> None:
     (tmp_path / "inbox").touch()
     with pytest.raises(ShareUnavailable):
-        list(rescan.walk("inbox", tmp_path / "inbox"))
+        list(directory.walk("inbox", tmp_path / "inbox"))
 
 
 def test_a_folder_that_has_gone_is_nothing_to_wait_for(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_folder_that_goes_while_others_are_walked(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").touch()
-    entries = rescan.walk("inbox", tmp_path)
+    entries = directory.walk("inbox", tmp_path)
     first = next(entries)
     other = "two" if first.path.startswith(b"one") else "one"
     (tmp_path / other / "a.png").unlink()
@@ -115,14 +115,14 @@ def test_a_folder_that_goes_while_others_are_walked(tmp_path: Path) -> None:
 
 def test_a_file_that_goes_while_it_is_listed_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").touch()
-    judge = rescan._make_entry
+    judge = directory._make_entry
 
     def too_late(*args: object) -> InboxEntry:
         raise FileNotFoundError
 
-    monkeypatch.setattr(rescan, "_make_entry", too_late)
+    monkeypatch.setattr(directory, "_make_entry", too_late)
     assert walked(tmp_path) == {b"a.png": "gone"}
-    monkeypatch.setattr(rescan, "_make_entry", judge)
+    monkeypatch.setattr(directory, "_make_entry", judge)
 
 
 @pytest.mark.parametrize("fault", [OSError(116, "Stale file handle"), PermissionError(13, "Permission denied")])
@@ -131,14 +131,14 @@ def test_one_file_that_cannot_be_looked_at_hides_no_other(
 ) -> None:
     for name in "abcdef":
         (tmp_path / name).touch()
-    judge = rescan._make_entry
+    judge = directory._make_entry
 
     def stale(inbox: str, path: bytes, status: os.stat_result) -> InboxEntry:
         if path == b"c":
             raise fault
         return judge(inbox, path, status)
 
-    monkeypatch.setattr(rescan, "_make_entry", stale)
+    monkeypatch.setattr(directory, "_make_entry", stale)
     found = walked(tmp_path)
     assert {path for path, rule in found.items() if rule is None} == {b"a", b"b", b"d", b"e", b"f"}
     assert found[b"c"] not in (None, "gone")
@@ -147,11 +147,11 @@ def test_one_file_that_cannot_be_looked_at_hides_no_other(
 WALK_AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from watcher import rescan
+from watcher import directory
 root = os.open(sys.argv[1], os.O_RDONLY)
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
-for entry in rescan.walk("inbox", Path(f"/proc/self/fd/{root}")):
+for entry in directory.walk("inbox", Path(f"/proc/self/fd/{root}")):
     print("found", os.fsdecode(entry.path), entry.rule)
 """
 
@@ -173,14 +173,14 @@ def test_a_look_at_one_path(tmp_path: Path) -> None:
     (tmp_path / "ward").mkdir()
     (tmp_path / "ward" / "a.png").write_bytes(b"pixels")
     (tmp_path / "link").symlink_to("ward/a.png")
-    entry = rescan.inspect("inbox", tmp_path, b"ward/a.png")
+    entry = directory.inspect("inbox", tmp_path, b"ward/a.png")
     assert entry is not None
     assert entry.file is not None
     assert entry.file.size == 6
-    assert rescan.inspect("inbox", tmp_path, b"link") == InboxEntry(b"link", None, "link")
-    assert rescan.inspect("inbox", tmp_path, b"ward") is None
-    assert rescan.inspect("inbox", tmp_path, b"missing") is None
-    assert rescan.inspect("inbox", tmp_path / "missing", b"a.png") is None
+    assert directory.inspect("inbox", tmp_path, b"link") == InboxEntry(b"link", None, "link")
+    assert directory.inspect("inbox", tmp_path, b"ward") is None
+    assert directory.inspect("inbox", tmp_path, b"missing") is None
+    assert directory.inspect("inbox", tmp_path / "missing", b"a.png") is None
 
 
 def test_nothing_is_opened(tmp_path: Path) -> None:

@@ -17,30 +17,30 @@ def test_a_first_look_begins_the_time() -> None:
 
 
 def test_nothing_changed_keeps_the_time() -> None:
-    look = Observation(1, 2, 10.0)
-    assert next_observation(look, 1, 2, 99.0) is look
+    observation = Observation(1, 2, 10.0)
+    assert next_observation(observation, 1, 2, 99.0) is observation
 
 
 def test_any_change_begins_it_anew() -> None:
-    look = Observation(1, 2, 10.0)
-    assert next_observation(look, 3, 2, 11.0).since == 11.0
-    assert next_observation(look, 1, 1, 11.0).since == 11.0  # also an earlier mtime: a copy keeps the original's
+    observation = Observation(1, 2, 10.0)
+    assert next_observation(observation, 3, 2, 11.0).since == 11.0
+    assert next_observation(observation, 1, 1, 11.0).since == 11.0  # also an earlier mtime: a copy keeps the original's
 
 
 def test_complete_after_the_time_and_not_before() -> None:
-    look = Observation(1, 2, 10.0)
-    assert not is_complete(look, 14.9, SETTLE)
-    assert is_complete(look, 15.0, SETTLE)
+    observation = Observation(1, 2, 10.0)
+    assert not is_complete(observation, 14.9, SETTLE)
+    assert is_complete(observation, 15.0, SETTLE)
 
 
 def test_without_settling_every_file_is_complete_at_once() -> None:
-    assert UnsettledFiles(0).look(KEY, 1, 2, 10.0)
+    assert UnsettledFiles(0).observe(KEY, 1, 2, 10.0)
 
 
 def test_an_mtime_in_the_future_is_no_hindrance() -> None:
     unsettled = UnsettledFiles(SETTLE)
-    assert not unsettled.look(KEY, 1, 2**62, 10.0)
-    assert unsettled.look(KEY, 1, 2**62, 15.0)
+    assert not unsettled.observe(KEY, 1, 2**62, 10.0)
+    assert unsettled.observe(KEY, 1, 2**62, 15.0)
 
 
 @given(looks)
@@ -51,7 +51,7 @@ def test_complete_only_after_it_was_unchanged_for_the_whole_time(steps: list[tup
         moment += pause
         if (size, mtime_ns) != before:
             since, before = moment, (size, mtime_ns)
-        assert unsettled.look(KEY, size, mtime_ns, moment) == (moment - since >= SETTLE)
+        assert unsettled.observe(KEY, size, mtime_ns, moment) == (moment - since >= SETTLE)
         assert len(unsettled) == (moment - since < SETTLE)
         if moment - since >= SETTLE:
             before = None  # it is no longer held: the next look is a first one
@@ -61,10 +61,10 @@ def test_complete_only_after_it_was_unchanged_for_the_whole_time(steps: list[tup
 def test_ripe_are_those_whose_next_look_decides(firsts: dict[bytes, float], moment: float) -> None:
     unsettled = UnsettledFiles(SETTLE)
     for path, first in firsts.items():
-        unsettled.look(FileKey("inbox", path), 1, 2, first)
+        unsettled.observe(FileKey("inbox", path), 1, 2, first)
     ripe = unsettled.due(moment)
     assert {key.path for key in ripe} == {path for path, first in firsts.items() if moment - first >= SETTLE}
-    assert all(unsettled.look(key, 1, 2, moment) for key in ripe)
+    assert all(unsettled.observe(key, 1, 2, moment) for key in ripe)
     assert unsettled.due(moment) == []
 
 
@@ -72,21 +72,21 @@ def test_ripe_are_those_whose_next_look_decides(firsts: dict[bytes, float], mome
 def test_the_next_ripe_is_the_first_of_them(firsts: list[float]) -> None:
     unsettled = UnsettledFiles(SETTLE)
     for number, first in enumerate(firsts):
-        unsettled.look(FileKey("inbox", bytes([number])), 1, 2, first)
+        unsettled.observe(FileKey("inbox", bytes([number])), 1, 2, first)
     assert unsettled.next_due() == (min(firsts) + SETTLE if firsts else None)
 
 
 def test_a_forgotten_file_begins_anew() -> None:
     unsettled = UnsettledFiles(SETTLE)
-    unsettled.look(KEY, 1, 2, 10.0)
+    unsettled.observe(KEY, 1, 2, 10.0)
     unsettled.forget(KEY)
     unsettled.forget(KEY)
     assert len(unsettled) == 0
-    assert not unsettled.look(KEY, 1, 2, 16.0)
+    assert not unsettled.observe(KEY, 1, 2, 16.0)
 
 
 def test_the_same_path_in_two_inboxes_is_two_files() -> None:
     unsettled = UnsettledFiles(SETTLE)
-    unsettled.look(FileKey("one", b"a"), 1, 2, 10.0)
-    assert not unsettled.look(FileKey("two", b"a"), 1, 2, 15.0)
-    assert unsettled.look(FileKey("one", b"a"), 1, 2, 15.0)
+    unsettled.observe(FileKey("one", b"a"), 1, 2, 10.0)
+    assert not unsettled.observe(FileKey("two", b"a"), 1, 2, 15.0)
+    assert unsettled.observe(FileKey("one", b"a"), 1, 2, 15.0)

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from db.outcomes import ClaimedScan
-from pneumowatch.place import MountedFolder
-from worker.absences import FIRST_SHARE_RETRY_SECONDS, LAST_SHARE_RETRY_SECONDS, ShareBackoff
+from db.ledger.outcomes import ClaimedScan
+from pneumowatch.mount_identity import MountedFolder
 from worker.decode import DecodeFailure, FileUnavailable
+from worker.share_backoff import FIRST_SHARE_RETRY_SECONDS, LAST_SHARE_RETRY_SECONDS, ShareBackoff
 
 INBOX, DROPPED = MountedFolder("nfs4", "/films", "the inbox"), MountedFolder("ext4", "/", "beneath it")
 GONE = {"reason": "vanished", "sentence": "The file is no longer there."}
@@ -40,18 +40,18 @@ def absences(porter: Any = None, clock: Any = None) -> ShareBackoff:
 
 
 def test_what_is_not_in_the_inbox_has_vanished() -> None:
-    gone = DecodeFailure(1, **GONE, place=INBOX)
+    gone = DecodeFailure(1, **GONE, searched_folder=INBOX)
     assert absences().confirm([scan(1)], {1: gone}) == [gone]
 
 
 def test_what_is_not_in_another_folder_is_out_of_reach() -> None:
-    gone = DecodeFailure(1, **GONE, place=DROPPED)
+    gone = DecodeFailure(1, **GONE, searched_folder=DROPPED)
     assert absences().confirm([scan(1)], {1: gone}) == [FileUnavailable(1, FIRST_SHARE_RETRY_SECONDS)]
 
 
 def test_it_is_asked_once_a_batch() -> None:
     porter = Porter()
-    gone = {n: DecodeFailure(n, **GONE, place=DROPPED) for n in range(20)}
+    gone = {n: DecodeFailure(n, **GONE, searched_folder=DROPPED) for n in range(20)}
     absences(porter).confirm([scan(n) for n in range(20)], gone)
     assert porter.asked == 1
 
@@ -70,7 +70,7 @@ def test_while_an_inbox_is_away_one_film_in_a_while_finds_out_whether_it_still_i
     assert weigher.select_due(films) == [], "nor does another thread try meanwhile"
     clock.now += FIRST_SHARE_RETRY_SECONDS
     assert weigher.select_due(films) == [films[0]]
-    answers = weigher.confirm(films, {1: DecodeFailure(1, **GONE, place=INBOX)})
+    answers = weigher.confirm(films, {1: DecodeFailure(1, **GONE, searched_folder=INBOX)})
     assert [getattr(answer, "seconds", None) for answer in answers[:3]] == [None, 0, 0], (
         "it is back: the others are due"
     )

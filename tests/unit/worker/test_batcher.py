@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from support.waiting import eventually
 
-from pneumowatch.film import Pixels
-from worker.batch import Batcher
-from worker.readings import ModelOutput
+from pneumowatch.imaging.reader import Pixels
+from worker.inference.batcher import Batcher
+from worker.inference.model_output import ModelOutput
 
 SIZE = 8
 PATIENCE = 60.0
@@ -32,7 +32,7 @@ class Gate:
         self.batches.append(numbers)
         if self.fails & set(numbers):
             raise MemoryError("the card is full")
-        return ModelOutput.of(films[:, 0, 0])
+        return ModelOutput.from_probabilities(films[:, 0, 0])
 
     def let(self, batches: int) -> None:
         for _ in range(batches):
@@ -161,7 +161,7 @@ def test_who_comes_after_closing_hears_of_it(gate: Gate) -> None:
                 late.result(1)
         finally:
             if not late.done():  # set free the thread of a batcher that fails this test
-                batcher._waiting.get()[1].set_result(ModelOutput.of([0]))
+                batcher._waiting.get()[1].set_result(ModelOutput.from_probabilities([0]))
 
 
 def test_any_order_of_any_claims_keeps_each_claims_films(gate: Gate, batcher: Batcher) -> None:

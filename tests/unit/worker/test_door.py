@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from worker.door import ReadWriteLock
+from worker.rwlock import ReadWriteLock
 
 PATIENCE = 60.0
 MOMENT = 0.05  # long enough for a thread to get where it must not be

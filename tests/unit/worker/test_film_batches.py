@@ -24,7 +24,7 @@ class Room:
         self.permits: list[int] = []
         self.error: BaseException | None = None
 
-    def read(self, permits: int) -> None:
+    def process(self, permits: int) -> None:
         self.permits.append(permits)
         if self.error:
             raise self.error

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from db.outcomes import ClaimedScan, Deferred, Rejected
+from db.ledger.outcomes import ClaimedScan, Deferred, Rejected
 from db.states import Reason
 from pneumowatch.header import Header
+from worker.decision import NO_AGE_RULE, AgeRule, apply_input_gate, decide
 from worker.decode import DecodedFile, DecodeFailure, DecodeResult, FileUnavailable
-from worker.findings import NO_AGE_RULE, AgeRule, apply_input_gate, decide
 
 NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 SETTLE = timedelta(seconds=5)
@@ -120,20 +120,20 @@ def aged(years: float | None) -> DecodedFile:
 def test_films_of_ages_that_the_model_knows(years: float | None) -> None:
     film = aged(years)
     assert CHILDREN.caution(film.header) is None
-    assert REJECTING.admit(film) is film
+    assert REJECTING.apply(film) is film
 
 
 @pytest.mark.parametrize("years", OUTSIDE)
 def test_films_of_other_ages_are_scored_with_a_caution(years: float) -> None:
     film = aged(years)
     assert CHILDREN.caution(film.header) == "age"
-    assert CHILDREN.admit(film) is film
+    assert CHILDREN.apply(film) is film
 
 
 @pytest.mark.parametrize("years", OUTSIDE)
 def test_films_of_other_ages_are_rejected_where_that_is_set(years: float) -> None:
     film = aged(years)
-    refused = REJECTING.admit(film)
+    refused = REJECTING.apply(film)
     assert isinstance(refused, DecodeFailure)
     found = decide(SCAN, refused, NOW, SETTLE)
     assert isinstance(found, Rejected)
@@ -146,9 +146,9 @@ def test_films_of_other_ages_are_rejected_where_that_is_set(years: float) -> Non
 def test_a_model_that_does_not_say_its_ages_knows_all(rule: AgeRule) -> None:
     film = aged(90)
     assert rule.caution(film.header) is None
-    assert rule.admit(film) is film
+    assert rule.apply(film) is film
 
 
 @pytest.mark.parametrize("fetched", [decoded(), undecoded(), FileUnavailable(4)], ids=lambda one: type(one).__name__)
 def test_what_has_no_age_is_left_as_it_is(fetched: DecodeResult) -> None:
-    assert REJECTING.admit(fetched) is fetched
+    assert REJECTING.apply(fetched) is fetched

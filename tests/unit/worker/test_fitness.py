@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pneumowatch.errors import DeviceOutOfMemory, ShuttingDown
-from worker import fitness
-from worker.fitness import CircuitBreaker
+from worker import circuit_breaker
+from worker.circuit_breaker import CircuitBreaker
 
 PATIENCE = 60.0
 
@@ -109,7 +109,7 @@ def test_errors_of_films_read_together_say_nothing_of_the_worker(worker: Circuit
 
 
 def test_many_threads_wait_for_one_that_tries(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitness, "FIRST_PROBE_DELAY", 0.01)
+    monkeypatch.setattr(circuit_breaker, "FIRST_PROBE_DELAY", 0.01)
     worker = CircuitBreaker(threading.Event())
     trial.ill, trial.heals_after = True, 5
     worker.record_failure(ValueError(), None, trial)

@@ -3,7 +3,7 @@
 import pytest
 
 from pneumowatch.errors import BrokerUnavailable
-from worker.hearing import MIN_STALL_SECONDS, ConsumerWatchdog, stall_timeout
+from worker.consumer_watchdog import MIN_STALL_SECONDS, ConsumerWatchdog, stall_timeout
 
 SECONDS = 10.0
 
@@ -32,7 +32,7 @@ class Scene:
     def pass_by(self, seconds: float) -> list[str]:
         for _ in range(round(seconds)):
             self.moment += 1
-            self.hearing.look(self.moment)
+            self.hearing.check(self.moment)
         return self.done
 
 

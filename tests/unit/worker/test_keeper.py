@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from db.outcomes import Classified
-from pneumowatch import kept
+from db.ledger.outcomes import Classified
+from pneumowatch.imaging import image_store
 from pneumowatch.settings import Settings
-from worker import keeper
+from worker import image_keeper
 from worker.decode import DecodedFile
-from worker.keeper import ImageKeeper
+from worker.image_keeper import ImageKeeper
 
 
 def keep(one: ImageKeeper, *numbers: int, flagged: bool = True) -> None:
@@ -26,11 +26,11 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def held(settings: Settings) -> list[int]:
-    return [n for n in range(100) if kept.load_image(settings.data_dir, f"{n:064x}") is not None]
+    return [n for n in range(100) if image_store.load_image(settings.data_dir, f"{n:064x}") is not None]
 
 
 def test_a_full_disk_is_said_once_and_what_is_missing_is_kept_when_there_is_room(settings: Settings) -> None:
-    blocked = settings.data_dir / kept.IMAGES_FOLDER
+    blocked = settings.data_dir / image_store.IMAGES_FOLDER
     blocked.write_text("no folder can be made here")
     one = ImageKeeper(settings)
     with capture_logs() as logs:
@@ -41,14 +41,14 @@ def test_a_full_disk_is_said_once_and_what_is_missing_is_kept_when_there_is_room
         blocked.unlink()
         keep(one, 60)
     assert held(settings) == [*range(1, 22), 60]
-    assert kept.load_activation_map(settings.data_dir, f"{1:064x}") is not None
+    assert image_store.load_activation_map(settings.data_dir, f"{1:064x}") is not None
     assert [entry["log_level"] for entry in logs] == ["error", "info"]
     assert (logs[1]["kept"], logs[1]["missing"]) == (22, 0)
 
 
 def test_more_than_is_held_in_memory_is_counted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "MAX_PENDING_IMAGES", 5)
-    blocked = settings.data_dir / kept.IMAGES_FOLDER
+    monkeypatch.setattr(image_keeper, "MAX_PENDING_IMAGES", 5)
+    blocked = settings.data_dir / image_store.IMAGES_FOLDER
     blocked.write_text("no folder can be made here")
     one = ImageKeeper(settings)
     for number in range(1, 9):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from pneumowatch.errors import DeviceOutOfMemory
-from pneumowatch.film import Pixels
-from worker import portions
-from worker.portions import AdaptiveBatchSize, is_out_of_memory
-from worker.readings import ModelOutput
+from pneumowatch.imaging.reader import Pixels
+from worker.inference import adaptive_batch
+from worker.inference.adaptive_batch import AdaptiveBatchSize, is_out_of_memory
+from worker.inference.model_output import ModelOutput
 
 
 class ResourceExhaustedError(Exception):
@@ -35,7 +35,7 @@ def films(count: int) -> Pixels:
 
 def test_what_fits_is_read_at_once() -> None:
     card, cut = Card(32), AdaptiveBatchSize(32)
-    assert len(cut.read(films(32), card.read).probability) == 32
+    assert len(cut.run(films(32), card.read).probability) == 32
     assert card.tried == [32]
 
 
@@ -44,7 +44,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_every_film_is_read_once_in_its_
     holds: int, tried: list[int]
 ) -> None:
     card, cut = Card(holds), AdaptiveBatchSize(32)
-    found = cut.read(films(32), card.read)
+    found = cut.run(films(32), card.read)
     assert card.tried == tried
     np.testing.assert_array_equal(found.probability, np.arange(32, dtype=np.float32) / 255)
     assert found.maps is not None
@@ -53,52 +53,52 @@ def test_a_batch_that_does_not_fit_is_halved_and_every_film_is_read_once_in_its_
 
 def test_the_smaller_size_is_remembered() -> None:
     card, cut = Card(8), AdaptiveBatchSize(32)
-    cut.read(films(32), card.read)
+    cut.run(films(32), card.read)
     card.tried.clear()
-    cut.read(films(20), card.read)
+    cut.run(films(20), card.read)
     assert (card.tried, cut.limit) == ([8, 8, 4], 8)
 
 
 def test_a_part_of_a_batch_that_does_not_fit_is_halved_itself() -> None:
     card, cut = Card(2), AdaptiveBatchSize(32)
-    assert len(cut.read(films(9), card.read).probability) == 9
+    assert len(cut.run(films(9), card.read).probability) == 9
     assert card.tried == [9, 4, 2, 2, 2, 2, 1]
 
 
 def test_larger_portions_are_tried_again_after_a_while_and_that_later_and_later_where_in_vain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(portions, "FIRST_GROWTH_INTERVAL", 4)
+    monkeypatch.setattr(adaptive_batch, "FIRST_GROWTH_INTERVAL", 4)
     card, cut = Card(16), AdaptiveBatchSize(32)
     for _ in range(20):
-        cut.read(films(32), card.read)
+        cut.run(films(32), card.read)
     vain = [number for number, count in enumerate(card.tried) if count == 32]
     gaps = np.diff(vain)
     assert gaps.tolist() == [5, 9, 17]  # 4, 8 and 16 portions that fitted
     card.holds = 32  # what shared the card is gone
     for _ in range(40):
-        cut.read(films(32), card.read)
+        cut.run(films(32), card.read)
     assert (card.tried[-1], cut.limit) == (32, 32)
 
 
 def test_lone_films_do_not_make_the_size_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     """They say nothing of how many more would fit."""
-    monkeypatch.setattr(portions, "FIRST_GROWTH_INTERVAL", 5)
+    monkeypatch.setattr(adaptive_batch, "FIRST_GROWTH_INTERVAL", 5)
     card, cut = Card(8), AdaptiveBatchSize(32)
-    cut.read(films(32), card.read)
+    cut.run(films(32), card.read)
     for _ in range(50):
-        cut.read(films(1), card.read)
+        cut.run(films(1), card.read)
     assert cut.limit == 8
 
 
 def test_a_device_that_holds_not_one_film_is_full_and_can_be_asked_again() -> None:
     card, cut = Card(0), AdaptiveBatchSize(32)
     with pytest.raises(DeviceOutOfMemory) as raised:
-        cut.read(films(32), card.read)
+        cut.run(films(32), card.read)
     assert isinstance(raised.value.__cause__, ResourceExhaustedError)
     assert card.tried == [32, 16, 8, 4, 2, 1]
     card.holds = 1
-    assert len(cut.read(films(3), card.read).probability) == 3
+    assert len(cut.run(films(3), card.read).probability) == 3
 
 
 def test_another_error_is_not_taken_for_a_want_of_memory() -> None:
@@ -109,7 +109,7 @@ def test_another_error_is_not_taken_for_a_want_of_memory() -> None:
         raise ValueError("no probabilities")
 
     with pytest.raises(ValueError, match="no probabilities"):
-        AdaptiveBatchSize(32).read(films(32), read)
+        AdaptiveBatchSize(32).run(films(32), read)
     assert tried == [32]
 
 

@@ -1,0 +1,147 @@
+"""Readers' verdicts from the command line and from files."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from cli.options import Data, Json
+from db import LARGEST_ID
+from pneumowatch.errors import ReviewRefused
+
+if TYPE_CHECKING:
+    from db.session import Database
+    from pneumowatch.settings import Settings
+
+MAX_ID_DIGITS: Final = len(str(LARGEST_ID))
+CSV_COLUMNS: Final = ("scan_id", "verdict", "reviewer")  # of a file; `comment` may stand beside them
+
+
+@dataclass(frozen=True)
+class VerdictEntry:
+    scan_id: int
+    verdict: str
+    reviewer: str
+    comment: str | None = None
+
+
+def verdict(
+    scan_id: Annotated[int | None, typer.Argument(max=LARGEST_ID, help="The scan, by id (see `flagged`).")] = None,
+    value: Annotated[
+        str | None, typer.Argument(metavar="VERDICT", help="pneumonia, no_pneumonia, unsure or unusable.")
+    ] = None,
+    reviewer: Annotated[str | None, typer.Option(help="Who says so.")] = None,
+    comment: Annotated[str | None, typer.Option(help="What else is to be said.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--from", help="A CSV file of verdicts: scan_id,verdict,reviewer[,comment].")
+    ] = None,
+    inbox: Annotated[Path | None, typer.Option(help="The inbox of `up --inbox` (default: as configured).")] = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Record what a reader says of a film: pneumonia, no_pneumonia, unsure or unusable.
+
+    Each verdict is kept, with the prediction that its reader saw; the newest one stands in the views. The first two
+    teach the next model ([bold]pneumowatch retrain[/bold]), unless readers disagree. A judged film is kept in the data
+    folder, so that the inbox may be emptied.
+
+    With [bold]--from FILE[/bold] all verdicts of the file are recorded, or none of them where one is refused.
+    """
+    if file is not None:
+        if scan_id is not None or value is not None:
+            raise typer.BadParameter("say either SCAN_ID and VERDICT, or --from FILE.")
+        entries = list(_read_csv(file, reviewer))
+    elif scan_id is None or value is None or not reviewer:
+        raise typer.BadParameter("say SCAN_ID, VERDICT and --reviewer NAME, or --from FILE.")
+    else:
+        entries = [VerdictEntry(scan_id, _valid_verdict(value), reviewer, comment)]
+    _record(entries, data, inbox, json)
+
+
+def _valid_verdict(value: str) -> str:
+    from db.states import Verdict
+
+    if value not in set(Verdict):
+        raise typer.BadParameter(f"'{value}' is no verdict; there are: {', '.join(Verdict)}.")
+    return value
+
+
+def _read_csv(file: Path, reviewer: str | None) -> Iterator[VerdictEntry]:
+    """Raises BadParameter with the line that cannot be used."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines)
+            for row in rows:
+                yield _parse_row(
+                    {key: (value or "").strip() for key, value in row.items() if key}, rows.line_num, reviewer
+                )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise typer.BadParameter(f"the file cannot be read ({type(error).__name__}).", param_hint="--from") from None
+
+
+def _parse_row(row: dict[str, str], line: int, reviewer: str | None) -> VerdictEntry:
+    name = row.get("reviewer") or reviewer
+    if not row.get("scan_id", "").isdecimal() or not row.get("verdict") or not name:
+        raise typer.BadParameter(f"line {line} does not hold {', '.join(CSV_COLUMNS)}.", param_hint="--from")
+    digits = row["scan_id"].lstrip("0") or "0"
+    if len(digits) > MAX_ID_DIGITS or (scan_id := int(digits)) > LARGEST_ID:
+        raise typer.BadParameter(f"line {line} has a scan_id that no scan has.", param_hint="--from")
+    return VerdictEntry(scan_id, _valid_verdict(row["verdict"]), name, row.get("comment") or None)
+
+
+def _record(entries: list[VerdictEntry], data: Path | None, inbox: Path | None, json: bool) -> None:
+    from sqlalchemy import Connection
+
+    from cli.connection import open_database
+    from cli.output import console, print_json
+    from db.states import Verdict
+    from db.worklist import verdicts
+    from pneumowatch import settings
+
+    database = open_database(data)
+
+    def record(connection: Connection) -> list[int]:
+        return [
+            verdicts.record_verdict(connection, one.scan_id, Verdict(one.verdict), one.reviewer, one.comment)
+            for one in entries
+        ]
+
+    ids = database.write(record)
+    kept = _keep_images(database, settings.load_settings(data_dir=data), inbox, {one.scan_id for one in entries})
+    rows: list[dict[str, Any]] = [
+        {"review_id": review, "scan_id": one.scan_id, "verdict": one.verdict, "image_kept": kept[one.scan_id]}
+        for review, one in zip(ids, entries, strict=True)
+    ]
+    if json:
+        return print_json(rows)
+    console.print(f"{len(rows)} verdicts are recorded.")
+    lost = sum(not of for of in kept.values())
+    if lost:
+        console.print(f"{lost} of these films are kept nowhere and cannot be read any more: they teach nothing.")
+    return None
+
+
+def _keep_images(database: "Database", config: "Settings", inbox: Path | None, scan_ids: set[int]) -> dict[int, bool]:
+    """{scan: whether its film is kept now}."""
+    from db.registry import model_registry
+    from db.worklist import verdicts
+    from pneumowatch import inboxes
+    from pneumowatch.model_folder import shipped_folder
+    from worker import keep_reviewed
+
+    side = database.read(model_registry.champion_input_side) or shipped_folder().side
+    folders = inboxes.configured(config, inbox)
+    kept = dict.fromkeys(sorted(scan_ids), False)
+    try:
+        for scan_id in kept:
+            places = database.read(partial(verdicts.file_locations, scan_id=scan_id))
+            kept[scan_id] = keep_reviewed.keep_reviewed_image(config, folders, places, side)
+        return kept
+    except OSError as error:
+        raise ReviewRefused(
+            f"The verdicts are recorded, but their films cannot be kept in {config.data_dir}: {error.strerror}."
+        ) from None

@@ -1,0 +1,69 @@
+"""Questions to the ledger. Nothing here changes anything."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Boolean, Connection, func, select, text
+
+from db.ledger.statements import in_state
+from db.models import Scan, UtcDateTime
+from db.states import FINAL, WAITING, State
+
+COLUMN_TYPES: Final[dict[str, Any]] = {
+    "flagged": Boolean,
+    **dict.fromkeys(("received_at", "finished_at", "reviewed_at"), UtcDateTime),
+}
+VIEWS: Final = ("flagged_cases", "unscored_cases", "scan_ledger")
+
+
+def counts_by_state(connection: Connection) -> dict[State, int]:
+    """Scans in each state; every state is there, with 0 where it is empty."""
+    rows = connection.execute(select(Scan.state, func.count()).group_by(Scan.state))
+    return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
+
+
+def counts_by_source(connection: Connection) -> dict[str, dict[State, int]]:
+    rows = connection.execute(
+        select(Scan.inbox, Scan.state, func.count()).group_by(Scan.inbox, Scan.state).order_by(Scan.inbox)
+    )
+    sources: dict[str, dict[State, int]] = {}
+    for inbox, state, count in rows:
+        sources.setdefault(inbox, dict.fromkeys(State, 0))[State(state)] = count
+    return sources
+
+
+def count_waiting(connection: Connection) -> int:
+    """Scans without a final state."""
+    return connection.scalar(select(func.count()).where(in_state(*WAITING))) or 0
+
+
+def count_finished(connection: Connection) -> int:
+    return connection.scalar(select(func.count()).where(in_state(*FINAL))) or 0
+
+
+def oldest_waiting(connection: Connection) -> datetime | None:
+    return connection.scalar(select(func.min(Scan.received_at)).where(in_state(*WAITING)))
+
+
+def oldest_waiting_by_source(connection: Connection) -> dict[str, datetime]:
+    """Of each source of which something waits."""
+    statement = select(Scan.inbox, func.min(Scan.received_at)).where(in_state(*WAITING)).group_by(Scan.inbox)
+    return {row[0]: row[1] for row in connection.execute(statement.order_by(Scan.inbox))}
+
+
+def count_view_rows(connection: Connection, view: str, unread: bool = False) -> int:
+    return connection.scalar(text(f"SELECT count(*) {_from(view, unread)}")) or 0
+
+
+def view_rows(connection: Connection, view: str, limit: int, unread: bool = False) -> Sequence[dict[str, Any]]:
+    """The first `limit` rows of one of the SQL views, in the view's order, each as {column: value}."""
+    # SQLite has neither times nor booleans: the types say what its text and numbers stand for
+    statement = text(f"SELECT * {_from(view, unread)} LIMIT :limit").columns(**COLUMN_TYPES)
+    return [dict(row) for row in connection.execute(statement, {"limit": limit}).mappings()]
+
+
+def _from(view: str, unread: bool) -> str:
+    if view not in VIEWS:
+        raise ValueError(f"no such view: {view}")
+    return f"FROM {view}" + (" WHERE verdict IS NULL" if unread else "")

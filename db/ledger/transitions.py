@@ -1,0 +1,434 @@
+"""The ledger: every transition of a scan, and nothing else changes a state.
+
+Each function runs inside a transaction of its caller (`Database.write`), moves rows by compare-and-set (a row that is
+no longer in the state, or no longer bears the claim, is somebody else's and is left alone), and leaves one event row
+for each move. The states and the ways between them are drawn in `db.states`.
+"""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+
+from db.dialect import dialect_name, prefer_index_order, rows_parameter
+from db.ledger import duplicates, outbox, statements, superseding
+from db.ledger.file_version import FileVersion
+from db.ledger.outcomes import (
+    HEADER_COLUMNS,
+    Claim,
+    ClaimedScan,
+    Classified,
+    Deferred,
+    Outcome,
+    Rejected,
+    header_values,
+)
+from db.ledger.statements import in_state
+from db.models import Scan
+from db.states import REJECTED_UNREAD, REQUEUEABLE, Reason, State
+
+Condition = ColumnElement[bool]
+
+# No scan is put off by more: a time to wait for that is further away was written before a clock was set back.
+MAX_DELAY: Final = timedelta(minutes=5)
+# How long a scan lets others go first after its worker died over it alone, once and more often: workers are also killed
+# for no fault of their films, and whatever they begin with must not be the same film each time.
+COOLDOWNS: Final = timedelta(seconds=30), timedelta(minutes=10)
+# What is left of a film that was erased
+TOMBSTONE: Final[dict[str, Any]] = {
+    "path": "",
+    "path_bytes": b"",
+    "reason": Reason.ERASED,
+    "detail": "Everything that was known of this film has been erased.",
+    "worklist_rank": None,
+    "hidden_until_verdict": False,
+    "sampled_share": None,
+    **dict.fromkeys(("sha256", "probability", "flagged", "caution", "model_version", "threshold")),
+    **dict.fromkeys(("duplicate_of", "current_duplicate", "verdict", "reviewer", "reviewed_at")),
+    **dict.fromkeys(HEADER_COLUMNS),
+}
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def insert_scans(connection: Connection, files: Sequence[FileVersion], by: str) -> dict[int, FileVersion]:
+    """(new) -> queued, for files whose content has no row yet. Returns {scan id: file}; what another watcher registered
+    in the same moment is not in it. An older finished scan of the same path is marked as superseded.
+
+    The rows are written as announced (`announced_at`), which saves an update of every row once they are; where the message
+    then cannot be sent, `mark_unannounced` says so, and where the process dies in between, the sweep finds them after a lease.
+    """
+    at = utc_now()
+    by_key = {(file.inbox, file.path_sha256): file for file in files}
+    ordered = sorted(by_key.values(), key=lambda file: (file.inbox, file.path))  # so that two watchers never deadlock
+    values = [file.row() for file in ordered]
+    parameters = rows_parameter(values) | {"at": at}
+    inserted = (
+        connection.execute(statements.insert_queued(dialect_name(connection)), parameters).all() if values else []
+    )
+    created = {row.id: by_key[row.inbox, row.path_sha256] for row in inserted}
+    if created:
+        _record(connection, list(created), None, State.QUEUED, by, at)
+    return created
+
+
+def supersede(connection: Connection, superseded: dict[int, int]) -> None:
+    """Finished scans ({scan: its successor}) whose path has newer content now keep their state, and point at it."""
+    superseding.set_superseded(connection, superseded)
+
+
+def reinstate(connection: Connection, scan_id: int, successors: Sequence[int]) -> None:
+    """The content of a superseded scan is back at its path: it is the current scan again, and supersedes the others."""
+    superseding.set_superseded(connection, {scan_id: None, **dict.fromkeys(successors, scan_id)})
+
+
+def update_queued(connection: Connection, scan_id: int, file: FileVersion) -> bool:
+    """A scan that still waits follows its file, which has changed. False where it no longer waits."""
+    at = utc_now()
+    moved = connection.execute(
+        update(Scan)
+        .where(Scan.id == scan_id, in_state(State.QUEUED))
+        .values(size=file.size, mtime_ns=file.mtime_ns, changed_at=at, not_before=at, announced_at=at)
+    )
+    return bool(moved.rowcount)
+
+
+def make_due(connection: Connection, inbox: str) -> None:
+    """Waiting scans of an inbox that is there again are due now, whatever they were put off to."""
+    at = utc_now()
+    connection.execute(
+        update(Scan).where(in_state(State.QUEUED), Scan.inbox == inbox, Scan.not_before > at).values(not_before=at)
+    )
+
+
+def mark_file_complete(connection: Connection, scan_id: int) -> None:
+    """The file of a waiting scan is known to be complete: if it cannot be read, nobody waits for the rest of it."""
+    long_ago = utc_now() - timedelta(days=1)
+    connection.execute(update(Scan).where(Scan.id == scan_id, in_state(State.QUEUED)).values(changed_at=long_ago))
+
+
+def mark_unannounced(connection: Connection, ids: Sequence[int]) -> None:
+    """These waiting scans could not be announced; the sweep does it."""
+    connection.execute(update(Scan).where(Scan.id.in_(ids), in_state(State.QUEUED)).values(announced_at=None))
+
+
+def mark_announced(connection: Connection, where: Condition, limit: int) -> list[int]:
+    """Mark waiting scans that are due, and that `where` picks, as announced, and return them, most urgent first."""
+    at = utc_now()
+    due = or_(Scan.not_before <= at, Scan.not_before > at + MAX_DELAY)
+    ids = list(
+        connection.scalars(
+            select(Scan.id)
+            .where(in_state(State.QUEUED), due, where)
+            .order_by(Scan.priority, Scan.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+    )
+    if ids:
+        connection.execute(update(Scan).where(Scan.id.in_(ids)).values(announced_at=at))
+    return ids
+
+
+def claim(
+    connection: Connection, count: int, by: str, lease: timedelta, overdue_after: timedelta | None = None
+) -> Claim | None:
+    """queued -> running: the most urgent `count` scans that are announced, or a single suspect where it is that.
+
+    Suspects that rest are claimed where nothing else waits.
+
+    `overdue_after`: half of the claim goes to scans that have waited for longer, the oldest first, whatever their priority.
+    """
+    prefer_index_order(connection)
+    at = utc_now()
+    cooled_once, cooled_again = (at - rest for rest in COOLDOWNS)
+    moments = {"at": at, "cooled_once": cooled_once, "cooled_again": cooled_again, "latest_plausible": at + MAX_DELAY}
+    for include_cooling in (False, True):
+        found = _most_urgent(connection, count, moments, overdue_after, include_cooling)
+        if found:
+            break
+    else:
+        return None
+    scans = tuple(ClaimedScan(*row) for row in found)
+    scans = scans[:1] if scans[0].lost_leases else tuple(scan for scan in scans if not scan.lost_leases)
+    token = secrets.token_hex(16)
+    ids = [scan.id for scan in scans]
+    values = {"token": token, "by": by, "until": at + lease}
+    connection.execute(statements.mark_running(dialect_name(connection)), _ids(ids) | values)
+    _record(connection, ids, State.QUEUED, State.RUNNING, by, at)
+    return Claim(token, scans)
+
+
+def _most_urgent(
+    connection: Connection,
+    count: int,
+    moments: dict[str, datetime],
+    overdue_after: timedelta | None,
+    include_cooling: bool,
+) -> list[Any]:
+    """No more than `count` are locked: another worker that found the rest locked would spend its licence on nothing."""
+    # what cannot be halved, an odd one or a suspect's turn, goes to either side by lot
+    odd = secrets.randbelow(2)
+    old: list[Any] = []
+    if overdue_after is not None and (share := (count + odd) // 2):
+        values: dict[str, Any] = {"count": share, "received_by": moments["at"] - overdue_after}
+        old = list(connection.execute(statements.overdue(include_cooling), moments | values))
+    if not old:
+        return list(connection.execute(statements.most_urgent(include_cooling), moments | {"count": count}))
+    values = {"count": count - len(old)} | _ids([row.id for row in old])
+    urgent = list(
+        connection.execute(statements.most_urgent_except(dialect_name(connection), include_cooling), moments | values)
+    )
+    return old + urgent if odd else urgent + old
+
+
+def renew_lease(connection: Connection, claim: Claim, lease: timedelta, exclusive: bool = False) -> bool:
+    """Running scans have made progress: their lease starts anew. `exclusive`: nothing else is in this process now. False
+    where they were taken back meanwhile."""
+    moved = connection.execute(
+        update(Scan)
+        .where(*_still_claimed(claim.token, [scan.id for scan in claim.scans]))
+        .values(leased_until=utc_now() + lease, exclusive=exclusive)
+    )
+    return bool(moved.rowcount)
+
+
+def record_outcomes(
+    connection: Connection, token: str, outcomes: Sequence[Outcome], by: str, notification_channels: Sequence[str] = ()
+) -> None:
+    """running -> classified, duplicate, rejected or queued, for each scan that still bears the claim's token.
+
+    `notification_channels` are to be told of those that are flagged (`Settings.notification_channels`).
+    """
+    prefer_index_order(connection)
+    at = utc_now()
+    parameters = _ids([outcome.scan_id for outcome in outcomes]) | {"token": token}
+    held = set(connection.scalars(statements.lock_claimed(dialect_name(connection)), parameters))
+    mine = sorted((outcome for outcome in outcomes if outcome.scan_id in held), key=lambda outcome: outcome.scan_id)
+    originals = _classify(connection, [outcome for outcome in mine if isinstance(outcome, Classified)], by, at)
+    if notification_channels:
+        outbox.enqueue(connection, originals, notification_channels, at)
+    for outcome in mine:
+        if isinstance(outcome, Rejected):
+            _reject(connection, outcome, by, at)
+        elif isinstance(outcome, Deferred):
+            _defer(connection, outcome, by, at)
+
+
+def expire_claims(
+    connection: Connection,
+    claims: Iterable[tuple[int, str]],
+    max_attempts: int,
+    by: str,
+    why: str = "the lease ran out",
+    delay_per_loss: timedelta = timedelta(),
+) -> int:
+    """running -> queued or failed: (scan, token) pairs whose worker has not been heard of for a lease, or gave them up.
+
+    A scan that was alone in its process then counts it as its own; after `max_attempts` times it is failed. Others go
+    back to the queue as suspects, which are read alone.
+
+    Args:
+        why: for the event, and for people where the scan is failed.
+        delay_per_loss: until a scan that was alone is due again, as often as this has happened to it.
+    """
+    at, moved = utc_now(), 0
+    for scan_id, token in sorted(claims):
+        row = connection.execute(
+            select(Scan.exclusive, Scan.lost_leases_exclusive)
+            .where(*_still_claimed(token, [scan_id]))
+            .with_for_update()
+        ).one_or_none()
+        if row is None:
+            continue
+        lost_leases_exclusive = row.lost_leases_exclusive + int(row.exclusive)
+        failed = lost_leases_exclusive >= max_attempts
+        given_up = (
+            f"Its worker died or gave up {lost_leases_exclusive} times while it read this film alone; at last, {why}."
+        )
+        delay = min(delay_per_loss * lost_leases_exclusive, MAX_DELAY) if row.exclusive else timedelta()
+        change: dict[str, Any] = (
+            _final_values(State.FAILED, at, detail=given_up) if failed else _queued_values(at + delay)
+        )
+        connection.execute(
+            update(Scan)
+            .where(Scan.id == scan_id)
+            .values(**change, lost_leases=Scan.lost_leases + 1, lost_leases_exclusive=lost_leases_exclusive)
+        )
+        to = State.FAILED if failed else State.QUEUED
+        _record(connection, [scan_id], State.RUNNING, to, by, at, given_up if failed else why)
+        moved += 1
+    return moved
+
+
+def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
+    """failed or rejected -> queued, with a clean slate. Returns the scans that moved."""
+    at = utc_now()
+    rows = connection.execute(
+        select(Scan.id, Scan.state)
+        .where(where, in_state(*REQUEUEABLE), Scan.superseded_by.is_(None), ~_erased())
+        .order_by(Scan.id)
+        .with_for_update()
+    ).all()
+    for state in REQUEUEABLE:
+        ids = [row.id for row in rows if row.state == state]
+        if ids:
+            connection.execute(
+                update(Scan)
+                .where(Scan.id.in_(ids), in_state(state))
+                # the header, too: by the time it is read, another film may stand there
+                .values(
+                    **_queued_values(at),
+                    lost_leases=0,
+                    lost_leases_exclusive=0,
+                    finished_at=None,
+                    **dict.fromkeys(HEADER_COLUMNS),
+                )
+            )
+            _record(connection, ids, state, State.QUEUED, by, at, "requeued")
+    return [row.id for row in rows]
+
+
+def erase_scans(connection: Connection, ids: Sequence[int], by: str) -> list[int]:
+    """Any state but running -> rejected, with nothing left of the film but what it is counted and recognised by: its
+    inbox, the hash of its path, its size and time. Returns those that moved; the others are being read, or are
+    tombstones already."""
+    at = utc_now()
+    rows = connection.execute(
+        select(Scan.id, Scan.state)
+        .where(Scan.id.in_(ids), ~in_state(State.RUNNING), ~_erased())
+        .order_by(Scan.id)
+        .with_for_update()
+    ).all()
+    moved = [row.id for row in rows]
+    connection.execute(update(Scan).where(Scan.id.in_(moved)).values(_final_values(State.REJECTED, at, **TOMBSTONE)))
+    for state in State:
+        of_state = [row.id for row in rows if row.state == state]
+        if of_state:
+            _record(connection, of_state, state, State.REJECTED, by, at, Reason.ERASED)
+    return moved
+
+
+def _erased() -> Condition:
+    return func.coalesce(Scan.reason, "") == Reason.ERASED
+
+
+def _still_claimed(token: str, ids: Sequence[int]) -> tuple[Condition, ...]:
+    return Scan.id.in_(ids), in_state(State.RUNNING), Scan.claim_token == token
+
+
+def _queued_values(not_before: datetime) -> dict[str, Any]:
+    """Column values of a row that waits, unannounced, in nobody's hands."""
+    return {
+        "state": State.QUEUED,
+        "not_before": not_before,
+        "announced_at": None,
+        "claim_token": None,
+        "claimed_by": None,
+        "leased_until": None,
+        "exclusive": False,
+        "reason": None,
+        "detail": None,
+    }
+
+
+def _final_values(state: State, at: datetime, **values: Any) -> dict[str, Any]:
+    return {"state": state, "finished_at": at, "claim_token": None, "leased_until": None, **values}
+
+
+def _classify(connection: Connection, outcomes: list[Classified], by: str, at: datetime) -> list[Classified]:
+    """The first scan to bring some content owns it; a twin becomes its duplicate, whichever worker read it.
+
+    Returns the former.
+    """
+    if not outcomes:
+        return []
+    owners = duplicates.content_owners(connection, outcomes)
+    copies = [outcome for outcome in outcomes if owners[outcome.sha256] != outcome.scan_id]
+    _duplicate(connection, copies, owners, by, at)
+    originals = [outcome for outcome in outcomes if owners[outcome.sha256] == outcome.scan_id]
+    if originals:
+        headers = any(outcome.header for outcome in originals)
+        parameter_rows = [
+            {**vars(one), **one.worklist_entry._asdict(), **header_values(one.header), "header": None}
+            for one in originals
+        ]
+        parameters = rows_parameter(parameter_rows) | {"at": at}
+        connection.execute(statements.mark_classified(dialect_name(connection), headers), parameters)
+        connection.execute(statements.retire_predictions(dialect_name(connection)), parameters)
+        connection.execute(statements.upsert_predictions(dialect_name(connection)), parameters)
+        _record(connection, [outcome.scan_id for outcome in originals], State.RUNNING, State.CLASSIFIED, by, at)
+    return originals
+
+
+def _duplicate(connection: Connection, copies: list[Classified], owners: dict[str, int], by: str, at: datetime) -> None:
+    if not copies:
+        return
+    originals = {owners[copy.sha256] for copy in copies}
+    superseding.lock_scans(connection, originals)
+    for copy in copies:
+        original = owners[copy.sha256]
+        values = _final_values(
+            State.DUPLICATE, at, sha256=copy.sha256, duplicate_of=original, **header_values(copy.header)
+        )
+        connection.execute(update(Scan).where(Scan.id == copy.scan_id).values(**values))
+        _record(connection, [copy.scan_id], State.RUNNING, State.DUPLICATE, by, at, f"same film as scan {original}")
+    superseding.update_current_duplicates(connection, originals)
+
+
+def _reject(connection: Connection, outcome: Rejected, by: str, at: datetime) -> None:
+    values = _final_values(State.REJECTED, at, reason=outcome.reason, detail=outcome.sentence, sha256=outcome.sha256)
+    values |= header_values(outcome.header)
+    connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(**values))
+    _record(connection, [outcome.scan_id], State.RUNNING, State.REJECTED, by, at, outcome.reason)
+
+
+def _defer(connection: Connection, outcome: Deferred, by: str, at: datetime) -> None:
+    values = _queued_values(min(outcome.not_before, at + MAX_DELAY))
+    if outcome.size is not None and outcome.mtime_ns is not None:
+        other = _row_of_content(connection, outcome.scan_id, outcome.size, outcome.mtime_ns)
+        if other is not None:
+            newer = "Other content stands at this path; it has a scan of its own."
+            _reject(connection, Rejected(outcome.scan_id, Reason.SUPERSEDED, newer), by, at)
+            reinstate(connection, other, [outcome.scan_id])
+            # nobody would look at it again
+            requeue(connection, and_(Scan.id == other, Scan.reason.in_(REJECTED_UNREAD)), by)
+            return
+        values |= {"size": outcome.size, "mtime_ns": outcome.mtime_ns, "changed_at": at}
+    connection.execute(update(Scan).where(Scan.id == outcome.scan_id).values(**values))
+    _record(connection, [outcome.scan_id], State.RUNNING, State.QUEUED, by, at, outcome.detail)
+
+
+def _row_of_content(connection: Connection, scan_id: int, size: int, mtime_ns: int) -> int | None:
+    """Another scan of the same path that stands for this very content, or is newer and current."""
+    here = select(Scan.inbox, Scan.path_sha256).where(Scan.id == scan_id).subquery()
+    same = and_(Scan.size == size, Scan.mtime_ns == mtime_ns)
+    return connection.scalar(
+        select(Scan.id)
+        .join(here, and_(Scan.inbox == here.c.inbox, Scan.path_sha256 == here.c.path_sha256))
+        .where(Scan.id != scan_id, same | ((Scan.id > scan_id) & Scan.superseded_by.is_(None)))
+        .order_by(same.desc(), Scan.id.desc())
+        .limit(1)
+    )
+
+
+def _record(
+    connection: Connection,
+    ids: Sequence[int],
+    before: State | None,
+    after: State,
+    by: str,
+    at: datetime,
+    detail: str | None = None,
+) -> None:
+    """One event row for each of these scans."""
+    values = {"before": before, "after": after, "at": at, "by": by, "detail": detail}
+    connection.execute(statements.insert_events(dialect_name(connection)), _ids(ids) | values)
+
+
+def _ids(ids: Sequence[int]) -> dict[str, str]:
+    return rows_parameter([{"id": id_} for id_ in ids])

@@ -1,0 +1,43 @@
+"""What a network is shown: batches of films, in what order and how changed, with what is to be said of them.
+
+Each batch's chance is its own, so that a run can be taken up at any of them.
+"""
+
+from collections.abc import Iterator
+from itertools import count, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumowatch.imaging.reader import Pixels
+from trainer.augment import Augmentation, augment, mixup
+from trainer.dataset import Examples
+from trainer.hyperparameters import Hyperparameters
+
+
+def augmented_batches(
+    training_set: Examples, hyperparameters: Hyperparameters, first_batch: int = 0
+) -> Iterator[tuple[Pixels, NDArray[np.float32]]]:
+    """Films uint8 (batch, side, side, 1) with labels (batch,), for ever, after the first `first_batch` batches."""
+    order = islice(
+        shuffled_batches(len(training_set), hyperparameters.batch_size, hyperparameters.seed), first_batch, None
+    )
+    for number, chosen in zip(count(first_batch), order, strict=False):
+        rng = np.random.default_rng([hyperparameters.seed, 1, number])
+        images, labels = training_set.pixels[chosen], training_set.labels[chosen]
+        if hyperparameters.augmented:
+            images = augment(images, Augmentation(), rng)
+        if hyperparameters.mixup:
+            images, labels = mixup(images, labels, hyperparameters.mixup, rng)
+        yield images, labels + hyperparameters.label_smoothing * (0.5 - labels)
+
+
+def shuffled_batches(images: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of `batch_size` films for ever: all of them in random order, then all of them in another, without a gap."""
+    rng = np.random.default_rng(seed)
+    waiting = rng.permutation(images)
+    while True:
+        while len(waiting) < batch:
+            waiting = np.concatenate([waiting, rng.permutation(images)])
+        yield waiting[:batch]
+        waiting = waiting[batch:]
