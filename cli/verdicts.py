@@ -127,8 +127,8 @@ def _record(entries: list[VerdictEntry], data: Path | None, inbox: Path | None, 
 
 def _keep_images(database: "Database", config: "Settings", inbox: Path | None, scan_ids: set[int]) -> dict[int, bool]:
     """{scan: whether its film is kept now}."""
+    from db.ledger import queries
     from db.registry import model_registry
-    from db.worklist import verdicts
     from pneumowatch import inboxes
     from pneumowatch.model_folder import shipped_folder
     from worker import keep_reviewed
@@ -138,7 +138,7 @@ def _keep_images(database: "Database", config: "Settings", inbox: Path | None, s
     kept = dict.fromkeys(sorted(scan_ids), False)
     try:
         for scan_id in kept:
-            places = database.read(partial(verdicts.file_locations, scan_id=scan_id))
+            places = database.read(partial(queries.file_locations, scan_id=scan_id))
             kept[scan_id] = keep_reviewed.keep_reviewed_image(config, folders, places, side)
         return kept
     except OSError as error:

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from db import LARGEST_ID
+from db.ledger import queries
+from db.ledger.queries import FileLocation
 from db.registry import model_registry
-from db.worklist import audit, cases, verdicts
+from db.worklist import audit, cases
 from db.worklist.audit import AuditAction
 from db.worklist.cases import Case
-from db.worklist.verdicts import FileLocation
 from pneumowatch.errors import ImageRejected, PneumowatchError
 from pneumowatch.imaging import image_store
 from pneumowatch.imaging.reader import Pixels
@@ -78,7 +79,7 @@ def keep_image(state: Any, scan_id: int) -> None:
     """
     try:
         places: Sequence[FileLocation] = state.database.read(
-            lambda connection: verdicts.file_locations(connection, scan_id)
+            lambda connection: queries.file_locations(connection, scan_id)
         )
         sha256 = places[0].sha256 if places else None
         if sha256 is None or image_store.load_image(state.settings.data_dir, sha256) is not None:
@@ -94,7 +95,7 @@ def keep_image(state: Any, scan_id: int) -> None:
 def _image_png(request: Request, scan_id: int) -> tuple[bytes, str]:
     """PNG, and where it is from. Raises Refused."""
     state = request.app.state
-    places = state.database.read(lambda connection: verdicts.file_locations(connection, scan_id))
+    places = state.database.read(lambda connection: queries.file_locations(connection, scan_id))
     if not places:
         raise RequestRefused(404, f"There is no scan {scan_id}.")
     sha256 = places[0].sha256

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from db.worklist.verdicts import FileLocation
+from db.ledger.queries import FileLocation
 from pneumowatch import source_files
 from pneumowatch.errors import ImageRejected
 from pneumowatch.imaging import image_store, reader
@@ -17,7 +17,7 @@ def keep_reviewed_image(
 
     Args:
         inboxes: name -> folder, as mounted on this machine.
-        locations: the judged scan, then its duplicates (`db.worklist.verdicts.file_locations`).
+        locations: the judged scan, then its duplicates (`db.ledger.queries.file_locations`).
         side: edge in pixels to which the film is reduced.
 
     Raises OSError where it cannot be written.

@@ -22,8 +22,8 @@ from sqlalchemy import ColumnElement, Connection, case, func, literal_column, or
 
 from db.dialect import dialect_name, insert_or_ignore, lock_for_transaction
 from db.ledger.outcomes import Classified
+from db.ledger.queries import file_locations
 from db.models import Outbox, Prediction, Scan
-from db.worklist.verdicts import file_locations
 from pneumowatch.notification import PACS, Notification
 
 OUTBOX: Final[Any] = Outbox.__table__

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Boolean, Connection, func, select, text
 
@@ -15,6 +15,15 @@ COLUMN_TYPES: Final[dict[str, Any]] = {
     **dict.fromkeys(("received_at", "finished_at", "reviewed_at"), UtcDateTime),
 }
 VIEWS: Final = ("flagged_cases", "unscored_cases", "scan_ledger")
+
+
+class FileLocation(NamedTuple):
+    """Where the image of a scan may be found."""
+
+    id: int
+    inbox: str
+    path_bytes: bytes
+    sha256: str | None
 
 
 def counts_by_state(connection: Connection) -> dict[State, int]:
@@ -50,6 +59,18 @@ def oldest_waiting_by_source(connection: Connection) -> dict[str, datetime]:
     """Of each source of which something waits."""
     statement = select(Scan.inbox, func.min(Scan.received_at)).where(in_state(*WAITING)).group_by(Scan.inbox)
     return {row[0]: row[1] for row in connection.execute(statement.order_by(Scan.inbox))}
+
+
+def file_locations(connection: Connection, scan_id: int) -> list[FileLocation]:
+    """The original of a scan, then its duplicates: wherever its bytes stood when they were read."""
+    columns = (Scan.id, Scan.inbox, Scan.path_bytes, Scan.sha256)
+    original = connection.scalar(select(Scan.duplicate_of).where(Scan.id == scan_id)) or scan_id
+    rows = connection.execute(
+        select(*columns)
+        .where((Scan.id == original) | (Scan.duplicate_of == original))
+        .order_by(Scan.id != original, Scan.id)
+    )
+    return [FileLocation(*row) for row in rows]
 
 
 def count_view_rows(connection: Connection, view: str, unread: bool = False) -> int:

@@ -6,7 +6,7 @@ back stands no more, and `retractions` says since when.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
@@ -18,15 +18,6 @@ from pneumowatch.errors import ReviewRefused
 REVIEWS: Final[Any] = Review.__table__
 RETRACTIONS: Final[Any] = Retraction.__table__
 NOT_RETRACTED: Final = Review.id.not_in(select(Retraction.review_id))
-
-
-class FileLocation(NamedTuple):
-    """Where the film of a judged scan may be found."""
-
-    id: int
-    inbox: str
-    path_bytes: bytes
-    sha256: str | None
 
 
 def record_verdict(
@@ -100,18 +91,6 @@ def review_history(connection: Connection, scan_id: int) -> Sequence[RowMapping]
     original = connection.scalar(select(Scan.duplicate_of).where(Scan.id == scan_id)) or scan_id
     rows = select(*REVIEWS.c, Retraction.retracted_at).outerjoin(Retraction, Retraction.review_id == Review.id)
     return connection.execute(rows.where(Review.scan_id == original).order_by(Review.id)).mappings().all()
-
-
-def file_locations(connection: Connection, scan_id: int) -> list[FileLocation]:
-    """The original of a scan, then its duplicates: wherever its bytes stood when they were read."""
-    columns = (Scan.id, Scan.inbox, Scan.path_bytes, Scan.sha256)
-    original = connection.scalar(select(Scan.duplicate_of).where(Scan.id == scan_id)) or scan_id
-    rows = connection.execute(
-        select(*columns)
-        .where((Scan.id == original) | (Scan.duplicate_of == original))
-        .order_by(Scan.id != original, Scan.id)
-    )
-    return [FileLocation(*row) for row in rows]
 
 
 def _original(connection: Connection, scan_id: int) -> int:

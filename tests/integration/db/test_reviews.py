@@ -6,6 +6,7 @@ import pytest
 from books import Book, at_once, classified, seen
 from sqlalchemy import select, text, update
 
+from db.ledger import queries
 from db.models import Review, Scan
 from db.states import Verdict
 from db.worklist import verdicts as reviews
@@ -63,7 +64,7 @@ def test_an_original_comes_first_whichever_was_seen_first(book: Book) -> None:
         )
     )
     for scan_id in (first, second):
-        found = book.database.read(lambda c, scan_id=scan_id: reviews.file_locations(c, scan_id))
+        found = book.database.read(lambda c, scan_id=scan_id: queries.file_locations(c, scan_id))
         assert [place.id for place in found] == [second, first]
 
 
@@ -74,7 +75,7 @@ def test_what_is_said_of_a_duplicate_is_said_of_its_original(book: Book) -> None
     say(book, twin, WELL)
     assert [row[0] for row in kept(book)] == [original]
     assert (book.row(original)["verdict"], book.row(twin)["verdict"]) == ("no_pneumonia", None)
-    assert [place.id for place in book.database.read(lambda c: reviews.file_locations(c, twin))] == [original, twin]
+    assert [place.id for place in book.database.read(lambda c: queries.file_locations(c, twin))] == [original, twin]
 
 
 def test_a_rejected_film_can_be_judged_too(book: Book) -> None:
