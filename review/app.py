@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI
-from sqlalchemy import Connection, text
 from starlette.concurrency import run_in_threadpool
 
 from db.session import Database
-from db.worklist import accounts
+from db.worklist import accounts, unscored
 from pneumowatch import __version__
 from pneumowatch import inboxes as inbox_folders
 from pneumowatch.queue import Announcer
@@ -107,7 +106,7 @@ def _body_limits(settings: Settings) -> dict[str, int]:
 
 
 class _UnscoredCount:
-    """How many films nobody has read, as every page shows it; counted now and then, and not beyond MOST_COUNTED."""
+    """How many films nobody has read, as every page shows it; counted now and then, and not beyond MAX_UNSCORED_COUNTED."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -117,13 +116,6 @@ class _UnscoredCount:
     def __call__(self) -> int:
         with self._lock:
             if time.monotonic() - self._at > UNSCORED_COUNT_SECONDS:
-                self._count = self._database.read(_count_unscored)
+                self._count = self._database.read(lambda c: unscored.count_up_to(c, MAX_UNSCORED_COUNTED))
                 self._at = time.monotonic()
             return self._count
-
-
-def _count_unscored(connection: Connection) -> int:
-    """MOST_COUNTED + 1 where there are more."""
-    some = f"SELECT count(*) FROM (SELECT 1 FROM unscored_cases LIMIT {MAX_UNSCORED_COUNTED + 1}) AS counted"  # noqa: S608
-    count: Any = connection.scalar(text(some))
-    return int(count)

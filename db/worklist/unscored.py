@@ -17,6 +17,12 @@ class ReasonCount(NamedTuple):
     number: int
 
 
+def count_up_to(connection: Connection, limit: int) -> int:
+    """Count them; `limit` + 1 where there are more than `limit`."""
+    some = text("SELECT count(*) FROM (SELECT 1 FROM unscored_cases LIMIT :limit) AS counted")
+    return connection.scalar(some, {"limit": limit + 1}) or 0
+
+
 def counts_by_reason(connection: Connection) -> Sequence[ReasonCount]:
     """The largest first; of more than COUNTED scans, so many of them are told apart."""
     some = f"SELECT {_REASON} AS why FROM unscored_cases LIMIT {COUNT_LIMIT}"  # noqa: S608
