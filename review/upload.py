@@ -8,14 +8,13 @@ from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from db import LARGEST_ID
-from db.models import Scan
-from db.states import WAITING
+from db.ledger import queries
 from db.worklist import audit, cases
 from db.worklist.audit import AuditAction
 from db.worklist.cases import Case
@@ -144,9 +143,7 @@ async def upload_images(
 
 def results_of(connection: Connection, ids: Sequence[int], reader: str) -> list[UploadResult]:
     """What became of these scans, in this order; those that do not exist are left out."""
-    waiting = dict(
-        connection.execute(select(Scan.id, Scan.state).where(Scan.id.in_(ids), Scan.state.in_(WAITING))).all()
-    )
+    waiting = queries.waiting_states(connection, ids)
     results = (
         UploadResult(scan_id=scan_id, state=waiting[scan_id], done=False, sentence="Waiting to be read.")
         if scan_id in waiting

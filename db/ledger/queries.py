@@ -51,6 +51,12 @@ def count_finished(connection: Connection) -> int:
     return connection.scalar(select(func.count()).where(in_state(*FINAL))) or 0
 
 
+def waiting_states(connection: Connection, scan_ids: Sequence[int]) -> dict[int, State]:
+    """The state of each of these scans that has no final one yet."""
+    rows = connection.execute(select(Scan.id, Scan.state).where(Scan.id.in_(scan_ids), Scan.state.in_(WAITING)))
+    return {row.id: State(row.state) for row in rows}
+
+
 def oldest_waiting(connection: Connection) -> datetime | None:
     return connection.scalar(select(func.min(Scan.received_at)).where(in_state(*WAITING)))
 
