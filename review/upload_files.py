@@ -13,11 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, select
-
 from db.ledger import registration, transitions
 from db.ledger.file_version import FileVersion
-from db.models import Scan
 from db.session import Database
 from pneumowatch.errors import BrokerUnavailable, UploadRefused
 from pneumowatch.inboxes import INBOX_FOLDER_MODE as FOLDER_MODE
@@ -120,29 +117,14 @@ def register_upload(database: Database, announcer: Announcer | None, file: FileV
 
     The watcher may have been quicker; whoever comes first registers it, and nobody does so twice.
     """
-
-    def register(connection: Connection) -> tuple[int, list[int]]:
-        to_announce = registration.register_files(connection, [file], by).to_announce
-        scan_id = _scan_of(connection, file)
-        transitions.mark_file_complete(connection, scan_id)
-        if announcer is None:
-            transitions.mark_unannounced(connection, to_announce)
-        return scan_id, to_announce
-
-    scan_id, to_announce = database.write(register)
+    announced = announcer is not None
+    scan_id, to_announce = database.write(lambda c: registration.register_complete_file(c, file, by, announced))
     if announcer is not None and to_announce:
         try:
             announcer.announce(to_announce)
         except BrokerUnavailable:
             database.write(lambda connection: transitions.mark_unannounced(connection, to_announce))
     return scan_id
-
-
-def _scan_of(connection: Connection, file: FileVersion) -> int:
-    same = (Scan.path_sha256 == file.path_sha256, Scan.inbox == file.inbox)
-    return connection.scalars(
-        select(Scan.id).where(*same, Scan.size == file.size, Scan.mtime_ns == file.mtime_ns)
-    ).one()
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -88,6 +88,29 @@ def register_files(
     return result
 
 
+def register_complete_file(
+    connection: Connection, file: FileVersion, by: str, announced: bool
+) -> tuple[int, list[int]]:
+    """Register a file that nobody writes to any more. Returns its scan, and the scans to be announced.
+
+    Args:
+        announced: by the caller, once this is committed; else the sweep announces them.
+    """
+    to_announce = register_files(connection, [file], by).to_announce
+    scan_id = _scan_of(connection, file)
+    transitions.mark_file_complete(connection, scan_id)
+    if not announced:
+        transitions.mark_unannounced(connection, to_announce)
+    return scan_id, to_announce
+
+
+def _scan_of(connection: Connection, file: FileVersion) -> int:
+    same = (Scan.path_sha256 == file.path_sha256, Scan.inbox == file.inbox)
+    return connection.scalars(
+        select(Scan.id).where(*same, Scan.size == file.size, Scan.mtime_ns == file.mtime_ns)
+    ).one()
+
+
 def _needs_registration(known: Sequence[Row], file: FileVersion) -> bool:
     current, same = _current(known), _same_content(known, file)
     if current is None or same is None:
