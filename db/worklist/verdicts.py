@@ -6,7 +6,7 @@ back stands no more, and `retractions` says since when.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
@@ -18,6 +18,19 @@ from pneumowatch.errors import ReviewRefused
 REVIEWS: Final[Any] = Review.__table__
 RETRACTIONS: Final[Any] = Retraction.__table__
 NOT_RETRACTED: Final = Review.id.not_in(select(Retraction.review_id))
+
+
+class ReviewRecord(NamedTuple):
+    """One review, and the scan that it judges."""
+
+    review_id: int
+    scan_id: int
+    reviewer: str
+    verdict: str
+    source: str
+    sha256: str | None
+    patient_key: str | None
+    path: str
 
 
 def record_verdict(
@@ -71,6 +84,17 @@ def standing_review(connection: Connection, review_id: int, reviewer: str) -> Ro
     """A review of this reader's that was not taken back."""
     one = select(*REVIEWS.c).where(Review.id == review_id, Review.reviewer == reviewer, NOT_RETRACTED)
     return connection.execute(one).mappings().one_or_none()
+
+
+def standing_reviews(connection: Connection) -> list[ReviewRecord]:
+    """All reviews that stand, of scans that are no duplicates, the oldest first; reviews of duplicates are recorded
+    with their originals."""
+    columns = (
+        Review.id, Review.scan_id, Review.reviewer, Review.verdict, Scan.inbox, Scan.sha256, Scan.patient_key, Scan.path
+    )  # fmt: skip
+    standing = select(*columns).join(Scan, Scan.id == Review.scan_id).where(NOT_RETRACTED)
+    rows = connection.execute(standing.order_by(Review.id))
+    return [ReviewRecord(*row) for row in rows]
 
 
 def lock_latest_review(connection: Connection, scan_id: int) -> tuple[int, int] | None:

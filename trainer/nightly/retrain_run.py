@@ -21,6 +21,7 @@ from db import deployment
 from db.registry import model_cache, model_registry, training_runs
 from db.registry.training_runs import LEASE_FACTOR, StaleRunReaper, TrainingDecision, TrainingOutcome, TrainingState
 from db.session import Database
+from db.worklist import verdicts
 from pneumowatch.errors import ModelError, PneumowatchError, ShuttingDown, TrainingError
 from pneumowatch.logs import get_logger
 from pneumowatch.model_folder import ModelFolder, shipped_folder
@@ -174,7 +175,7 @@ class RetrainRun:
         """To a decision, which stands in its row."""
         self._progress("reading")
         patient_rule = PatientIdRule.from_settings(self._settings, self._settings.patient_pattern)
-        reviews = self.database.read(verdict_labels.standing_reviews)
+        reviews = self.database.read(verdicts.standing_reviews)
         judgements, _ = verdict_labels.consensus_labels(reviews, patient_rule)
         used = self.database.read(
             lambda connection: training_runs.newest_review_seen(connection, *training_runs.TRAINED)

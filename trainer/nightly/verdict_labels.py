@@ -4,34 +4,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from PIL import Image
-from sqlalchemy import Connection, select
 
-from db.models import Review, Scan
 from db.states import Verdict
-from db.worklist.verdicts import NOT_RETRACTED
+from db.worklist.verdicts import ReviewRecord
 from pneumowatch.imaging import image_store
 from pneumowatch.imaging.phantom import PHANTOM_SOURCE
 from pneumowatch.imaging.reader import Pixels
 from trainer.dataset import CLASSES, KERMANY_RULE, Dataset, LabelledImage, PatientIdRule, patient_of
 
 LABEL_OF_VERDICT: Final = {Verdict.NO_PNEUMONIA: CLASSES.index("NORMAL"), Verdict.PNEUMONIA: CLASSES.index("PNEUMONIA")}
-
-
-class ReviewRecord(NamedTuple):
-    """One review, and whose film it judges."""
-
-    review_id: int
-    scan_id: int
-    reviewer: str
-    verdict: str
-    source: str
-    sha256: str | None
-    patient_key: str | None
-    path: str
 
 
 @dataclass(frozen=True)
@@ -58,17 +43,6 @@ class VerdictDataset:
         """The films that were judged after this review."""
         images = tuple(image for image in self.dataset.images if self.reviews[image.sha256] > review_id)
         return Dataset(images, (), self.dataset.side)
-
-
-def standing_reviews(connection: Connection) -> list[ReviewRecord]:
-    """All reviews that stand, of scans that are no duplicates, the oldest first; reviews of duplicates are recorded
-    with their originals."""
-    columns = (
-        Review.id, Review.scan_id, Review.reviewer, Review.verdict, Scan.inbox, Scan.sha256, Scan.patient_key, Scan.path
-    )  # fmt: skip
-    standing = select(*columns).join(Scan, Scan.id == Review.scan_id).where(NOT_RETRACTED)
-    rows = connection.execute(standing.order_by(Review.id))
-    return [ReviewRecord(*row) for row in rows]
 
 
 def consensus_labels(

@@ -11,7 +11,6 @@ from db.models import Review, Scan
 from db.states import Verdict
 from db.worklist import verdicts as reviews
 from pneumowatch.errors import ReviewRefused
-from trainer.nightly import verdict_labels
 
 ILL, WELL = Verdict.PNEUMONIA, Verdict.NO_PNEUMONIA
 
@@ -152,9 +151,9 @@ def test_nobody_takes_back_what_another_said(book: Book) -> None:
 def test_what_was_taken_back_teaches_nothing(book: Book) -> None:
     (scan_id,) = book.classify(seen())
     review = say(book, scan_id, ILL)
-    assert [said.review_id for said in book.database.read(verdict_labels.standing_reviews)] == [review]
+    assert [said.review_id for said in book.database.read(reviews.standing_reviews)] == [review]
     take_back(book, review)
-    assert book.database.read(verdict_labels.standing_reviews) == []
+    assert book.database.read(reviews.standing_reviews) == []
 
 
 def test_taken_back_and_said_at_once(book: Book) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from db.worklist.verdicts import ReviewRecord
 from pneumowatch.imaging import image_store
 from trainer.dataset import PatientIdRule, split_of
 from trainer.nightly import verdict_labels
-from trainer.nightly.verdict_labels import ReviewRecord
 
 ILL, WELL = "pneumonia", "no_pneumonia"
 
