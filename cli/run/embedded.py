@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection
 
 from cli import outbox as outbox_command
 from cli.output import console, error_console, print_table
@@ -20,7 +20,6 @@ from db.health.heartbeat_writer import HeartbeatWriter, writing_heartbeats
 from db.health.ledger_metrics import LedgerCollector
 from db.ledger import outbox, queries, transitions
 from db.ledger.sweep import Sweeper
-from db.models import Scan
 from db.session import Database
 from db.states import State
 from pneumowatch import logs, metrics
@@ -214,11 +213,7 @@ class _Embedded:
 
 def _take_over(connection: Connection, max_attempts: int) -> None:
     """What a process that is gone had claimed or announced: nobody else can have, as the data folder is locked."""
-    running = connection.execute(select(Scan.id, Scan.claim_token).where(Scan.state == State.RUNNING)).all()
-    transitions.expire_claims(
-        connection, [(scan_id, token or "") for scan_id, token in running], max_attempts, component_name("up")
-    )
-    connection.execute(update(Scan).where(Scan.state == State.QUEUED).values(announced_at=None))
+    transitions.release_all(connection, max_attempts, component_name("up"))
     outbox.release_claims(connection)
 
 

@@ -265,6 +265,16 @@ def expire_claims(
     return moved
 
 
+def release_all(connection: Connection, max_attempts: int, by: str) -> None:
+    """running -> queued or failed, for every claim; and no waiting scan counts as announced any more.
+
+    For the start of a process that is alone on its database: whoever had claimed or announced anything is gone.
+    """
+    claims = connection.execute(select(Scan.id, Scan.claim_token).where(in_state(State.RUNNING))).all()
+    expire_claims(connection, [(scan_id, token or "") for scan_id, token in claims], max_attempts, by)
+    connection.execute(update(Scan).where(in_state(State.QUEUED)).values(announced_at=None))
+
+
 def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
     """failed or rejected -> queued, with a clean slate. Returns the scans that moved."""
     at = utc_now()
