@@ -171,27 +171,19 @@ def requeue(
 
     A running watcher or schedule announces them within seconds. What has a result, or waits, is left alone.
     """
-    from sqlalchemy import or_
-
     from cli.output import console, print_json
     from db.health import heartbeats
     from db.ledger import transitions
-    from db.models import Scan
-    from db.states import Reason, State
+    from db.states import Reason
 
     if reason is not None and reason not in set(Reason):
         raise typer.BadParameter(f"'{reason}' is no reason; there are: {', '.join(Reason)}.", param_hint="--reason")
-    conditions: list[transitions.Condition] = []
-    if scan_ids:
-        conditions.append(Scan.id.in_(scan_ids))
-    if reason:
-        conditions.append(Scan.reason == reason)
-    if failed:
-        conditions.append(Scan.state == State.FAILED)
-    if not conditions:
+    if not (scan_ids or reason or failed):
         raise typer.BadParameter("say which: scan ids, --reason CODE, or --failed.")
-    database = open_database(data)
-    moved = database.write(lambda c: transitions.requeue(c, or_(*conditions), ACTOR))
+    database, code = open_database(data), Reason(reason) if reason else None
+    moved = database.write(
+        lambda c: transitions.requeue_matching(c, ACTOR, scan_ids=scan_ids or (), reason=code, failed=failed)
+    )
     if json:
         return print_json({"requeued": moved})
     console.print(f"{len(moved)} films are queued again.")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select, update
 
 from db.dialect import dialect_name, prefer_index_order, rows_parameter
 from db.ledger import duplicates, outbox, statements, superseding
@@ -301,6 +301,20 @@ def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
             )
             _record(connection, ids, state, State.QUEUED, by, at, "requeued")
     return [row.id for row in rows]
+
+
+def requeue_matching(
+    connection: Connection, by: str, *, scan_ids: Sequence[int] = (), reason: Reason | None = None, failed: bool = False
+) -> list[int]:
+    """`requeue` for these scans, all that were rejected for this reason and, if asked for, all that failed."""
+    conditions: list[Condition] = [false()]
+    if scan_ids:
+        conditions.append(Scan.id.in_(scan_ids))
+    if reason:
+        conditions.append(Scan.reason == reason)
+    if failed:
+        conditions.append(in_state(State.FAILED))
+    return requeue(connection, or_(*conditions), by)
 
 
 def erase_scans(connection: Connection, ids: Sequence[int], by: str) -> list[int]:
