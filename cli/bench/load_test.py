@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from sqlalchemy import func, select
 
 from cli.bench.rig import INBOX_NAME, Rig
 from db.ledger import queries
-from db.models import Scan
 from db.states import FINAL, State
 from pneumowatch.errors import PneumowatchError
 
@@ -63,7 +61,7 @@ def run_burst(rig: Rig, images: Sequence[Path], report_done: ReportDone = lambda
     _wait_until_finished(rig, sum(before[state] for state in FINAL) + len(images), len(images), report_done)
     spent = rig.usage()
     classified = rig.database.read(queries.counts_by_state)[State.CLASSIFIED] - before[State.CLASSIFIED]
-    ended = rig.database.read(lambda c: c.scalar(select(func.max(Scan.finished_at)))) or datetime.now(UTC)
+    ended = rig.database.read(queries.last_finished_at) or datetime.now(UTC)
     cpu = {name: 1000 * (one.cpu_seconds - usage[name].cpu_seconds) / len(images) for name, one in spent.items()}
     peaks = {name: one.peak for name, one in spent.items()}
     return Burst(len(images), len(images) - classified, ended.timestamp() - started, cpu, peaks)
@@ -100,8 +98,7 @@ def _seconds_until_finished(rig: Rig, name: str) -> float:
     """Seconds from now until this file of the inbox has a final state."""
     started = time.perf_counter()
     path = hashlib.sha256(name.encode()).digest()
-    row = select(Scan.state).where(Scan.inbox == INBOX_NAME, Scan.path_sha256 == path)
-    while rig.database.read(lambda c: c.scalar(row)) not in FINAL:
+    while rig.database.read(lambda c: queries.current_state(c, INBOX_NAME, path)) not in FINAL:
         if time.perf_counter() - started > STALLED_SECONDS:
             raise PneumowatchError(f"A single film had no result after {STALLED_SECONDS:.0f} seconds.")
         time.sleep(FINE_POLL_SECONDS)

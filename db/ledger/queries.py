@@ -57,6 +57,17 @@ def waiting_states(connection: Connection, scan_ids: Sequence[int]) -> dict[int,
     return {row.id: State(row.state) for row in rows}
 
 
+def last_finished_at(connection: Connection) -> datetime | None:
+    return connection.scalar(select(func.max(Scan.finished_at)))
+
+
+def current_state(connection: Connection, inbox: str, path_sha256: bytes) -> State | None:
+    """The state of the scan that stands for what is at a path; None where the path has none."""
+    same_path = (Scan.inbox == inbox, Scan.path_sha256 == path_sha256)
+    state = connection.scalar(select(Scan.state).where(*same_path, Scan.superseded_by.is_(None)))
+    return State(state) if state else None
+
+
 def oldest_waiting(connection: Connection) -> datetime | None:
     return connection.scalar(select(func.min(Scan.received_at)).where(in_state(*WAITING)))
 
