@@ -35,9 +35,10 @@ coverage: $(VENV)/test ## how much of the code the tests run, processes included
 	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(if $(ALL),,-m "not slow")
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --skip-covered --sort=cover
 
-check: $(VENV)/test ## lint and types only
+check: $(VENV)/test ## lint, import layers and types only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
 bench: $(VENV)/test ## measure this machine and write docs/benchmarks.md (half an hour; QUICK=1: small sizes, nothing written)
