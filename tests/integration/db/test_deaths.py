@@ -202,3 +202,16 @@ def test_a_requeued_scan_follows_its_file(book: Book) -> None:
     assert book.arrive(seen(size=200)).to_announce == [scan_id]
     book.finish(book.claimed(), rejected(scan_id))
     assert book.row(scan_id)["size"] == 200
+
+
+def test_who_is_alone_releases_what_others_had_claimed_or_announced(book: Book) -> None:
+    """As `up` does when it starts."""
+    running, announced = book.add(seen("running"), seen("announced"))
+    assert [scan.id for scan in book.claimed(1).scans] == [running]
+    book.ring()
+    assert book.row(announced)["announced_at"]
+    book.database.write(lambda c: transitions.release_all(c, 3, "up"))
+    for scan_id in (running, announced):
+        row = book.row(scan_id)
+        assert (row["state"], row["announced_at"], row["claim_token"]) == ("queued", None, None)
+    assert book.moves(running)[-1] == ("running", "queued")

@@ -6,6 +6,7 @@ from typing import Any
 
 from books import MODEL, Book, at_once, classified, model_folder, seen
 
+from db.ledger import transitions
 from db.models import Scan
 from db.registry import model_registry
 from db.states import Reason, State
@@ -90,3 +91,19 @@ def test_requeue_leaves_what_has_a_result_or_waits(book: Book) -> None:
     before = book.event_count()
     assert book.requeue(Scan.id.in_([done, waits])) == []
     assert book.event_count() == before
+
+
+def test_requeued_are_those_that_are_named_or_alike_and_no_others(book: Book) -> None:
+    def requeue(**which: Any) -> list[int]:
+        return book.database.write(lambda c: transitions.requeue_matching(c, "admin", **which))
+
+    named, unreadable, gone = (book.reject(seen(name)) for name in ("named", "unreadable", "gone"))
+    book.set(gone, reason=Reason.VANISHED)
+    failed, other = (book.reject(seen(name)) for name in ("failed", "other"))
+    book.set(failed, state=State.FAILED)
+    book.set(other, reason=Reason.TOO_LARGE)
+    assert requeue() == []
+    assert requeue(scan_ids=[named], failed=True) == [named, failed]
+    assert requeue(reason=Reason.UNREADABLE) == [unreadable]
+    assert requeue(scan_ids=[gone, named]) == [gone]  # the other one waits already
+    assert book.state(other) == "rejected"

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from db.ledger import queries, registration, transitions
 from db.states import Reason, State
+from db.worklist import unscored
 from pneumowatch.header import Header
 
 # fmt: off
@@ -218,6 +219,26 @@ def test_unscored_cases_are_what_has_no_result(book: Book) -> None:
     book.expire(claim, max_attempts=1)
     book.add(seen("4"))
     assert sorted(ids(book, "unscored_cases")) == [out, failed]
+
+
+def test_unscored_cases_are_counted_up_to_a_limit(book: Book) -> None:
+    for name in "abc":
+        book.reject(seen(name))
+    counts = [book.database.read(lambda c, limit=limit: unscored.count_up_to(c, limit)) for limit in (1, 2, 3, 9)]
+    assert counts == [2, 3, 3, 3]
+
+
+def test_a_path_has_the_state_of_its_current_scan(book: Book) -> None:
+    def state(name: str) -> State | None:
+        return book.database.read(lambda c: queries.current_state(c, "inbox", seen(name).path_sha256))
+
+    assert state("a") is None
+    (old,) = book.classify(seen("a"))
+    assert state("a") == State.CLASSIFIED
+    (new,) = book.add(seen("a", size=200))
+    assert state("a") == State.QUEUED
+    assert book.database.read(lambda c: queries.waiting_states(c, [old, new])) == {new: State.QUEUED}
+    assert book.database.read(queries.last_finished_at) is not None
 
 
 def test_unscored_cases_hold_what_waits_beyond_the_cap(book: Book) -> None:
