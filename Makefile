@@ -41,19 +41,19 @@ check: $(VENV)/test ## lint, import layers and types only
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
-bench: $(VENV)/test ## measure this machine and write docs/benchmarks.md (half an hour; QUICK=1: small sizes, nothing written)
+bench: $(VENV)/test ## measure this machine and write docs/evidence/benchmarks.md (half an hour; QUICK=1: small sizes, nothing written)
 	@$(BIN)/python tests/benchmarks $(if $(QUICK),--quick)
 
-faults: $(VENV)/test ## kill everything under a flow of images, count, and write docs/reliability.md (45 minutes; QUICK=1: less)
+faults: $(VENV)/test ## kill everything under a flow of images, count, and write docs/evidence/reliability.md (45 minutes; QUICK=1: less)
 	@$(BIN)/python tests/faults $(if $(QUICK),--quick)
 
-settings: $(VENV)/runtime ## write docs/settings.md anew
-	@$(BIN)/python -c "from pneumowatch.settings import render_settings_page; print(render_settings_page(), end='')" > docs/settings.md
+settings: $(VENV)/runtime ## write docs/operate/settings.md anew
+	@$(BIN)/python -c "from pneumowatch.settings import render_settings_page; print(render_settings_page(), end='')" > docs/operate/settings.md
 
-contract: $(VENV)/test ## write docs/contract.json anew: every name that other programs may depend on
+contract: $(VENV)/test ## write docs/develop/contract.json anew: every name that other programs may depend on
 	@$(BIN)/python tests/contract.py
 
-formats: $(VENV)/test ## read every kind of image file and write docs/formats.md anew
+formats: $(VENV)/test ## read every kind of image file and write docs/evidence/formats.md anew
 	@$(BIN)/python tests/formats
 
 picture: $(VENV)/runtime ## draw the README's picture and the data path anew

@@ -106,7 +106,7 @@ class Settings(BaseSettings):
 
     review_url: str = Field(default="", description="where readers reach the desk, for links in what is sent out")
     webhook_url: str = Field(
-        default="", description="told of each newly flagged scan (docs/nudges.md); empty: nobody is"
+        default="", description="told of each newly flagged scan (docs/operate/notifications.md); empty: nobody is"
     )
     webhook_secret: str = Field(
         default="", description="signs what the webhook is told: whsec_ and base64, or any text"
@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     mail_minutes: float = Field(default=15.0, ge=0, description="at most one e-mail in this time, with all that is new")
     pacs_url: str = Field(
         default="",
-        description="dicom://AET@HOST:PORT, dicoms:// (TLS) or https://... (STOW-RS): takes results (docs/pacs.md)",
+        description="dicom://AET@HOST:PORT, dicoms:// (TLS) or https://... (STOW-RS): takes results (docs/operate/pacs.md)",
     )
     pacs_calling_ae_title: str = Field(
         default="PNEUMOWATCH", pattern="^[ -[\\]-~]{1,16}$", description="our own AE title"
@@ -284,7 +284,7 @@ def _read_secret(name: str, file: str) -> str:
 
 
 def render_settings_page() -> str:
-    """docs/settings.md: every variable, its default and what it does (`make settings`)."""
+    """docs/operate/settings.md: every variable, its default and what it does (`make settings`)."""
     lines = [
         "# Settings",
         "",

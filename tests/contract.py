@@ -1,4 +1,4 @@
-"""Write docs/contract.json: every outward name that other people's programs may depend on (`make contract`).
+"""Write docs/develop/contract.json: every outward name that other people's programs may depend on (`make contract`).
 
 Views, HTTP API, commands, settings, metrics, and what is sent to others. A test compares the file with the code: a name
 cannot change without a line in the diff, and in CHANGELOG.md.
@@ -27,7 +27,7 @@ from pneumowatch.notification import Notification
 from pneumowatch.settings import ENV_PREFIX, Settings
 from review.app import create_app
 
-PAGE: Final = Path(__file__).parents[1] / "docs" / "contract.json"
+PAGE: Final = Path(__file__).parents[1] / "docs" / "develop" / "contract.json"
 AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 EXAMPLE: Final = Notification(UUID(int=0), 1, "0" * 64, "ward", 0.9, 0.5, "model", None, AT, AT)
 

@@ -1,4 +1,4 @@
-"""docs/install.md as a new operator would follow it: on an empty Debian, by its lines alone, until films have results.
+"""docs/operate/install.md as a new operator would follow it: on an empty Debian, by its lines alone, until films have results.
 
     python tests/empty_machine.py [--bind FOLDER ...]
 
@@ -95,19 +95,19 @@ def inside(
 
 
 def follow_the_document(box: Path, leader: int) -> None:
-    tell("following docs/install.md")
-    section = SECTION.search((box / CHECKOUT / "docs" / "install.md").read_text("utf-8"))
+    tell("following docs/operate/install.md")
+    section = SECTION.search((box / CHECKOUT / "docs" / "operate" / "install.md").read_text("utf-8"))
     assert section is not None
     done = inside(leader, "apt-get update\n" + "\n".join(BLOCK.findall(section[1])), SETUP_SECONDS, PASSWORD)
     print(done.stdout[-3000:])
     if done.returncode:
-        sys.exit(f"A line of docs/install.md failed:\n{done.stderr[-3000:]}")
+        sys.exit(f"A line of docs/operate/install.md failed:\n{done.stderr[-3000:]}")
 
 
 def films_are_read(box: Path, leader: int) -> None:
     tell("dropping films")
     write_phantoms(box / "srv" / "inboxes" / "ward", FILMS)
-    command = COMMAND.search((ROOT / "docs" / "install.md").read_text("utf-8"))
+    command = COMMAND.search((ROOT / "docs" / "operate" / "install.md").read_text("utf-8"))
     assert command is not None
 
     def ask(words: str) -> Any:

@@ -34,7 +34,7 @@ def erase(
     Kept films, uploads, predictions, verdicts and comments go, and so does what the header and the path said. For each
     file a tombstone stays, so that the ledger stays closed and nothing is announced anew, and a row in the audit.
     Not erased, as it cannot be: the files in your inboxes (remove them first), backups, what was sent to a PACS, and
-    what a model has learned. docs/security.md has it all.
+    what a model has learned. docs/operate/security.md has it all.
     """
     from cli.output import console, print_json
     from db.maintenance import erasure
@@ -60,7 +60,7 @@ def erase(
         return console.print("Nothing was erased.")
     console.print(f"Erased scans: {report['erased']}; each has left a tombstone.")
     return console.print(
-        "Backups from before still hold them, and models that learned from them go on (docs/security.md)."
+        "Backups from before still hold them, and models that learned from them go on (docs/operate/security.md)."
     )
 
 

@@ -1,4 +1,4 @@
-"""All benchmarks, one after another (`make bench`): figures against their bars, and docs/benchmarks.md.
+"""All benchmarks, one after another (`make bench`): figures against their bars, and docs/evidence/benchmarks.md.
 
     python tests/benchmarks [--only NAME] [--quick]
 

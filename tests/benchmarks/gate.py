@@ -37,7 +37,7 @@ from trainer.dataset import Dataset
 from trainer.input_gate import gate, ood_samples
 
 SMALL = ORIGINALS.parent / "kermany-224"
-PAGE = machine.ROOT / "docs" / "gate.md"
+PAGE = machine.ROOT / "docs" / "evidence" / "input-gate.md"
 PICTURES, QUICK_PICTURES = 100, 10  # of each kind of stranger
 PHANTOMS, QUICK_PHANTOMS = 200, 20
 ROUNDS, QUICK_ROUNDS = 150, 5  # of timing
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="a folder of other pictures that are no chest films")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it work?")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help="write docs/gate.md")
+    parser.add_argument("--write", action="store_true", help="write docs/evidence/input-gate.md")
     given = parser.parse_args()
     folder = ModelFolder.read(given.model) if given.model else champion_folder(settings.load_settings().models)
     tell("reading films")

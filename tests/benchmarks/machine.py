@@ -26,7 +26,7 @@ def commit() -> str:
     """The commit measured; `+` where the working tree differs from it in more than the page that is written here."""
     try:
         revision = _git("rev-parse", "--short=10", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/benchmarks.md")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/evidence/benchmarks.md")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return revision + ("+" if changed else "")

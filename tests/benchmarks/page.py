@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: every figure as measured, against its bar, with the reason where it is short."""
+"""docs/evidence/benchmarks.md: every figure as measured, against its bar, with the reason where it is short."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from figures import Figure
 from films import kind
 from reasons import REASONS
 
-PAGE = machine.ROOT / "docs" / "benchmarks.md"
+PAGE = machine.ROOT / "docs" / "evidence" / "benchmarks.md"
 OPENING = """# Benchmarks
 
 What pneumowatch does on one machine. Written by `make bench`; `pneumowatch bench` tells what yours does.

@@ -1,4 +1,4 @@
-"""Why a figure is short of its bar: figure name -> one sentence, which stands beside it in docs/benchmarks.md."""
+"""Why a figure is short of its bar: figure name -> one sentence, which stands beside it in docs/evidence/benchmarks.md."""
 
 BESIDE = (
     "met (0.92) beside the notebook's network and its 6.3 ms a film; beside 3.4 ms, what the pipeline adds weighs more "

@@ -2,5 +2,5 @@
 out.
 
 `rig` holds the real processes, `stage` the flow of films and the clock, `account` counts; `deaths`, `outages`,
-`storage` and `company` are the faults, listed in `faults`. `page` writes docs/reliability.md.
+`storage` and `company` are the faults, listed in `faults`. `page` writes docs/evidence/reliability.md.
 """

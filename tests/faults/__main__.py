@@ -2,7 +2,7 @@
 
     python tests/faults [NAME ...] [--quick]
 
-Prints a table and writes docs/reliability.md. Each fault's figures are kept in build/faults, so that one can be
+Prints a table and writes docs/evidence/reliability.md. Each fault's figures are kept in build/faults, so that one can be
 measured again by itself; with --quick nothing is kept nor written.
 """
 

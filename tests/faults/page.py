@@ -1,4 +1,4 @@
-"""docs/reliability.md: the table as it was measured; what is written by hand around it stays."""
+"""docs/evidence/reliability.md: the table as it was measured; what is written by hand around it stays."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from faults.account import GRACE_SECONDS, Account
 from faults.faults import FAULTS, Fault
 
 ROOT: Final = Path(__file__).parents[2]
-PAGE: Final = ROOT / "docs" / "reliability.md"
+PAGE: Final = ROOT / "docs" / "evidence" / "reliability.md"
 KEPT: Final = ROOT / "build" / "faults"  # the account of each fault, so that one can be measured again by itself
 BEGIN: Final = "<!-- written by `make faults` -->"
 END: Final = "<!-- end of what `make faults` writes -->"

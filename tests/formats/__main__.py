@@ -1,4 +1,4 @@
-"""Writes docs/formats.md: which films are read, held against known pixels, and which are refused (`make formats`).
+"""Writes docs/evidence/formats.md: which films are read, held against known pixels, and which are refused (`make formats`).
 
 Every row comes from a file that was made, read and compared just now; the command fails where one is not as it should.
 """
@@ -16,7 +16,7 @@ from formats import common_images, dicom_films, refused, same_film
 from pneumowatch.errors import ImageRejected
 from pneumowatch.imaging import reader
 
-PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
+PAGE = Path(__file__).parents[2] / "docs" / "evidence" / "formats.md"
 OPENING = """# What is read
 
 Kinds are told by content; a file's name is never looked at. Written by `make formats`: each row is a file that is made,

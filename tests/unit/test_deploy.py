@@ -254,7 +254,7 @@ def test_prometheus_takes_its_files() -> None:
 
 def test_every_alert_is_explained() -> None:
     rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text("utf-8"))
-    said = (DEPLOY.parent / "docs" / "operations.md").read_text("utf-8")
+    said = (DEPLOY.parent / "docs" / "operate" / "operations.md").read_text("utf-8")
     for rule in rules["groups"][0]["rules"]:
         assert f"`{rule['alert']}`" in said, rule["alert"]
 

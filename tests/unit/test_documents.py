@@ -23,7 +23,7 @@ MISUSE: Any = typer.BadParameter.__base__  # typer has a click of its own
 
 
 def test_settings_are_documented_as_they_are() -> None:
-    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == render_settings_page(), "run `make settings`"
+    assert (ROOT / "docs" / "operate" / "settings.md").read_text("utf-8") == render_settings_page(), "run `make settings`"
 
 
 def test_the_contract_is_written_down_as_it_is() -> None:
@@ -38,7 +38,7 @@ def test_what_is_read_is_documented_as_it_is() -> None:
 
 
 def test_the_tests_that_are_said_to_catch_complaints_exist() -> None:
-    text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    text = (ROOT / "docs" / "evidence" / "reliability.md").read_text("utf-8")
     complaints = text.partition("What went wrong elsewhere")[2]
     rows = [line for line in complaints.splitlines() if re.match(r"\| \S+#\d+", line)]
     assert len(rows) == 12
@@ -63,7 +63,7 @@ def pages() -> list[Path]:
     return [
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
-        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
         ROOT / "deploy/README.md",
     ]
 

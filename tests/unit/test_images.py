@@ -1,4 +1,4 @@
-"""Common image files: known pixels of every kind, and what is refused; the same cases as docs/formats.md."""
+"""Common image files: known pixels of every kind, and what is refused; the same cases as docs/evidence/formats.md."""
 
 import pytest
 from formats import common_images
