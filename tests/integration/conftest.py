@@ -5,9 +5,10 @@ emptied.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import pytest
 from books import Book
@@ -71,6 +72,31 @@ def book(database: Database) -> Book:
     book = Book(database)
     book.register_model()
     return book
+
+
+NEXT_MIGRATION: Final = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "{revision}", "{head}"
+
+def upgrade():
+    op.create_table("of_the_next_version", sa.Column("id", sa.Integer(), primary_key=True))
+"""
+
+
+@pytest.fixture
+def install_next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """From its call on, the program is one with a further migration, whose revision the call returns."""
+
+    def install() -> str:
+        folder = shutil.copytree(schema.MIGRATIONS, tmp_path / "migrations")
+        source = NEXT_MIGRATION.format(revision="next_version", head=schema.head_revision())
+        (folder / "versions" / "next_version.py").write_text(source)
+        monkeypatch.setattr(schema, "MIGRATIONS", folder)
+        return "next_version"
+
+    return install
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 from alembic import command
-from books import Book, model_folder, seen
+from books import Book, seen
 from programs import environment, run
 from sqlalchemy import (
     JSON,
@@ -22,7 +22,6 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
-    bindparam,
     func,
     insert,
     inspect,
@@ -31,8 +30,7 @@ from sqlalchemy import (
 )
 
 from db import schema
-from db.models import Base, Scan, UtcDateTime
-from db.registry import model_registry
+from db.models import Base
 from db.session import Database
 from db.views import VIEW_NAMES, drop
 from pneumowatch.errors import SchemaMismatch
@@ -157,60 +155,6 @@ def to_revision(database: Database, revision: str) -> None:
     database.write(migrate)
 
 
-OLD_SCAN: Final = text(
-    """
-    INSERT INTO scans (id, inbox, path_sha256, path_bytes, path, size, mtime_ns, state, priority, received_at,
-        changed_at, not_before, lost_leases, lost_leases_exclusive, exclusive, sha256, probability, flagged, duplicate_of, superseded_by)
-    VALUES (:id, 'inbox', :hash, :hash, :path, :id, 1, :state, 5, :at, :at, :at, 0, 0, false, '1', 0.9, true,
-        :duplicate_of, :superseded_by)
-    """
-).bindparams(bindparam("at", type_=UtcDateTime))
-
-
-def test_a_database_of_version_0_1_is_upgraded_with_its_rows(empty_database: Database) -> None:
-    """And cases that were hidden there, as their original's file was replaced while a copy still stood, are back."""
-    to_revision(empty_database, "0001")
-    scans = [
-        # id, path, state, duplicate_of, superseded_by
-        (4, "b", "classified", None, None),
-        (1, "b", "classified", None, 4),
-        (5, "c", "classified", None, None),
-        (2, "c", "duplicate", 1, 5),
-        (3, "a", "duplicate", 1, None),
-        (6, "d", "duplicate", 1, None),
-        (7, "e", "duplicate", 4, None),
-    ]
-    for id_, path, state, duplicate_of, superseded_by in scans:
-        row = {"id": id_, "hash": path.encode() * 32, "path": path, "state": state, "at": datetime.now(UTC)}
-        row |= {"duplicate_of": duplicate_of, "superseded_by": superseded_by}
-        empty_database.write(lambda c, row=row: c.execute(OLD_SCAN, row))
-    schema.upgrade(empty_database)
-    assert schema.model_differences(empty_database) == []
-    rows = empty_database.read(
-        lambda c: c.execute(select(Scan.id, Scan.current_duplicate, Scan.sex, Scan.patient_key)).all()
-    )
-    assert {row.id: row.current_duplicate for row in rows} == dict.fromkeys(range(1, 8)) | {1: 3}
-    assert {(row.sex, row.patient_key) for row in rows} == {(None, None)}
-    cases = empty_database.read(lambda c: c.execute(text("SELECT scan_id, path FROM flagged_cases")).all())
-    assert {(case.scan_id, case.path) for case in cases} == {(1, "a"), (4, "b"), (5, "c")}
-    assert len(empty_database.read(lambda c: c.execute(text("SELECT * FROM scan_ledger")).all())) == len(scans)
-
-
-def test_a_champion_from_before_the_model_store_still_serves_and_can_be_gone_back_to(empty_database: Database) -> None:
-    to_revision(empty_database, "0002")
-    old = "INSERT INTO models (version, sha256, card, registered_at, champion) VALUES ('old', :sha256, '{}', :at, true)"
-    statement = text(old).bindparams(bindparam("at", type_=UtcDateTime))
-    empty_database.write(lambda c: c.execute(statement, {"sha256": "0" * 64, "at": datetime.now(UTC)}))
-    schema.upgrade(empty_database)
-    for version, sha256 in (("old", "0" * 64), ("new", "1" * 64)):
-        folder = model_folder(version, sha256)
-        empty_database.write(lambda c, folder=folder: model_registry.register_model(c, folder, b"packed", "test"))
-    assert empty_database.read(model_registry.champion_version) == "old"
-    assert empty_database.read(lambda c: model_registry.model_archive(c, "old")) == b"packed"
-    empty_database.write(lambda c: model_registry.promote_to_champion(c, "new", "test", ""))
-    assert empty_database.write(lambda c: model_registry.roll_back_champion(c, "test", "")) == "old"
-
-
 def test_migrations_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with closing(Database(f"sqlite:///{tmp_path / 'new.db'}")) as database:
         schema.upgrade(database)
@@ -240,9 +184,9 @@ def fill_new_tables(database: Database, full: set[str]) -> None:
 
 
 def test_rows_of_every_earlier_version_survive_each_step(empty_database: Database) -> None:
-    revisions = sorted(script.revision for script in schema.scripts().walk_revisions())
+    revisions = [script.revision for script in schema.scripts().walk_revisions()]
     full = {"alembic_version"}
-    for revision in revisions[:-1]:
+    for revision in reversed(revisions):
         to_revision(empty_database, revision)
         fill_new_tables(empty_database, full)
     schema.upgrade(empty_database)

@@ -1,4 +1,4 @@
-"""The hours of each source, as arrivals note them and as the migration fills them."""
+"""The hours of each source, as arrivals note them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 from books import Book, at_once, seen
-from sqlalchemy import insert, select, text
+from sqlalchemy import select
 
 from db.health import source_silence
 from db.health.source_silence import SourceStatus
 from db.ledger import source_hours, transitions
 from db.ledger.source_hours import SOURCE_HOURS
-from db.models import Scan
 
 BEGIN = datetime(2026, 6, 1, 9, 30, tzinfo=UTC)
 COLUMNS = [
@@ -81,27 +80,3 @@ def test_silences_of_every_source(book: Book) -> None:
     found = book.database.read(lambda c: source_silence.assess_sources(c, now, 2.0, timedelta(hours=1)))
     assert [(one.source, one.status) for one in found] == [("er", SourceStatus.HEALTHY), ("ward", SourceStatus.SILENT)]
     assert found[1].seconds == pytest.approx(5 * 86400, abs=1)
-
-
-def test_the_migration_fills_them_as_arrivals_would(book: Book) -> None:
-    times = [BEGIN + timedelta(minutes=minutes) for minutes in (0, 10, 12, 40)]
-    for number, at in enumerate(times):
-        row = seen(f"{number}", inbox="er")
-        values = {
-            **{"inbox": "er", "path_sha256": row.path_sha256, "path_bytes": row.path, "path": row.text},
-            **{"size": 1, "mtime_ns": 1, "state": "queued", "received_at": at, "changed_at": at, "not_before": at},
-        }
-        book.database.write(lambda c, values=values: c.execute(insert(Scan).values(values)))
-        note(book, ["er"], at)
-    expected = hours(book)
-    book.database.write(lambda c: c.execute(text("DELETE FROM source_hours")))
-    book.database.write(lambda c: _fill(c))
-    found = hours(book)
-    assert [row[:5] for row in found] == [row[:5] for row in expected]
-    assert [row[5] for row in found] == pytest.approx([row[5] for row in expected], abs=0.001)
-
-
-def _fill(connection: Any) -> None:
-    from importlib import import_module
-
-    connection.execute(text(import_module("db.migrations.versions.0006_heartbeats").fill(connection.dialect.name)))
