@@ -50,7 +50,7 @@ import sys
 from db import schema
 from db.session import Database
 database = Database(sys.argv[1])
-schema.head()
+schema.head_revision()
 print("ready", flush=True)
 sys.stdin.readline()
 schema.upgrade(database)
