@@ -18,6 +18,8 @@ from db.session import Database
 from pneumowatch.errors import SchemaMismatch
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
+# those of the development versions, whose tables and columns had other names
+PRERELEASE_REVISIONS: Final = frozenset(f"{number:04}" for number in range(1, 13))
 
 
 def head_revision() -> str:
@@ -43,10 +45,14 @@ def current_revision(database: Database) -> str | None:
 
 
 def upgrade(database: Database) -> None:
-    """Run the migrations that are missing, in one transaction, the views made anew."""
+    """Run the migrations that are missing, in one transaction, the views made anew.
+
+    Raises SchemaMismatch where no migration leads from there; nothing has changed then.
+    """
 
     def migrate(connection: Connection) -> None:
         lock_for_transaction(connection, "pneumowatch db upgrade")  # replicas of a deployment start together
+        require_released(MigrationContext.configure(connection).get_current_revision())
         views.drop(connection)
         config = _config()
         config.attributes["connection"] = connection
@@ -59,9 +65,20 @@ def upgrade(database: Database) -> None:
 def require_current(database: Database) -> None:
     """Raises SchemaMismatch where the database is not at this version's revision."""
     have, want = current_revision(database), head_revision()
+    require_released(have)
     if have != want:
         state = "has no tables yet" if have is None else f"is at revision {have}, this version wants {want}"
         raise SchemaMismatch(f"The database {state}; run `pneumowatch db upgrade`.")
+
+
+def require_released(revision: str | None, what: str = "The database") -> None:
+    """Raise SchemaMismatch where a revision is a development version's: no migration leads on from there."""
+    if revision in PRERELEASE_REVISIONS:
+        raise SchemaMismatch(
+            f"{what} was made by a development version of pneumowatch, before its first release (revision {revision}), "
+            "and cannot be brought up to this version: keep it aside, copy its verdicts out with the version that made "
+            "it, then start with a new data folder or an empty database, and drop the images in again."
+        )
 
 
 def model_differences(database: Database) -> list[Any]:

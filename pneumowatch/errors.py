@@ -32,7 +32,7 @@ class BrokerUnavailable(PneumowatchError):
 
 
 class SchemaMismatch(PneumowatchError):
-    """The database's tables are not those of this version; `pneumowatch db upgrade` mends it."""
+    """The database's tables are not those of this version; the sentence says what to do."""
 
 
 class ModelError(PneumowatchError):

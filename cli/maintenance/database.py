@@ -34,6 +34,7 @@ def upgrade_database(
         config.data_dir.mkdir(parents=True, exist_ok=True)
     connected = Database(config.database)
     have, want = schema.current_revision(connected), schema.head_revision()
+    schema.require_released(have)
     if have is not None and have != want:
         if backup is None:
             typer.echo(

@@ -104,6 +104,7 @@ def create_backup(
 
     Raises:
         BackupError: it cannot be made; nothing is left of it then.
+        SchemaMismatch: the database is a development version's, whose backup this version could not put back.
         SettingsError: the patient key is missing or not the database's.
     """
     if out.exists() or out.is_symlink():
@@ -111,6 +112,7 @@ def create_backup(
     revision = schema.current_revision(database)
     if revision is None:
         raise BackupError("The database has no tables yet: there is nothing to back up.")
+    schema.require_released(revision)
     with _staging_folder(out) as staging:
         name = dump.DUMP_FILES[database.dialect]
         dump.write_dump(database, staging / name, progress("database"))

@@ -48,7 +48,8 @@ def restore_backup(
         replace: what is there may make way: files are moved aside, tables of PostgreSQL are lost.
         progress: gives, for the name of a step, what takes its progress.
 
-    Raises BackupError where something is there and may not make way, parts are running, or it is not for this database.
+    Raises BackupError where something is there and may not make way, parts are running, or it is not for this database,
+    and SchemaMismatch where it is a development version's.
     """
     with closing(Database(settings.database)) as database:
         _require_compatible(database, manifest)
@@ -162,6 +163,7 @@ def _require_compatible(database: Database, manifest: Manifest) -> None:
             f"This backup holds a database of {manifest.database}, and the settings name one of {database.dialect}: "
             "set PNEUMOWATCH_DATABASE_URL as it was (to nothing, for the SQLite of `up`)."
         )
+    schema.require_released(manifest.schema, "This backup")
     if not schema.is_known_revision(manifest.schema):
         raise BackupError(
             f"This backup is of pneumowatch {manifest.version} with the schema {manifest.schema}, which this version "

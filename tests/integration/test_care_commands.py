@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from books import Book, classified, seen
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from cli import app
@@ -16,7 +17,7 @@ from db.ledger.outcomes import Classified
 from db.session import Database
 from db.worklist import audit
 from pneumowatch import patient_hashing
-from pneumowatch.errors import BackupError, ErasureRefused
+from pneumowatch.errors import BackupError, ErasureRefused, SchemaMismatch
 from pneumowatch.header import Header
 from pneumowatch.settings import Settings
 
@@ -133,3 +134,25 @@ def test_an_upgrade_says_that_there_is_no_way_back_but_a_backup(
     assert json.loads((tmp_path / "before" / "manifest.json").read_text())["schema"] == before
     assert "no way back" in call("db", "upgrade", "--data", tmp_path / "other")[1]
     assert "no way back" not in call("db", "upgrade", "--data", tmp_path / "other")[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("db", "upgrade"), ("db", "upgrade", "--backup", "new"), ("backup", "new"), ("up", "--once", "--inbox", ".")],
+)
+def test_a_database_of_a_development_version_is_named_as_such(
+    book: Book, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    book.database.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '0012'")))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SchemaMismatch, match="development version"):
+        call(*words, "--data", data)
+    assert not (tmp_path / "new").exists()
+
+
+def test_doctor_names_a_database_of_a_development_version(book: Book, data: Path) -> None:
+    book.database.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '0012'")))
+    code, said = call("doctor", "--data", data, "--json")
+    assert code == 1
+    (database,) = (check for check in json.loads(said) if check["check"] == "database")
+    assert "development version" in database["message"]

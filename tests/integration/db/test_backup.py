@@ -24,7 +24,7 @@ from db.models import Audit, Heartbeat, Scan, ScanEvent
 from db.session import Database
 from db.views import VIEW_NAMES
 from db.worklist import audit
-from pneumowatch.errors import BackupError, SettingsError
+from pneumowatch.errors import BackupError, SchemaMismatch, SettingsError
 from pneumowatch.imaging import image_store
 from pneumowatch.settings import Settings
 
@@ -307,3 +307,19 @@ def test_a_backup_of_an_earlier_version_is_brought_up(
     with closing(Database(other.url)) as database:
         schema.require_current(database)
         assert schema.current_revision(database) == revision
+
+
+def test_neither_database_nor_backup_of_a_development_version_is_taken(
+    place: Place, other: Place, tmp_path: Path
+) -> None:
+    place.backup(tmp_path / "backup")
+    file = tmp_path / "backup" / "manifest.json"
+    file.write_text(file.read_text().replace(f'"schema": "{schema.head_revision()}"', '"schema": "0012"'))
+    with pytest.raises(SchemaMismatch, match=r"This backup .* development version"):
+        other.restore(tmp_path / "backup")
+    assert not other.data.exists()
+    with closing(Database(place.url)) as database:
+        database.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '0012'")))
+    with pytest.raises(SchemaMismatch, match=r"The database .* development version"):
+        place.backup(tmp_path / "another")
+    assert not (tmp_path / "another").exists()

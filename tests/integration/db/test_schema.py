@@ -66,6 +66,11 @@ def views(database: Database) -> set[str]:
     return database.read(lambda c: set(inspect(c).get_view_names()))
 
 
+def set_revision(database: Database, revision: str) -> None:
+    """As another version left it."""
+    database.write(lambda c: c.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'"))
+
+
 def test_from_nothing(empty_database: Database) -> None:
     assert schema.current_revision(empty_database) is None
     with pytest.raises(SchemaMismatch, match="has no tables yet"):
@@ -119,13 +124,25 @@ def test_upgraded_by_two_at_once(empty_database: Database) -> None:
 
 
 def test_a_newer_database_is_refused(database: Database) -> None:
-    database.write(lambda c: c.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
+    set_revision(database, "9999")
     try:
         with pytest.raises(SchemaMismatch, match="9999"):
             schema.require_current(database)
     finally:  # other tests share it
-        was = f"UPDATE alembic_version SET version_num = '{schema.head_revision()}'"
-        database.write(lambda c: c.exec_driver_sql(was))
+        set_revision(database, schema.head_revision())
+
+
+@pytest.mark.parametrize("revision", ["0001", "0012"])
+def test_a_database_of_a_development_version_is_refused_and_left_as_it_is(database: Database, revision: str) -> None:
+    set_revision(database, revision)
+    try:
+        for refuse in (schema.upgrade, schema.require_current):
+            with pytest.raises(SchemaMismatch, match=rf"revision {revision}.*keep it aside.*drop the images in again"):
+                refuse(database)
+        assert schema.current_revision(database) == revision
+        assert views(database) == set(VIEW_NAMES)
+    finally:  # other tests share it
+        set_revision(database, schema.head_revision())
 
 
 def test_downgrade_removes_the_tables(empty_database: Database) -> None:
@@ -202,7 +219,7 @@ def test_a_part_of_another_version_than_the_schema_stops_and_says_why(
     sqlite_url: str, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     with closing(Database(sqlite_url)) as database:
-        database.write(lambda c: c.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
+        set_revision(database, "9999")
     (tmp_path / "inbox").mkdir()
     env = environment(database_url=sqlite_url, broker_url="redis://127.0.0.1:1/0", data_dir=tmp_path / "data")
     ended = run(*arguments, cwd=tmp_path, env=env)
