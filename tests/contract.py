@@ -117,7 +117,7 @@ def payloads(data: Path) -> dict[str, Any]:
 
 def main() -> int:
     PAGE.write_text(contract(), "utf-8")
-    print(f"Written to docs/{PAGE.name}.")
+    print(f"Written to {PAGE.relative_to(PAGE.parents[2])}.")
     return 0
 
 
