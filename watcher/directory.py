@@ -1,4 +1,4 @@
-"""Walking a shared folder: every file in it, with the rule that ignores it where one does. Opens no file."""
+"""Walk a shared folder: yield every file in it, or the rule that ignores it. No file is opened."""
 
 import os
 import stat
@@ -14,14 +14,14 @@ from watcher.ignore_rules import ignore_rule
 
 log = get_logger("watcher")
 
-DISAPPEARED: Final = "gone"  # between being listed and being looked at
-UNREACHABLE: Final = "unreachable"  # a name that cannot be looked at
-UNLISTABLE: Final = "unlistable"  # a folder that cannot be looked into
+DISAPPEARED: Final = "gone"  # removed between listing and stat
+UNREACHABLE: Final = "unreachable"  # listed, but stat fails
+UNLISTABLE: Final = "unlistable"  # a folder that cannot be listed
 
 
 @dataclass(frozen=True)
 class InboxEntry:
-    """A name found in an inbox. `rule` says why it is no scan, where it is none; then there is no `file`."""
+    """A name found in an inbox: either a `file`, or the `rule` that says why it is not a scan."""
 
     path: bytes
     file: FileVersion | None
@@ -29,8 +29,9 @@ class InboxEntry:
 
 
 def walk(inbox: str, root: Path, below: bytes = b"") -> Iterator[InboxEntry]:
-    """Everything beneath an inbox that is no folder. Links are not followed. A folder inside that cannot be listed is
-    an entry too, as nobody can say what lies in it.
+    """Yield everything beneath an inbox except folders. Links are not followed.
+
+    A subfolder that cannot be listed is an entry too, because its content is unknown.
 
     Raises:
         ShareUnavailable: the inbox itself cannot be listed.
@@ -50,13 +51,13 @@ def walk(inbox: str, root: Path, below: bytes = b"") -> Iterator[InboxEntry]:
         except OSError as error:
             if folder == b"":
                 raise ShareUnavailable(f"The inbox '{inbox}' cannot be listed: {error.strerror}.") from error
-            if not isinstance(error, FileNotFoundError):  # moved away since it was seen
+            if not isinstance(error, FileNotFoundError):  # a folder that was moved away meanwhile is no fault
                 log.warning("a folder in an inbox cannot be listed", inbox=inbox, error=error.strerror)
                 yield InboxEntry(folder, None, UNLISTABLE)
 
 
 def inspect(inbox: str, root: Path, path: bytes) -> InboxEntry | None:
-    """One path as `walk` would give it; None where nothing is there now, or a folder is."""
+    """Return one path as `walk` would yield it; None where it does not exist or is a folder."""
     try:
         status = os.lstat(os.path.join(os.fsencode(root), path))
     except OSError:
@@ -68,7 +69,7 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
-        return False  # `_inspect_entry` meets the same fault, and names it
+        return False  # `_inspect_entry` meets the same fault and reports it
 
 
 def _inspect_entry(inbox: str, path: bytes, entry: os.DirEntry[bytes]) -> InboxEntry:
@@ -80,7 +81,7 @@ def _inspect_entry(inbox: str, path: bytes, entry: os.DirEntry[bytes]) -> InboxE
     except FileNotFoundError:
         return InboxEntry(path, None, DISAPPEARED)
     except OSError:
-        return InboxEntry(path, None, UNREACHABLE)  # a stale handle, say: it must not hide the names that follow it
+        return InboxEntry(path, None, UNREACHABLE)  # a stale NFS handle, say: it must not hide the names after it
 
 
 def _make_entry(inbox: str, path: bytes, status: os.stat_result) -> InboxEntry:

@@ -1,4 +1,4 @@
-"""Which names in a shared folder are no films: what copying programs and desktops leave beside them."""
+"""Rules for names in a shared folder that are not image files: leftovers of copy programs and operating systems."""
 
 from typing import Final
 
@@ -11,9 +11,9 @@ SYSTEM_NAMES: Final = frozenset(
 
 
 def ignore_rule(path: bytes) -> str | None:
-    """The rule by which a path (relative to its inbox) is no scan, or None where it may be one.
+    """Return the rule that ignores a path (relative to its inbox), or None where it may be a scan.
 
-    Every component counts: what lies in a hidden folder is hidden.
+    Every component of the path counts: a file in a hidden folder is hidden.
     """
     for part in path.lower().split(b"/"):
         if part.startswith(b"."):

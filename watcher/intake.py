@@ -1,8 +1,8 @@
-"""The door: signals of the observer and findings of the patrol become rows, and then messages.
+"""Turn file events and rescan results into rows, and announce them to the workers.
 
-Each inbox has threads of its own, so that a share which is slow, or does not answer at all, delays no other. Two of
-them: the patrol (`watcher.rescanner`) compares the folder with the table and reports what it does not know; the intake
-decides when a file is complete, registers it and rings. Only the intake holds state, so there is nothing to lock.
+Each inbox has two threads of its own, so that a share which is slow or does not answer delays no other inbox.
+The rescanner (`watcher.rescanner`) compares the folder with the table and reports files without a row. The intake
+decides when a file is complete, registers it and announces its scan. Only the intake holds state, so no lock is needed.
 """
 
 import queue
@@ -30,19 +30,19 @@ from watcher.stability import FileKey, UnsettledFiles
 
 log = get_logger("watcher")
 
-FILES_PER_TRANSACTION: Final = 1000  # files of one transaction
-EVENT_WAIT_SECONDS: Final = 0.5  # longest wait for a signal; shutdown is noticed this late
-BUSY_RETRY_SECONDS: Final = 0.5  # a file whose scan is being read is looked at again after this
-JOIN_SECONDS: Final = 10.0  # after which a thread that hangs on its share is left behind
+FILES_PER_TRANSACTION: Final = 1000
+EVENT_WAIT_SECONDS: Final = 0.5  # longest wait for an event; shutdown is noticed at most this late
+BUSY_RETRY_SECONDS: Final = 0.5  # until a file whose scan is running is inspected again
+JOIN_SECONDS: Final = 10.0  # at shutdown; a thread that hangs on its share longer is left behind
 
 
 class Watcher:
     """Watches inboxes until `stop` is set.
 
     Args:
-        inboxes: name -> folder; those that are away are watched when they come.
-        stop: set by whoever wants it to end.
-        component: is told what gets done.
+        inboxes: name -> folder; a folder that is away is watched once it is back.
+        stop: set it to end the watcher.
+        component: receives progress and status for the heartbeat.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Watcher:
 
     @property
     def unsettled(self) -> int:
-        """Files seen that are not known to be complete."""
+        """Number of files seen that are not known to be complete."""
         return sum(intake.unsettled for intake in self._intakes)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start the threads of each inbox; leave with all of them ended, but for those that hang on a share."""
+        """Start the threads of each inbox. On exit all have ended, except those that hang on a share."""
         threads = [
             threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
             for intake in self._intakes
@@ -104,18 +104,18 @@ class Watcher:
             pass
         except BaseException:
             self.broken = True
-            self._stop.set()  # a watcher that has lost a thread must end and be started again, not live on half
+            self._stop.set()  # a watcher that lost a thread must end and be restarted as a whole
             raise
 
     def _check_stalls(self) -> None:
-        """Report inboxes that do not answer: their own threads cannot."""
+        """Report inboxes that do not answer. Their own threads cannot, because they hang."""
         while not self._stop.wait(EVENT_WAIT_SECONDS):
             for intake in self._intakes:
                 intake.rescanner.report_stall()
 
 
 class InitialScanDone:
-    """Set while every file there was has a row, in every inbox: once the first rescan is worked off."""
+    """Set while every known file of every inbox has a row: once the first rescan has been registered."""
 
     def __init__(self, events: list[threading.Event]) -> None:
         self._events = events
@@ -131,7 +131,7 @@ class InitialScanDone:
 
 
 class Intake:
-    """The door of one inbox."""
+    """Decides for one inbox when files are complete, registers them and announces their scans."""
 
     def __init__(
         self,
@@ -155,16 +155,16 @@ class Intake:
         self.rescanner = Rescanner(settings, inbox, root, database, presence, stop, component)
         self._event_queue = self.rescanner.observer.events
         self._unsettled = UnsettledFiles(settings.settle_seconds)
-        self._busy: dict[FileKey, float] = {}  # -> when to look again
+        self._busy: dict[FileKey, float] = {}  # -> when to inspect again (monotonic seconds)
         self.initial_scan_done = threading.Event()
 
     @property
     def unsettled(self) -> int:
-        """Files seen that are not known to be complete."""
+        """Number of files seen that are not known to be complete."""
         return len(self._unsettled)
 
     def thread_targets(self) -> list[tuple[str, Callable[[], None]]]:
-        """What its threads do, by name."""
+        """Return (thread name, function to run) for each thread of this inbox."""
         return [(f"intake {self._inbox}", self._run), (f"rescan {self._inbox}", self.rescanner.run)]
 
     def _run(self) -> None:
@@ -179,7 +179,7 @@ class Intake:
                 self.initial_scan_done.clear()
 
     def _next_events(self) -> dict[FileKey, FileEvent]:
-        """All signals there are, one a path; waits for the first, but no longer than until a file may have settled."""
+        """Return all pending events, one per path. Waits for the first, at most until a file may have settled."""
         due = [at for at in (self._unsettled.next_due(), *self._busy.values()) if at is not None]
         wait = min([EVENT_WAIT_SECONDS, *(max(at - time.monotonic(), 0) for at in due)])
         latest: dict[FileKey, FileEvent] = {}
@@ -187,14 +187,14 @@ class Intake:
             event = self._event_queue.get(timeout=wait)
             while True:
                 key = FileKey(event.inbox, event.path)
-                # the last event holds: a file that is written to after it was closed is open again
+                # the last event decides: a file that is written to after it was closed is incomplete again
                 latest[key] = latest.get(key, event) if event.kind is EventKind.FOUND else event
                 event = self._event_queue.get_nowait()
         except queue.Empty:
             return latest
 
     def _complete_files(self, events: dict[FileKey, FileEvent]) -> Iterator[FileVersion]:
-        """The files that are complete now, of those signalled and of those that have settled."""
+        """Yield the files that are complete now: files with an event, and files that have settled."""
         now = time.monotonic()
         for key, event in events.items():
             if event.kind is EventKind.FOLDER:
@@ -224,7 +224,7 @@ class Intake:
             yield file
 
     def _walk_new_folder(self, key: FileKey, now: float) -> Iterator[FileVersion]:
-        """A folder moved in brings finished files, one that is being copied brings unfinished ones: all must settle."""
+        """Observe all files of a new folder. All must settle: the folder may have been moved in, or still be copied."""
         try:
             for entry in directory.walk(key.inbox, self._root, key.path):
                 if entry.file is not None:
@@ -242,13 +242,13 @@ class Intake:
         if not result.to_announce:
             return
         log.info(
-            "films registered", count=len(result.to_announce), first=result.to_announce[0], last=result.to_announce[-1]
+            "scans registered", count=len(result.to_announce), first=result.to_announce[0], last=result.to_announce[-1]
         )
         try:
             self._announcer.announce(result.to_announce)
         except BrokerUnavailable:
             self._database.write(lambda connection: transitions.mark_unannounced(connection, result.to_announce))
-            log.warning("broker does not answer; films wait in the database", count=len(result.to_announce))
+            log.warning("broker does not answer; scans wait in the database", count=len(result.to_announce))
 
 
 def _chunks(files: Iterable[FileVersion]) -> Iterator[list[FileVersion]]:

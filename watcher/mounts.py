@@ -1,4 +1,4 @@
-"""What kind of file system lies under an inbox, whether it tells of another machine's writes, and what follows."""
+"""Find the file system under an inbox, and whether it reports another machine's writes: events or polling."""
 
 import os
 from enum import StrEnum
@@ -7,11 +7,11 @@ from typing import Final
 
 from pneumowatch import mount_identity
 
-# inotify sees every write on these. Of network file systems, FUSE and overlays it sees this machine's alone.
+# inotify sees every write on these. On network file systems, FUSE and overlays it sees only this machine's writes.
 EVENT_FILESYSTEMS: Final = frozenset(
     {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "bcachefs"}
 )
-# On these no other machine need write: what inotify tells is welcome, and a container's own folder is one.
+# Often only this machine writes to these (a container's own folder is one): events are used, and polling besides.
 PARTIAL_EVENT_FILESYSTEMS: Final = frozenset({"overlay", "aufs", "fuse.fuse-overlayfs", "fuseblk", "virtiofs"})
 
 _MOUNT_INFO: Final = mount_identity.MOUNTINFO
@@ -20,13 +20,13 @@ _MOUNT_INFO: Final = mount_identity.MOUNTINFO
 class WatchMode(StrEnum):
     """How an inbox is watched."""
 
-    EVENTS = "events"  # inotify tells; the folder is compared with the table once a minute besides
+    EVENTS = "events"  # inotify reports files; besides, the folder is compared with the table once a minute
     POLL = "poll"  # the folder is compared with the table every few seconds
-    BOTH = "both"  # and inotify tells what it sees
+    BOTH = "both"  # as `poll`, and inotify reports what it sees
 
 
 def filesystem_type(path: Path, mountinfo: str | None = None) -> str:
-    """The file system type under `path` (`ext4`, `nfs4`, `cifs`, `fuse.sshfs`, ...); `unknown` where none is told."""
+    """Return the file system type under `path` (`ext4`, `nfs4`, `cifs`, `fuse.sshfs`, ...), or `unknown`."""
     deepest, filesystem = "", mount_identity.UNKNOWN_FS_TYPE
     real = os.path.realpath(path)
     for mount in mount_identity.read_mounts(_read_mounts() if mountinfo is None else mountinfo):
@@ -37,12 +37,12 @@ def filesystem_type(path: Path, mountinfo: str | None = None) -> str:
 
 
 def events_suffice(path: Path) -> bool:
-    """Whether native events alone can be trusted here."""
+    """Tell whether native events alone report every write to this folder."""
     return default_watch_mode(filesystem_type(path)) is WatchMode.EVENTS
 
 
 def default_watch_mode(kind: str) -> WatchMode:
-    """How a folder on this type of file system is watched, unless a setting says otherwise."""
+    """Return how a folder on this type of file system is watched, unless a setting says otherwise."""
     if kind in EVENT_FILESYSTEMS:
         return WatchMode.EVENTS
     return WatchMode.BOTH if kind in PARTIAL_EVENT_FILESYSTEMS else WatchMode.POLL

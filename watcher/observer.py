@@ -1,4 +1,4 @@
-"""The thin edge to watchdog: file system events of an inbox become signals on a queue."""
+"""Translate watchdog's file system events of an inbox into `FileEvent`s on a queue."""
 
 import errno
 import logging
@@ -31,16 +31,16 @@ log = get_logger("watcher")
 
 
 class EventKind(Enum):
-    """What an event says of a path.
+    """What happened to a path.
 
-    `opened` and `closed without writing` say nothing, and `modified` says what a look after it or the close at its end
-    says too, once for every write of a slow scanner: none of them is listened to.
+    Watchdog's `opened` and `closed without writing` are ignored because they say nothing. `modified` is ignored because
+    it comes once per write of a slow scanner, and the closing event or a later look says the same.
     """
 
     COMPLETE = auto()  # closed after writing, or renamed into place
-    CREATED = auto()  # nobody said that it is finished: all that a hard link or a copied folder gives
-    FOUND = auto()  # the rescan came upon a file that no row knows
-    FOLDER = auto()  # a folder appeared; what is in it may have been written before it was watched
+    CREATED = auto()  # may be unfinished: the only event for a hard link or a copied folder
+    FOUND = auto()  # the rescan found a file without a row
+    FOLDER = auto()  # a folder appeared; files in it may have been written before it was watched
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,13 @@ EVENT_FILTER: Final[list[type[FileSystemEvent]]] = [
 
 
 class InboxObserver:
-    """Watches an inbox with inotify, while it is told to. A folder that cannot be watched is left to the rescan, with a
-    warning.
+    """Watches an inbox with inotify between `watch` and `stop_watching`.
+
+    A folder that cannot be watched is left to the rescan, with a warning.
 
     Args:
-        on_missed: called, from a thread of watchdog's, where the kernel had more events than it keeps, or more folders
-            than it watches: what they would have told must be looked for.
+        on_missed: called from a watchdog thread when the kernel's event queue overflowed, or when there are more
+            folders than it can watch. The inbox must then be scanned for what was missed.
     """
 
     def __init__(self, inbox: str, root: Path, on_missed: Callable[[], None]) -> None:
@@ -76,12 +77,15 @@ class InboxObserver:
 
     @property
     def complete(self) -> bool:
-        """Whether events tell of every folder in the inbox."""
+        """Whether every folder in the inbox is watched."""
         return self._watch is not None and self._observer is not None and self._observer.watches_everything
 
     def watch(self) -> None:
-        """Watch the inbox if it is there and is not watched: at the start, and when it has come back as another folder,
-        made anew or mounted, of which the watch on the old one says nothing."""
+        """Watch the inbox if it exists and is not watched yet.
+
+        That is at the start, and after the folder was recreated or remounted: a watch on the old folder reports nothing
+        about the new one.
+        """
         problem = ""
         try:
             self._schedule()
@@ -90,11 +94,11 @@ class InboxObserver:
         except OSError as error:
             problem = error.strerror or "the folder cannot be watched"
         if problem and problem != self._reported_problem:
-            log.warning("not all file events are seen here; the folder is polled", inbox=self._inbox, why=problem)
+            log.warning("some file events are missed; the folder is polled as well", inbox=self._inbox, why=problem)
         self._reported_problem = problem
 
     def stop_watching(self) -> None:
-        """Watch nothing from now on: events of this folder would not tell enough to be worth their cost."""
+        """Stop watching: on this folder events report too little to be worth their cost."""
         if self._observer is not None:
             observer, self._observer, self._watch = self._observer, None, None
             observer.stop()
@@ -104,8 +108,8 @@ class InboxObserver:
         status = self._root.stat()
         identity = status.st_dev, status.st_ino
         if self._observer is None:
-            # A folder that is copied in may be watched twice, which does no harm; watchdog's warning of it prints every
-            # path that it watches, and paths name patients. So does what it logs of an overflow.
+            # A folder that is copied in may be watched twice, which is harmless. Watchdog's warning about it prints
+            # every watched path, and paths may name patients. So may its log lines about an overflow.
             warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
             logging.getLogger("watchdog").setLevel(logging.CRITICAL)
             observer = _InotifyObserver(self._on_missed)
@@ -124,7 +128,7 @@ class InboxObserver:
 
 
 class _InotifyObserver(InotifyObserver):
-    """Watchdog's, with an inotify that says what it could not see."""
+    """Watchdog's observer, with an inotify reader that reports what it missed."""
 
     def __init__(self, on_missed: Callable[[], None]) -> None:
         self.out_of_watches = False  # not every folder could be watched
@@ -144,8 +148,7 @@ class _InotifyObserver(InotifyObserver):
 
 
 class _Inotify(InotifyFD):
-    """Tells of events that the kernel dropped, and of folders that it has no watches left for: watchdog lets both pass
-    in silence."""
+    """Reports events that the kernel dropped, and folders beyond its watch limit. Watchdog ignores both silently."""
 
     def __init__(self, on_overflow: Callable[[], None], on_out_of_watches: Callable[[], None]) -> None:
         super().__init__()
@@ -154,9 +157,9 @@ class _Inotify(InotifyFD):
 
     def handle_event(self, event: InotifyEvent) -> None:
         try:
-            super().handle_event(event)  # which watches folders of whose making nothing was heard
-        except Exception as error:  # noqa: BLE001 - it would end the thread that reads events, and nobody would know
-            log.warning("an event could not be understood; looking through the folder", error=type(error).__name__)
+            super().handle_event(event)  # also watches new folders whose own event was missed
+        except Exception as error:  # noqa: BLE001 - it would silently end the thread that reads events
+            log.warning("a file event could not be handled; scanning the folder", error=type(error).__name__)
             self._on_overflow()
         if event.is_queue_overflow:
             self._on_overflow()

@@ -1,4 +1,4 @@
-"""Holding the folders against the table: is there a file that nobody has counted?"""
+"""Compare the inbox folders with the table and list the files without a row."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from db.ledger import registration
 from db.session import Database
 from watcher import directory
 
-ENTRIES_PER_QUERY: Final = 1000  # files of one query
+ENTRIES_PER_QUERY: Final = 1000
 
 
 @dataclass(frozen=True)
 class UnregisteredFile:
-    """A file without a row: the rule that ignores it, or why nobody can say whether it should have one."""
+    """A file without a row: with the rule that ignores it, or why it cannot be told whether it needs a row."""
 
     source: str
     path: bytes
@@ -35,7 +35,7 @@ class ReconcileReport:
 
     @property
     def closed(self) -> bool:
-        """Every file has a row or a rule, and nothing is there of which that cannot be said."""
+        """Whether every file has a row or a rule, and every folder and name could be examined."""
         return not any(one.rule in OPEN_RULES for one in self.unregistered)
 
 
@@ -44,7 +44,10 @@ OPEN_RULES: Final = (MISSING, directory.UNREACHABLE, directory.UNLISTABLE)
 
 
 def reconcile_inboxes(database: Database, inboxes: dict[str, Path]) -> ReconcileReport:
-    """Raises ShareUnavailable where an inbox is away, or cannot be listed: that proves nothing."""
+    """Compare all inboxes with the table and return the report.
+
+    Raises ShareUnavailable where an inbox is away or cannot be listed: its files cannot be compared then.
+    """
     report = ReconcileReport()
     for inbox, root in inboxes.items():
         inbox_presence.require_available(database, inbox, root)

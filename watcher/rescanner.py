@@ -1,7 +1,7 @@
-"""The patrol of one inbox: is it there, and does it hold a file that no row knows?
+"""Rescan one inbox again and again: is it available, and does it hold files without a row?
 
-Events tell of most files at once, where the file system tells of any; the patrol finds the rest, and everything on a
-share. It walks the folder and asks the table, a thousand files at a time: nothing is kept in memory.
+Where the file system reports events, they announce most files at once. The rescan finds the rest, and every file on a
+network share. It walks the folder and queries the table, a thousand files at a time, and keeps nothing in memory.
 """
 
 import threading
@@ -25,20 +25,20 @@ from watcher import directory, mounts
 from watcher.mounts import WatchMode
 from watcher.observer import EventKind, FileEvent, InboxObserver
 
-FILES_PER_QUERY: Final = 1000  # files of one question to the table
-MAX_PENDING_EVENTS: Final = 5000  # signals beyond which the rescan waits for the intake ...
-PENDING_POLL_SECONDS: Final = 0.01  # ... and looks again
-INBOX_CHECK_SECONDS: Final = 5.0  # how often it is looked whether the inbox is there, at least
-MAX_CPU_FRACTION: Final = 0.05  # of one core: rescans that take more come less often
-MAX_TIME_FRACTION: Final = 0.5  # of the time: a share that takes long to list is left alone as long in between
-RESCAN_STALL_SECONDS: Final = 120.0  # without a move, after which a patrol or an intake is stuck
-NO_ANSWER_SECONDS: Final = 15.0  # without an answer of the file system, after which the share is away
+FILES_PER_QUERY: Final = 1000
+MAX_PENDING_EVENTS: Final = 5000  # beyond these the rescan waits for the intake ...
+PENDING_POLL_SECONDS: Final = 0.01  # ... and checks again after this
+INBOX_CHECK_SECONDS: Final = 5.0  # longest time between checks that the inbox is available
+MAX_CPU_FRACTION: Final = 0.05  # of one core: rescans that would take more come less often
+MAX_TIME_FRACTION: Final = 0.5  # of the time: a share that is slow to list rests as long as the listing took
+RESCAN_STALL_SECONDS: Final = 120.0  # without progress, a rescan or an intake counts as stuck
+NO_ANSWER_SECONDS: Final = 15.0  # without an answer of the file system, the share counts as away
 
 
 class Rescanner:
     """Compares one inbox with the table until `stop` is set.
 
-    `rescanned` is set once that was done, or the inbox was away. What is found goes to the observer's signals.
+    `rescanned` is set after the first rescan, or when the inbox was away. Files found are put on the observer's queue.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Rescanner:
         self._database = database
         self._presence = presence
         self._stop = stop
-        self._rescan_requested = threading.Event()  # a rescan, now
+        self._rescan_requested = threading.Event()  # rescan now, do not wait for the interval
         self.observer = InboxObserver(inbox, root, self._rescan_requested.set)
         self.rescanned = threading.Event()
         self._watch_mode = WatchMode.POLL
-        self._asked_at: float | None = None  # when the file system was asked what it has not answered yet (monotonic)
-        self._reported_asked_at: float | None = None  # the question whose answer is known to be missing
+        self._asked_at: float | None = None  # start of the file system call that is pending (monotonic seconds)
+        self._reported_asked_at: float | None = None  # start of the pending call that was reported as stalled
 
     def run(self) -> None:
         try:
@@ -72,7 +72,7 @@ class Rescanner:
             self.observer.stop_watching()
 
     def report_stall(self) -> None:
-        """Say that the inbox is away where the file system has not answered for long. Called by another thread."""
+        """Report the inbox as away where the file system has not answered for long. Called by another thread."""
         asked_at = self._asked_at
         if (
             asked_at is not None
@@ -88,13 +88,13 @@ class Rescanner:
             self._report_progress()
             was_away, away = away, not self._check_inbox()
             if (was_away and not away) or self._rescan_requested.is_set() or time.monotonic() >= next_rescan:
-                self._rescan_requested.clear()  # first: what overflows from now on may be behind the walk
+                self._rescan_requested.clear()  # before the walk: an overflow during it needs another walk
                 next_rescan = time.monotonic() + self._rescan()
                 self.rescanned.set()
             self._wait(min(next_rescan - time.monotonic(), self._interval(), INBOX_CHECK_SECONDS))
 
     def _wait(self, seconds: float) -> None:
-        """Until then, a rescan is due, or the end is near."""
+        """Wait for `seconds`, until a rescan is requested, or until shutdown."""
         end = time.monotonic() + seconds
         while (
             not self._stop.is_set()
@@ -111,14 +111,14 @@ class Rescanner:
                 self._watch_mode = WatchMode(
                     self._settings.watch_modes.get(self._inbox, mounts.default_watch_mode(kind))
                 )
-                # before the rescan, so that nothing arrives between them
+                # before the rescan, so that no file arrives unseen between rescan and watch
                 self.observer.stop_watching() if self._watch_mode is WatchMode.POLL else self.observer.watch()
             return present
         except (ShareUnavailable, OSError):
             return False
 
     def _rescan(self) -> float:
-        """Returns after how many seconds the next one is due."""
+        """Report every file without a row to the intake. Returns the seconds until the next rescan is due."""
         cpu, wall, waited, files = time.thread_time(), time.monotonic(), 0.0, 0
         try:
             for chunk in self._chunks():
@@ -128,7 +128,7 @@ class Rescanner:
                 waited += self._wait_for_intake()
                 if self._stop.is_set():
                     return 0
-        except ShareUnavailable:  # which has been reported, or will be by the next look
+        except ShareUnavailable:  # reported already, or by the next check
             return self._interval()
         seconds = time.monotonic() - wall - waited
         self._presence.record_rescan(self._inbox, RescanReport(self._watch_mode, seconds, files))
@@ -154,14 +154,14 @@ class Rescanner:
         self._component.expect_within(f"the rescan of {self._inbox}", RESCAN_STALL_SECONDS)
 
     def _wait_for_intake(self) -> float:
-        """What it has not taken in stands in memory. Returns the seconds."""
+        """Wait while the intake has too many pending events, which are held in memory. Returns the seconds waited."""
         started = time.monotonic()
         while self.observer.events.qsize() > MAX_PENDING_EVENTS and not self._stop.wait(PENDING_POLL_SECONDS):
             pass
         return time.monotonic() - started
 
     def _interval(self) -> float:
-        """Seconds between rescans that cost next to nothing."""
+        """Return the seconds between rescans, as far as their cost allows."""
         settings = self._settings
         if self._watch_mode is WatchMode.EVENTS and self.observer.complete:
             return settings.rescan_seconds
@@ -169,7 +169,7 @@ class Rescanner:
 
     @contextmanager
     def _filesystem_call(self) -> Iterator[None]:
-        """The file system is asked, and may not answer."""
+        """Mark a file system call as pending: it may never return, and `report_stall` then says so."""
         self._asked_at = time.monotonic()
         try:
             yield

@@ -1,7 +1,7 @@
-"""When is a file complete? A pure rule over successive looks at it, and the set of files it has not yet decided on.
+"""Decide when a file is complete: a pure rule over successive observations, and the set of undecided files.
 
-A share's clock may be wrong and copies keep their mtimes, so a time stamp says nothing by itself: only that size and
-mtime stay as they are while the watcher's own monotonic clock runs.
+A share's clock may be wrong and copies keep their mtimes, so a time stamp alone says nothing. A file is complete when
+its size and mtime stay unchanged while the watcher's own monotonic clock runs.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class FileKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)  # there may be a hundred thousand of them
 class Observation:
-    """One look at a file: size in bytes, mtime in nanoseconds, and since when (monotonic seconds) it has been so."""
+    """A file's size in bytes, its mtime in nanoseconds, and since when (monotonic seconds) both are unchanged."""
 
     size: int
     mtime_ns: int
@@ -23,7 +23,7 @@ class Observation:
 
 
 def next_observation(previous: Observation | None, size: int, mtime_ns: int, now: float) -> Observation:
-    """The look that now holds: the earlier one where nothing changed, else a new one."""
+    """Return the previous observation where nothing changed, else a new one that starts `now`."""
     if previous is not None and (previous.size, previous.mtime_ns) == (size, mtime_ns):
         return previous
     return Observation(size, mtime_ns, now)
@@ -44,7 +44,7 @@ class UnsettledFiles:
         return len(self._observations)
 
     def observe(self, key: FileKey, size: int, mtime_ns: int, now: float) -> bool:
-        """Take a look into account. True: the file is complete, and is no longer held here."""
+        """Record an observation. Returns True where the file is complete; it is then forgotten."""
         observation = next_observation(self._observations.get(key), size, mtime_ns, now)
         if is_complete(observation, now, self._settle):
             self.forget(key)
@@ -53,11 +53,11 @@ class UnsettledFiles:
         return False
 
     def due(self, now: float) -> list[FileKey]:
-        """Files due for the look that decides."""
+        """Return the files that have waited long enough to be inspected again."""
         return [key for key, observation in self._observations.items() if is_complete(observation, now, self._settle)]
 
     def next_due(self) -> float | None:
-        """When (monotonic seconds) the first of them will be due."""
+        """Return when (monotonic seconds) the first file will be due; None where there is none."""
         first = min((observation.since for observation in self._observations.values()), default=None)
         return None if first is None else first + self._settle
 

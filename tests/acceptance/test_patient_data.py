@@ -106,7 +106,7 @@ def test_a_department(tmp_path: Path, own_redis: Server, postgres_database: str,
     drop(inbox, 3)
     with ExitStack() as stack:
         watcher = stack.enter_context(Part(("watch",), tmp_path, tmp_path / "watch.log", env))
-        watcher.wait_until_said("films registered")
+        watcher.wait_until_said("scans registered")
         found = list(in_broker(own_redis.url))  # while the messages wait
         worker = stack.enter_context(Part(("work",), tmp_path, tmp_path / "work.log", env))
         with connect(postgres_database) as connection:
