@@ -1,4 +1,4 @@
-"""What holds for the whole deployment and stands in its database once: the patient key's fingerprint, and its name."""
+"""Facts about the whole deployment, stored once in its database: its ID and the fingerprint of its patient key."""
 
 import os
 from contextlib import suppress
@@ -21,16 +21,18 @@ DEPLOYMENT_ID: Final = "identity"
 
 
 def load_patient_key(database: Database, settings: Settings) -> bytes:
-    """The deployment's patient key, for parts that hash patient IDs; made where this is its first start.
+    """Return the deployment's patient key, for components that hash patient IDs.
+
+    The deployment's first start creates it.
 
     Raises:
-        SettingsError: it cannot be read or made, or it is not the one that was used so far.
+        SettingsError: it cannot be read or created, or it is not the key that was used so far.
     """
     file = settings.patient_key_path
     if settings.patient_key_file is None:
-        with suppress(OSError):  # what is wrong with it is said where the key cannot be made
+        with suppress(OSError):  # creating the key reports the error
             settings.data_dir.mkdir(parents=True, exist_ok=True)
-    # where there was a key once, a new one would only have to be found and removed again
+    # a new key could not replace one that was used before: it would only have to be removed again
     key = (
         patient_hashing.read_key(file)
         if database.read(stored_fingerprint)
@@ -41,7 +43,7 @@ def load_patient_key(database: Database, settings: Settings) -> bytes:
 
 
 def check_patient_key(database: Database, settings: Settings) -> None:
-    """For parts that do without the key: where they have it all the same, it must be the deployment's.
+    """Check the patient key for components that do not need it: a readable one must be the deployment's.
 
     Raises SettingsError as `load_patient_key` does.
     """
@@ -51,7 +53,7 @@ def check_patient_key(database: Database, settings: Settings) -> None:
 
 
 def deployment_id(database: Database) -> UUID:
-    """Names this deployment among all others; drawn at random when it is first asked for."""
+    """Return the ID that identifies this deployment. Create it at random at the first call."""
 
     def work(connection: Connection) -> UUID:
         drawn = insert_or_ignore(dialect_name(connection), DEPLOYMENT).values(name=DEPLOYMENT_ID, value=str(uuid4()))
@@ -76,7 +78,7 @@ def _require_same_key(database: Database, file: Path, key: bytes) -> None:
 
     if database.write(work) != own:
         raise SettingsError(
-            f"{file} is not the patient key of this database: the same patients would count as others. Put the key "
-            f"there that the other machines of this deployment have, or the one from its backup, or name it in "
-            f"{patient_hashing.KEY_FILE_VARIABLE}."
+            f"{file} is not the patient key of this database: the same patients would count as different ones. Use the "
+            f"key of the other machines of this deployment, or the one from its backup: replace the file, or name the "
+            f"right one in {patient_hashing.KEY_FILE_VARIABLE}."
         )

@@ -1,4 +1,4 @@
-"""What SQLite and PostgreSQL can both do but SQLAlchemy keeps apart."""
+"""Statements that SQLite and PostgreSQL both support, but for which SQLAlchemy has no common form."""
 
 import json
 from collections.abc import Sequence
@@ -32,13 +32,16 @@ ROWS_PARAMETER: Final = "given"  # the parameter that carries `json_rows` rows
 
 
 def insert_or_ignore(dialect: str, table: Table) -> Any:
-    """INSERT ... ON CONFLICT DO NOTHING, for a database of this name."""
+    """Build INSERT ... ON CONFLICT DO NOTHING for a dialect."""
     return (postgresql if dialect == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
 
 
 def upsert(dialect: str, table: Table, keys: Sequence[str], columns: Sequence[str], values: Any = None) -> Any:
-    """INSERT ... ON CONFLICT DO UPDATE of these columns, of which `keys` say which rows are the same; from a SELECT,
-    or, without one, of what the statement is executed with."""
+    """Build INSERT ... ON CONFLICT DO UPDATE of `columns`.
+
+    `keys` are the columns that identify a row. The values come from the SELECT `values` or, without one, from the
+    parameters of the execution.
+    """
     insertion = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     if values is not None:
         insertion = insertion.from_select(list(columns), values)
@@ -47,16 +50,17 @@ def upsert(dialect: str, table: Table, keys: Sequence[str], columns: Sequence[st
 
 
 def upsert_rows(connection: Connection, table: Table, values: Sequence[dict[str, Any]]) -> None:
-    """Put rows into a table; those that are there (by primary key) are overwritten."""
+    """Insert rows into a table and overwrite those with the same primary key."""
     keys = [column.name for column in table.primary_key]
     connection.execute(upsert(dialect_name(connection), table, keys, table.c.keys()), values)
 
 
 def json_rows(dialect: str, **types: type[TypeEngine[Any]]) -> FromClause:
-    """A table whose rows come with the statement's parameters, as `rows_parameter` makes them; its columns are named by `types`.
+    """Return a table of the rows that `rows_parameter` passes as a parameter; `types` names its columns.
 
-    They travel as one JSON document, so work on a whole batch is one statement with one parameter, which can be built
-    once: the time of one execution a row, or of building it each time, is several times as long. Floats keep all bits.
+    The rows travel as one JSON document. So work on a whole batch is one statement with one parameter, and the
+    statement is built once. One execution per row, or building the statement each time, takes several times as long.
+    Floats keep all bits.
     """
     document = bindparam(ROWS_PARAMETER, type_=String)
     if dialect == "postgresql":
@@ -69,44 +73,47 @@ def json_rows(dialect: str, **types: type[TypeEngine[Any]]) -> FromClause:
 
 
 def rows_parameter(values: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The parameter for a statement with `json_rows`."""
+    """Return the parameter for a statement with `json_rows`."""
     return {ROWS_PARAMETER: json.dumps(values)}
 
 
 def unhex(dialect: str, digits: Any) -> Any:
-    """The bytes that hexadecimal digits stand for, as JSON holds none. Older SQLite gets it from `db.session`."""
+    """Convert hexadecimal digits to bytes: JSON has no bytes. `db.session` adds the function to older SQLite."""
     return func.decode(digits, "hex", type_=LargeBinary) if dialect == "postgresql" else func.unhex(digits)
 
 
 def prefer_index_order(connection: Connection) -> None:
-    """For this transaction, let PostgreSQL follow indexes in their order.
+    """Let PostgreSQL follow indexes in their order, until the transaction ends.
 
-    How many scans wait changes a thousandfold within seconds, and the planner's statistics are a minute old: it then
-    fetches and sorts the whole queue for each claim (58 ms instead of 1 with 6,400 films waiting).
+    The number of waiting scans changes a thousandfold within seconds, and the planner's statistics are a minute old.
+    Otherwise it fetches and sorts the whole queue for each claim (58 ms instead of 1 with 6,400 scans waiting).
     """
     if dialect_name(connection) == "postgresql":
         connection.execute(_INDEX_ORDER_SETTINGS)
 
 
 def lock_for_transaction(connection: Connection, purpose: str) -> None:
-    """Until this transaction ends, nobody else is past this line for the same purpose; on SQLite no writer ever is."""
+    """Hold the lock for a purpose until the transaction ends.
+
+    SQLite needs no lock: it has one writer at a time.
+    """
     if dialect_name(connection) == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(purpose))))
 
 
 def force_custom_plans(connection: Connection) -> None:
-    """For this transaction, let PostgreSQL plan each statement for its parameters, and look rows up by an index.
+    """Let PostgreSQL plan each statement for its parameters and look rows up by an index, until the transaction ends.
 
-    It keeps a statement's plan, and the one made while the table was small reads all of it once it is large: 1.5 s
-    instead of 60 ms for a thousand paths among 32,000. And of a table that fills faster than it is analysed it believes
-    that a few hundred keys pick most of it.
+    Otherwise it reuses the plan of a statement. A plan made while the table was small reads the whole table once it is
+    large: 1.5 s instead of 60 ms for a thousand paths among 32,000. And while a table fills faster than it is analysed,
+    the planner expects a few hundred keys to match most of it.
     """
     if dialect_name(connection) == "postgresql":
         connection.execute(_CUSTOM_PLAN_SETTINGS)
 
 
 def database_now(connection: Connection) -> datetime:
-    """The time by the database's clock, which all machines share."""
+    """Return the time by the database's clock, which all machines share."""
     if dialect_name(connection) == "sqlite":
         return datetime.fromisoformat(connection.scalar(text("SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')")))
     return connection.execute(text("SELECT clock_timestamp()")).scalar_one()

@@ -1,4 +1,4 @@
-"""The tables. What may change in them is said where it changes: `db.ledger.transitions` for scans, `db.registry.model_registry` for models."""
+"""The tables. `db.ledger.transitions` and `db.registry.model_registry` say what may change in scans and models."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -25,7 +25,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time: aware and in UTC in Python, on every database. Naive values are refused."""
+    """A point in time: aware and in UTC in Python, on every database. Raises ValueError for naive values."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -44,17 +44,18 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-# Triage levels as emergency departments count them: 1 first, 5 last. Lower goes first.
+# Triage levels of emergency departments, 1 to 5; the lower number goes first.
 STAT: Final = 1
 ROUTINE: Final = 5
 
-BigKey = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER PRIMARY KEY counts up by itself there
+BigKey = BigInteger().with_variant(Integer, "sqlite")  # in SQLite only INTEGER PRIMARY KEY is generated
 
 
-# Where a scan's content stands now, at its own path or as a duplicate; as the partial indexes and the views say it
+# The content of the scan is still there, at its own path or at that of a duplicate. The partial indexes and the views
+# use the same text.
 IS_CURRENT: Final = "(superseded_by IS NULL OR current_duplicate IS NOT NULL)"
-IN_WORKLIST: Final = f"worklist_rank IS NOT NULL AND {IS_CURRENT}"  # the readers' worklist, and ...
-TO_READ: Final = f"{IN_WORKLIST} AND verdict IS NULL"  # ... waits there
+IN_WORKLIST: Final = f"worklist_rank IS NOT NULL AND {IS_CURRENT}"  # in the readers' worklist
+TO_READ: Final = f"{IN_WORKLIST} AND verdict IS NULL"  # in the worklist, without a verdict
 
 
 class Base(DeclarativeBase):
@@ -69,13 +70,13 @@ class Base(DeclarativeBase):
 
 
 def _worklist_indexes() -> list[Index]:
-    """By which `db.worklist.worklist` and `db.worklist.statistics` find their way: {name: columns, and the condition}."""
+    """Return the indexes that `db.worklist.worklist` and `db.worklist.statistics` need."""
     indexes = {
-        # the worklist: by its rank, and by how long a film has waited; the rest is for filters
+        # the worklist, by rank and by waiting time; the other columns are for filters
         "worklist": ("worklist_rank, id, received_at, inbox", TO_READ),
         "unread_since": ("received_at, id, worklist_rank, inbox", TO_READ),
         "in_worklist": ("worklist_rank, id, flagged", IN_WORKLIST),
-        # all scans, the newest first, by what there may be little of
+        # all scans, the newest first, by conditions that may hold for few
         "arrived": ("received_at, id", None),
         "arrived_from": ("inbox, received_at, id", None),
         "reviewed": ("verdict, received_at, id", "verdict IS NOT NULL"),
@@ -83,7 +84,7 @@ def _worklist_indexes() -> list[Index]:
         "probable": ("probability, received_at, id", "probability IS NOT NULL"),
         "without_result": ("state, received_at, id", "state IN ('rejected', 'failed', 'duplicate')"),
         "sampled": ("received_at", "sampled_share IS NOT NULL"),
-        # by what links films, and by what a reader knows of one
+        # by study, and by the accession number that a reader knows
         "study": ("study_uid, id", "study_uid IS NOT NULL"),
         "accession": ("accession_number, id", "accession_number IS NOT NULL"),
     }
@@ -128,11 +129,11 @@ class Scan(Base):
     claim_token: Mapped[str | None] = mapped_column(String(32))
     claimed_by: Mapped[str | None] = mapped_column(String(255))
     leased_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    lost_leases: Mapped[int] = mapped_column(SmallInteger, default=0)  # leases that ran out
-    lost_leases_exclusive: Mapped[int] = mapped_column(SmallInteger, default=0)  # ... while it was alone in its process
+    lost_leases: Mapped[int] = mapped_column(SmallInteger, default=0)  # leases that expired
+    lost_leases_exclusive: Mapped[int] = mapped_column(SmallInteger, default=0)  # ... processed alone
     exclusive: Mapped[bool] = mapped_column(Boolean, default=False)
 
-    # result: the current prediction stands here too, so that views and worklists need no join
+    # result: a copy of the current prediction, so that views and worklists need no join
     sha256: Mapped[str | None] = mapped_column(String(64))
     probability: Mapped[float | None]
     flagged: Mapped[bool | None]
@@ -141,10 +142,10 @@ class Scan(Base):
     threshold: Mapped[float | None]
     duplicate_of: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
     superseded_by: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
-    # of a superseded original: its oldest duplicate that is not, where its content stands now
+    # of a superseded original: its oldest duplicate that is not superseded
     current_duplicate: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("scans.id"))
 
-    # place in the readers' worklist, as `db.ledger.sampling` has it
+    # position in the readers' worklist, from `db.ledger.sampling`
     worklist_rank: Mapped[float | None]
     hidden_until_verdict: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     sampled_share: Mapped[float | None]
@@ -154,7 +155,7 @@ class Scan(Base):
     reviewer: Mapped[str | None] = mapped_column(String(255))
     reviewed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
-    # from the DICOM header, as `pneumowatch.header.Header` has them
+    # from the DICOM header, see `pneumowatch.header.Header`
     study_uid: Mapped[str | None] = mapped_column(String(64))
     series_uid: Mapped[str | None] = mapped_column(String(64))
     sop_uid: Mapped[str | None] = mapped_column(String(64))
@@ -166,7 +167,7 @@ class Scan(Base):
     patient_key: Mapped[str | None] = mapped_column(String(64))
 
     __table_args__ = (
-        # the hash first: inboxes are few, and an index that begins with them reads whole folders to find a file
+        # the hash first: there are few inboxes, so an index that begins with them reads whole folders to find a file
         UniqueConstraint("path_sha256", "inbox", "size", "mtime_ns"),
         Index(
             "ix_scans_waiting",
@@ -239,10 +240,10 @@ class Scan(Base):
 
 
 class Content(Base):
-    """Which classified scan owns which content; the unique key decides races between twins in two workers.
+    """The classified scan that owns a content. The unique key resolves concurrent duplicates in two workers.
 
-    A film's bytes are one key; its SOP instance with its pixels, where it is DICOM, another (`db.ledger.outcomes`). The bytes
-    of a scan that is a duplicate by the second lead to the original as well.
+    The image's bytes are one key. For DICOM, the SOP instance with its pixels is another (`db.ledger.outcomes`). The
+    bytes of a scan that is a duplicate by the second key lead to the original as well.
     """
 
     __tablename__ = "contents"
@@ -252,7 +253,7 @@ class Content(Base):
 
 
 class ScanEvent(Base):
-    """One transition of one scan, written in the transaction that made it."""
+    """One transition of one scan, written in the same transaction."""
 
     __tablename__ = "scan_events"
 
@@ -266,9 +267,9 @@ class ScanEvent(Base):
 
 
 class Model(Base):
-    """A model that may make predictions here, with its card, and its folder as `db.registry.model_cache` packs it.
+    """A registered model, with its card and its folder as packed by `db.registry.model_cache`.
 
-    `sha256` is of its weights alone. Neither ever changes; only the champion mark moves.
+    `sha256` is that of the weights alone. A row never changes, except for the champion mark.
     """
 
     __tablename__ = "models"
@@ -278,7 +279,7 @@ class Model(Base):
     card: Mapped[dict[str, Any]] = mapped_column(JSON)
     registered_at: Mapped[datetime] = mapped_column(UtcDateTime)
     champion: Mapped[bool] = mapped_column(Boolean, default=False)
-    archive: Mapped[bytes | None] = mapped_column(LargeBinary)  # none where an earlier version registered it
+    archive: Mapped[bytes | None] = mapped_column(LargeBinary)  # None where an earlier version registered it
     archive_sha256: Mapped[str | None] = mapped_column(String(64))
 
     __table_args__ = (
@@ -293,7 +294,7 @@ class Model(Base):
 
 
 class Promotion(Base):
-    """A model that began to serve, and the one that it followed. `is_rollback`: by going back behind that one."""
+    """One change of the champion: the new model and the previous one. `is_rollback`: it was a rollback."""
 
     __tablename__ = "promotions"
 
@@ -307,7 +308,7 @@ class Promotion(Base):
 
 
 class Prediction(Base):
-    """What one model says of one scan; the current one is copied into the scan's row."""
+    """The prediction of one model for one scan. The current one is copied into the scan's row."""
 
     __tablename__ = "predictions"
 
@@ -317,8 +318,8 @@ class Prediction(Base):
     probability: Mapped[float]
     threshold: Mapped[float]
     flagged: Mapped[bool]
-    # for `db.health.drift`; not there where an earlier version made the prediction
-    gate_score: Mapped[float | None]  # by the model's gate
+    # for `db.health.drift`; None where an earlier version made the prediction
+    gate_score: Mapped[float | None]  # from the model's input gate
     brightness: Mapped[float | None]  # mean gray level, 0 to 255
     current: Mapped[bool] = mapped_column(Boolean)
     made_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -350,7 +351,7 @@ class Review(Base):
 
 
 class Retraction(Base):
-    """A verdict that its reader took back, once; the review itself stays."""
+    """The retraction of a verdict by its reader, at most one per review. The review itself stays."""
 
     __tablename__ = "retractions"
 
@@ -359,10 +360,10 @@ class Retraction(Base):
 
 
 class TrainingRun(Base):
-    """One attempt at a better model, from its start to its decision: see `db.registry.training_runs`.
+    """One training run, from its start to its decision: see `db.registry.training_runs`.
 
-    While it runs, its row is the lease that keeps others from starting: `token` names whose it is, and `renewed_at`
-    moves with its progress.
+    While the run lasts, its row is the lease that keeps others from starting. `token` identifies the holder, and each
+    progress renews `renewed_at`.
     """
 
     __tablename__ = "training_runs"
@@ -378,10 +379,10 @@ class TrainingRun(Base):
     decision: Mapped[str | None] = mapped_column(String(32))
     reasons: Mapped[list[str]] = mapped_column(JSON)  # sentences
     figures: Mapped[dict[str, Any]] = mapped_column(JSON)
-    champion: Mapped[str | None] = mapped_column(String(128))  # that it began from
-    challenger: Mapped[str | None] = mapped_column(String(128))  # known to `models` only where it was promoted
+    champion: Mapped[str | None] = mapped_column(String(128))  # the run started from it
+    challenger: Mapped[str | None] = mapped_column(String(128))  # in `models` only if it was promoted
     new_labels: Mapped[int | None]
-    last_review_id: Mapped[int | None] = mapped_column(BigInteger)  # the newest verdict that it looked at
+    last_review_id: Mapped[int | None] = mapped_column(BigInteger)  # the newest review that it used
 
     __table_args__ = (
         Index(
@@ -395,43 +396,44 @@ class TrainingRun(Base):
 
 
 class Inbox(Base):
-    """An inbox as one machine sees it: where it lies there, and whether it is there now. See `db.health.inbox_presence`."""
+    """An inbox as one machine sees it: its folder, and whether it is available. See `db.health.inbox_presence`."""
 
     __tablename__ = "inboxes"
 
     inbox: Mapped[str] = mapped_column(String(63), primary_key=True)
     machine: Mapped[str] = mapped_column(String(255), primary_key=True)
-    root: Mapped[str]  # the folder as it is named there
-    kind: Mapped[str | None] = mapped_column(String(64))  # file system type; none until it was there once
+    root: Mapped[str]  # the folder on that machine
+    kind: Mapped[str | None] = mapped_column(String(64))  # file system type; None until it was available once
     mount_point: Mapped[str | None]
-    identity: Mapped[str | None]  # as `pneumowatch.mount_identity.MountedFolder` has it
+    identity: Mapped[str | None]  # see `pneumowatch.mount_identity.MountedFolder`
     state: Mapped[str] = mapped_column(String(16))  # available or unavailable
     since: Mapped[datetime] = mapped_column(UtcDateTime)
-    detail: Mapped[str | None]  # why it is away: a sentence
-    last_scan_id: Mapped[int | None] = mapped_column(BigInteger)  # the newest when it went away
+    detail: Mapped[str | None]  # why it is unavailable: a sentence
+    last_scan_id: Mapped[int | None] = mapped_column(BigInteger)  # the newest scan when it became unavailable
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    watch_mode: Mapped[str | None] = mapped_column(String(8))  # events, poll or both; none where nobody watches it
-    rescanned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the last rescan's end ...
-    rescan_seconds: Mapped[float | None]  # ... how long it took ...
-    files: Mapped[int | None] = mapped_column(BigInteger)  # ... and the files that it saw
+    watch_mode: Mapped[str | None] = mapped_column(String(8))  # events, poll or both; None where no watcher runs
+    rescanned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the end of the last rescan
+    rescan_seconds: Mapped[float | None]  # its duration
+    files: Mapped[int | None] = mapped_column(BigInteger)  # the number of files that it saw
 
 
 class Outbox(Base):
-    """What is to be told of one newly flagged scan, and to whom: see `db.ledger.outbox`."""
+    """A notification about one newly flagged scan, for one channel: see `db.ledger.outbox`."""
 
     __tablename__ = "outbox"
 
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     scan_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("scans.id"))
-    channel: Mapped[str] = mapped_column(String(16))  # which way: webhook, mail or pacs
-    model_version: Mapped[str] = mapped_column(String(128))  # whose prediction it is about
+    channel: Mapped[str] = mapped_column(String(16))  # webhook, mail or pacs
+    model_version: Mapped[str] = mapped_column(String(128))  # the model whose prediction it reports
     state: Mapped[str] = mapped_column(String(16))
-    since: Mapped[datetime] = mapped_column(UtcDateTime)  # flagged, then first tried: from then on patience is counted
+    # the time of flagging, later that of the first attempt: the time until giving up counts from it
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     not_before: Mapped[datetime] = mapped_column(UtcDateTime)
-    token: Mapped[str | None] = mapped_column(String(32))  # whose it is, until `not_before`
+    token: Mapped[str | None] = mapped_column(String(32))  # of the sender that holds it, until `not_before`
     last_error: Mapped[str | None] = mapped_column(String(64))
-    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # sent, or given up
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when it was sent or given up
 
     __table_args__ = (
         UniqueConstraint("scan_id", "channel"),
@@ -465,31 +467,31 @@ class Outbox(Base):
 
 
 class User(Base):
-    """A local account of the desk: see `db.worklist.accounts`. Its name stands in reviews and in the audit as it is here."""
+    """A local account of the review app: see `db.worklist.accounts`. Reviews and the audit contain the same name."""
 
     __tablename__ = "users"
 
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     name: Mapped[str] = mapped_column(String(255), unique=True)
     role: Mapped[str] = mapped_column(String(16))
-    password_hash: Mapped[str] = mapped_column(String(255))  # argon2id's own form, with salt and costs
+    password_hash: Mapped[str] = mapped_column(String(255))  # argon2id's encoded form, with salt and costs
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class UserSession(Base):
-    """A browser that has signed in; what it holds is the token that this is the hash of."""
+    """A browser session. The browser holds the token, the table its hash."""
 
     __tablename__ = "sessions"
 
     token_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
-    # none: the local admin of `up`, who came by its one-time link
+    # None: the local admin, who signed in by the one-time link of `up`
     user_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("users.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class ApiToken(Base):
-    """A script's key, which may do what its role and its user's both may."""
+    """A token for scripts. It permits what both its own role and its user's role permit."""
 
     __tablename__ = "api_tokens"
 
@@ -503,7 +505,7 @@ class ApiToken(Base):
 
 
 class SignInFailure(Base):
-    """How often passwords were wrong of late, for one account, device or address: see `db.worklist.throttle`."""
+    """The number of recent wrong passwords for one account, device or address: see `db.worklist.throttle`."""
 
     __tablename__ = "sign_in_failures"
 
@@ -513,7 +515,7 @@ class SignInFailure(Base):
 
 
 class Audit(Base):
-    """Who did what at the desk. Written once; it outlives the account and the scan, hence no foreign keys."""
+    """Actions of users. A row is written once and outlives its account and its scan, hence no foreign keys."""
 
     __tablename__ = "audit"
 
@@ -526,7 +528,7 @@ class Audit(Base):
 
 
 class Deployment(Base):
-    """What holds for the whole deployment, each fact once: see `db.deployment`."""
+    """Facts about the whole deployment, one row each: see `db.deployment`."""
 
     __tablename__ = "deployment"
 
@@ -535,7 +537,7 @@ class Deployment(Base):
 
 
 class Heartbeat(Base):
-    """A part that lives, as it last told of itself: see `db.health.heartbeat_writer`. Times are by the database's clock."""
+    """The last report of a component: see `db.health.heartbeat_writer`. Times are by the database's clock."""
 
     __tablename__ = "heartbeats"
 
@@ -545,21 +547,21 @@ class Heartbeat(Base):
     pid: Mapped[int]
     state: Mapped[str] = mapped_column(String(255))
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    progress_at: Mapped[datetime] = mapped_column(UtcDateTime)  # last got something done
+    progress_at: Mapped[datetime] = mapped_column(UtcDateTime)  # its last progress
     beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    # {duty: {"moved": seconds before the beat, "within": seconds}}
+    # {activity: {"idle_seconds": since its last progress, at the beat, "within_seconds": limit}}
     expectations: Mapped[dict[str, Any]] = mapped_column(JSON)
-    done: Mapped[dict[str, Any]] = mapped_column(JSON)  # {what: how many} since it started
+    done: Mapped[dict[str, Any]] = mapped_column(JSON)  # {what: count} since it started
 
 
 class SourceHour(Base):
-    """What one source sent in one hour, as `db.health.source_silence` needs it to tell an unusual silence."""
+    """The images of one source in one hour. `db.health.source_silence` uses it to detect an unusual silence."""
 
     __tablename__ = "source_hours"
 
     source: Mapped[str] = mapped_column(String(63), primary_key=True)  # the inbox
-    hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)  # its beginning
+    hour: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)  # its start
     images: Mapped[int]
     first_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    longest_gap: Mapped[float]  # seconds between two films of this hour
+    longest_gap: Mapped[float]  # seconds between two images of this hour

@@ -1,4 +1,4 @@
-"""The schema's version: bringing a database up to it, telling where it stands, and whether models and tables agree."""
+"""The schema's version: upgrade a database, read its revision, and compare its tables with the models."""
 
 import io
 from pathlib import Path
@@ -18,36 +18,36 @@ from db.session import Database
 from pneumowatch.errors import SchemaMismatch
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-# those of the development versions, whose tables and columns had other names
+# of the development versions, whose tables and columns had other names
 PRERELEASE_REVISIONS: Final = frozenset(f"{number:04}" for number in range(1, 13))
 
 
 def head_revision() -> str:
-    """The revision that this version of the program wants."""
+    """Return the revision that this version of the program needs."""
     revision = scripts().get_current_head()
     assert revision is not None, "there is at least one migration"
     return revision
 
 
 def is_known_revision(revision: str) -> bool:
-    """Whether this version can bring tables of this revision up to its own."""
+    """Tell whether this version can upgrade tables of this revision."""
     return revision in {script.revision for script in scripts().walk_revisions()}
 
 
 def scripts() -> ScriptDirectory:
-    """All migrations."""
+    """Return the directory of all migrations."""
     return ScriptDirectory.from_config(_config())
 
 
 def current_revision(database: Database) -> str | None:
-    """The revision the database is at; None where it is empty."""
+    """Return the revision of the database, or None if it is empty."""
     return database.read(lambda connection: MigrationContext.configure(connection).get_current_revision())
 
 
 def upgrade(database: Database) -> None:
-    """Run the migrations that are missing, in one transaction, the views made anew.
+    """Run the missing migrations and recreate the views, in one transaction.
 
-    Raises SchemaMismatch where no migration leads from there; nothing has changed then.
+    Raises SchemaMismatch where no migration leads on from the database's revision; nothing has changed then.
     """
 
     def migrate(connection: Connection) -> None:
@@ -63,7 +63,7 @@ def upgrade(database: Database) -> None:
 
 
 def require_current(database: Database) -> None:
-    """Raises SchemaMismatch where the database is not at this version's revision."""
+    """Raise SchemaMismatch where the database is not at this version's revision."""
     have, want = current_revision(database), head_revision()
     require_released(have)
     if have != want:
@@ -72,7 +72,7 @@ def require_current(database: Database) -> None:
 
 
 def require_released(revision: str | None, what: str = "The database") -> None:
-    """Raise SchemaMismatch where a revision is a development version's: no migration leads on from there."""
+    """Raise SchemaMismatch where the revision is a development version's: no migration leads on from it."""
     if revision in PRERELEASE_REVISIONS:
         raise SchemaMismatch(
             f"{what} was made by a development version of pneumowatch, before its first release (revision {revision}), "
@@ -82,7 +82,7 @@ def require_released(revision: str | None, what: str = "The database") -> None:
 
 
 def model_differences(database: Database) -> list[Any]:
-    """Differences between the tables and `db.models`; empty where migrations and models agree."""
+    """Return the differences between the tables and `db.models`; empty if migrations and models agree."""
 
     def compare(connection: Connection) -> list[Any]:
         return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))

@@ -1,7 +1,8 @@
-"""Engines and transactions: how every part talks to SQLite or PostgreSQL, and what it does while neither answers.
+"""Engines and transactions for SQLite and PostgreSQL, and what happens during an outage.
 
-A database that cannot be reached blocks the thread that needs it, with back-off, until it can or shutdown is asked for.
-Returning or raising instead would let a worker empty the broker into nothing within seconds.
+While the database cannot be reached, the thread that needs it blocks and retries with back-off, until the database
+answers or shutdown is requested. If the call returned or raised instead, a worker would consume the broker's messages
+within seconds without processing a scan.
 """
 
 import sqlite3
@@ -20,25 +21,25 @@ from pneumowatch.logs import get_logger
 T = TypeVar("T")
 log = get_logger("db")
 
-BUSY_SECONDS: Final = 30  # how long SQLite waits for another writer before it says "locked"
+BUSY_SECONDS: Final = 30  # how long SQLite waits for another writer before it fails as "locked"
 CONNECT_SECONDS: Final = 5
-# A machine that vanishes closes no connection: without these, who waits for its answer would wait for two hours.
+# A machine that disappears closes no connection: without keepalives, a client would wait two hours for its answer.
 KEEPALIVES: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
-FIRST_RETRY_SECONDS: Final = 0.1  # seconds; doubled up to the last
+FIRST_RETRY_SECONDS: Final = 0.1  # doubled up to LONGEST_RETRY_SECONDS
 LONGEST_RETRY_SECONDS: Final = 5.0
-IMMEDIATE_RETRIES: Final = 3  # times that what may have passed already is tried again before it counts as an outage
+IMMEDIATE_RETRIES: Final = 3  # retries of a transient error before it counts as an outage
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 DEADLOCK: Final = "40P01"
 UNDEFINED_TABLE: Final = "42P01"
 
 
 class Database:
-    """One database, for as many threads as like.
+    """A database that any number of threads may use.
 
     Args:
         url: SQLAlchemy URL of SQLite or PostgreSQL.
-        stop: set at shutdown. With it, `read` and `write` wait out an outage; without it they raise DatabaseUnavailable, as a
-            command at a terminal should.
+        stop: set at shutdown. With it, `read` and `write` wait until an outage ends. Without it they raise
+            DatabaseUnavailable, as a command at a terminal should.
     """
 
     def __init__(self, url: str, stop: threading.Event | None = None) -> None:
@@ -51,8 +52,11 @@ class Database:
         return self.engine.dialect.name
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in one transaction and commit it. `work` may run again after an outage or a deadlock, so it must
-        be a compare-and-set: whatever it had already done must not happen twice."""
+        """Run `work` in one transaction and commit it.
+
+        `work` may run again after an outage or a deadlock, when it may have been committed already. So it must be a
+        compare-and-set: running it twice must have the effect of running it once.
+        """
         return self._run_with_retries(self.engine, work)
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -83,25 +87,25 @@ class Database:
         kind = type(error.orig).__name__
         if self._stop is None:
             raise DatabaseUnavailable(
-                f"The database does not answer ({kind}); see `pneumowatch doctor`, and `pneumowatch db upgrade` where "
-                "it is new."
+                f"The database does not answer ({kind}); see `pneumowatch doctor`, or run `pneumowatch db upgrade` if "
+                "the database is new."
             ) from error
         if not delay:
             log.warning("database does not answer; waiting for it", error=kind)
         delay = min(max(delay * 2, FIRST_RETRY_SECONDS), LONGEST_RETRY_SECONDS)
         if self._stop.wait(delay):
-            raise ShuttingDown("Shutdown was asked for while the database was away.") from error
+            raise ShuttingDown("Shutdown was requested while the database did not answer.") from error
         return delay
 
 
 def _is_outage(error: DBAPIError) -> bool:
-    """The database is not there, or not as yet: one that is being restored from a backup has no tables."""
+    """Tell whether the database is unreachable, or has no tables yet because a backup is being restored into it."""
     unreachable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
     return unreachable or _sqlstate(error) == UNDEFINED_TABLE
 
 
 def _is_transient(error: DBAPIError) -> bool:
-    """A deadlock, which others have survived, or a connection that broke: a new one may be had at once."""
+    """Tell whether a retry may succeed at once: after a deadlock, or on a new connection after one broke."""
     return error.connection_invalidated or _sqlstate(error) == DEADLOCK
 
 
@@ -133,29 +137,32 @@ def _engine(url: str) -> Engine:
 
 def _sqlite(url: str) -> Engine:
     connect_args = {"timeout": BUSY_SECONDS, "check_same_thread": False}
-    # errors would else quote the values of statements, paths among them
+    # otherwise errors quote the parameters of statements, among them paths
     engine = create_engine(url, connect_args=connect_args, pool_size=10, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver must not begin transactions of its own
-        connection.create_function("unhex", 1, bytes.fromhex, deterministic=True)  # SQLite has it since 3.41
+        connection.isolation_level = None  # the driver must not begin transactions itself
+        connection.create_function("unhex", 1, bytes.fromhex, deterministic=True)  # built into SQLite since 3.41
         cursor = connection.cursor()
         _use_wal(cursor)
-        cursor.execute("PRAGMA synchronous=FULL")  # a commit that a reader was told of survives a power cut
+        cursor.execute("PRAGMA synchronous=FULL")  # a commit that was reported to a reader survives a power cut
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # IMMEDIATE takes the write lock at once: upgraded later, it would fail as "locked" without waiting
+        # IMMEDIATE takes the write lock at once: a later upgrade of the lock fails as "locked" without waiting
         connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
 
     return engine
 
 
 def _use_wal(cursor: Any) -> None:
-    """Of all that SQLite does, only the first change to WAL does not wait for another process that does the same."""
+    """Switch the file to WAL mode, with retries.
+
+    SQLite's busy timeout does not apply to the first switch to WAL while another process does the same.
+    """
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:

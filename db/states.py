@@ -1,13 +1,13 @@
-"""The states of a scan, the ways between them, and the reasons for which a file gets no prediction.
+"""The states of a scan, the transitions between them, and the reasons why a file gets no prediction.
 
     (new) ------> queued ------> running ------> classified    has a prediction
                     ^  ^            |  |  |-----> rejected      has none: a reason and one sentence
-                    |  |            |  |--------> duplicate     same film as a classified scan
-                    |  |            |-----------> failed        worker died or raised over it alone, max_attempts times
-                    |  |--deferred--|  lease expired, share away, file not complete yet, worker unfit or draining
+                    |  |            |  |--------> duplicate     same image as a classified scan
+                    |  |            |-----------> failed        worker died or raised max_attempts times over it alone
+                    |  |--deferred--|  lease expired, share away, file incomplete, worker unfit or draining
                     |--requeue-- failed, rejected
 
-    erased, on demand, from any state but running -------> rejected    a tombstone: counted, and nothing known of it
+    erased, on demand, from any state but running -------> rejected    a tombstone: counted, without any data
 
 `db.ledger.transitions` is the only module that moves a scan, each time by a compare-and-set with an event row.
 """
@@ -31,29 +31,29 @@ REQUEUEABLE: Final = (State.REJECTED, State.FAILED)
 
 
 class Reason(StrEnum):
-    """Why a scan is `rejected`; the sentence beside it says more."""
+    """The reason why a scan is `rejected`. The sentence beside it says more."""
 
     EMPTY = "empty"  # no bytes
     UNSUPPORTED = "unsupported"  # not a kind of file that is read
-    UNREADABLE = "unreadable"  # damaged or incomplete, or its decoder died of it
+    UNREADABLE = "unreadable"  # damaged or incomplete, or its decoder crashed
     TOO_LARGE = "too_large"  # beyond the bound on bytes or pixels
     TOO_SLOW = "too_slow"  # beyond the bound on decoding time
-    NO_PIXELS = "no_pixels"  # readable, but holds no picture
-    NOT_CHEST_XRAY = "not_chest_xray"  # another kind of picture, or another part of the body
+    NO_PIXELS = "no_pixels"  # readable, but without an image
+    NOT_CHEST_XRAY = "not_chest_xray"  # another kind of image, or another part of the body
     NOT_FRONTAL = "not_frontal"  # a lateral or oblique view
-    OUTSIDE_AGE = "outside_age"  # of an age that the model does not know, where the setting says so
+    OUTSIDE_AGE = "outside_age"  # an age that the model was not trained for, if the setting rejects those
     NO_PERMISSION = "no_permission"  # the file may not be read
-    NOT_A_FILE = "not_a_file"  # a link, folder, pipe or device stands where the file was
-    VANISHED = "vanished"  # gone before it was read, the share itself being there
-    SUPERSEDED = "superseded"  # newer content stands at the same path, under a scan of its own
-    ERASED = "erased"  # everything that was known of it was erased on demand; it is never tried again
+    NOT_A_FILE = "not_a_file"  # a link, folder, pipe or device has replaced the file
+    VANISHED = "vanished"  # gone before it was read, while the share was available
+    SUPERSEDED = "superseded"  # newer content is at the same path and has its own scan
+    ERASED = "erased"  # all its data was erased on demand; it is never processed again
 
 
-REJECTED_UNREAD: Final = (Reason.VANISHED, Reason.SUPERSEDED)  # why a scan was rejected without a look at its content
+REJECTED_UNREAD: Final = (Reason.VANISHED, Reason.SUPERSEDED)  # rejected before the content was read
 
 
 class Verdict(StrEnum):
-    """What a reader says of a film. Only the first two teach."""
+    """A reader's verdict on a scan. Only the first two are training labels."""
 
     PNEUMONIA = "pneumonia"
     NO_PNEUMONIA = "no_pneumonia"

@@ -1,18 +1,18 @@
-"""The SQL views: what `psql`, `sqlite3`, BI tools and scripts read. Their names and columns are a contract.
+"""The SQL views that `psql`, `sqlite3`, BI tools and scripts read. Their names and columns are a contract.
 
-They are no tables of Alembic's: each migration drops and recreates them.
+Alembic does not manage them: each migration drops and recreates them.
 """
 
 from typing import Final
 
 from sqlalchemy import Connection, text
 
-WAITING_CAP_MINUTES: Final = 60  # a film that waits longer than this counts as read by nobody
+WAITING_CAP_MINUTES: Final = 60  # a scan that has waited longer counts as unscored
 
 VIEW_NAMES: Final = ("unscored_cases", "flagged_cases", "scan_ledger")
 
 _LOCATION: Final = "s.inbox AS source, s.path"
-# a superseded original stands where its oldest duplicate does that is not superseded
+# a superseded original is shown at the place of its oldest duplicate that is not superseded
 _CURRENT_LOCATION: Final = "COALESCE(c.inbox, s.inbox) AS source, COALESCE(c.path, s.path) AS path"
 _LIFECYCLE: Final = "s.state, s.reason, s.detail, s.priority, s.received_at, s.finished_at, s.sha256"
 _REVIEW: Final = "s.verdict, s.reviewer, s.reviewed_at, s.duplicate_of"

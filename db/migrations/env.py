@@ -1,4 +1,4 @@
-"""Run by Alembic: on the connection that `db.schema` hands it."""
+"""Run by Alembic, on the connection that `db.schema` passes."""
 
 from alembic import context
 

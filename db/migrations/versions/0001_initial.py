@@ -1,7 +1,7 @@
-"""All tables of the first release. The views are made by `db.views`, after every migration.
+"""All tables of the first release. `db.views` makes the views after every migration.
 
-Indexes come in the order in which they stand here: of two that serve equally well, SQLite takes the one made last, and
-the unread cases want `ix_scans_unread`, not `ix_scans_flagged`.
+The indexes are created in the order of this file. Of two indexes that serve equally well, SQLite takes the one that was
+made last, and the query for unread cases needs `ix_scans_unread`, not `ix_scans_flagged`.
 """
 
 from typing import Final
@@ -69,7 +69,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # those that refer to others before these
+    # referring tables before those that they refer to
     for table in (
         *("source_hours", "heartbeats", "inboxes", "deployment"),
         *("audit", "sign_in_failures", "api_tokens", "sessions", "users"),
