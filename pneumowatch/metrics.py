@@ -1,8 +1,8 @@
-"""What Prometheus is told: every metric by name, and the door by which a part's are fetched.
+"""Metrics for Prometheus: all of them by name, and the HTTP endpoint that serves them.
 
-Those of a process are counted here as it works. Those of the ledger are the same for all processes, so only two kinds
-of parts tell them, the desk and `schedule` (`db.health.ledger_metrics`): take the maximum over instances, never the sum. Labels name
-sources, states and machines, never a film or a patient.
+A process counts its own metrics here as it works. Metrics of the ledger are the same in all processes, so only two
+kinds of components export them, the review app and `schedule` (`db.health.ledger_metrics`): take the maximum over
+instances, never the sum. Labels name sources, states and machines, never an image or a patient.
 """
 
 import time
@@ -27,7 +27,7 @@ from pneumowatch import __version__
 from pneumowatch.errors import SettingsError
 from pneumowatch.settings import Settings
 
-REGISTRY: Final = CollectorRegistry()  # of this process; what belongs to one part of it is given to `serving_metrics`
+REGISTRY: Final = CollectorRegistry()  # of this process; `serving_metrics` adds a component's own collectors
 for python_collector in (ProcessCollector, PlatformCollector, GCCollector):
     python_collector(registry=REGISTRY)
 
@@ -35,19 +35,19 @@ for python_collector in (ProcessCollector, PlatformCollector, GCCollector):
 
 IMAGES_PROCESSED: Final = Counter(
     "pneumowatch_images_processed",
-    "Films read by this worker, by source and outcome: flagged, not_flagged, rejected or deferred.",
+    "Images processed by this worker, by source and outcome: flagged, not_flagged, rejected or deferred.",
     ["source", "outcome"],
     registry=REGISTRY,
 )
 BATCH_IMAGES: Final = Histogram(
     "pneumowatch_batch_images",
-    "Films of one predict.",
+    "Images in one call of predict.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
     registry=REGISTRY,
 )
 STAGE_SECONDS: Final = Histogram(
     "pneumowatch_stage_seconds",
-    "Seconds that one claim of films spent in a stage: claim, fetch (read and decode), predict (with the wait for the "
+    "Seconds that one claim of scans spent in a stage: claim, fetch (read and decode), predict (with the wait for the "
     "model), write.",
     ["stage"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
@@ -56,14 +56,14 @@ STAGE_SECONDS: Final = Histogram(
 
 
 class GaugeDefinition(NamedTuple):
-    """A metric whose values are looked up when they are asked for."""
+    """A metric whose values are read at each scrape."""
 
     name: str
     help: str
     labels: tuple[str, ...] = ()
 
     def family(self, values: Mapping[Any, float]) -> Family:
-        """With {labels: value}, labels being a tuple."""
+        """Return the metric with {labels: value}; labels are a tuple."""
         family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
         for labels, value in values.items():
             family.add_metric(labels, value)
@@ -73,75 +73,83 @@ class GaugeDefinition(NamedTuple):
 # Of any process
 
 BUILD_INFO: Final = GaugeDefinition(
-    "pneumowatch_build_info", "1, with the version of pneumowatch that runs here.", ("version",)
+    "pneumowatch_build_info", "Always 1; the label is the running version of pneumowatch.", ("version",)
 )
 MODEL_INFO: Final = GaugeDefinition(
-    "pneumowatch_model_info", "1, with the model that this worker reads with.", ("version",)
+    "pneumowatch_model_info", "Always 1; the label is the version of the model that this worker uses.", ("version",)
 )
 WORK_DONE: Final = GaugeDefinition(
-    "pneumowatch_work_done", "What a part of this process got done since it started.", ("component", "kind")
+    "pneumowatch_work_done",
+    "Work done by a component of this process since it started, by kind.",
+    ("component", "kind"),
 )
 
 # Of the ledger
 
 DATABASE_UP: Final = GaugeDefinition(
-    "pneumowatch_database_up", "1 where the database answers; else the ledger's are not told."
+    "pneumowatch_database_up", "1 if the database answers; if 0, all other metrics of the ledger are missing."
 )
 SCANS_BY_STATE: Final = GaugeDefinition("pneumowatch_scans", "Scans in each state, by source.", ("source", "state"))
 WAITING_SCANS: Final = GaugeDefinition(
     "pneumowatch_waiting_scans", "Scans without a final state, by source.", ("source",)
 )
 OLDEST_WAITING: Final = GaugeDefinition(
-    "pneumowatch_oldest_waiting_seconds", "How long the oldest scan without a final state has waited.", ("source",)
+    "pneumowatch_oldest_waiting_seconds",
+    "Seconds that the oldest scan without a final state has waited, by source.",
+    ("source",),
 )
 UNSCORED_SCANS: Final = GaugeDefinition(
     "pneumowatch_unscored_scans",
-    "Scans that nobody has read: rejected, failed, or waiting beyond the cap.",
+    "Scans without a prediction, by reason: rejected, failed, or waiting beyond the cap.",
     ("reason",),
 )
 FLAGGED_RATIO: Final = GaugeDefinition(
-    "pneumowatch_flagged_ratio", "Share of flagged films among the last ones that were read.", ("source",)
+    "pneumowatch_flagged_ratio", "Share of flagged images among the most recent predictions, by source.", ("source",)
 )
 DRIFT_PSI: Final = GaugeDefinition(
     "pneumowatch_drift_psi",
-    "Population stability index of the last films read against the champion's reference, of: probability, "
-    "gate_score or brightness. Not there: not measurable (too few films, or a model without a reference).",
+    "Population stability index of the most recent predictions against the champion's reference, by feature: "
+    "probability, gate_score or brightness. Missing: not measurable (too few images, or a model without a reference).",
     ("source", "feature"),
 )
 SOURCE_SILENT: Final = GaugeDefinition(
-    "pneumowatch_source_silent", "1 where a source is silent for longer than usual.", ("source",)
+    "pneumowatch_source_silent", "1 if a source has been silent for longer than usual.", ("source",)
 )
 SOURCE_SILENCE: Final = GaugeDefinition(
-    "pneumowatch_source_silence_seconds", "How long ago a source's last film came.", ("source",)
+    "pneumowatch_source_silence_seconds", "Seconds since a source's last image arrived.", ("source",)
 )
 CHAMPION_INFO: Final = GaugeDefinition(
-    "pneumowatch_champion_info", "1, with the model that the ledger calls champion.", ("version",)
+    "pneumowatch_champion_info", "Always 1; the label is the version of the champion in the ledger.", ("version",)
 )
 HEARTBEAT_AGE: Final = GaugeDefinition(
-    "pneumowatch_heartbeat_age_seconds", "How long ago a part was last heard of; the longest.", ("component", "machine")
+    "pneumowatch_heartbeat_age_seconds",
+    "Seconds since the last heartbeat of a component; the largest of each kind and machine.",
+    ("component", "machine"),
 )
 COMPONENTS: Final = GaugeDefinition(
     "pneumowatch_components",
-    "Parts of the deployment by how they are: well, stalled or silent.",
+    "Components of the deployment, by health: well, stalled or silent.",
     ("component", "state"),
 )
 LAST_TRAINING: Final = GaugeDefinition(
-    "pneumowatch_last_training", "1 for what the last training came to, 0 for all that it did not.", ("outcome",)
+    "pneumowatch_last_training", "1 for the outcome of the last training, 0 for every other outcome.", ("outcome",)
 )
 LAST_TRAINING_TIME: Final = GaugeDefinition(
-    "pneumowatch_last_training_timestamp_seconds", "When the last training ended (Unix time)."
+    "pneumowatch_last_training_timestamp_seconds", "Unix time at which the last training ended."
 )
 OUTBOX_MESSAGES: Final = GaugeDefinition(
-    "pneumowatch_outbox_messages", "Messages that wait, or were given up.", ("channel", "state")
+    "pneumowatch_outbox_messages", "Messages that wait or were given up, by channel and state.", ("channel", "state")
 )
 OUTBOX_OLDEST: Final = GaugeDefinition(
-    "pneumowatch_outbox_oldest_waiting_seconds", "How long the oldest message that waits has waited.", ("channel",)
+    "pneumowatch_outbox_oldest_waiting_seconds",
+    "Seconds that the oldest waiting message has waited, by channel.",
+    ("channel",),
 )
 
 
 @contextmanager
 def timed_stage(stage: str) -> Iterator[None]:
-    """One claim's time in a stage; not counted where it ends in an error."""
+    """Measure the seconds that one claim spends in a stage. An error inside is not counted."""
     started = time.monotonic()
     yield
     STAGE_SECONDS.labels(stage).observe(time.monotonic() - started)
@@ -157,7 +165,7 @@ REGISTRY.register(BuildInfoCollector())
 
 @contextmanager
 def registered_collectors(*collectors: Collector) -> Iterator[None]:
-    """These belong to the process' metrics until this is left."""
+    """Register collectors with the metrics of the process until the context ends."""
     for collector in collectors:
         REGISTRY.register(collector)
     try:
@@ -169,9 +177,9 @@ def registered_collectors(*collectors: Collector) -> Iterator[None]:
 
 @contextmanager
 def serving_metrics(settings: Settings, *collectors: Collector) -> Iterator[None]:
-    """As `registered_collectors`, and at PNEUMOWATCH_METRICS_PORT, where it is set, in threads of their own.
+    """Register collectors, and serve all metrics in threads at PNEUMOWATCH_METRICS_PORT where that is set.
 
-    Raises SettingsError where the port cannot be had.
+    Raises SettingsError where the port is not available.
     """
     with registered_collectors(*collectors):
         if not settings.metrics_port:
@@ -182,7 +190,7 @@ def serving_metrics(settings: Settings, *collectors: Collector) -> Iterator[None
         except OSError as error:
             raise SettingsError(
                 f"Metrics cannot be served on {settings.metrics_host}, port {settings.metrics_port}: "
-                f"{error.strerror}. Each part of a machine needs a PNEUMOWATCH_METRICS_PORT of its own."
+                f"{error.strerror}. Set another PNEUMOWATCH_METRICS_PORT: each component needs its own."
             ) from None
         try:
             yield

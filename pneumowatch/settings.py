@@ -1,4 +1,4 @@
-"""The environment, read once. Every part gets the frozen result; nothing else looks at os.environ."""
+"""Read the settings from the environment, once. All components get the frozen result; no other code reads it."""
 
 import os
 import re
@@ -16,154 +16,177 @@ ENV_PREFIX: Final = "PNEUMOWATCH_"
 # may come from the file named by PNEUMOWATCH_<NAME>_FILE
 SECRETS: Final = ("DATABASE_URL", "BROKER_URL", "WEBHOOK_SECRET", "MAIL_PASSWORD", "PACS_TOKEN")
 EMBEDDED_BROKER: Final = "memory://localhost/"
-WATCH_MODES: Final = ("events", "poll", "both")  # of watching an inbox
+WATCH_MODES: Final = ("events", "poll", "both")
 IPNetwork = IPv4Network | IPv6Network
 SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
-SCRIPT_SCHEMES: Final = ("javascript", "data", "vbscript")  # schemes that would run in a page of ours
+SCRIPT_SCHEMES: Final = ("javascript", "data", "vbscript")  # schemes of links that would run code in our pages
 INBOX_NAME_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class Settings(BaseSettings):
-    """What a deployment can set, each as PNEUMOWATCH_<NAME>; the defaults are the embedded ones of `up`."""
+    """All settings of a deployment, each as PNEUMOWATCH_<NAME>; the defaults are those of the embedded `up`."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
-        env_ignore_empty=True,  # compose files leave empty what is not set
+        env_ignore_empty=True,  # compose files set unused variables to the empty string
         frozen=True,
         extra="ignore",
         arbitrary_types_allowed=True,
         allow_inf_nan=False,
     )
 
-    inboxes: Annotated[dict[str, Path], NoDecode] = Field(default={}, description="name=path,... of the shared folders")
-    data_dir: Path = Field(default=Path("data"), description="everything that pneumowatch itself writes")
+    inboxes: Annotated[dict[str, Path], NoDecode] = Field(
+        default={}, description="name=path,... of the watched folders"
+    )
+    data_dir: Path = Field(default=Path("data"), description="folder for everything that pneumowatch writes")
     database_url: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in the data folder")
-    broker_url: str = Field(default=EMBEDDED_BROKER, description="Redis URL; the default lives inside one process")
+    broker_url: str = Field(default=EMBEDDED_BROKER, description="Redis URL; the default works within one process only")
     model_dir: Path | None = Field(default=None, description="model store; empty: DATA_DIR/models")
     patient_key_file: Path | None = Field(
-        default=None, description="secret under which patient IDs are hashed; empty: DATA_DIR/patient.key, made once"
+        default=None,
+        description="file with the secret that hashes patient IDs; empty: DATA_DIR/patient.key, created once",
     )
 
-    settle_seconds: float = Field(default=5.0, ge=0, description="a file unchanged for this long is complete")
-    rescan_seconds: float = Field(default=60.0, gt=0, description="how often the folders are compared with the table")
-    poll_seconds: float = Field(default=5.0, gt=0, description="the same for folders whose file events tell too little")
+    settle_seconds: float = Field(
+        default=5.0, ge=0, description="a file is complete once it is unchanged for this long"
+    )
+    rescan_seconds: float = Field(
+        default=60.0, gt=0, description="time between two comparisons of a folder with the database"
+    )
+    poll_seconds: float = Field(default=5.0, gt=0, description="the same for folders without reliable file events")
     watch_modes: Annotated[dict[str, str], NoDecode] = Field(
         default={},
-        description="name=events, poll or both,... where the file system under an inbox shall not decide that",
+        description="name=MODE,... with events, poll or both; else the file system of the inbox decides",
     )
     mount_grace_seconds: float = Field(
         default=3600.0,
         ge=0,
-        description="another folder in an inbox's place is doubted for this long while films wait that are not in it",
+        description="time until another folder at an inbox's path is trusted while scans wait that it does not hold",
     )
-    sweep_seconds: float = Field(default=1.0, gt=0, description="how often forgotten rows are looked for")
-    lease_seconds: float = Field(default=120.0, gt=0, description="a claim without progress for this long is void")
-    max_attempts: int = Field(default=3, ge=1, description="worker deaths over one film alone before it is failed")
+    sweep_seconds: float = Field(
+        default=1.0, gt=0, description="time between two sweeps, which find expired leases and lost messages"
+    )
+    lease_seconds: float = Field(default=120.0, gt=0, description="a claim expires after this long without progress")
+    max_attempts: int = Field(
+        default=3, ge=1, description="a quarantined scan is failed after this many failed attempts"
+    )
 
     priority_folders: str = Field(
-        default="STAT", description="name,... of folders whose films go first, in capitals or not, at any depth"
+        default="STAT",
+        description="name,... of folders whose images are processed first, at any depth, in upper or lower case",
     )
     waiting_cap_minutes: float = Field(
-        default=60.0, gt=0, description="urgent films keep the others waiting for no longer than this"
+        default=60.0, gt=0, description="priority scans delay the others by no more than this"
     )
 
-    batch_size: int = Field(default=32, ge=1, le=1024, description="films of one predict, and of one message")
-    decoders: int = Field(default=0, ge=0, description="decoding child processes; 0: one a core, eight at most")
-    decode_seconds: float = Field(default=30.0, gt=0, description="time bound on reading one film")
-    decode_memory: int = Field(default=4 * 2**30, gt=0, description="bound on the memory of one decoding child, bytes")
-    max_bytes: int = Field(default=512 * 2**20, gt=0, description="bound on a film's file size")
-    max_pixels: int = Field(default=200_000_000, gt=0, description="bound on width x height of a film")
+    batch_size: int = Field(
+        default=32, ge=1, le=1024, description="most images in one predict, and most scans in one message"
+    )
+    decoders: int = Field(default=0, ge=0, description="decoding processes; 0: one per core, at most eight")
+    decode_seconds: float = Field(default=30.0, gt=0, description="most time for decoding one image")
+    decode_memory: int = Field(default=4 * 2**30, gt=0, description="most memory of one decoding process, bytes")
+    max_bytes: int = Field(default=512 * 2**20, gt=0, description="largest size of an image file, bytes")
+    max_pixels: int = Field(default=200_000_000, gt=0, description="largest width x height of an image")
     outside_age: str = Field(
         default="caution",
         pattern="^(caution|reject)$",
-        description="films of patients whose age the model does not know: caution or reject",
+        description="for patients older or younger than those of the training set: caution or reject",
     )
 
     training_dir: Path | None = Field(
-        default=None, description="labelled films of the base dataset; without it no model is promoted"
+        default=None, description="folder with the labelled images of the base dataset; without it no model is promoted"
     )
     retrain_at: str = Field(
         default="02:00",
         pattern="^(never|([01][0-9]|2[0-3]):[0-5][0-9])$",
-        description="local time of the nightly retrain, HH:MM, or never",
+        description="local time of the nightly retraining, HH:MM, or never",
     )
-    min_new_labels: int = Field(default=20, ge=1, description="judged films that must be new for a retrain to begin")
+    min_new_labels: int = Field(default=20, ge=1, description="newly reviewed images that a retraining needs to start")
     patient_pattern: str = Field(
-        default="", description="regular expression that finds the patient in a file's name, before the Kermany set's"
+        default="", description="regular expression for the patient in a file's name, tried before the Kermany set's"
     )
     keep_images: str = Field(
         default="flagged",
         pattern="^(judged|flagged|all)$",
-        description="whose reduced films are kept in DATA_DIR/images: judged, flagged (and judged), or all",
+        description="which reduced images are kept in DATA_DIR/images: judged, flagged (and judged), or all",
     )
 
     silence_factor: float = Field(
         default=2.0,
         ge=1,
-        description="a source silent for so many times as long as usual at this time of the week alarms",
+        description="a source is silent after this many times its usual pause at this time of the week",
     )
-    silence_minutes: float = Field(default=60.0, ge=0, description="no silence shorter than this alarms")
+    silence_minutes: float = Field(default=60.0, ge=0, description="a shorter pause never counts as silence")
 
-    review_url: str = Field(default="", description="where readers reach the desk, for links in what is sent out")
+    review_url: str = Field(default="", description="address of the review app, for links in notifications")
     webhook_url: str = Field(
-        default="", description="told of each newly flagged scan (docs/operate/notifications.md); empty: nobody is"
+        default="", description="receives each newly flagged scan (docs/operate/notifications.md); empty: no webhook"
     )
     webhook_secret: str = Field(
-        default="", description="signs what the webhook is told: whsec_ and base64, or any text"
+        default="", description="key that signs webhook messages: whsec_ and base64, or any text"
     )
     mail_url: str = Field(
         default="", description="smtp://USER@HOST:587 (STARTTLS), smtps:// (TLS) or smtp+plain://; empty: no e-mail"
     )
-    mail_password: str = Field(default="", description="of the user in PNEUMOWATCH_MAIL_URL")
-    mail_from: str = Field(default="", description="the sender's address")
-    mail_to: str = Field(default="", description="addresses, with commas between them")
-    mail_minutes: float = Field(default=15.0, ge=0, description="at most one e-mail in this time, with all that is new")
+    mail_password: str = Field(default="", description="password of the user in PNEUMOWATCH_MAIL_URL")
+    mail_from: str = Field(default="", description="address of the sender")
+    mail_to: str = Field(default="", description="addresses of the recipients, comma-separated")
+    mail_minutes: float = Field(default=15.0, ge=0, description="at most one e-mail in this time, with all new scans")
     pacs_url: str = Field(
         default="",
-        description="dicom://AET@HOST:PORT, dicoms:// (TLS) or https://... (STOW-RS): takes results (docs/operate/pacs.md)",
+        description="gets results (docs/operate/pacs.md): dicom://AET@HOST:PORT, dicoms:// (TLS), https:// (STOW-RS)",
     )
     pacs_calling_ae_title: str = Field(
-        default="PNEUMOWATCH", pattern="^[ -[\\]-~]{1,16}$", description="our own AE title"
+        default="PNEUMOWATCH", pattern="^[ -[\\]-~]{1,16}$", description="AE title of pneumowatch"
     )
     pacs_token: str = Field(default="", description="bearer token for STOW-RS")
-    pacs_cert_file: Path | None = Field(default=None, description="certificate and key (PEM) shown to a dicoms:// PACS")
-    send_seconds: float = Field(default=10.0, gt=0, le=60, description="time bound on one delivery's every step")
-    resend_seconds: float = Field(
-        default=5.0, gt=0, description="first pause after a failed delivery; doubled each time"
+    pacs_cert_file: Path | None = Field(
+        default=None, description="client certificate and key (PEM) for a dicoms:// PACS"
     )
-    resend_cap_seconds: float = Field(default=900.0, gt=0, description="... up to this")
-    give_up_days: float = Field(default=3.0, gt=0, description="what could not be delivered for this long is given up")
+    send_seconds: float = Field(default=10.0, gt=0, le=60, description="most time for each step of a delivery")
+    resend_seconds: float = Field(default=5.0, gt=0, description="pause after a failed delivery; doubled each time")
+    resend_cap_seconds: float = Field(default=900.0, gt=0, description="longest pause after a failed delivery")
+    give_up_days: float = Field(default=3.0, gt=0, description="a delivery that has failed for this long is given up")
 
     sample_unflagged: float = Field(
-        default=0.05, ge=0, le=1, description="share of the unflagged films that readers judge too, without being told"
+        default=0.05,
+        ge=0,
+        le=1,
+        description="share of the unflagged images that readers review too, without being told",
     )
     reading_cap_minutes: float = Field(
-        default=240.0, ge=0, description="what waits longer for a reader goes before all else; 0: nothing does"
+        default=240.0, ge=0, description="a scan that waits longer for a reader comes first in the worklist; 0: never"
     )
     viewer_url: str = Field(
-        default="", description="link to the department's own viewer, with {study_uid} where the study's UID goes"
+        default="",
+        description="link to the department's image viewer, with {study_uid} in place of the study's UID",
     )
     review_port: int = Field(
-        default=8550, ge=1, le=65535, description="port of the desk; `up` takes a free one instead"
+        default=8550, ge=1, le=65535, description="port of the review app; `up` uses a free one where it is taken"
     )
     session_idle_minutes: float = Field(
-        default=60, gt=0, description="a reader who does nothing for so long signs in anew"
+        default=60, gt=0, description="a reader who is inactive for this long must sign in again"
     )
-    session_hours: float = Field(default=12, gt=0, description="how long one sign-in lasts at most")
+    session_hours: float = Field(default=12, gt=0, description="longest duration of one sign-in")
     trusted_proxies: Annotated[list[IPNetwork], NoDecode] = Field(
-        default=[], description="addresses or networks, comma-separated, whose sign-on headers the desk believes"
+        default=[], description="addresses or networks, comma-separated, whose sign-on headers are trusted"
     )
-    proxy_user_header: str = Field(default="X-Forwarded-User", description="header in which the proxy names the user")
+    proxy_user_header: str = Field(default="X-Forwarded-User", description="header with the user's name")
     proxy_groups_header: str = Field(
         default="X-Forwarded-Groups", description="header with the user's groups, comma-separated"
     )
-    proxy_reader_group: str = Field(default="", description="group whose users may read; empty: all of the proxy's")
-    proxy_admin_group: str = Field(default="", description="group whose users are admins; empty: no group is")
+    proxy_reader_group: str = Field(
+        default="", description="group whose users are readers; empty: all users of the proxy"
+    )
+    proxy_admin_group: str = Field(default="", description="group whose users are admins; empty: none")
 
     metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="where this part serves /metrics, beside the desk's own; 0: nowhere"
+        default=0,
+        ge=0,
+        le=65535,
+        description="port of this component's /metrics; 0: none (the review app also serves it on its own port)",
     )
-    metrics_host: str = Field(default="127.0.0.1", description="the address for it")
+    metrics_host: str = Field(default="127.0.0.1", description="address of this component's /metrics")
 
     log_format: str = Field(default="console", pattern="^(console|json)$", description="console or json")
 
@@ -189,7 +212,7 @@ class Settings(BaseSettings):
     def _check_viewer(cls, value: str) -> str:
         scheme = value.partition(":")[0].strip().lower()
         if value and ("{study_uid}" not in value or not SCHEME.fullmatch(scheme) or scheme in SCRIPT_SCHEMES):
-            raise ValueError("it is no link with {study_uid} in it (https://viewer/?study={study_uid})")
+            raise ValueError("this is not a link with {study_uid} in it (https://viewer/?study={study_uid})")
         return value
 
     @field_validator("patient_pattern")
@@ -198,13 +221,13 @@ class Settings(BaseSettings):
         try:
             re.compile(value)
         except re.error as error:
-            raise ValueError(f"it is no regular expression ({error})") from None
+            raise ValueError(f"this is not a regular expression ({error})") from None
         return value
 
     @cached_property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        from sqlalchemy import URL  # late: `--help` need not wait for it
+        from sqlalchemy import URL  # imported late, so that `--help` is fast
 
         file = URL.create("sqlite", database=str(self.data_dir.absolute() / "pneumowatch.db"))
         return self.database_url or file.render_as_string(hide_password=False)
@@ -219,7 +242,7 @@ class Settings(BaseSettings):
 
     @property
     def notification_channels(self) -> tuple[str, ...]:
-        """Who is told of newly flagged scans, as `notify.channels` names them; none by default."""
+        """The channels that send newly flagged scans, as `notify.channels` names them; none by default."""
         urls = {"webhook": self.webhook_url, "mail": self.mail_url, "pacs": self.pacs_url}
         return tuple(name for name, url in urls.items() if url)
 
@@ -233,31 +256,31 @@ class Settings(BaseSettings):
 
 
 def parse_inboxes(text: str) -> dict[str, Path]:
-    """`a=/inboxes/a,b=/inboxes/b` as {name: absolute path}. Raises ValueError."""
+    """Parse `a=/inboxes/a,b=/inboxes/b` into {name: absolute path}. Raises ValueError."""
     inboxes: dict[str, Path] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, path = (side.strip() for side in item.partition("="))
         if not path or not INBOX_NAME_PATTERN.fullmatch(name):
             raise ValueError(f"'{item}' is not name=path (name: lower-case letters, digits, - and _)")
         if name in inboxes:
-            raise ValueError(f"the name '{name}' stands twice")
+            raise ValueError(f"the name '{name}' is given twice")
         inboxes[name] = Path(path).absolute()
     return inboxes
 
 
 def parse_watch_modes(text: str) -> dict[str, str]:
-    """`a=poll,b=events` as {name: how}. Raises ValueError."""
+    """Parse `a=poll,b=events` into {name: mode}. Raises ValueError."""
     modes: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, mode = (side.strip() for side in item.partition("="))
         if mode not in WATCH_MODES:
-            raise ValueError(f"'{item}' is not an inbox's name = {', '.join(WATCH_MODES)}")
+            raise ValueError(f"'{item}' is not name=mode (mode: {', '.join(WATCH_MODES)})")
         modes[name] = mode
     return modes
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment; keyword arguments that are not None win (command-line options).
+    """Load the settings from the environment; keyword arguments (command-line options) that are not None override it.
 
     Raises:
         SettingsError: names the variable and says what is wrong with it.
@@ -280,17 +303,17 @@ def _read_secret(name: str, file: str) -> str:
     except OSError as error:
         raise SettingsError(f"{ENV_PREFIX}{name}_FILE names a file that cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise SettingsError(f"{ENV_PREFIX}{name}_FILE names a file that is no text.") from None
+        raise SettingsError(f"{ENV_PREFIX}{name}_FILE names a file that is not UTF-8 text.") from None
 
 
 def render_settings_page() -> str:
-    """docs/operate/settings.md: every variable, its default and what it does (`make settings`)."""
+    """Return docs/operate/settings.md: each variable, its default and its meaning (`make settings`)."""
     lines = [
         "# Settings",
         "",
-        "Read once from the environment; options on the command line win. Written by `make settings`.",
+        "Read once from the environment. Options on the command line override them. Written by `make settings`.",
         "",
-        "| variable | default | what |",
+        "| variable | default | meaning |",
         "|---|---|---|",
     ]
     for name, field in Settings.model_fields.items():
@@ -298,4 +321,4 @@ def render_settings_page() -> str:
         lines.append(f"| `{ENV_PREFIX}{name.upper()}` | {default} | {field.description} |")
     *most, last = (f"`{ENV_PREFIX}{secret}_FILE`" for secret in SECRETS)
     files = f"{', '.join(most)} and {last}"
-    return "\n".join([*lines, "", f"{files} name a file to read the value from, for secrets.", ""])
+    return "\n".join([*lines, "", f"Secrets can be read from files: {files} name the file.", ""])
