@@ -1,10 +1,10 @@
-"""`pneumowatch`, and `python -m pneumowatch`."""
+"""Run the command line, as `pneumowatch` or `python -m pneumowatch`."""
 
 import signal
 
 
 def main() -> None:
-    # While all is imported, Ctrl-C ends it outright: as an exception it can get lost in there, and nothing ends.
+    # During imports Ctrl-C ends the process at once: a KeyboardInterrupt could be swallowed there.
     raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if raises:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

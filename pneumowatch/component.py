@@ -12,9 +12,9 @@ from typing import Any
 
 
 class Component:
-    """One part of a process, as it tells of itself. Safe for its threads; costs no more than a lock.
+    """The health of one component of a process, as it reports it. Thread-safe; a call costs no more than a lock.
 
-    A part that nobody listens to (made by itself) may be told everything as well.
+    A component without a heartbeat writer accepts all calls, too.
     """
 
     def __init__(self, kind: str, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -23,35 +23,34 @@ class Component:
         self._lock = threading.Lock()
         self._state = self._busy_state = "starting"
         self._started_at = self._progress_at = monotonic()
-        self._expectations: dict[
-            str, tuple[float, float]
-        ] = {}  # duty -> when it last moved, within how many seconds again
+        # activity -> time of its last progress, seconds within which the next is due
+        self._expectations: dict[str, tuple[float, float]] = {}
         self._done: Counter[str] = Counter()
 
     def set_status(self, state: str, busy_state: str | None = None) -> None:
-        """What it is at, in a word or two; `busy_state`: while it owes anything. No names of films."""
+        """Set the state in a word or two; `busy_state` holds while progress is expected. Never pass names of files."""
         with self._lock:
             self._state, self._busy_state = state, busy_state or state
 
     def record_progress(self, **counts: int) -> None:
-        """Got something done: `films=3`."""
+        """Record finished work, in counts such as `images=3`."""
         with self._lock:
             self._done.update(counts)
             self._progress_at = self._monotonic()
 
     def expect_within(self, activity: str, seconds: float) -> None:
-        """This has just moved, and will again within so many seconds."""
+        """Record progress of an activity now, and expect the next within `seconds`."""
         with self._lock:
             self._expectations[activity] = self._monotonic(), seconds
 
     def clear_expectation(self, activity: str) -> None:
-        """This is done; nothing more is owed."""
+        """Record that an activity has ended: no further progress is expected."""
         with self._lock:
             self._expectations.pop(activity, None)
 
     @contextmanager
     def expecting(self, activity: str, seconds: float) -> Iterator[Callable[[], None]]:
-        """This is in hand until it is left; what it gives is to be called whenever it has moved."""
+        """Expect progress of an activity until the context ends. Yields a function to call at each progress."""
         self.expect_within(activity, seconds)
         try:
             yield lambda: self.expect_within(activity, seconds)
@@ -64,7 +63,7 @@ class Component:
             return dict(self._done)
 
     def row(self, at: Any) -> dict[str, Any]:
-        """Its heartbeat, at a time by the database's clock."""
+        """Return the heartbeat as a row; `at` is the time by the database's clock."""
         with self._lock:
             now = self._monotonic()
             expectations = {

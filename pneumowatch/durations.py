@@ -1,4 +1,4 @@
-"""Lengths of time, as people say them."""
+"""Durations as people write them."""
 
 import re
 from datetime import timedelta
@@ -10,15 +10,15 @@ INPUT_UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 def parse_duration(text: str) -> timedelta:
-    """`12h`, `90d`, `8w`. Raises ValueError."""
+    """Parse `12h`, `90d` or `8w`. Raises ValueError for anything else."""
     match = re.fullmatch(r"([0-9]{1,5})([hdw])", text.strip())
     if match is None:
-        raise ValueError(f"'{text}' is no length of time: write 12h, 90d or 8w")
+        raise ValueError(f"'{text}' is not a duration: write 12h, 90d or 8w")
     return timedelta(**{INPUT_UNITS[match[2]]: int(match[1])})
 
 
 def format_duration(seconds: float) -> str:
-    """`50 s`, `12 min`, `5 h`, `3 days`: the largest unit of which there are two at least, rounded down."""
+    """Format as `50 s`, `12 min`, `5 h` or `3 days`: in the largest unit with at least two of them, rounded down."""
     for threshold, unit, name in DISPLAY_UNITS:
         if seconds >= threshold:
             return f"{int(seconds // unit)} {name}"

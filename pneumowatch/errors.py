@@ -1,14 +1,14 @@
-"""The errors that reach people: one base, one sentence each.
+"""The errors that users and operators see: one base class, one sentence each.
 
-Whoever catches `PneumowatchError` at an outer edge prints its sentence and nothing else. A library's exception is
-translated where it is called, once. No sentence names a patient, nor a file name that might.
+The outermost code catches `PneumowatchError` and prints its sentence, nothing else. A library's exception is translated
+once, where the library is called. No sentence names a patient, or a file name that might name one.
 """
 
 from typing import Final
 
 from pneumowatch.header import Header
 
-TOO_MUCH_MEMORY: Final = "Reading it takes more memory than is allowed."
+TOO_MUCH_MEMORY: Final = "Reading the file takes more memory than is allowed."
 
 
 class PneumowatchError(Exception):
@@ -20,11 +20,11 @@ class SettingsError(PneumowatchError):
 
 
 class ShareUnavailable(PneumowatchError):
-    """The share under an inbox does not answer; its films wait until it does."""
+    """The share under an inbox does not answer; its scans wait until it does."""
 
 
 class DatabaseUnavailable(PneumowatchError):
-    """The database does not answer a command that would rather say so than wait."""
+    """The database does not answer, and the command reports this instead of waiting."""
 
 
 class BrokerUnavailable(PneumowatchError):
@@ -36,33 +36,33 @@ class SchemaMismatch(PneumowatchError):
 
 
 class ModelError(PneumowatchError):
-    """A model folder cannot be used: something is missing, changed, or not allowed in it."""
+    """A model folder cannot be used: a part of it is missing, changed or not allowed."""
 
 
 class DeviceOutOfMemory(PneumowatchError):
-    """The memory of the device on which a model reads does not hold even one film at the moment."""
+    """The device that runs the model currently has too little free memory for even one image."""
 
 
 class TrainingError(PneumowatchError):
-    """A training run cannot start or go on with what it was given."""
+    """A training run cannot start or continue with the given data or options."""
 
 
 class ReviewRefused(PneumowatchError):
-    """A verdict cannot be recorded: there is no such scan or prediction, or nothing to judge yet."""
+    """A verdict cannot be recorded: there is no such scan or prediction, or no result to review yet."""
 
 
 class DeliveryFailed(PneumowatchError):
-    """A destination has not taken what was sent to it.
+    """A destination has not accepted a delivery.
 
     Args:
-        kind: one word that says what happened, and nothing of what was sent.
-        unavailable: the destination itself does not work at present, so others need not be tried at once.
-        permanent: it will never take this.
-        retry_after: seconds that it asked for before the next attempt.
+        kind: one word for the failure; it contains nothing of what was sent.
+        unavailable: the destination itself does not work at present, so other deliveries need not be tried at once.
+        permanent: the destination will never accept this delivery.
+        retry_after: seconds that the destination asked to wait before the next attempt.
     """
 
     def __init__(self, kind: str, unavailable: bool = True, permanent: bool = False, retry_after: float = 0.0) -> None:
-        super().__init__(f"It was not delivered ({kind}).")
+        super().__init__(f"The delivery failed ({kind}).")
         self.kind = kind
         self.unavailable = unavailable
         self.permanent = permanent
@@ -74,7 +74,7 @@ class AccountRefused(PneumowatchError):
 
 
 class UploadRefused(PneumowatchError):
-    """A film cannot be taken in at the desk; `status` is HTTP's word for why."""
+    """The review app does not accept an uploaded file; `status` is the HTTP status of the answer."""
 
     def __init__(self, sentence: str, status: int = 400) -> None:
         super().__init__(sentence)
@@ -82,23 +82,23 @@ class UploadRefused(PneumowatchError):
 
 
 class BackupError(PneumowatchError):
-    """A backup cannot be made, or cannot be put back; the sentence says why, and what stands as it was."""
+    """A backup cannot be made or restored; the sentence says why, and what is unchanged."""
 
 
 class ErasureRefused(PneumowatchError):
-    """Nothing can be erased as asked: there is no such patient or scan, or its film is still being read."""
+    """Nothing can be erased as asked: there is no such patient or scan, or its file is still being read."""
 
 
 class ShuttingDown(PneumowatchError):
-    """Shutdown was asked for while a thread waited; what it held stays as it is in the database."""
+    """Shutdown was requested while a thread waited; the rows that it held stay unchanged in the database."""
 
 
 class ImageRejected(PneumowatchError):
     """A file that gets no prediction.
 
-    `reason` is one of `db.states.Reason`'s codes (a plain string here, as the reader of films knows no database), and
-    the sentence is what a technician reads: what is wrong with the file and what to do, without the file's name.
-    `header` where the file is DICOM and could be read that far, so that its study can be found.
+    `reason` is one of the codes of `db.states.Reason`, as a plain string: the image reader does not import `db`. The
+    sentence is for a technician: what is wrong with the file and what to do, without the file's name. `header` is
+    set where the file is DICOM and its header could be read, so that its study can be found.
     """
 
     def __init__(self, reason: str, sentence: str, header: Header | None = None) -> None:

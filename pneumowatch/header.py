@@ -1,15 +1,15 @@
-"""What a film's DICOM header tells that may be kept: no name, no birth date, no patient ID."""
+"""The values of a DICOM header that may be stored: no name, no birth date, no patient ID."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Header:
-    """None where the header does not say, or says something that cannot be so.
+    """Values of a header; None where the header does not state one, or states an impossible one.
 
-    `age_years`: at the study. `sex`: M, F or O. `patient_key`: keyed hash (HMAC-SHA-256, hex) of the patient ID and its
-    issuer; None without a key. `pixels_sha256`: of the stored pixel values and their shape and type, whatever their
-    encoding; with the SOP instance it tells a film that is sent again under another header.
+    `age_years`: age at the study. `sex`: M, F or O. `patient_key`: keyed hash (HMAC-SHA-256, hex) of the patient ID and
+    its issuer; None without a key. `pixels_sha256`: hash of the stored pixel values, their shape and type, whatever
+    their encoding; with the SOP instance UID it identifies an image that is sent again under another header.
     """
 
     study_uid: str | None = None

@@ -1,4 +1,4 @@
-"""Log lines of every part, ours and the libraries', in one form on standard error. They name scan ids, never files."""
+"""Write all log lines, ours and the libraries', in one format to standard error. They name scan ids, never files."""
 
 import logging
 import os
@@ -10,25 +10,28 @@ from typing import Final, TextIO
 import structlog
 import structlog.tracebacks
 
-# Libraries that tell too much at INFO, or tell message contents.
+# Libraries that log too much at INFO, or log the contents of messages.
 QUIET_LOGGERS: Final = (
     "celery", "kombu", "amqp", "alembic", "sqlalchemy", "watchdog", "PIL", "tensorflow", "absl", "h5py", "httpx",
     "httpcore", "highdicom", "uvicorn",
 )  # fmt: skip
 
 
-# A descriptor of our own for standard error, so that `silence_stderr` can silence libraries without silencing us.
+# A second descriptor of standard error, so that `silence_stderr` silences libraries but not our own logs.
 STDERR: Final[TextIO] = os.fdopen(os.dup(2), "w", 1, "utf-8", "backslashreplace", closefd=False)
 
 
-# Without the variables of each frame, which hold paths of films and passwords of brokers.
+# Without the variables of each frame: they hold paths of images and passwords of brokers.
 _TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 @contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Send to nowhere what libraries write to file descriptor 2 itself, as TensorFlow's do while they are loaded,
-    before any setting that quietens them is in force. Exceptions and our own logs are not touched."""
+    """Discard what libraries write to file descriptor 2 directly.
+
+    TensorFlow does so while it is loaded, before any setting that quietens it applies. Exceptions and our own logs are
+    not affected.
+    """
     sys.stderr.flush()
     saved_stderr = os.dup(2)
     devnull = os.open(os.devnull, os.O_WRONLY)
@@ -42,7 +45,7 @@ def silence_stderr() -> Iterator[None]:
 
 
 def configure(log_format: str = "console", level: int = logging.INFO) -> None:
-    """Set up structlog and the standard library's logging alike. Called once by each command that logs."""
+    """Set up structlog and the standard library's logging alike. Each command that logs calls this once."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

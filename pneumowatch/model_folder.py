@@ -1,8 +1,8 @@
-"""A model folder: `model.keras`, `card.json` and `reference.npz`, as the trainer writes and everyone else reads it.
+"""Read and verify a model folder: `model.keras`, `card.json` and `reference.npz`, as the trainer writes them.
 
-Nothing here imports TensorFlow: a folder is read, verified and refused without it. What may stand in a model file is an
-allow-list of Keras' own layer classes, checked in the file's JSON before Keras sees it, so that nothing in a model can
-bring code of its own (Keras' safe mode alone has been got around before).
+Nothing here imports TensorFlow: a folder is read, verified and refused without it. A model file may contain only the
+classes of an allow-list, Keras' own layers. They are checked in the file's JSON before Keras loads it, so that no model
+can run code of its own (Keras' safe mode alone has been bypassed before).
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from pneumowatch.errors import ModelError
 SHIPPED_DIR: Final = Path(__file__).parent / "shipped"  # one folder inside: the model that comes with the project
 WEIGHTS: Final = "model.keras"
 CARD: Final = "card.json"
-CHAMPION_LINK: Final = "champion"  # in the model store: a link to the last one that was verified here
-REFERENCE: Final = "reference.npz"  # `films` uint8 (n, side, side, 1) and `probabilities` float32 (n,)
+CHAMPION_LINK: Final = "champion"  # in the model store: a link to the model that was verified here last
+REFERENCE: Final = "reference.npz"  # `images` uint8 (n, side, side, 1) and `probabilities` float32 (n,)
 
 ALLOWED_LAYERS: Final = frozenset(
     {
@@ -30,7 +30,7 @@ ALLOWED_LAYERS: Final = frozenset(
         "Reshape", "Resizing", "SeparableConv2D", "Sequential", "SpatialDropout2D", "Subtract", "ZeroPadding2D",
     }
 )  # fmt: skip
-# What else Keras serialises as a class beside layers: none of these carries code.
+# Other classes that Keras serialises; none of these can carry code.
 ALLOWED_CLASSES: Final = ALLOWED_LAYERS | {
     "DTypePolicy", "GlorotUniform", "GlorotNormal", "HeNormal", "HeUniform", "Zeros", "Ones", "L2",
     "__keras_tensor__", "__tensor__",
@@ -39,21 +39,21 @@ ALLOWED_CLASSES: Final = ALLOWED_LAYERS | {
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """One model on disk. Its card is read at once; `verify` is called before its weights are used."""
+    """A model on disk. `read` loads its card; call `verify` before its weights are used."""
 
     path: Path
     card: dict[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> "ModelFolder":
-        """Raises ModelError where the folder has no readable card."""
+        """Read a folder and its card. Raises ModelError where the card cannot be read or used."""
         try:
             card = json.loads((path / CARD).read_text("utf-8"))
             folder = cls(path, card)
             _ = folder.version, folder.sha256, folder.ages
             if folder.side < 1:
                 raise ValueError(f"a side of {folder.side} pixels")
-            if not 0 <= folder.threshold <= 1:  # NaN, above all: nothing would ever be flagged
+            if not 0 <= folder.threshold <= 1:  # with NaN, above all, nothing would ever be flagged
                 raise ValueError(f"a threshold of {folder.threshold}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path} is not a model folder: its {CARD} cannot be read ({error}).") from error
@@ -65,22 +65,22 @@ class ModelFolder:
 
     @property
     def side(self) -> int:
-        """Edge in pixels of the square that the network takes."""
+        """Edge of the network's square input, in pixels."""
         return int(self.card["input"]["side"])
 
     @property
     def threshold(self) -> float:
-        """A film is flagged where its probability is at or above this."""
+        """An image is flagged where its probability is at or above this."""
         return float(self.card["threshold"]["value"])
 
     @property
     def sha256(self) -> str:
-        """Of `model.keras`, in hex, as the trainer wrote it."""
+        """SHA-256 of `model.keras`, in hex, as the card states it."""
         return str(self.card["sha256"])
 
     @property
     def ages(self) -> tuple[int, int] | None:
-        """Youngest and oldest, in completed years, that it was trained on; None where the card does not say."""
+        """Youngest and oldest age of the training set, in completed years; None where the card does not say."""
         if self.card.get("ages_years") is None:
             return None
         youngest, oldest = self.card["ages_years"]
@@ -93,7 +93,7 @@ class ModelFolder:
         return self.path / WEIGHTS
 
     def verify(self) -> None:
-        """Raises ModelError where the weights are not those of the card, or hold a class that is not allowed."""
+        """Verify the weights. Raises ModelError where their hash is not the card's, or where a class is not allowed."""
         try:
             with self.weights.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -108,11 +108,11 @@ class ModelFolder:
             raise ModelError(f"{self.weights} cannot be read: {error}.") from error
         foreign = sorted(set(_class_names(config)) - ALLOWED_CLASSES)
         if foreign:
-            raise ModelError(f"{self.weights} holds what no model here may hold: {', '.join(foreign)}.")
+            raise ModelError(f"{self.weights} holds classes that are not allowed in a model: {', '.join(foreign)}.")
 
 
 def shipped_folder() -> ModelFolder:
-    """The model that comes with the project."""
+    """Return the model that comes with the project. Raises ModelError where there is not exactly one."""
     folders = sorted(path.parent for path in SHIPPED_DIR.glob(f"*/{CARD}"))
     if len(folders) != 1:
         raise ModelError(f"{SHIPPED_DIR} holds {len(folders)} models instead of one; install pneumowatch again.")
@@ -120,9 +120,9 @@ def shipped_folder() -> ModelFolder:
 
 
 def champion_folder(store: Path) -> ModelFolder:
-    """The model to serve: the last one verified in the store, or the shipped one where there is none yet."""
+    """Return the model to serve: the last one verified in the store, or the shipped one where there is none yet."""
     last = store / CHAMPION_LINK
-    # the link is followed once: it may be replaced while the folder is read
+    # resolved once: the link may be replaced while the folder is read
     return ModelFolder.read(last.resolve()) if (last / CARD).exists() else shipped_folder()
 
 

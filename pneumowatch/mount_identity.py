@@ -1,10 +1,11 @@
-"""Where a folder really lies: what tells a share from the empty folder beneath its mount.
+"""Identify the folder behind a path, to distinguish a share from the empty folder beneath its mount point.
 
-A file system's number (st_dev, f_fsid) says nothing: NFS, CIFS and tmpfs get another at each mount, and disks are found
-in another order. What stays is what an administrator would name: its type, its source (`server:/films`, `/dev/sda1`),
-the folder inside it, wherever that is mounted, and the folder's inode, which tells a tree that was moved away from an
-empty one that was made in its place. Where an inode is given anew (CIFS, FUSE), the place seems changed although it is
-not; `db.health.inbox_presence` then believes the films that are found there.
+The number of a file system (st_dev, f_fsid) cannot be used: NFS, CIFS and tmpfs get a new one at each mount, and disks
+are found in another order. What stays the same is what an administrator would name: the file system's type, its source
+(`server:/images`, `/dev/sda1`), the folder inside it, wherever it is mounted, and the folder's inode. The inode
+distinguishes a tree that was moved away from an empty one that was made in its place. Where inodes are assigned anew
+(CIFS, FUSE), the identity changes although the folder does not; `db.health.inbox_presence` then decides by the files
+that are found there.
 """
 
 import os
@@ -15,13 +16,13 @@ from pathlib import Path
 from typing import Final
 
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
-_ESCAPED: Final = re.compile(r"\\([0-7]{3})")  # blanks stand as \040
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")  # a blank is written as \040
 UNKNOWN_FS_TYPE: Final = "unknown"
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A line of mountinfo: its number, the folder of the file system that is mounted, where, and what it is."""
+    """A line of mountinfo: mount id, mounted folder of the file system, mount point, file system type and source."""
 
     number: str
     root: str
@@ -32,7 +33,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class MountedFolder:
-    """Where an open folder lies.
+    """The location of an open folder.
 
     `kind`: file system type (`ext4`, `nfs4`, ...). `mount_point`: where that is mounted on this machine. `identity`:
     the same wherever and whenever the same folder of the same file system is mounted.
@@ -43,12 +44,12 @@ class MountedFolder:
     identity: str
 
     def beneath(self, mount_point: str) -> bool:
-        """Whether it lies in what a mount at `mount_point` would cover: nothing is mounted there."""
+        """Tell whether this is what a mount at `mount_point` would cover: the share is not mounted there."""
         return mount_point != self.mount_point and _relative_to(mount_point, self.mount_point) is not None
 
 
 def identify_descriptor(folder: int) -> MountedFolder:
-    """The place of an open folder (a file descriptor), which it is whatever is mounted over its path meanwhile."""
+    """Identify an open folder (a file descriptor), even if another is mounted over its path meanwhile."""
     inode = os.fstat(folder).st_ino
     try:
         path = os.fspath(Path(f"/proc/self/fd/{folder}").readlink())
@@ -66,7 +67,7 @@ def identify_descriptor(folder: int) -> MountedFolder:
 
 
 def identify_folder(root: Path) -> MountedFolder:
-    """The place of an inbox's folder. Raises OSError where it cannot be opened."""
+    """Identify an inbox's folder. Raises OSError where it cannot be opened."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return identify_descriptor(folder)
@@ -75,10 +76,10 @@ def identify_folder(root: Path) -> MountedFolder:
 
 
 def read_mounts(text: str | None = None) -> Iterator[Mount]:
-    """What is mounted, in the kernel's order: what is mounted over something comes after it."""
+    """Yield all mounts in the kernel's order: a mount that covers another comes after it."""
     if text is None:
         text = _read_mountinfo()
-    for line in text.split("\n"):  # and at nothing else that Python takes for a line's end: names may hold it
+    for line in text.split("\n"):  # not splitlines(): names may hold other line ends that Python knows
         before, _, after = line.partition(" - ")
         fields, fs_fields = before.split(" "), after.split(" ")
         if len(fields) >= 5:
@@ -87,7 +88,7 @@ def read_mounts(text: str | None = None) -> Iterator[Mount]:
 
 
 def escape_non_utf8(text: str) -> str:
-    """For a database, which takes no names that are no UTF-8."""
+    """Escape bytes that are not UTF-8, as a database accepts no others."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
@@ -98,7 +99,7 @@ def _mount_of(folder: int) -> Mount | None:
 
 
 def _relative_to(path: str, point: str) -> str | None:
-    """`path` relative to `point`; None where it is not inside."""
+    """Return `path` relative to `point`; None where it is not inside."""
     if path == point:
         return ""
     prefix = point.rstrip("/") + "/"

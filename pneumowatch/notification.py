@@ -1,4 +1,4 @@
-"""What is told of a newly flagged scan, and the names under which it is told."""
+"""A notification about a newly flagged scan, and the ids of what is made from it."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,10 +12,10 @@ PACS: Final = "pacs"
 
 @dataclass(frozen=True)
 class Notification:
-    """A scan that a model has flagged, with the result that it had then: a repeat says the same.
+    """A scan that a model has flagged, with its result at that time: a repeated delivery says the same.
 
-    `deployment` names this installation, `copies` are the inboxes and raw paths where its bytes stood: for who must
-    read the film again, and for nobody to be told of.
+    `deployment` identifies this installation. `copies` are the inboxes and raw paths where the scan's bytes were found:
+    for channels that read the file again. They are never sent.
     """
 
     deployment: UUID
@@ -31,9 +31,9 @@ class Notification:
     copies: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
 
     def uuid(self, role: str) -> UUID:
-        """Of one thing that is made of this notice: the same at every repeat, and of nothing else.
+        """Return the id of one object made from this notification: the same at every repeat, and unique to it.
 
-        The content is part of it, as a ledger restored from a backup gives a scan's id to another film.
+        The hash of the content is included, as a ledger restored from a backup may give the scan's id to another scan.
         """
         return uuid5(self.deployment, f"{role}:{self.scan_id}:{self.sha256}")
 
@@ -43,10 +43,10 @@ class Notification:
         return f"2.25.{uuid5(self.deployment, 'device').int}"
 
     def uid(self, role: str) -> str:
-        """The same as a DICOM UID (PS3.5 B.2)."""
+        """Return the same id as a DICOM UID (PS3.5 B.2)."""
         return f"2.25.{self.uuid(role).int}"
 
 
 def review_link(review_url: str, scan_id: int) -> str | None:
-    """To a scan on the desk; None where nobody said where that is."""
+    """Return the link to a scan in the review app; None where no PNEUMOWATCH_REVIEW_URL is set."""
     return f"{review_url.rstrip('/')}/scans/{scan_id}" if review_url else None

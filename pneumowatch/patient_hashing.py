@@ -1,6 +1,6 @@
-"""The patient key: the secret under which patient IDs are hashed, so that they can be told apart but not read back.
+"""The patient key: the secret with which patient IDs are hashed, so that they can be compared but not recovered.
 
-One key a deployment: under another one, the same patient would be somebody else. `db.deployment` sees to that.
+A deployment has one key: with another, the same patient would have another hash. `db.deployment` enforces this.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ KEY_FILE_VARIABLE: Final = "PNEUMOWATCH_PATIENT_KEY_FILE"
 
 
 def read_key(file: Path) -> bytes:
-    """The 32 bytes that stand in the file as 64 hexadecimal digits. Raises SettingsError."""
+    """Return the 32 bytes that the file holds as 64 hexadecimal digits. Raises SettingsError where it does not."""
     try:
         text = file.read_bytes().decode("ascii").strip()
         key = bytes.fromhex(text)
@@ -29,7 +29,7 @@ def read_key(file: Path) -> bytes:
         ) from None
     except OSError as error:
         raise SettingsError(f"The patient key {file} cannot be read: {error.strerror}.") from None
-    except ValueError:  # no ASCII or no hexadecimal digits; the error itself would quote the secret
+    except ValueError:  # not ASCII, or no hexadecimal digits; the error itself would quote the secret
         key = b""
     if len(key) != KEY_BYTES:
         raise SettingsError(
@@ -40,12 +40,15 @@ def read_key(file: Path) -> bytes:
 
 
 def read_or_create_key(file: Path) -> bytes:
-    """The key, made now where there is none. Parts that start at once agree on one. Raises SettingsError."""
+    """Return the key, and create it first where there is none. Components that start at once agree on one key.
+
+    Raises SettingsError where it can be neither read nor created.
+    """
     if not os.access(file, os.F_OK):
         try:
             _create_key(file)
         except FileExistsError:
-            pass  # another part was quicker: its key counts
+            pass  # another component was faster: its key counts
         except OSError as error:
             raise SettingsError(
                 f"The patient key {file} cannot be made: {error.strerror}. Make its folder, with permission to write, "
@@ -55,24 +58,26 @@ def read_or_create_key(file: Path) -> bytes:
 
 
 def hash_patient_id(key: bytes, patient_id: str, issuer: str = "") -> str:
-    """What stands in a row for this patient: HMAC-SHA-256 of the patient ID and its issuer, as their DICOM header has
-    them; 64 hexadecimal digits."""
+    """Return the hash that is stored for this patient, in 64 hexadecimal digits.
+
+    It is the HMAC-SHA-256 of the patient ID and its issuer, as the DICOM header states them.
+    """
     return hmac.new(key, f"{issuer}\0{patient_id}".encode(), hashlib.sha256).hexdigest()
 
 
 def key_fingerprint(key: bytes) -> str:
-    """By which a key is recognised, and from which it cannot be found: 64 hexadecimal digits."""
+    """Return 64 hexadecimal digits that identify a key, and from which it cannot be recovered."""
     return hashlib.sha256(b"pneumowatch patient key\n" + key).hexdigest()
 
 
 def _create_key(file: Path) -> None:
-    """The file appears under its name when all of it is on the disk: a half one would be taken for damaged."""
-    descriptor, unfinished = tempfile.mkstemp(prefix=".patient-key-", dir=file.parent)  # for its owner only
+    """Create the file under its name only once all of it is on disk: a partial file would count as damaged."""
+    descriptor, unfinished = tempfile.mkstemp(prefix=".patient-key-", dir=file.parent)  # readable by its owner only
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as key_file:
             key_file.write(secrets.token_hex(KEY_BYTES) + "\n")
             key_file.flush()
             os.fsync(key_file.fileno())
-        os.link(unfinished, file)  # unlike a rename, it never replaces a key that others have begun to use
+        os.link(unfinished, file)  # unlike a rename, a link never replaces a key that others already use
     finally:
         Path(unfinished).unlink()

@@ -1,7 +1,7 @@
-"""The Celery app and the doorbell: how a waiting scan is announced to the workers.
+"""The Celery app, and the messages that announce waiting scans to the workers.
 
-The database is the truth, the queue only rings: a message of k ids is a licence to claim any k waiting scans. Messages
-are JSON, carry ids alone, and may be lost or doubled without harm.
+The database is the source of truth, the queue only wakes workers: a message with k ids permits a worker to claim any k
+waiting scans. Messages are JSON, carry only ids, and may be lost or duplicated without harm.
 """
 
 import socket
@@ -16,20 +16,18 @@ from redis.exceptions import RedisError
 from pneumowatch.errors import BrokerUnavailable
 from pneumowatch.settings import Settings
 
-SCANS_QUEUE: Final = "films"  # the queue
-READ_SCANS_TASK: Final = "pneumowatch.read_scans"  # the task
-TRAINING_QUEUE: Final = (
-    "training"  # the queue of those who train: a message says that it is time to look whether one is due
-)
-RETRAIN_TASK: Final = "pneumowatch.retrain"  # the task
-# what Celery would write into each message for its own logs: it takes longer than sending it
+SCANS_QUEUE: Final = "films"
+READ_SCANS_TASK: Final = "pneumowatch.read_scans"
+TRAINING_QUEUE: Final = "training"  # a message asks a trainer to check whether a retraining is due
+RETRAIN_TASK: Final = "pneumowatch.retrain"
+# Celery would write these into each message for its own logs, which takes longer than sending it.
 NO_REPRS: Final = {"argsrepr": "", "kwargsrepr": ""}
-POLLING_INTERVAL_SECONDS: Final = 0.01  # the in-process transport looks once a second by default
+POLLING_INTERVAL_SECONDS: Final = 0.01  # the in-process transport polls once a second by default
 BROKER_TIMEOUT_SECONDS: Final = 5
 
 
 def make_celery_app(settings: Settings) -> Celery:
-    """The Celery app for these settings; creating it connects to nothing."""
+    """Return the Celery app for these settings, without connecting to the broker."""
     app = Celery("pneumowatch", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -37,7 +35,7 @@ def make_celery_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_acks_late=True,
         task_default_queue=SCANS_QUEUE,
-        task_publish_retry=False,  # the sweep rings again; a sender must not hang
+        task_publish_retry=False,  # the sweep announces again; a sender must not hang
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options=_transport_options(settings),
@@ -51,14 +49,14 @@ def make_celery_app(settings: Settings) -> Celery:
 
 @signals.setup_logging.connect(weak=False)
 def _leave_logging_alone(**_: Any) -> None:
-    """Celery sets up logging itself unless somebody answers this signal; `pneumowatch.logs` has done it."""
+    """Prevent Celery from setting up logging, as it does where nothing handles this signal: `pneumowatch.logs` did."""
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     if settings.embedded_queue:
         return {"polling_interval": POLLING_INTERVAL_SECONDS}
     return {
-        # a message unacknowledged for a lease comes again, like the rows it announced
+        # an unacknowledged message is redelivered after a lease, like the rows that it announced
         "visibility_timeout": settings.lease_seconds,
         "socket_connect_timeout": BROKER_TIMEOUT_SECONDS,
         "socket_timeout": 4 * BROKER_TIMEOUT_SECONDS,  # longer than the blocking read of the worker's loop
@@ -68,7 +66,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
 
 
 class Announcer:
-    """Announces scans: as many messages as batches, each of at most `batch_size` ids."""
+    """Announces scans: one message for each batch of at most `batch_size` ids."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
@@ -76,7 +74,7 @@ class Announcer:
         self._lease = settings.lease_seconds
 
     def announce(self, ids: Sequence[int]) -> None:
-        """Raises BrokerUnavailable where the broker does not take the messages."""
+        """Send the messages for these scans. Raises BrokerUnavailable where the broker does not accept them."""
         try:
             with self._app.producer_pool.acquire(block=True, timeout=BROKER_TIMEOUT_SECONDS) as producer:
                 for start in range(0, len(ids), self._batch_size):
@@ -88,16 +86,18 @@ class Announcer:
             raise BrokerUnavailable("The message broker does not answer.") from error
 
     def outstanding(self) -> int:
-        """Messages on the broker, waiting or not yet acknowledged. Raises BrokerUnavailable."""
+        """Count the messages on the broker, waiting or not yet acknowledged. Raises BrokerUnavailable."""
         return self._queue_length(SCANS_QUEUE, self._unacknowledged)
 
     def waiting(self) -> int:
-        """Messages that no worker has taken yet. Raises BrokerUnavailable."""
+        """Count the messages that no worker has received yet. Raises BrokerUnavailable."""
         return self._queue_length(SCANS_QUEUE)
 
     def announce_training(self) -> None:
-        """Tell whoever works on the training queue to look whether a training is due, unless somebody has and none of
-        them has heard it yet. Raises BrokerUnavailable."""
+        """Ask the trainers to check whether a retraining is due, unless such a message still waits in their queue.
+
+        Raises BrokerUnavailable.
+        """
         if self._queue_length(TRAINING_QUEUE):
             return
         try:
@@ -116,13 +116,15 @@ class Announcer:
             raise BrokerUnavailable("The message broker does not answer.") from error
 
     def _unacknowledged(self, channel: Any) -> int:
-        """Messages that a worker has taken and may still be reading: those of a dead one stay on Redis until its
-        transport looks, some minutes later, and must not keep their films waiting. Nor must those that were taken in
-        the future, before a clock was set back."""
+        """Count the messages that a worker has received within the last lease and may still be processing.
+
+        Messages of a dead worker stay on Redis for some minutes, until the transport restores them: they must not keep
+        their scans waiting. Nor must messages from further in the future than a lease, after a clock was set back.
+        """
         now = time.time()
         return int(channel.client.zcount(channel.unacked_index_key, now - self._lease, now + self._lease))
 
 
 def component_name(component: str) -> str:
-    """How a part signs what it does in the database: its kind and machine."""
+    """Return the name under which a component acts in the database: its kind and machine."""
     return f"{component}@{socket.gethostname()}"

@@ -1,7 +1,7 @@
-"""Reading bytes from a shared folder: safely beneath its root, once, and with an answer for everything that goes wrong.
+"""Read a file from a shared folder: only beneath its root, once, and with an error of ours for every failure.
 
-Others write to these folders. A link, a pipe or a device that stands where a film was announced is never followed nor
-waited for, and a share that is away is told from a file that is gone.
+Others write to these folders. A link, pipe or device in the place of an image file is never followed or waited for. A
+share that is unavailable is distinguished from a file that is gone.
 """
 
 import errno
@@ -16,8 +16,8 @@ from pneumowatch import mount_identity
 from pneumowatch.errors import ImageRejected, ShareUnavailable
 from pneumowatch.mount_identity import MountedFolder
 
-# What a network share answers while it is away, comes back, or is busy, and what a process answers that has run out of
-# descriptors or memory; says nothing about the file.
+# Errors of a network share that is unavailable, returning or busy, and of a process without free descriptors or memory.
+# They say nothing about the file.
 UNAVAILABLE_ERRNOS: Final = frozenset(
     {
         errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN,
@@ -25,15 +25,15 @@ UNAVAILABLE_ERRNOS: Final = frozenset(
         errno.EMFILE, errno.ENFILE, errno.ENOMEM,
     }
 )  # fmt: skip
-GROWN_FILE_CHUNK: Final = 2**20  # bytes read at a time of a file that has grown since it was opened
-READ_CHUNK: Final = 2**23  # bytes read at a time of any other: a share that is slow shows that it moves
+GROWN_FILE_CHUNK: Final = 2**20  # bytes per read of a file that has grown since it was opened
+READ_CHUNK: Final = 2**23  # bytes per read of any other: small enough that a slow share shows progress
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
 class FileBytes:
-    """A file's content with the size (bytes) and mtime (integer nanoseconds) it had when reading ended."""
+    """A file's content, with its size (bytes) and mtime (integer nanoseconds) at the end of reading."""
 
     data: bytes
     size: int
@@ -41,8 +41,11 @@ class FileBytes:
 
 
 class FileVanished(ImageRejected):
-    """The file is not there, in what stands at its inbox's place: a dropped mount is an empty folder. Only who knows
-    that `folder` is the inbox's may believe it (`db.health.inbox_presence`)."""
+    """The file is not in `folder`, which was found at the inbox's path.
+
+    A share that is not mounted looks like an empty folder: the file is gone only if `folder` is known to be the inbox
+    (`db.health.inbox_presence`).
+    """
 
     def __init__(self, folder: MountedFolder) -> None:
         super().__init__("vanished", "The file is no longer there.")
@@ -52,11 +55,11 @@ class FileVanished(ImageRejected):
 def read_file(root: Path, path: bytes, max_bytes: int, on_progress: Callable[[], None] = lambda: None) -> FileBytes:
     """Read the file `path` (raw bytes, relative) beneath the inbox `root`, following no link on the way.
 
-    `on_progress` is called whenever a piece has come.
+    `on_progress` is called after each chunk.
 
     Raises:
         ShareUnavailable: the inbox does not answer.
-        Vanished: the file is not there.
+        FileVanished: the file is not there.
         ImageRejected: `no_permission`, `not_a_file`, `too_large` or `unreadable`.
     """
     try:
@@ -72,7 +75,7 @@ def read_file(root: Path, path: bytes, max_bytes: int, on_progress: Callable[[],
 
 
 def is_unchanged(root: Path, path: bytes, size: int, mtime_ns: int) -> bool:
-    """Whether a file of this size (bytes) and mtime (nanoseconds) is there now, as far as can be seen."""
+    """Tell whether a file of this size (bytes) and mtime (nanoseconds) is there now; False where it cannot be read."""
     try:
         status = os.lstat(os.fsencode(root) + b"/" + path)
     except (OSError, ValueError):
@@ -81,21 +84,20 @@ def is_unchanged(root: Path, path: bytes, size: int, mtime_ns: int) -> bool:
 
 
 def _open_beneath(root: Path, path: bytes) -> int:
-    """Open component by component, each relative to the folder before it: no link can lead out in between."""
+    """Open folder by folder, each relative to the one before it, so that no link can lead outside the root."""
     *folders, name = path.split(b"/")
     if b"\0" in path or any(part in (b"", b".", b"..") for part in (*folders, name)):
-        raise ImageRejected("not_a_file", "The path is not one of a file inside the inbox.")
+        raise ImageRejected("not_a_file", "The path does not name a file inside the inbox.")
     try:
         # the root itself may be a link: the operator named it
         inbox = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:  # whatever it is, credentials that ran out included: it says nothing about the file
+    except OSError as error:  # of whatever kind, expired credentials included: it says nothing about the file
         raise ShareUnavailable("The inbox cannot be opened at present.") from error
     try:
         return _descend(inbox, folders, name)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileVanished(
-            mount_identity.identify_descriptor(inbox)
-        ) from None  # of the very folder that it is not in, whatever is mounted now
+        # the folder that was searched, whatever is mounted at its path by now
+        raise FileVanished(mount_identity.identify_descriptor(inbox)) from None
     finally:
         os.close(inbox)
 
@@ -124,7 +126,7 @@ def _read_whole(descriptor: int, max_bytes: int, on_progress: Callable[[], None]
     ):
         data += chunk
         on_progress()
-        if len(data) > max_bytes:  # it grows while it is read
+        if len(data) > max_bytes:  # it grew while it was read
             raise ImageRejected("too_large", f"The file has more than {max_bytes:,} bytes.")
     after = os.fstat(descriptor)
     return FileBytes(bytes(data), after.st_size, after.st_mtime_ns)

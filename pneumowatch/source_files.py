@@ -1,4 +1,4 @@
-"""The file that a scan was read from, found again: wherever it may stand by now, with the very bytes it had."""
+"""Find the file of a scan again, wherever it is now, by the hash of its content."""
 
 import hashlib
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ from pathlib import Path
 from pneumowatch import shared_files
 from pneumowatch.errors import ImageRejected, ShareUnavailable
 
-FileCopy = tuple[Path, bytes]  # the root of an inbox, as mounted on this machine, and a raw path beneath it
+FileCopy = tuple[Path, bytes]  # an inbox's root, as mounted on this machine, and a raw path beneath it
 
 
 def read_by_hash(sha256: str, copies: Iterable[FileCopy], max_bytes: int) -> bytes | None:
-    """The bytes with this hash, from the first place that still has them; None where they stand nowhere."""
+    """Return the bytes with this hash from the first copy that still has them; None where there is no such copy."""
     for root, path in copies:
         try:
             data = shared_files.read_file(root, path, max_bytes).data

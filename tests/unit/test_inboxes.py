@@ -55,7 +55,7 @@ def test_any_other_inbox_must_be_there(tmp_path: Path) -> None:
 
 
 def test_an_inbox_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"'ward' is not there: .*missing is no folder"):
+    with pytest.raises(SettingsError, match=r"'ward' is not there: .*missing is not a folder"):
         inboxes.validated(Settings(inboxes={"ward": tmp_path / "missing"}))
 
 
@@ -80,5 +80,5 @@ def test_one_that_does_not_answer_keeps_none_from_starting(tmp_path: Path, monke
 
 
 def test_how_to_watch_an_inbox_that_is_none_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="'wrd', which is no inbox here: ward"):
+    with pytest.raises(SettingsError, match="'wrd', which is not an inbox here: ward"):
         inboxes.validated(Settings(inboxes={"ward": tmp_path}, watch_modes={"wrd": "poll"}))
