@@ -1,6 +1,6 @@
-"""Writes docs/evidence/formats.md: which films are read, held against known pixels, and which are refused (`make formats`).
+"""Write docs/evidence/formats.md: which image files are read, how exactly, and which are rejected (`make formats`).
 
-Every row comes from a file that was made, read and compared just now; the command fails where one is not as it should.
+Every row comes from a file that this run made, read and compared. The command fails if one is not read as expected.
 """
 
 import sys
@@ -17,42 +17,43 @@ from pneumowatch.errors import ImageRejected
 from pneumowatch.imaging import reader
 
 PAGE = Path(__file__).parents[2] / "docs" / "evidence" / "formats.md"
-OPENING = """# What is read
+OPENING = """# Image formats
 
-Kinds are told by content; a file's name is never looked at. Written by `make formats`: each row is a file that is made,
-read and compared with what it is known to show. "exact" means every gray level of every pixel.
+A file's format is detected by its content, never by its name. This page is written by `make formats`: for each row a
+file is made, read and compared with its known gray levels. "exact" means that every pixel has its exact gray level.
 """
 DICOM = """
 ## DICOM
 
-With preamble and meta group or without. Of several windows the first counts; a VOI LUT goes before a window; without
-either, the range of the values that occur is shown, padding left out. Padding is black. Colour is shown as its ITU-R
-601-2 luminance. Modalities CR, DX, DR, RG and OT are read, and objects that do not say; frontal views, decubitus views
-too, and objects that do not say; the chest, and what is not known to be another part of the body.
+Objects are read with preamble and meta group or without. If there are several windows, the first is used; a VOI LUT
+takes precedence over a window; without either, the range of the values that occur is used, without padding. Padding is
+black. Colour is converted to its ITU-R 601-2 luminance. An object is read if its modality is CR, DX, DR, RG or OT, or
+not given; if its view is frontal, including decubitus, or not given; and if its body part is the chest, or is not known
+to be another part of the body.
 
 Compressed pixels are decoded by imagecodecs (BSD), common JPEG by Pillow.
 
-| transfer syntax | film | read |
+| transfer syntax | image | read |
 |---|---|---|
 """
 SAME = """
-## The same film
+## The same image in several encodings
 
-One phantom film, as the shipped model reads it (`pneumowatch classify`):
+One phantom, classified by the shipped model (`pneumowatch classify`):
 
-| as | probability |
+| encoding | probability |
 |---|---|
 """
 IMAGES = """
 ## Common images
 
-More than 8 bits are scaled from the film's own minimum and maximum, by content, not clipped.
+Images of more than 8 bits are scaled from their own minimum and maximum, and not clipped.
 
-| kind | film | read |
+| format | image | read |
 |---|---|---|
 """
 REFUSED = """
-## Refused
+## Rejected
 
 | object or file | code |
 |---|---|
@@ -74,7 +75,7 @@ def _same() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         found = same_film.probabilities(Path(folder))
     if len(set(found.values())) != 1:
-        sys.exit(f"The same film has several probabilities: {found}")
+        sys.exit(f"The same image has several probabilities: {found}")
     yield from (f"| {name} | the same |" for name in found)
 
 
@@ -93,15 +94,15 @@ def _refused() -> Iterator[str]:
             if fault.reason == case.reason:
                 yield f"| {case.what} | `{case.reason}` |"
                 continue
-        sys.exit(f"Not refused as it should be: {case.what}")
+        sys.exit(f"Not rejected as expected: {case.what}")
 
 
 def _verdict(off: int, tolerance: int, what: str) -> str:
     if off > tolerance:
-        sys.exit(f"Read wrongly: {what} is {off} gray levels off, {tolerance} are allowed.")
+        sys.exit(f"Read incorrectly: {what} differs by {off} gray levels, {tolerance} are allowed.")
     return f"within {tolerance} gray levels" if tolerance else "exact"
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
-    print(f"Written to docs/{PAGE.name}.")
+    print(f"Written to docs/evidence/{PAGE.name}.")

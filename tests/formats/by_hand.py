@@ -1,4 +1,4 @@
-"""Image files that Pillow reads but does not write, put together here byte by byte."""
+"""Image files that Pillow reads but does not write, assembled here byte by byte."""
 
 import struct
 import zlib
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 ADAM7: Final = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-SHORT, LONG = 3, 4  # TIFF's kinds of number
-STRIPS, TILES = (273, 279), (324, 325)  # the tags of where a TIFF's parts begin and how long they are
+SHORT, LONG = 3, 4  # TIFF's field types
+STRIPS, TILES = (273, 279), (324, 325)  # the tags of the offsets and lengths of a TIFF's strips or tiles
 
 
 def packed(levels: NDArray[np.uint8], bits: int) -> list[bytes]:
-    """Rows of 1-, 2- or 4-bit samples, the first one in the highest bits."""
+    """Pack samples into rows of 1, 2 or 4 bits each, the first one in the highest bits."""
     spread = (levels[..., None] >> np.arange(bits - 1, -1, -1)) & 1
     return [row.tobytes() for row in np.packbits(spread.reshape(len(levels), -1).astype(np.uint8), axis=1)]
 
@@ -27,14 +27,14 @@ def png(rows: list[bytes], width: int, bits: int, colour: int, *chunks: bytes, i
 
 
 def interlaced(gray: NDArray[np.uint8]) -> bytes:
-    """Adam7: seven passes, from coarse to fine."""
+    """Write a PNG with Adam7 interlacing: seven passes, from coarse to fine."""
     parts = [gray[top::down, left::right] for top, left, down, right in ADAM7]
     rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
     return _png(struct.pack(">IIBBBBB", gray.shape[1], gray.shape[0], 8, 0, 0, 0, 1), rows)
 
 
 def bomb(side: int) -> bytes:
-    """A PNG that claims to be this large, and holds next to nothing."""
+    """Write a PNG whose header claims this side in pixels, with next to no data (a decompression bomb)."""
     return _png(struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0), bytes(10_000))
 
 
@@ -51,11 +51,11 @@ def _png(head: bytes, rows: bytes, *chunks: bytes) -> bytes:
 
 
 def tiff(width: int, height: int, parts: list[bytes], bits: tuple[int, ...] = (8,), **more: int) -> bytes:
-    """A little-endian TIFF of strips, or of tiles where `tile` says their side.
+    """Write a little-endian TIFF of strips, or of tiles with the side `tile`.
 
     Args:
-        bits: one number a sample.
-        photometric, compression, orientation, planar, sample, tile: as TIFF 6.0 has them; 0 leaves a tag out.
+        bits: one number for each sample.
+        photometric, compression, orientation, planar, sample, tile: as defined in TIFF 6.0; 0 leaves a tag out.
     """
     tile = more.get("tile", 0)
     tags: dict[int, tuple[int, list[int]]] = {
@@ -108,7 +108,7 @@ def tiles(gray: NDArray[np.uint8], side: int) -> list[bytes]:
 
 
 def bmp(width: int, height: int, bits: int, body: bytes, compression: int = 0, masks: tuple[int, ...] = ()) -> bytes:
-    """With a gray palette up to 8 bits; `height` below nothing: the rows stand from top to bottom."""
+    """Write a BMP, with a gray palette up to 8 bits. A negative `height` stores the rows from top to bottom."""
     colours = 2**bits if bits <= 8 else 0
     palette = b"".join(bytes([level * 255 // (colours - 1)] * 3 + [0]) for level in range(colours))
     extra = struct.pack(f"<{len(masks)}I", *masks) + palette
@@ -117,5 +117,5 @@ def bmp(width: int, height: int, bits: int, body: bytes, compression: int = 0, m
 
 
 def run_lengths(gray: NDArray[Any]) -> bytes:
-    """BMP's 8-bit run-length encoding, each run one pixel long."""
+    """Encode rows in BMP's 8-bit run-length encoding, each run one pixel long."""
     return b"".join(b"".join(bytes([1, level]) for level in row) + b"\0\0" for row in gray[::-1].tolist()) + b"\0\1"

@@ -1,4 +1,4 @@
-"""Common image files with known pixels, and those that are refused."""
+"""Common image files with known pixels, and files that are rejected."""
 
 import base64
 import io
@@ -18,9 +18,9 @@ from formats.refused import Refused
 from pneumowatch.imaging import common_formats
 from pneumowatch.imaging.phantom import draw_phantom
 
-WHOLE: Final = 4096  # a side larger than the films', so that nothing is reduced
+WHOLE: Final = 4096  # a side larger than that of the images, so that nothing is reduced
 DEEP: Final = FILM.astype(np.uint16) * 257
-SPREAD: Final = over_range(FILM)  # what is shown of more than 8 bits
+SPREAD: Final = over_range(FILM)  # what an image of more than 8 bits is scaled to
 TWELVE: Final = DEEP >> 4
 WIDTH, HEIGHT = FILM.shape[1], FILM.shape[0]
 # phantom(5, True, 48, 36) by `cjpeg -arithmetic -quality 90`: no Python package writes arithmetic coding
@@ -40,7 +40,7 @@ AGtUKO7AT/zufygJJrblwv4VuC/UNkiMnHT/2Q=="""
 
 @dataclass(frozen=True)
 class Case:
-    """A film as a file, the gray levels it shows, and how far from them a reader may be."""
+    """An image as a file, its true gray levels, and by how many gray levels a reader may differ from them."""
 
     kind: str
     what: str
@@ -49,7 +49,7 @@ class Case:
     tolerance: int = 0
 
     def off(self) -> int:
-        """The largest difference, in gray levels, between what is read and what is true."""
+        """Return the largest difference, in gray levels, between the pixels read and the true ones."""
         gray = np.asarray(common_formats.read_common_format(self.data, WHOLE, WHOLE * WHOLE)).astype(int)
         return int(np.abs(gray - self.truth).max()) if gray.shape == self.truth.shape else 255
 
@@ -81,7 +81,7 @@ def portable_network_graphics() -> Iterator[Case]:
     yield Case("PNG", "palette", saved(Image.fromarray(FILM // 16 * 16).convert("P"), "PNG"), FILM // 16 * 16)
     yield Case("PNG", "colour", saved(Image.fromarray(rgb), "PNG"), np.asarray(Image.fromarray(rgb).convert("L")))
     alpha = Image.merge("LA", (gray, Image.fromarray(half)))
-    yield Case("PNG", "gray with alpha: what does not show is black", saved(alpha, "PNG"), behind)
+    yield Case("PNG", "gray with alpha: transparent pixels are black", saved(alpha, "PNG"), behind)
     whole = Image.merge("RGBA", (gray, gray, gray, Image.fromarray(half)))
     yield Case("PNG", "colour with alpha", saved(whole, "PNG"), behind)
     yield Case("PNG", "16 bit, colour", imagecodecs.png_encode(colour(DEEP)), SPREAD)
@@ -190,7 +190,7 @@ def others() -> Iterator[Case]:
 def refused() -> Iterator[Refused]:
     gray = Image.fromarray(FILM)
     yield Refused("an empty file", b"", "empty")
-    yield Refused("a text", b"not a film " * 50, "unsupported")
+    yield Refused("a text", b"not an image " * 50, "unsupported")
     yield Refused("a PDF", b"%PDF-1.7\n" + b"x" * 500, "unsupported")
     yield Refused("a WebP picture", saved(gray, "WEBP"), "unsupported")
     for kind in ("PNG", "TIFF", "JPEG", "GIF", "BMP"):
@@ -198,9 +198,9 @@ def refused() -> Iterator[Refused]:
         yield Refused(f"half of a {kind}", data[: len(data) // 2], "unreadable")
     half = imagecodecs.jpeg2k_encode(FILM, codecformat="j2k", reversible=True)
     yield Refused("half of a JPEG 2000", half[: len(half) // 2], "unreadable")
-    yield Refused("a picture that is one gray all over", saved(Image.new("L", (300, 200), 77), "PNG"), "no_pixels")
+    yield Refused("a picture of one gray level", saved(Image.new("L", (300, 200), 77), "PNG"), "no_pixels")
     nothing = Image.merge("LA", (gray, Image.new("L", gray.size)))
-    yield Refused("a picture of which nothing shows", saved(nothing, "PNG"), "no_pixels")
+    yield Refused("a fully transparent picture", saved(nothing, "PNG"), "no_pixels")
     yield Refused("a thumbnail, below 32 pixels a side", saved(gray.resize((40, 31)), "JPEG"), "no_pixels")
     float64 = by_hand.tiff(WIDTH, HEIGHT, [FILM.astype("<f8").tobytes()], (64,), sample=3)
     yield Refused("a TIFF of 64-bit floating point", float64, "unreadable")
@@ -208,12 +208,12 @@ def refused() -> Iterator[Refused]:
 
 
 def colour(levels: NDArray[Any]) -> NDArray[Any]:
-    """The same gray levels as red, green and blue."""
+    """Return the same gray levels as red, green and blue."""
     return np.dstack([levels] * 3)
 
 
 def black() -> Image.Image:
-    """The ink of the film: none where it is white."""
+    """Return the black channel for CMYK: no ink where the image is white."""
     return Image.fromarray(255 - FILM)
 
 

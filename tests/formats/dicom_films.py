@@ -1,4 +1,4 @@
-"""DICOM films with known pixels: each transfer syntax, depth, sign and photometric interpretation."""
+"""DICOM images with known pixels: each transfer syntax, depth, sign and photometric interpretation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from pneumowatch.imaging import dicom
 from pneumowatch.imaging.phantom import draw_phantom
 
 MAX_PIXELS: Final = 10_000_000
-FILM: Final = draw_phantom(5, True, 70, 51)  # uint8; an odd number of pixels a row or column meets paddings
+FILM: Final = draw_phantom(5, True, 70, 51)  # uint8; an odd number of rows and columns needs padding
 DEPTHS: Final = (8, 10, 12, 16)
 LOSSLESS: Final = (
     *dicoms.NATIVE, uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless,
     uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL,
 )  # fmt: skip
-LOSSY: Final = {  # depths, and by how many of 255 gray levels a pixel may be off, as these films are encoded here
+LOSSY: Final = {  # depths, and by how many of 255 gray levels a pixel may differ, with the encoding used here
     uid.JPEGBaseline8Bit: ((8,), 6),
     uid.JPEGExtended12Bit: ((8, 12), 6),
     uid.JPEGLSNearLossless: (DEPTHS, 6),
@@ -30,7 +30,7 @@ LOSSY: Final = {  # depths, and by how many of 255 gray levels a pixel may be of
 
 @dataclass(frozen=True)
 class Case:
-    """A film as a file, the gray levels it shows, and how far from them a reader may be."""
+    """An image as a file, its true gray levels, and by how many gray levels a reader may differ from them."""
 
     syntax: str
     what: str
@@ -39,7 +39,7 @@ class Case:
     tolerance: int = 0
 
     def off(self) -> int:
-        """The largest difference, in gray levels, between what is read and what is true."""
+        """Return the largest difference, in gray levels, between the pixels read and the true ones."""
         gray, _ = dicom.read_dicom(self.data, MAX_PIXELS, None)
         return int(np.abs(gray - self.truth).max())
 
@@ -70,14 +70,14 @@ def depths(syntax: str, bits: tuple[int, ...], signs: tuple[bool, ...], toleranc
 
 
 def stored_values(bits: int, signed: bool) -> NDArray[Any]:
-    """The phantom over all of what so many bits hold."""
+    """Scale the phantom to the full range of so many bits."""
     values = np.round(FILM.astype(np.float64) * (2**bits - 1) / 255).astype(np.int64)
     values -= 2 ** (bits - 1) if signed else 0
     return values.astype(f"{'i' if signed else 'u'}{1 if bits == 8 else 2}")
 
 
 def over_range(values: NDArray[Any]) -> NDArray[np.float64]:
-    """From the smallest value, black, to the largest, white."""
+    """Scale values to 0 (the smallest, black) to 255 (the largest, white)."""
     wide = values.astype(np.float64)
     return np.round((wide - wide.min()) / (wide.max() - wide.min()) * 255)
 
@@ -104,7 +104,7 @@ def colour() -> Iterator[Case]:
 
 
 def palette() -> bytes:
-    """Indices turned round, and a palette of 16-bit grays that turns them back."""
+    """Write an image with inverted indices, and a palette of 16-bit grays that inverts them back."""
     entries = (np.arange(255, -1, -1).astype("<u2") * 257).tobytes()
     tables = {f"{name}PaletteColorLookupTableData": entries for name in ("Red", "Green", "Blue")}
     shapes = {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 16] for name in ("Red", "Green", "Blue")}
@@ -112,7 +112,7 @@ def palette() -> bytes:
 
 
 def transformed() -> Iterator[Case]:
-    """Modality and VOI transformation, padding, overlays in unused bits: by the formulas of PS3.3 C.11."""
+    """Yield cases of modality and VOI transformation, padding and overlays in unused bits (formulas: PS3.3 C.11)."""
     values = stored_values(12, False)
     wide, little = values.astype(np.float64), uid.ExplicitVRLittleEndian
 
@@ -143,7 +143,7 @@ def transformed() -> Iterator[Case]:
     inside = padded != 4095
     low, high = padded[inside].min(), padded[inside].max()
     truth[inside] = np.round((padded[inside] - float(low)) / float(high - low) * 255)
-    yield case("padding value, shown black", truth, padded, PixelPaddingValue=4095)
+    yield case("padding value, read as black", truth, padded, PixelPaddingValue=4095)
     yield case(
         "padding, MONOCHROME1", np.where(inside, 255 - truth, 0), padded, kind="MONOCHROME1", PixelPaddingValue=4095
     )

@@ -1,4 +1,4 @@
-"""DICOM objects that are no film to be read, and the code each is refused with."""
+"""DICOM objects that are not read, and the code each is rejected with."""
 
 import struct
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from pydicom.sequence import Sequence
 from formats.dicom_films import FILM
 
 STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
-MAX_PIXELS: Final = 1_000_000  # the bound under which these are read
+MAX_PIXELS: Final = 1_000_000  # the limit with which these files are read
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def without_pixels() -> Iterator[Refused]:
     directory = dicoms.header(SOPClassUID=uid.MediaStorageDirectoryStorage, Modality=None)
     directory.DirectoryRecordSequence = Sequence([])
     yield Refused("a DICOMDIR", dicoms.write(directory), "no_pixels")
-    yield Refused("a film's header without its pixels", dicoms.write(dicoms.header()), "no_pixels")
+    yield Refused("an image's header without its pixels", dicoms.write(dicoms.header()), "no_pixels")
 
 
 def other_pictures() -> Iterator[Refused]:
@@ -62,7 +62,7 @@ def other_pictures() -> Iterator[Refused]:
     tags = {"BodyPartExamined": None, "AnatomicRegionSequence": Sequence([region])}
     yield Refused("anatomic region Foot", dicoms.film(FILM, **tags), "not_chest_xray")
     ours = secondary(Modality="OT", Manufacturer="pneumowatch")
-    yield Refused("what pneumowatch itself made for a PACS", ours, "not_chest_xray")
+    yield Refused("an object that pneumowatch itself made for a PACS", ours, "not_chest_xray")
     yield Refused("two frames", frames(2), "unsupported")
     yield Refused("32 bits", dicoms.film(FILM.astype(np.uint32)), "unsupported")
     yield Refused("pixels in floating point", floats(), "unsupported")
@@ -114,7 +114,7 @@ def unreadable() -> Iterator[Refused]:
     yield Refused("65,535 rows claimed", bomb, "too_large")
     yield Refused("a sequence 3,000 deep", nested(3000), "unreadable")
     yield Refused("a deflated object that grows a thousandfold", inflating(), "too_large")
-    yield Refused("nothing behind the prefix", b"\0" * 128 + b"DICM", "unreadable")
+    yield Refused("nothing after the prefix", b"\0" * 128 + b"DICM", "unreadable")
 
 
 def frame_cut(syntax: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One film in several DICOM forms, through the model: the probability must be the same, to the last bit."""
+"""Classify one image in several DICOM encodings: the probability must be the same, to the last bit."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from worker.in_process import classify_files
 
 
 def probabilities(folder: Path) -> dict[str, float]:
-    """By form, as `classify` gives them."""
+    """Return {encoding: probability}, as `classify` gives it."""
     shown = np.round(draw_phantom(8, True, 640, 480).astype(np.float64) * 4095 / 255).astype(np.uint16)
     forms = {
         "MONOCHROME2": dicoms.film(shown, bits=12),
