@@ -1,4 +1,4 @@
-"""Whether this worker is fit to read: asked after an error, so that what ails a worker is held against no film."""
+"""Detect that this worker itself is faulty, so that its own failure never counts as an attempt for a scan."""
 
 import threading
 from collections.abc import Callable
@@ -12,52 +12,54 @@ from worker.inference.adaptive_batch import is_out_of_memory
 
 log = get_logger("worker")
 
-FIRST_PROBE_DELAY: Final = (
-    1.0  # seconds until an unfit worker is tried again; doubled up to the last, until a film was read
-)
+FIRST_PROBE_DELAY: Final = 1.0  # seconds until a faulty worker is probed again; doubled until a scan was processed
 LAST_PROBE_DELAY: Final = 60.0
 BREAKER_CHECK_SECONDS: Final = 0.2
-FAILURE_THRESHOLD: Final = (
-    3  # different films that end in an error one after the other, each alone: it is not the films
-)
+FAILURE_THRESHOLD: Final = 3  # different scans, each processed alone, that fail in a row: the worker is at fault
 
 
 class CircuitBreaker:
-    """An error has one of two causes. A film: then others can be read meanwhile, and it is found by reading it alone.
-    Or the worker, whose device is full or broken: then none can, and films must neither be blamed nor be fetched from
-    those who could read them.
+    """Decides after an error whether a scan or the worker is at fault, and stops claims while the worker is.
+
+    A scan at fault is found by processing it alone; other scans are processed meanwhile. A worker at fault (its device
+    is full or broken) can process none: then scans must not be blamed, nor be claimed away from healthy workers.
 
     Args:
-        stop: set at shutdown, which ends every wait.
+        stop: set at shutdown; ends every wait.
     """
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._lock = threading.Lock()
-        self._probe_lock = threading.Lock()  # apart: who has films in hand must not wait for a trial to give them back
+        self._probe_lock = threading.Lock()  # a lock of its own: releasing a claim must not wait for a probe
         self._closed = True
         self._delay = 0.0
-        self._failed_scans: set[int] = set()  # films that ended in an error alone since any was read
+        self._failed_scans: set[int] = set()  # quarantined scans that failed since the last success
 
     def wait(self, probe: Callable[[], object]) -> None:
-        """Returns once films may be claimed: at once where this worker is fit, else when a trial has passed, which is
-        made later and later. Raises ShuttingDown."""
+        """Wait until scans may be claimed: at once while this worker is healthy, else until `probe` succeeds.
+
+        Probes are repeated with growing delays. Raises ShuttingDown.
+        """
         if self._closed:
             return
-        with self._probe_lock:  # one thread tries; the others wait for it
+        with self._probe_lock:  # one thread probes; the others wait for it
             while not self._closed:
                 if self._stop.wait(self._delay):
-                    raise ShuttingDown("Shutdown was asked for while this worker could not read.")
+                    raise ShuttingDown("Shutdown was requested while this worker could not process scans.")
                 succeeded = self._probe_succeeds(probe)
                 with self._lock:
                     if succeeded:
                         self._closed = True
-                        log.info("this worker tries to read again")
+                        log.info("this worker processes scans again")
                     else:
                         self._back_off()
 
     def watch_health(self, probe: Callable[[], object], on_change: Callable[[bool], None]) -> None:
-        """Until shutdown, `on_change` of it whenever this worker has become unfit, and when a trial has passed since."""
+        """Call `on_change(False)` whenever this worker becomes faulty, and `on_change(True)` once a probe succeeds.
+
+        Returns at shutdown.
+        """
         while not self._stop.wait(BREAKER_CHECK_SECONDS):
             if not self._closed:
                 on_change(False)
@@ -68,16 +70,16 @@ class CircuitBreaker:
                 on_change(True)
 
     def record_failure(self, error: Exception, quarantined: int | None, probe: Callable[[], object]) -> bool:
-        """Whether an error is held against the films that were read. Where it is not, this worker is unfit from now on.
+        """Tell whether an error counts as an attempt of the scans. Where not, this worker counts as faulty from now on.
 
         Args:
-            quarantined: the film, where one was read alone.
-            probe: reads a film that any worker can read; raises where this one cannot.
+            quarantined: the scan's id, where one was processed alone.
+            probe: classifies an image that any healthy worker can classify; raises where this one cannot.
         """
         with self._lock:
             if quarantined is not None:
                 self._failed_scans.add(quarantined)
-            # films that were read together are only found suspect, which costs them nothing and saves the good ones
+            # scans that failed together are only quarantined: that costs them nothing and finds the bad one
             too_many_failures = quarantined is not None and len(self._failed_scans) >= FAILURE_THRESHOLD
             if not _is_machine_fault(error) and not too_many_failures and self._probe_succeeds(probe):
                 return True
@@ -87,7 +89,7 @@ class CircuitBreaker:
             return False
 
     def record_success(self) -> None:
-        """Films were read and written: whatever ailed this worker is over."""
+        """Note that scans were processed and written: this worker is healthy."""
         if self._delay or self._failed_scans:
             with self._lock:
                 self._failed_scans.clear()
@@ -99,17 +101,20 @@ class CircuitBreaker:
             probe()
         except ShuttingDown:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, this worker cannot read, and must live on
-            log.error("this worker cannot read even a blank film", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - any error means a faulty worker; it must live on to recover
+            log.error("this worker cannot classify even a blank image", error=type(error).__name__)
             return False
         return True
 
     def _back_off(self) -> None:
         self._delay = min(max(2 * self._delay, FIRST_PROBE_DELAY), LAST_PROBE_DELAY)
-        log.error("this worker cannot read now; films wait, or go to others", again_in_seconds=self._delay)
+        log.error("this worker cannot process scans; they wait or go to others", again_in_seconds=self._delay)
 
 
 def _is_machine_fault(error: Exception) -> bool:
-    """No film can be at fault: those are read in children, whose troubles are told as reasons. Memory is short, no
-    process can be started, the database takes no writes as it has become a standby, ..."""
+    """Tell whether an error can only come from this machine or the database, not from a scan.
+
+    Examples: memory is short, no process can be started, the database has become a read-only standby. A bad file raises
+    none of these here, because files are decoded in child processes and their faults are returned as reasons.
+    """
     return is_out_of_memory(error) or isinstance(error, OSError | InternalError)

@@ -1,6 +1,6 @@
-"""Decoding in child processes: a file that is bad, hangs or brings its decoder down costs itself and nothing else.
+"""Decode files in child processes, so that a file that is bad, hangs or crashes its decoder costs only itself.
 
-What holds for every such child stands in `pneumowatch.sandbox`.
+`pneumowatch.sandbox` holds the limits that apply to every such child.
 """
 
 import hashlib
@@ -25,25 +25,21 @@ from pneumowatch.header import Header
 from pneumowatch.imaging import reader
 from pneumowatch.mount_identity import MountedFolder
 
-IMAGES_PER_TASK: Final = (
-    16  # films of one errand; a message to a child costs as much as a small film (8: 2 % fewer films/s)
-)
-MAX_POOL_LOSSES: Final = 3  # that are lost over a chunk before that is held against its films
-ALARM_SECONDS: Final = 5.0  # within which a child that was due for its alarm has ended
-DECODER_CHECK_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
-SHARE_TIMEOUT_EXIT_CODE: Final = (
-    100  # exit code, plus the film's number in its requests, of a child whose share does not answer
-)
-SHARE_TIMEOUT_FRACTION: Final = 0.5  # of the time that a film may take: a share that gives nothing for so long is away
+IMAGES_PER_TASK: Final = 16  # a message to a child costs as much as a small image (with 8: 2 % fewer images/s)
+MAX_POOL_LOSSES: Final = 3  # pools lost over one chunk before its files are held to be the cause
+ALARM_SECONDS: Final = 5.0  # within which a child has ended after its alarm was due
+DECODER_CHECK_SECONDS: Final = 1.0  # how often it is checked whether the pool is alive
+SHARE_TIMEOUT_EXIT_CODE: Final = 100  # plus the request's index: exit code of a child whose share does not answer
+SHARE_TIMEOUT_FRACTION: Final = 0.5  # of the time limit of a file: a share silent for this long counts as away
 
 
-_current_index = 0  # number of the film in its errands
+_current_index = 0  # of the request that this child is decoding
 _share_asked_at: float | None = None  # since when the share has not answered (monotonic seconds)
 
 
 @dataclass(frozen=True)
 class DecoderLimits:
-    """What a film may cost: bytes, pixels, seconds of decoding, and bytes of memory in its child."""
+    """Limits for one file: bytes, pixels, seconds of decoding, and bytes of memory in its child."""
 
     max_bytes: int
     max_pixels: int
@@ -53,8 +49,10 @@ class DecoderLimits:
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """A film to be fetched: which scan, from which inbox root, its raw path bytes beneath it; and the secret under
-    which a DICOM header's patient ID is hashed."""
+    """A file to read and decode: scan id, inbox root, and raw path bytes beneath it.
+
+    `patient_key` is the secret with which the patient ID of a DICOM header is hashed.
+    """
 
     scan_id: int
     root: Path
@@ -64,8 +62,7 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class DecodedFile:
-    """A film's pixels, uint8 (side, side), what the file was when they were read, and what its header says if it is
-    DICOM."""
+    """A file's pixels, uint8 (side, side), its hash, size and mtime when read, and its header where it is DICOM."""
 
     scan_id: int
     pixels: reader.Pixels
@@ -77,8 +74,10 @@ class DecodedFile:
 
 @dataclass(frozen=True)
 class DecodeFailure:
-    """A file without pixels, and why. `size` and `mtime_ns` where it could be read at all, `header` where it is a
-    DICOM file that could be read that far."""
+    """A file that gave no pixels: reason code and sentence.
+
+    `size` and `mtime_ns` are set where the file could be read, `header` where a DICOM header could be parsed.
+    """
 
     scan_id: int
     reason: str
@@ -87,12 +86,12 @@ class DecodeFailure:
     size: int | None = None
     mtime_ns: int | None = None
     header: Header | None = None
-    searched_folder: MountedFolder | None = None  # in what the file was not, where it has vanished
+    searched_folder: MountedFolder | None = None  # the folder that lacked the file, where it has vanished
 
 
 @dataclass(frozen=True)
 class FileUnavailable:
-    """Its share does not answer, or is not there; nothing is known of the file. `seconds`: when to try again."""
+    """A file on a share that is away or does not answer; nothing is known about it. Retry after `seconds`."""
 
     scan_id: int
     seconds: float = 5.0
@@ -102,7 +101,7 @@ DecodeResult = DecodedFile | DecodeFailure | FileUnavailable
 
 
 def read_and_decode(requests: Sequence[DecodeRequest], side: int, limits: DecoderLimits) -> list[DecodeResult]:
-    """Read, hash and decode, in this process. What `classify` does at once, a child does for the worker."""
+    """Read, hash and decode files in this process: `classify` calls it directly, the worker in a child process."""
     return [_read_and_decode_one(request, side, limits) for request in requests]
 
 
@@ -128,7 +127,7 @@ def _read_and_decode_one(request: DecodeRequest, side: int, limits: DecoderLimit
 
 @contextmanager
 def awaiting_share() -> Iterator[Callable[[], None]]:
-    """The share is asked, and may not answer; what this gives is to be called whenever it does."""
+    """Mark a read from the share as pending. Yields a function to call whenever the share answers."""
     global _share_asked_at
 
     def answered() -> None:
@@ -144,7 +143,7 @@ def awaiting_share() -> Iterator[Callable[[], None]]:
 
 @dataclass(frozen=True)
 class _Task:
-    """An errand list in the hands of a pool, since when, and for how many seconds at most."""
+    """Requests submitted to a pool: since when (monotonic seconds), and for how many seconds at most."""
 
     pool: ProcessPool
     future: "Future[list[DecodeResult]]"
@@ -153,11 +152,14 @@ class _Task:
 
     @property
     def ended_early(self) -> bool:
-        """Ended for taking too long before it could have: pebble goes by the wall clock, which may have been set."""
+        """Whether it was timed out too early: pebble uses the wall clock, which may have been set."""
         return time.monotonic() - self.started < self.seconds
 
     def result(self) -> list[DecodeResult]:
-        """Raises BrokenProcessPool where the pool is lost: it never answers for what it had not begun by then."""
+        """Wait for the results and return them.
+
+        Raises BrokenProcessPool where the pool is lost: it never answers for tasks that it had not started.
+        """
         while not wait([self.future], DECODER_CHECK_SECONDS).done:
             if not self.pool.active:
                 raise BrokenProcessPool
@@ -165,10 +167,10 @@ class _Task:
 
 
 class DecoderPool:
-    """A pool of decoding children, and another one where that is lost.
+    """A pool of decoding child processes, replaced by a new pool when it is lost.
 
-    Pebble replaces a child that dies over a film. One that dies with nothing to do (killed by the system, short of
-    memory) makes it give up the whole pool instead.
+    Pebble replaces a child that dies while decoding. When an idle child dies (killed by the system, short of memory),
+    pebble gives up the whole pool instead.
     """
 
     def __init__(self, count: int, limits: DecoderLimits) -> None:
@@ -180,18 +182,19 @@ class DecoderPool:
         self._pool = self._new_pool()
 
     def warm(self) -> None:
-        """Start the children now, so that the first film does not wait for them."""
+        """Start the children now, so that the first scan does not wait for them."""
         for future in [self._pool.schedule(_no_op) for _ in range(self._count)]:
             future.result()
 
     def decode(self, requests: Sequence[DecodeRequest], side: int) -> list[DecodeResult]:
-        """Decode in the children, to squares of `side` pixels; blocks until each film has an answer."""
+        """Decode files in the children to squares of `side` pixels; blocks. Returns one result per request in order."""
         size = max(1, min(IMAGES_PER_TASK, -(-len(requests) // self._count)))
         chunks = [requests[start : start + size] for start in range(0, len(requests), size)]
         waiting = [(chunk, self._schedule(chunk, side)) for chunk in chunks]
         return [fetched for chunk, task in waiting for fetched in self._collect(chunk, side, task)]
 
     def close(self) -> None:
+        """Finish what was submitted, then end the children."""
         with self._pool_lock:
             self._closed = True
         self._pool.close()
@@ -211,7 +214,7 @@ class DecoderPool:
                 threading.Thread(target=self._pool.join, name="lost-decoders", daemon=True).start()  # ends the others
                 self._pool = self._new_pool()
             pool = self._pool
-        # pebble's bound, by the wall clock and over all of the requests, is there in case that a child cannot be alarmed
+        # pebble's timeout covers all requests, by the wall clock: only for a child that its alarm cannot end
         seconds = len(requests) * self._limits.seconds + ALARM_SECONDS
         arguments = (read_and_decode, requests, side, self._limits)
         return _Task(pool, pool.schedule(_decode_under_alarm, args=arguments, timeout=seconds), seconds)
@@ -219,7 +222,7 @@ class DecoderPool:
     def _collect(
         self, requests: Sequence[DecodeRequest], side: int, task: _Task, pools_left: int = MAX_POOL_LOSSES
     ) -> list[DecodeResult]:
-        """A chunk's films; where one of them cost its child, each is tried again by itself to find out which."""
+        """Return a chunk's results. Where one of its files killed the child, each file is decoded alone to find it."""
         try:
             return task.result()
         except TimeoutError:
@@ -227,12 +230,12 @@ class DecoderPool:
                 return self._collect(requests, side, self._schedule(requests, side), pools_left)
             reason, sentence = "too_slow", self._too_slow_sentence
         except ProcessExpired as end:
-            if end.exitcode == sandbox.OVERGROWN_EXIT_CODE:  # it ended before it looked at these films
+            if end.exitcode == sandbox.OVERGROWN_EXIT_CODE:  # it exited before it opened these files
                 return self._collect(requests, side, self._schedule(requests, side), pools_left)
             if 0 <= (number := end.exitcode - SHARE_TIMEOUT_EXIT_CODE) < len(requests):
                 return self._skip_share(requests[number].root, requests, side)
             alarmed = end.exitcode == -signal.SIGALRM
-            if not alarmed and len(requests) == 1 and pools_left == MAX_POOL_LOSSES:  # somebody else may have killed it
+            if not alarmed and len(requests) == 1 and pools_left == MAX_POOL_LOSSES:  # the system may have killed it
                 return self._collect(requests, side, self._schedule(requests, side), pools_left - 1)
             reason, sentence = (
                 ("too_slow", self._too_slow_sentence) if alarmed else ("unreadable", sandbox.DECODER_CRASHED)
@@ -249,7 +252,7 @@ class DecoderPool:
         return [fetched for one in singles for fetched in self._collect(one, side, self._schedule(one, side))]
 
     def _skip_share(self, root: Path, requests: Sequence[DecodeRequest], side: int) -> list[DecodeResult]:
-        """The share under `root` does not answer: none of its films is waited for; the others are fetched."""
+        """Decode the requests of other shares; mark all files beneath `root` as unavailable, as it does not answer."""
         others = [request for request in requests if request.root != root]
         fetched = self._collect(others, side, self._schedule(others, side)) if others else []
         answers = {one.scan_id: one for one in fetched}
@@ -262,8 +265,11 @@ def _decode_under_alarm(
     side: int,
     limits: DecoderLimits,
 ) -> list[DecodeResult]:
-    """Fetch one after another; a film that takes too long ends this process, by the kernel's monotonic clock and
-    whatever C code it hangs in. `read_and_decode` is handed over, so that a test's reaches the child."""
+    """Decode one file after another. A file that takes too long ends this process.
+
+    The alarm runs by the kernel's monotonic clock and works whatever C code the process hangs in. `decode` is passed as
+    an argument so that a test's replacement reaches the child.
+    """
     global _current_index
     sandbox.exit_if_overgrown()
     fetched = []
@@ -271,7 +277,7 @@ def _decode_under_alarm(
         for _current_index, request in enumerate(requests):
             signal.setitimer(signal.ITIMER_REAL, limits.seconds)
             fetched += decode([request], side, limits)
-    finally:  # or it would ring for the next films, or while there are none
+    finally:  # or the alarm would go off during the next files, or while the child is idle
         signal.setitimer(signal.ITIMER_REAL, 0)
     return fetched
 
@@ -282,7 +288,10 @@ def _prepare_child(memory: int, share_timeout: float) -> None:
 
 
 def _exit_on_share_timeout(seconds: float) -> None:
-    """A read that hangs on its share cannot be called back; and the alarm, which ends it too, tells of a slow film."""
+    """End this child when its share has not answered for `seconds`, with the exit code that names the request.
+
+    A hanging read cannot be cancelled. The alarm would end it too, but then it would count as a slow file.
+    """
     while True:
         time.sleep(min(seconds / 4, DECODER_CHECK_SECONDS))
         if (asked := _share_asked_at) is not None and time.monotonic() - asked > seconds:

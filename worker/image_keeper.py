@@ -1,4 +1,4 @@
-"""Which films are kept beside their results, by the setting `keep_images`."""
+"""Keep the images of classified scans in the data folder, as the setting `keep_images` says."""
 
 import threading
 from collections import deque
@@ -16,12 +16,12 @@ from worker.inference.model_output import FloatArray
 log = get_logger("worker")
 
 KEEP_FLAGGED: Final = "flagged"
-KEEP_ALL: Final = "all"  # and with "judged" alone, whoever records a verdict keeps its film
-MAX_PENDING_IMAGES: Final = 500  # films held in memory until there is room, about 50 kB each
+KEEP_ALL: Final = "all"  # with the third value, "judged", images are kept only when a verdict is recorded
+MAX_PENDING_IMAGES: Final = 500  # held in memory until the disk has room, about 50 kB each
 
 
 class PendingImage(NamedTuple):
-    """A film to be kept, and its map, logits (h, w), where the model has one."""
+    """An image to be kept, with its map, logits (h, w), where the model has one."""
 
     sha256: str
     pixels: Pixels
@@ -29,8 +29,10 @@ class PendingImage(NamedTuple):
 
 
 class ImageKeeper:
-    """Keeps films. A disk that is full costs films, never their outcomes: what could not be written is held in memory,
-    up to a bound, and written when there is room; it is said once that films are missing, and once that they are not.
+    """Writes images to the data folder. A full disk may cost images, never outcomes.
+
+    Images that could not be written are held in memory, up to a bound, and written when there is room. The log says
+    once that images are missing, and once that they can be written again.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -40,8 +42,11 @@ class ImageKeeper:
         self._dropped = 0  # beyond the bound
 
     def keep(self, images: Sequence[DecodedFile], outcomes: Sequence[Outcome], maps: FloatArray | None = None) -> None:
-        """Keep the classified films that are to be kept, each with its map, logits (n, h, w), where there are maps.
-        What readers are to see without its being flagged is kept as if it were."""
+        """Keep the images of the classified scans, as far as the setting says.
+
+        `maps`: logits (n, h, w), one map per image, where the model has maps. Unflagged scans that are sampled for
+        readers are kept as if they were flagged.
+        """
         to_keep = [
             PendingImage(image.sha256, image.pixels, None if maps is None else maps[number].copy())
             for number, (image, outcome) in enumerate(zip(images, outcomes, strict=True))
@@ -50,26 +55,26 @@ class ImageKeeper:
         ]
         if not to_keep:
             return
-        if not self._pending:  # the usual case: threads need not wait for each other
+        if not self._pending:  # the usual case, without the lock: threads need not wait for each other
             to_keep = self._write(to_keep)
         if to_keep:
             with self._lock:
                 self._write_pending(to_keep)
 
     def _write_pending(self, new: Sequence[PendingImage]) -> None:
-        """The missing ones first; what is still missing is held."""
+        """Write the pending images, then the new ones, and hold what still cannot be written."""
         waiting = [*self._pending, *new]
         left = self._write(waiting)
         if left and not self._pending:
-            log.error("films cannot be kept: is the disk full? Their results are written, they are kept when it is not")
+            log.error("images cannot be kept: is the disk full? Results are still written; images are retried")
         if self._pending and not left:
-            log.info("films can be kept again", kept=len(waiting), missing=self._dropped)
+            log.info("images can be kept again", kept=len(waiting), missing=self._dropped)
         self._dropped = self._dropped + max(0, len(left) - MAX_PENDING_IMAGES) if left else 0
         self._pending.clear()
         self._pending.extend(left)
 
     def _write(self, images: Sequence[PendingImage]) -> list[PendingImage]:
-        """Returns those from the first on that could not be written."""
+        """Write images in order. Returns the images from the first failure on."""
         for number, image in enumerate(images):
             try:
                 image_store.store_image(self._settings.data_dir, image.sha256, image.pixels, image.logits)
@@ -79,4 +84,5 @@ class ImageKeeper:
 
 
 def is_to_be_kept(settings: Settings, flagged: bool) -> bool:
+    """Tell whether the setting keeps the image of a scan; `flagged` includes unflagged scans sampled for readers."""
     return settings.keep_images == KEEP_ALL or (settings.keep_images == KEEP_FLAGGED and flagged)

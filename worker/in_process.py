@@ -1,4 +1,4 @@
-"""Classifying right here: the worker's reader and model on a few named files, without queue and database."""
+"""Classify a few named files in this process, with the worker's decoder and model, without queue and database."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -29,10 +29,12 @@ from worker.inference.model_output import FloatArray
 def classify_files(
     files: list[Path], settings: Settings, model: Path | None, explain: Path | None = None
 ) -> list[dict[str, Any]]:
-    """One row a file, in their order: path, state, reason, sentence, probability, flagged, threshold, model_version,
-    caution; and explanation, the picture of what moved the model (`overlay`), where a folder for these is given.
+    """Classify files and return one row per file, in their order.
 
-    Raises ModelError where the model cannot be used, or explains nothing.
+    Keys: path, state, reason, sentence, probability, flagged, threshold, model_version, caution. Where the folder
+    `explain` is given, an overlay of the region that moved the model is written there, and `explanation` is its path.
+
+    Raises ModelError where the model cannot be used, or has no map to explain with.
     """
     folder = ModelFolder.read(model) if model else champion_folder(settings.models)
     bounds = DecoderLimits(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
@@ -56,7 +58,7 @@ def classify_files(
 def _predict(
     images: list[DecodedFile], classifier: Classifier, explainer: Explainer | None
 ) -> dict[int, tuple[DecodeResult, float | None, FloatArray | None]]:
-    """{number: the film, its probability and its heat; or, where it is no chest film, what is said of it, and None}."""
+    """Return {index: (image, probability, heatmap)}; for an image that the gate rejects (failure, None, None)."""
     if not images:
         return {}
     pixels = np.stack([image.pixels for image in images])
@@ -73,7 +75,7 @@ def _predict(
 
 
 def _write_overlay(path: Path, image: DecodeResult, heatmaps: FloatArray | None) -> str | None:
-    """Where the picture lies; None where there is nothing to show."""
+    """Write the overlay and return its path; None where there is no image or no heatmap."""
     if heatmaps is None or not isinstance(image, DecodedFile):
         return None
     overlay.write_overlay(path, image.pixels, heatmaps)
@@ -81,7 +83,7 @@ def _write_overlay(path: Path, image: DecodeResult, heatmaps: FloatArray | None)
 
 
 def _decode(number: int, file: Path, side: int, bounds: DecoderLimits) -> DecodeResult:
-    real = Path(os.path.realpath(file))  # unlike in a shared folder, whoever named a link meant it
+    real = Path(os.path.realpath(file))  # unlike in a shared folder, a link named by the user is followed
     return read_and_decode([DecodeRequest(number, real.parent, bytes(real).rpartition(b"/")[2])], side, bounds)[0]
 
 

@@ -1,4 +1,4 @@
-"""Films that were judged are kept, for the trainer: where one is not yet, it is read once more, if it still can be."""
+"""Keep the images of reviewed scans for the trainer: an image not kept yet is read once more, if it still can be."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from pneumowatch.settings import Settings
 def keep_reviewed_image(
     settings: Settings, inboxes: Mapping[str, Path], locations: Sequence[FileLocation], side: int
 ) -> bool:
-    """Whether the film is kept now.
+    """Keep the image of a reviewed scan. Returns whether it is kept now.
 
     Args:
         inboxes: name -> folder, as mounted on this machine.
-        locations: the judged scan, then its duplicates (`db.ledger.queries.file_locations`).
-        side: edge in pixels to which the film is reduced.
+        locations: the reviewed scan, then its duplicates (`db.ledger.queries.file_locations`).
+        side: edge in pixels to which the image is reduced.
 
-    Raises OSError where it cannot be written.
+    Raises OSError where the image cannot be written.
     """
     sha256 = locations[0].sha256
     if sha256 is None:
@@ -36,7 +36,7 @@ def keep_reviewed_image(
     if data is None:
         return False
     try:
-        # in this process: these very bytes have passed a decoding child before
+        # decoded in this process: the same bytes have passed a sandboxed child before
         image_store.store_image(settings.data_dir, sha256, reader.read_pixels(data, side, settings.max_pixels))
     except ImageRejected:
         return False

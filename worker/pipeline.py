@@ -1,4 +1,4 @@
-"""The reading room: a licence to read k scans becomes a claim, pixels, probabilities, and outcomes in the ledger."""
+"""Process scans: a permit for k scans becomes a claim, pixels, probabilities, and outcomes in the ledger."""
 
 import os
 import threading
@@ -35,22 +35,20 @@ from worker.share_backoff import ShareBackoff
 
 log = get_logger("worker")
 
-ERROR_RETRY_DELAY: Final = timedelta(
-    seconds=5
-)  # until a film that ended in an error alone is read again; longer each time
-WAITING_CAP_FRACTION: Final = 0.75  # of the waiting cap: the rest is for those to be read that reach this together
+ERROR_RETRY_DELAY: Final = timedelta(seconds=5)  # before the retry of a quarantined scan that failed; grows each time
+WAITING_CAP_FRACTION: Final = 0.75  # of the waiting cap; scans waiting longer are overdue: the rest is for their work
 
 
 class ScanProcessor(Collector):
-    """What one worker process holds: the decoding children, the model, and the claims in its hands.
+    """Claims, decodes and classifies scans in one worker process; holds its decoders, its model and its claims.
 
     Args:
         inboxes: name -> folder, as mounted on this machine.
-        served: the model to begin with.
-        by: how this worker signs claims and events.
-        patient_key: secret under which patient IDs are hashed; without it they are dropped.
-        stop: set at shutdown; ends the waits of a worker that cannot read.
-        component: is told what gets done.
+        served: the first model.
+        by: name of this worker in claims and events.
+        patient_key: secret with which patient IDs are hashed; without it they are dropped.
+        stop: set at shutdown; ends the waits of a worker that cannot process scans.
+        component: receives progress and status for the heartbeat.
     """
 
     def __init__(
@@ -82,19 +80,22 @@ class ScanProcessor(Collector):
         self._image_keeper = ImageKeeper(settings)
 
     def follow_champion(self, load: Callable[[], ServedModel], register: Callable[[str], None]) -> None:
-        """From now on, let the champion be at work here, whoever that comes to be (`ModelReloader`)."""
+        """Keep the current champion loaded from now on (`ModelReloader`)."""
         self._reloader = ModelReloader(self._database, self._slot, load, register)
 
     def process(self, permits: int) -> None:
-        """Claim and read up to `permits` scans, the most urgent first; returns once each has its outcome or was given
-        back. Blocks while this worker cannot read; raises ShuttingDown if that is asked for meanwhile."""
+        """Claim and process up to `permits` scans, the most urgent first.
+
+        Returns once each has its outcome or was released. Blocks while this worker cannot process scans; raises
+        ShuttingDown if shutdown is requested meanwhile.
+        """
         while permits > 0:
             self._circuit_breaker.wait(self._probe)
             with self._slot.use() as served:
                 with self._lock.shared():
                     claim = self._claim(min(permits, self._settings.batch_size))
                     if claim is None:
-                        return  # read by others, or taken back: a message is no more than a hint
+                        return  # another worker claimed them, or they are queued no more: a message guarantees nothing
                     permits -= len(claim.scans)
                     if not claim.quarantined:
                         self._process_claim(claim, served)
@@ -103,14 +104,18 @@ class ScanProcessor(Collector):
                         self._process_claim(claim, served)
 
     def watch_health(self, on_change: Callable[[bool], None]) -> None:
-        """Until shutdown, `on_change` of it whenever this worker can read no more, and when it can again."""
+        """Call `on_change(False)` when this worker can process no more scans, and `on_change(True)` when it can again.
+
+        Returns at shutdown.
+        """
         self._circuit_breaker.watch_health(self._probe, on_change)
 
     def collect(self) -> Iterator[Family]:
-        """The metrics of a room; those of its work are counted as it is done."""
+        """Yield the metric of the model in use. Metrics of processed scans are counted as they are processed."""
         yield MODEL_INFO.family({(self._slot.version,): 1})
 
     def close(self) -> None:
+        """End the reloader, the model and the decoders."""
         if self._reloader:
             self._reloader.close()
         self._slot.close()
@@ -132,14 +137,14 @@ class ScanProcessor(Collector):
             served.probe()
 
     def _process_claim(self, claim: Claim, served: ServedModel) -> None:
-        """Read the claim; where that ends in an error, give it back at once rather than leave it to its lease."""
+        """Process the claim. After an error release it at once instead of waiting for its lease to expire."""
         try:
             if claim.quarantined and not self._renew(claim):
-                return  # it was taken back while it waited for the room to be empty
+                return  # its lease expired while it waited for the exclusive lock
             self._process_monitored(claim, served)
         except ShuttingDown:
             raise
-        except Exception as error:  # noqa: BLE001 - of a film or of this worker; others must be read all the same
+        except Exception as error:  # noqa: BLE001 - whatever failed, other scans must still be processed
             self._release(claim, served, error)
         else:
             self._circuit_breaker.record_success()
@@ -154,7 +159,7 @@ class ScanProcessor(Collector):
             fetched = self._fetch(claim, served.side)
         progressed()
         if time.monotonic() - started > self._settings.lease_seconds / 2:
-            self._renew(claim)  # by progress, never by a timer: a worker that hangs must lose its films
+            self._renew(claim)  # by progress, never by a timer: a worker that hangs must lose its claim
         outcomes = self._decide(claim, fetched, served)
         channels = self._settings.notification_channels
         with timed_stage("write"):
@@ -164,7 +169,7 @@ class ScanProcessor(Collector):
         counts = _outcome_counts(outcomes)
         _count_outcomes(claim, outcomes)
         self._component.record_progress(**counts)
-        log.info("films read", **counts)
+        log.info("scans processed", **counts)
 
     def _release(self, claim: Claim, served: ServedModel, error: Exception) -> None:
         ids = [scan.id for scan in claim.scans]
@@ -173,9 +178,9 @@ class ScanProcessor(Collector):
             error, ids[0] if claim.quarantined else None, served.probe
         )
         log.error(
-            "films could not be read; they are given back, to be read one by one"
+            "scans could not be processed; they are released, to be processed one by one"
             if scans_at_fault
-            else "films could not be read by this worker now; they are given back",
+            else "this worker cannot process scans now; they are released",
             scans=ids,
             error=describe_error(error),
             at=[f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames],
@@ -187,12 +192,12 @@ class ScanProcessor(Collector):
                 lambda c: transitions.expire_claims(c, claimed, attempts, self._by, reason, ERROR_RETRY_DELAY)
             )
         else:
-            at, reason = transitions.utc_now(), f"its worker could not read ({kind})"
+            at, reason = transitions.utc_now(), f"its worker could not process scans ({kind})"
             uncounted = [Deferred(scan_id, at, reason) for scan_id in ids]
             self._database.write(lambda c: transitions.record_outcomes(c, claim.token, uncounted, self._by))
 
     def _fetch(self, claim: Claim, side: int) -> list[DecodeResult]:
-        """An answer for each scan of the claim, in its order."""
+        """Read and decode the files of a claim. Returns one result per scan, in the claim's order."""
         requests = [
             DecodeRequest(scan.id, self._inboxes[scan.inbox], scan.path_bytes, self._patient_key)
             for scan in self._share_backoff.select_due(claim.scans)
@@ -221,13 +226,13 @@ class ScanProcessor(Collector):
                 images, output.probability.tolist(), output.gate_score.tolist(), strict=True
             )
         ]
-        # before the outcomes are written: who finds a scan flagged finds its film
+        # before the outcomes are written: a scan that is shown as flagged must have its image
         self._image_keeper.keep(images, outcomes, output.maps)
         return outcomes
 
 
 def _count_outcomes(claim: Claim, outcomes: list[Outcome]) -> None:
-    """For the metrics, by source."""
+    """Count the outcomes in the metrics, by source and status."""
     sources = {scan.id: scan.inbox for scan in claim.scans}
     for outcome in outcomes:
         if isinstance(outcome, Classified):
@@ -238,7 +243,7 @@ def _count_outcomes(claim: Claim, outcomes: list[Outcome]) -> None:
 
 
 def _outcome_counts(outcomes: list[Outcome]) -> dict[str, int]:
-    """For the log: counts alone, as names of films may name patients."""
+    """Return the counts for the log. Counts alone: file names may name patients."""
     classified = [outcome for outcome in outcomes if isinstance(outcome, Classified)]
     rejected = sum(isinstance(outcome, Rejected) for outcome in outcomes)
     return {
@@ -258,15 +263,16 @@ def start_scan_processor(
     wait_for_model: bool = True,
     component: Component | None = None,
 ) -> ScanProcessor:
-    """A reading room ready for its first film: children started, and the champion registered, loaded, checked, warm,
-    and followed by whichever comes after it.
+    """Start a processor that is ready for its first scan.
+
+    Its decoders run, and the champion is registered, loaded, checked and warmed; later champions replace it.
 
     Args:
         stop: set at shutdown.
-        wait_for_model: a model that can be loaded is waited for (`worker.inference.model_reloader.load_initial_model`).
-        component: is told what gets done.
+        wait_for_model: wait until a model can be loaded (`worker.inference.model_reloader.load_initial_model`).
+        component: receives progress and status for the heartbeat.
 
-    Raises ShuttingDown where that is asked for meanwhile, and what `load_initial_model` raises.
+    Raises ShuttingDown where shutdown is requested meanwhile, and what `load_initial_model` raises.
     """
     component = component or Component("worker")
     component.set_status("loading the model")
@@ -283,7 +289,7 @@ def start_scan_processor(
     stop = stop or threading.Event()
     served = load_initial_model(database, load, stop if wait_for_model else None)
     if stop.is_set():
-        raise ShuttingDown("Shutdown was asked for while the model was loaded.")
+        raise ShuttingDown("Shutdown was requested while the model was loading.")
     bounds = DecoderLimits(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
     decoders = DecoderPool(settings.decoder_count, bounds)
     decoders.warm()

@@ -1,4 +1,4 @@
-"""Old scans read again by another model: from the films that were kept, else from the files where they still stand."""
+"""Rescore old scans with another model: from the kept images, else from the original files where they still exist."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +17,18 @@ from worker.decode import DecodedFile, DecodeRequest, DecoderLimits, DecoderPool
 from worker.image_keeper import ImageKeeper
 from worker.inference.serving import ServedModel
 
-SCANS_PER_SWITCH: Final = 500  # scans of one transaction that show another model's result
+SCANS_PER_SWITCH: Final = 500  # per transaction that switches scans to another model's result
 OnRescored = Callable[[int, int], None]  # scans done, of how many
 
 
 @dataclass(frozen=True)
 class RescoringCounts:
-    """Of classified scans: `already` had a prediction of the model, `rescored` have one now; `not_chest_xray` the model
-    takes for something else, and of `left_out` there is neither a film of its size nor the file as it was: both keep
-    the result that they had. `made_current`: now show what the model says."""
+    """Counts of classified scans.
+
+    `already`: had a prediction of the model. `rescored`: got one now. `not_chest_xray`: rejected by the model's input
+    gate. `left_out`: neither an image of the model's size nor the unchanged file exists. Scans of the last two keep the
+    result that they had. `made_current`: show the model's result from now on.
+    """
 
     classified: int
     already: int
@@ -36,7 +39,7 @@ class RescoringCounts:
 
 
 class Rescorer:
-    """Safe to repeat, and to stop at any point: what has a prediction of this model is not read again."""
+    """Rescores classified scans. Safe to repeat and to stop: scans with a prediction of this model are skipped."""
 
     def __init__(
         self, database: Database, settings: Settings, inboxes: dict[str, Path], served: ServedModel, by: str
@@ -48,10 +51,13 @@ class Rescorer:
         self._by = by
         self._image_keeper = ImageKeeper(settings)
         bounds = DecoderLimits(settings.max_bytes, settings.max_pixels, settings.decode_seconds, settings.decode_memory)
-        self._decoders = DecoderPool(settings.decoder_count, bounds)  # its children start with the first film
+        self._decoders = DecoderPool(settings.decoder_count, bounds)  # its children start with the first file
 
     def run(self, make_current: bool, on_progress: OnRescored) -> RescoringCounts:
-        """`make_current`: also let all scans that the model has read show its result."""
+        """Rescore all classified scans that have no prediction of this model, and return the counts.
+
+        `make_current`: also show this model's result for all scans for which it has a prediction.
+        """
         version = self._served.version
         classified, unread = self._database.read(lambda c: rescoring.rescore_counts(c, version))
         after = done = rescored = rejected = 0
@@ -67,10 +73,11 @@ class Rescorer:
         return RescoringCounts(classified, classified - unread, rescored, rejected, done - rescored - rejected, current)
 
     def close(self) -> None:
+        """End the decoding children."""
         self._decoders.close()
 
     def _read_images(self, scans: list[RescoreCandidate]) -> list[DecodedFile]:
-        """The films that can still be had, of this model's size, with their patients' ages."""
+        """Return the images that still exist, in this model's size, with their patients' ages."""
         side = self._served.side
         found: dict[int, DecodedFile] = {}
         for scan in scans:
@@ -90,7 +97,7 @@ class Rescorer:
         output = self._served.predict(images)
         scores = zip(images, output.probability.tolist(), output.gate_score.tolist(), strict=True)
         outcomes = [self._served.outcome(*one) for one in scores]
-        if make_current:  # the map must be that of the result beside which it is shown
+        if make_current:  # the kept map must belong to the result beside which it is shown
             self._image_keeper.keep(images, outcomes, output.maps)
         return [outcome for outcome in outcomes if isinstance(outcome, Classified)]
 

@@ -1,4 +1,4 @@
-"""Who may be in the reading room: many claims together, or one suspect alone."""
+"""A shared/exclusive lock: many claims are processed together, or one quarantined scan alone."""
 
 import threading
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """A shared/exclusive lock that prefers whoever must be alone, so that a suspect is not kept waiting by a flood."""
+    """A shared/exclusive lock that prefers the exclusive side, so that a burst does not delay a quarantined scan."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -16,6 +16,7 @@ class ReadWriteLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
+        """Hold the lock together with other shared holders."""
         with self._changed:
             self._changed.wait_for(lambda: not self._exclusive and not self._waiting_exclusive)
             self._sharing += 1
@@ -28,6 +29,7 @@ class ReadWriteLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
+        """Hold the lock alone."""
         with self._changed:
             self._waiting_exclusive += 1
             self._changed.wait_for(lambda: not self._exclusive and not self._sharing)

@@ -1,4 +1,4 @@
-"""Films that are not there: gone, or only out of reach, and then when to try again."""
+"""Tell files that have vanished from files on a share that is away, and decide when to retry the latter."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,19 +11,17 @@ from db.ledger.outcomes import ClaimedScan
 from pneumowatch.mount_identity import MountedFolder
 from worker.decode import DecodeFailure, DecodeResult, FileUnavailable
 
-FIRST_SHARE_RETRY_SECONDS: Final = (
-    5.0  # until films of a share that is away are tried again: later as it stays away, up to ...
-)
-LAST_SHARE_RETRY_SECONDS: Final = (
-    300.0  # ... as each try costs a claim and two events a film; its return wakes them at once
-)
+# Scans of a share that is away are retried after these delays, which grow because each retry costs a claim and two
+# events per scan. When the share returns they are retried at once.
+FIRST_SHARE_RETRY_SECONDS: Final = 5.0
+LAST_SHARE_RETRY_SECONDS: Final = 300.0
 
 
 class ShareBackoff:
-    """What this process knows of inboxes whose films it cannot have.
+    """Remembers which inboxes are away for this process, and spaces the attempts to reach them.
 
     Args:
-        inboxes: name -> folder, as mounted on this machine. Any other is, from here, a share that is away.
+        inboxes: name -> folder, as mounted on this machine. Any other inbox counts as a share that is away.
     """
 
     def __init__(
@@ -32,12 +30,15 @@ class ShareBackoff:
         self._presence = presence
         self._inboxes = inboxes
         self._monotonic = monotonic
-        self._away_since: dict[str, float] = {}  # inbox -> when it was first away, and has been since
-        self._next_try: dict[str, float] = {}  # such an inbox -> when it is worth another try
+        self._away_since: dict[str, float] = {}  # inbox -> since when it has been away (monotonic seconds)
+        self._next_try: dict[str, float] = {}  # inbox that is away -> when to try it again (monotonic seconds)
 
     def select_due(self, scans: Sequence[ClaimedScan]) -> list[ClaimedScan]:
-        """Those whose films are to be asked for. Of an inbox that is known to be away one in a while, which finds out
-        whether it still is: each costs as long as the share hangs, and films of other inboxes would wait for that."""
+        """Return the scans whose files are to be read now.
+
+        From an inbox that is known to be away only one scan is tried from time to time, to find out whether it is back.
+        Each try takes as long as the share hangs, and scans of other inboxes would wait for it.
+        """
         now = self._monotonic()
         selected, asked = [], set[str]()
         for scan in scans:
@@ -51,7 +52,7 @@ class ShareBackoff:
         return selected
 
     def confirm(self, scans: Sequence[ClaimedScan], answers: Mapping[int, DecodeResult]) -> list[DecodeResult]:
-        """An answer for each scan, in its order. A film that is not there has vanished only where its inbox is."""
+        """Return one answer per scan, in order. A missing file has vanished only where its inbox is available."""
         verified: dict[tuple[str, MountedFolder], bool] = {}
         confirmed = [self._confirm(scan, answers.get(scan.id, FileUnavailable(scan.id)), verified) for scan in scans]
         reached = {

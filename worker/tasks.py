@@ -1,4 +1,4 @@
-"""The Celery side of a worker: the one task, and the process that runs it."""
+"""Run a Celery worker: the task that processes scans, and the process around it."""
 
 import logging
 import threading
@@ -25,12 +25,12 @@ from worker.scan_batches import ScanBatches, count_announced
 
 log = get_logger("worker")
 
-THREADS: Final = 4  # claims in flight: one is predicted, the others are read, decoded or written meanwhile
-BATCHES_AHEAD: Final = 4  # prefetched
+THREADS: Final = 4  # claims in flight: one is being classified while the others are read, decoded or written
+BATCHES_AHEAD: Final = 4  # batches prefetched
 
 
 def register_task(app: Celery, processor: ScanProcessor, batch_size: int) -> None:
-    """Give the app its task, bound to this process' reading room."""
+    """Register the app's task, bound to this process's `ScanProcessor`."""
 
     @app.task(base=ScanBatches, name=READ_SCANS_TASK, batch_size=batch_size, shared=False)
     def read_scans(requests: Sequence[Any]) -> None:
@@ -39,11 +39,12 @@ def register_task(app: Celery, processor: ScanProcessor, batch_size: int) -> Non
             processor.process(permits)
         except ShuttingDown:
             read_scans.stop_acknowledging()
-            log.info("left films to the next worker; shutting down")
+            log.info("shutting down; remaining scans are left to the next worker")
         except Exception:
-            # Nothing may escape: celery-batches would acknowledge the whole batch and forget it. The room gives back
-            # what it could not read; here it could not even claim or give back: the sweep rings again after a lease.
-            log.exception("films could not be claimed, or not be given back; they wait for a lease", images=permits)
+            # Nothing may escape: celery-batches would acknowledge the whole batch and forget it. The processor releases
+            # scans that it could not process. Here even the claim or the release failed: the sweep announces them again
+            # after a lease.
+            log.exception("scans could not be claimed or released; they wait until their lease ends", images=permits)
 
 
 def process_scans(
@@ -56,14 +57,14 @@ def process_scans(
     device: str | None = None,
     wait_for_model: bool = True,
 ) -> int:
-    """Open a reading room, and read films in it until SIGTERM, SIGINT or `stop`. Returns the exit code.
+    """Start a `ScanProcessor` and process scans until SIGTERM, SIGINT or `stop`. Returns the exit code.
 
-    `wait_for_model`: as `worker.pipeline.start_scan_processor` has it.
+    `wait_for_model`: see `worker.pipeline.start_scan_processor`.
     """
     try:
         processor = start_scan_processor(settings, inboxes, database, device, stop, wait_for_model, component)
     except ShuttingDown:
-        return 0  # before there was a film in hand
+        return 0  # nothing was claimed yet
     register_task(app, processor, settings.batch_size)
     try:
         with metrics.registered_collectors(processor):
@@ -80,12 +81,13 @@ def run_worker(
     threads: int = THREADS,
     watch_health: Callable[[Callable[[bool], None]], None] | None = None,
 ) -> int:
-    """Consume until SIGTERM, SIGINT or `stop`; then drain: finish what is claimed, hand back what is not.
+    """Consume until SIGTERM, SIGINT or `stop`, then drain: finish claimed scans, return other messages to the broker.
 
-    Must be called in the main thread (Celery installs signal handlers). Returns the exit code.
+    Must be called in the main thread, because Celery installs signal handlers. Returns the exit code.
 
     Args:
-        watch_health: blocks, and tells whenever this worker can read no more (False), and when it can again (True).
+        watch_health: blocks; calls back with False when this worker can process no more scans, with True when it can
+            again.
     """
     if stop.is_set():
         return 0
@@ -94,7 +96,7 @@ def run_worker(
     worker = app.Worker(
         pool="threads",
         concurrency=threads,
-        prefetch_multiplier=BATCHES_AHEAD * settings.batch_size // threads,  # one message weighs one film at least
+        prefetch_multiplier=BATCHES_AHEAD * settings.batch_size // threads,  # a message weighs at least one scan
         queues=[queue],
         consumer_cls=PromptConsumer,
         hostname=None,
@@ -104,12 +106,12 @@ def run_worker(
         without_gossip=True,
         without_mingle=True,
     )
-    # it warns at each lost connection that it does not cancel what is being read, and has asked to hear that always
+    # Celery warns at each lost connection that running tasks are not cancelled, and enables that warning itself
     warnings.simplefilter("ignore", CPendingDeprecationWarning)
     logging.getLogger("celery.worker.consumer.consumer").addFilter(shorten_deliberate_reconnect)
     task, subscription = app.tasks.get(READ_SCANS_TASK), QueueSubscription(app, worker, queue)
 
-    # at once, not when all is drained: a thread that waits, for a database that is away, say, would wait on
+    # at once, not after draining: a thread that waits for a database that is away would otherwise wait on
     def shut_down(**_: Any) -> None:
         stop.set()
         if task:
@@ -132,7 +134,7 @@ def run_worker(
     worker.start()
     drained = celery_state.should_stop is not None and not celery_state.should_terminate
     stop.set()
-    return 0 if drained else int(worker.exitcode or 1)  # Celery calls it a failure where Ctrl-C asked for the end
+    return 0 if drained else int(worker.exitcode or 1)  # Celery reports a failure after Ctrl-C
 
 
 def _consumer_watchdog(app: Celery, settings: Settings, subscription: QueueSubscription) -> ConsumerWatchdog:
@@ -141,6 +143,6 @@ def _consumer_watchdog(app: Celery, settings: Settings, subscription: QueueSubsc
         waiting=lambda: announcer.waiting() + task.buffered,
         received=lambda: task.received,
         busy=lambda: task.busy or subscription.paused,
-        reconnect=lambda: subscription.resubscribe("no message came although some wait"),
+        reconnect=lambda: subscription.resubscribe("messages wait but none was received"),
         stall_seconds=stall_timeout(settings.lease_seconds),
     )

@@ -175,7 +175,7 @@ def test_a_champion_changes(house: House, rita: Visitor, tiny_model: ModelFolder
     expect(rita.page.locator("#pickup")).to_contain_text("by the champion yet")
     assert house.one("SELECT version FROM models WHERE champion") == tiny_model.version
 
-    house.part.wait_until_said("new model at work")
+    house.part.wait_until_said("new model in use")
     newest = drop(tmp_path, 62)[-1]
     rita.go("/upload")
     rita.page.get_by_label("Images").set_input_files(newest)

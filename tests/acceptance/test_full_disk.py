@@ -45,5 +45,5 @@ def test_films_that_cannot_be_kept_cost_no_result(films_folder: Path, phantoms: 
     connection.close()
     assert states == [("classified", count)]
     assert 0 < int(ended.stdout.split()[-1]) < count  # or the disk was not full
-    assert ended.stderr.count("films cannot be kept") == 1
+    assert ended.stderr.count("images cannot be kept") == 1
     assert "phantom" not in ended.stderr

@@ -105,7 +105,7 @@ def test_a_worker_at_work_takes_a_promoted_model_and_rescore_reads_old_films(
         up.wait_until(lambda: finished() == 6)
         assert models(data, "add", challenger.path).code == 0
         assert models(data, "promote", "challenger-1").code == 0
-        up.wait_until_said("new model at work")
+        up.wait_until_said("new model in use")
         for film in drop(tmp_path / "outside", 12)[6:]:
             shutil.copy(film, tmp_path / "inbox")
         up.wait_until(lambda: finished() == 12)
@@ -198,7 +198,7 @@ def test_models_change_while_films_arrive_and_none_is_lost_or_read_twice(
     for swap in range(1, 5):
         deployment.models(*(("promote", "challenger-1") if swap % 2 else ("rollback",)))
         for worker in deployment.parts[1:]:
-            worker.wait_until(lambda: worker.said().count("new model at work") >= swap or arrive(5))  # noqa: B023 - at once
+            worker.wait_until(lambda: worker.said().count("new model in use") >= swap or arrive(5))  # noqa: B023 - at once
         arrive(10)
     arrived = len(list((deployment.folder / "films").iterdir()))
     watcher = deployment.parts[0]

@@ -167,7 +167,7 @@ def a_worker_that_is_deaf_hears_again(deployment: Deployment, drop: Drop) -> Non
     film.rename(deployment.inbox / "late-1.jpeg")
     with Redis.from_url(deployment.redis.url) as client:
         deployment.worker.wait_until(lambda: client.llen("films") == 1)
-        deployment.worker.wait_until_said("listening anew")
+        deployment.worker.wait_until_said("none is received; reconnecting")
         deployment.worker.wait_until(lambda: deployment.finished("late-1%") == 1)
         client.client_kill_filter(_type="normal", skipme=True)
         other.rename(deployment.inbox / "late-2.jpeg")

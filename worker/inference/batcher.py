@@ -18,10 +18,10 @@ class Predictor(Protocol):
 
 
 class Batcher:
-    """Merges the films of several claims into one predict, cut whenever the model is free.
+    """Merges the images of several claims into one predict, cut whenever the model is free.
 
-    One thread owns the model. While it predicts, the next claims decode; what has come by the time it is done makes the
-    next batch, so batches grow with the load and a lone film never waits for others.
+    One thread owns the model. While it predicts, the next claims are decoded. Images that are ready when it is done
+    make the next batch, so batches grow with the load and a single image never waits for others.
     """
 
     def __init__(self, predictor: Predictor, batch_size: int) -> None:
@@ -29,14 +29,16 @@ class Batcher:
         self._batch_size = batch_size
         self._waiting: queue.SimpleQueue[tuple[Pixels, Future[ModelOutput]] | None] = queue.SimpleQueue()
         self._carried_over: tuple[Pixels, Future[ModelOutput]] | None = None  # did not fit into the last batch
-        self._put_lock = threading.Lock()  # nothing may be put behind the end: it would be waited for, for ever
+        self._put_lock = threading.Lock()  # nothing may be queued after the end mark: its caller would wait for ever
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     def predict(self, images: Pixels) -> ModelOutput:
-        """What the model says of films (n, side, side), n up to the batch size; blocks. Raises what the model raised,
-        and ShuttingDown after `close`."""
+        """Return the model's output for images (n, side, side), n up to the batch size; blocks.
+
+        Raises what the model raised, and ShuttingDown after `close`.
+        """
         future: Future[ModelOutput] = Future()
         with self._put_lock:
             if self._closed:
@@ -56,7 +58,7 @@ class Batcher:
             try:
                 images = np.concatenate([images for images, _ in batch])
                 output = self._predictor.predict(images)
-            except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
+            except Exception as error:  # noqa: BLE001 - whatever it was, the waiting callers must get it
                 for _, future in batch:
                     future.set_exception(error)
                 continue
@@ -67,7 +69,7 @@ class Batcher:
                 start += len(claim_images)
 
     def _next_batch(self) -> list[tuple[Pixels, Future[ModelOutput]]]:
-        """What waits, up to the batch size; blocks for the first. Empty at the end."""
+        """Return what waits, up to the batch size. Blocks for the first; empty after `close`."""
         first = self._carried_over or self._waiting.get()
         self._carried_over = None
         if first is None:

@@ -1,4 +1,4 @@
-"""The loaded network: uint8 films in, readings out. Beside `gradcam` the only module here that imports TensorFlow."""
+"""Load the network and classify uint8 images. Only this module and `gradcam` import TensorFlow in this package."""
 
 import os
 from typing import Any, Final
@@ -14,18 +14,18 @@ from worker.inference.model_output import ModelOutput
 
 REFERENCE_TOLERANCE: Final = 1e-3  # engines differ by 1e-6; a wrong or damaged network by far more
 SMALL_BATCH_SIZE: Final = 8
-OPTIONAL_OUTPUTS: Final = {"gate_score": "gate_score", "map": "maps"}  # output of the network -> field of its readings
+OPTIONAL_OUTPUTS: Final = {"gate_score": "gate_score", "map": "maps"}  # output of the network -> field of ModelOutput
 
 
 class Classifier:
     """One network on one device.
 
-    Films are padded to one of a few fixed batch shapes, all run once at start: TensorFlow prepares anew for each shape
-    it meets, and a lone film must not pay for that, nor for a whole batch. Where the largest does not fit into the
-    device's memory, smaller ones are used (`worker.inference.adaptive_batch`).
+    Images are padded to one of a few fixed batch shapes, which are all run once at start: TensorFlow compiles again for
+    each new shape, and a single image must pay neither for that nor for a whole batch. Where the largest shape does not
+    fit into the device's memory, smaller ones are used (`worker.inference.adaptive_batch`).
 
     Args:
-        folder: verified and loaded here, with Keras' safe mode.
+        folder: is verified, and loaded in Keras' safe mode.
         batch_size: the largest batch.
         device: `cpu`, `gpu:N`, or None for what TensorFlow picks.
 
@@ -56,10 +56,10 @@ class Classifier:
         self._check(folder)
 
     def predict(self, images: Pixels) -> ModelOutput:
-        """What the network says of films, uint8 (n, side, side), n up to the batch size.
+        """Classify images, uint8 (n, side, side), n up to the batch size.
 
-        Raises ModelError where it gives something that is no probability, or no number, and DeviceOutOfMemory where the
-        device's memory does not hold a single film.
+        Raises ModelError where an output is not a number or a probability is outside of 0 to 1, and DeviceOutOfMemory
+        where the device's memory does not hold a single image.
         """
         return self._adaptive_batch.run(images, self._predict)
 
@@ -74,9 +74,9 @@ class Classifier:
         found = {name: output.numpy()[:count, ..., 0].astype(np.float32) for name, output in outputs.items()}
         probability = found["probability"]
         if not (np.isfinite(probability).all() and (probability >= 0).all() and (probability <= 1).all()):
-            raise ModelError(f"The model {self.version} gives outputs that are no probabilities.")
+            raise ModelError(f"The model {self.version} gives values that are not probabilities.")
         if not all(np.isfinite(output).all() for output in found.values()):
-            raise ModelError(f"The model {self.version} gives outputs that are no numbers.")
+            raise ModelError(f"The model {self.version} gives outputs that are not numbers.")
         return ModelOutput.from_probabilities(probability)._replace(
             **{field: found[name] for name, field in OPTIONAL_OUTPUTS.items() if name in found}
         )
@@ -88,14 +88,16 @@ class Classifier:
         except Exception as error:  # a damaged archive raises BadZipFile, EOFError, zlib.error, ...
             raise ModelError(f"{folder.path / REFERENCE} cannot be read: {error}.") from error
         if images.shape != (len(expected), self.side, self.side) or not len(expected):
-            raise ModelError(f"{folder.path / REFERENCE} holds no films of this model with their probabilities.")
+            raise ModelError(
+                f"{folder.path / REFERENCE} holds no images of this model's size with their probabilities."
+            )
         got = np.concatenate([self.predict(images[i : i + 1]).probability for i in range(len(images))])
         if not np.allclose(got, expected, atol=REFERENCE_TOLERANCE):
-            raise ModelError(f"The model {self.version} does not give its own reference outputs on this machine.")
+            raise ModelError(f"The model {self.version} does not reproduce its reference outputs on this machine.")
 
 
 def load_network(folder: ModelFolder) -> Any:
-    """The `keras.Model` of a folder that has been verified. Raises ModelError where it is not what its card says."""
+    """Load the `keras.Model` of a verified folder. Raises ModelError where it does not match its card."""
     import keras
 
     try:
@@ -110,18 +112,18 @@ def load_network(folder: ModelFolder) -> Any:
 
 
 def _check_outputs(folder: ModelFolder, outputs: Any) -> None:
-    """Raises ModelError where the network does not give what `ModelOutput` are made of, named and shaped so."""
+    """Raise ModelError where the network's outputs do not have the names and shapes that `ModelOutput` needs."""
     outputs = outputs if isinstance(outputs, dict) else {"probability": outputs}
     if "probability" not in outputs:
         raise ModelError(f"{folder.weights} gives no probability.")
     for name, output in outputs.items():
         known = name == "probability" or name in OPTIONAL_OUTPUTS
         if not known or len(output.shape) != (4 if name == "map" else 2) or output.shape[-1] != 1:
-            raise ModelError(f"{folder.weights} gives an output that is not known here: {name}, {output.shape}.")
+            raise ModelError(f"{folder.weights} gives an unknown output: {name}, {output.shape}.")
 
 
 def _choose_device(tf: Any, device: str | None) -> None:
-    """Raises SettingsError rather than run on the CPU in silence where a GPU was asked for."""
+    """Select the device. Raises SettingsError instead of silently using the CPU where the requested GPU is missing."""
     gpus = tf.config.list_physical_devices("GPU")
     if device is None:
         chosen = gpus
@@ -130,13 +132,13 @@ def _choose_device(tf: Any, device: str | None) -> None:
     else:
         kind, _, number = device.partition(":")
         if kind != "gpu" or not number.isdigit():
-            raise SettingsError(f"'{device}' is no device; say cpu or gpu:0, gpu:1, ...")
+            raise SettingsError(f"'{device}' is not a device; use cpu or gpu:0, gpu:1, ...")
         if int(number) >= len(gpus):
             raise SettingsError(f"TensorFlow does not see {device} (it sees {len(gpus)} GPUs); see `nvidia-smi`.")
         chosen = [gpus[int(number)]]
     try:
         tf.config.set_visible_devices(chosen, "GPU")
         for gpu in chosen:
-            tf.config.experimental.set_memory_growth(gpu, True)  # others share the card
+            tf.config.experimental.set_memory_growth(gpu, True)  # other programs share the GPU
     except RuntimeError as error:
-        raise SettingsError(f"The device cannot be changed once TensorFlow runs: {error}.") from error
+        raise SettingsError(f"The device cannot be changed after TensorFlow has started: {error}.") from error

@@ -1,11 +1,11 @@
-"""Where in a film the model found what moved it: its own map, or Grad-CAM (Selvaraju et al., 2017) where it has none.
+"""Compute heatmaps: the model's own map, or Grad-CAM (Selvaraju et al., 2017) where it has none.
 
-Without Grad-CAM's mean of the gradients over all places (HiResCAM, Draelos and Carin, 2020). Where a network ends in an
-average that is the same; the notebook's networks weigh each place apart, and with the mean half of a film was hotter
-than 0.7, on films of which half is colder than 0.03 without it.
+Grad-CAM is used without its mean of the gradients over all positions (HiResCAM, Draelos and Carin, 2020). For a network
+that ends in an average both are the same. The notebook's networks weigh each position separately: with the mean, half
+of an image was above 0.7 on images of which half is below 0.03 without it.
 
-Heat is 0 to 1 for each place. Of a map it is the place's own probability; Grad-CAM knows no such scale, so its hottest
-place is as hot as the film's probability. A film that did not move the model is therefore cold either way.
+Heat is 0 to 1 at each position. For a model's own map it is the probability at that position. Grad-CAM has no such
+scale, so its maximum is set to the image's probability. An image with a low probability has low heat either way.
 """
 
 from typing import Any
@@ -20,10 +20,10 @@ from worker.inference.model_output import FloatArray, ModelOutput
 
 
 class Explainer:
-    """Finds the heat of films that a model has read.
+    """Computes heatmaps of images that a model has classified.
 
-    Raises ModelError where the model has neither a map nor a convolution: a network that looks at the flat film has no
-    places.
+    Raises ModelError where the model has neither a map nor a convolution: a network on flattened pixels has no
+    positions.
     """
 
     def __init__(self, folder: ModelFolder) -> None:
@@ -39,7 +39,7 @@ class Explainer:
         )
 
     def heatmaps(self, images: Pixels, output: ModelOutput) -> FloatArray:
-        """Float32 (n, h, w), 0 to 1, of films, uint8 (n, side, side), with what the model says of them."""
+        """Return heatmaps, float32 (n, h, w), 0 to 1, for images, uint8 (n, side, side), and the model's output."""
         if output.maps is not None:
             return np.asarray(1 / (1 + np.exp(-output.maps.astype(np.float64))), np.float32)
         found = _gradcam(self._gradient_network, images)
@@ -49,7 +49,7 @@ class Explainer:
 
 
 def _as_functional(network: Any) -> Any:
-    """A Sequential network once more, so that its layers have one output each: Keras calls them twice."""
+    """Rebuild a Sequential network as a functional one: Keras calls the layers of the former twice."""
     import keras
 
     images = keras.Input(network.input_shape[1:], dtype="uint8")
@@ -62,20 +62,22 @@ def _as_functional(network: Any) -> Any:
 
 
 def _gradient_network(network: Any, probability: Any, version: str) -> Any:
-    """The network with two outputs: what its last convolution finds, and the logit."""
+    """Build a network with two outputs: the features of the last convolution, and the logit."""
     import keras
 
     convolutions = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
     if not convolutions:
-        raise ModelError(f"The model {version} looks at the flat film, so it cannot show what in it moved it.")
+        raise ModelError(f"The model {version} has no convolution, so it cannot show which region moved it.")
     last = next(layer for layer in network.layers if layer.output is probability)
-    last.activation = keras.activations.linear  # near certainty the gradient of a probability is nothing
+    last.activation = keras.activations.linear  # near certainty the gradient of a probability vanishes
     return keras.Model(network.inputs, [convolutions[-1].output, probability])
 
 
 def _gradcam(gradient_network: Any, images: Pixels) -> FloatArray:
-    """What the last convolution found at each place, as far as it moves the logit towards pneumonia; (n, h, w), at
-    least 0."""
+    """Compute Grad-CAM: features of the last convolution times their gradient, summed over channels.
+
+    Returns (n, h, w), at least 0: only what moves the logit towards pneumonia.
+    """
     import tensorflow as tf
 
     with tf.GradientTape() as tape:

@@ -1,5 +1,7 @@
-"""Who comes to the post: the champion, or, where it cannot be loaded, one that served here before; and the handover,
-when a promoted model is loaded beside the one at work, checked, and put into its place."""
+"""Load the champion at start, or a former champion where it cannot be loaded; reload promoted models without a restart.
+
+A promoted model is loaded beside the one in use, checked, and then swapped in.
+"""
 
 import threading
 import time
@@ -14,23 +16,26 @@ from worker.inference.serving import ModelSlot, ServedModel
 
 log = get_logger("worker")
 
-CHAMPION_CHECK_SECONDS: Final = 1.0  # how often the database is asked who is champion; by one key of an index
+CHAMPION_CHECK_SECONDS: Final = 1.0  # how often the database is asked for the champion; one index lookup
 FIRST_RELOAD_DELAY: Final = (
     5.0  # seconds before a model that could not be loaded is tried again; doubled up to the last
 )
 LAST_RELOAD_DELAY: Final = 600.0
-LONGEST_MODEL_WAIT: Final = 60.0  # seconds between attempts of a worker that has no model at all, while films wait
+LONGEST_MODEL_WAIT: Final = 60.0  # seconds between attempts of a worker that has no model at all, while scans wait
 
 
 def load_initial_model(
     database: Database, load: Callable[[str | None], ServedModel], stop: threading.Event | None
 ) -> ServedModel:
-    """The model with which a worker begins: the champion. Where that cannot be loaded here, the newest of those that
-    were champion before it, as workers go on with that were running when it was promoted; never one that has not served
-    here. What it reads is recorded as its own, and the champion is tried again (`ModelReloader`).
+    """Load the model with which a worker starts: the champion, or the newest former champion that can be loaded.
 
-    Where none can be loaded, films wait, and all are tried again with back-off until `stop`; without one, raises
-    ModelError or DeviceOutOfMemory. What no wait cures is raised: SettingsError, and whatever else is wrong with this machine.
+    Workers that were running at the promotion also go on with the former champion. A model that was never champion is
+    not used. Predictions are recorded under the model that made them, and the champion is tried again
+    (`ModelReloader`).
+
+    Where no model can be loaded, scans wait, and all models are retried with back-off until `stop`. Without `stop`,
+    raises ModelError or DeviceOutOfMemory. Errors that waiting does not cure are raised at once: SettingsError, and
+    other faults of this machine.
     """
     delay = 0.0
     while True:
@@ -45,9 +50,9 @@ def load_initial_model(
             if stop is None or not isinstance(error, ModelError | DeviceOutOfMemory):
                 raise
             delay = min(max(2 * delay, FIRST_RELOAD_DELAY), LONGEST_MODEL_WAIT)
-            log.error("no model can be loaded; films wait", error=describe_error(error), again_in_seconds=delay)
+            log.error("no model can be loaded; scans wait", error=describe_error(error), again_in_seconds=delay)
             if stop.wait(delay):
-                raise ShuttingDown("Shutdown was asked for while no model could be loaded.") from error
+                raise ShuttingDown("Shutdown was requested while no model could be loaded.") from error
 
 
 def _load_former_champion(
@@ -59,11 +64,11 @@ def _load_former_champion(
             served = load(version)
         except ShuttingDown:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, an older one may do
-            log.error("a former model cannot be used either", model=version, error=describe_error(error))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, an older one may work
+            log.error("a former champion cannot be loaded either", model=version, error=describe_error(error))
             continue
         log.error(
-            "the champion cannot be used; the model that served before it reads films until it can",
+            "the champion cannot be loaded; its predecessor classifies scans until it can",
             model=champion_versions[0],
             current=version,
             error=describe_error(fault),
@@ -73,20 +78,20 @@ def _load_former_champion(
 
 
 def describe_error(error: Exception) -> str:
-    """An error for the log: the sentence of one of ours, of others the kind, as they may quote paths."""
+    """Return an error for the log: the sentence of our own errors, only the type of others, which may quote paths."""
     return str(error) if isinstance(error, PneumowatchError) else type(error).__name__
 
 
 class ModelReloader:
-    """Looks in a thread of its own, so that a worker with nothing to do has the new model ready for the next film.
+    """Loads each new champion in a thread of its own, so that an idle worker has it ready for the next scan.
 
-    A model that cannot be fetched or loaded, or that does not give its reference outputs, never comes to the post: the
-    one at work stays, the log says so, and it is tried again later and later.
+    A model that cannot be fetched or loaded, or that does not reproduce its reference outputs, is never used: the
+    current one stays, the log says so, and the new one is retried with growing delays.
 
     Args:
         load: fetches, loads and checks the champion.
-        register: registers a model that is at work here and that the database does not know: it was restored from before
-            that one came. Nothing that it reads could be recorded.
+        register: registers the model in use where the database does not know it, because an older backup was restored.
+            Its predictions could not be recorded otherwise.
     """
 
     def __init__(
@@ -102,13 +107,14 @@ class ModelReloader:
         self._register = register
         self._failed_version: str | None = None
         self._delay = 0.0
-        self._retry_at = 0.0  # by the monotonic clock
-        self._register_at = 0.0  # likewise
+        self._retry_at = 0.0  # monotonic seconds
+        self._register_at = 0.0  # monotonic seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="model-reloader", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
+        """End the thread."""
         self._stop.set()
         self._thread.join()
 
@@ -137,11 +143,11 @@ class ModelReloader:
             successor = self._load()
         except ShuttingDown:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the model at work must go on
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the current model must go on
             self._delay = min(max(2 * self._delay, FIRST_RELOAD_DELAY), LAST_RELOAD_DELAY)
             self._retry_at = time.monotonic() + self._delay
             log.error(
-                "the new model cannot be used; the old one stays at work",
+                "the new model cannot be loaded; the current one stays in use",
                 model=champion,
                 current=self._slot.version,
                 error=describe_error(error),
@@ -150,7 +156,7 @@ class ModelReloader:
             return
         before = self._slot.version
         self._slot.swap(successor)
-        log.info("new model at work", model=successor.version, before=before)
+        log.info("new model in use", model=successor.version, before=before)
 
     def _register_current(self, register: Callable[[str], None], version: str) -> None:
         if time.monotonic() < self._register_at:
@@ -158,8 +164,8 @@ class ModelReloader:
         self._register_at = time.monotonic() + FIRST_RELOAD_DELAY
         try:
             register(version)
-            log.warning("the database did not know the model at work; it was registered anew", model=version)
+            log.warning("the database did not know the model in use; it was registered again", model=version)
         except ShuttingDown:
             raise
-        except Exception as error:  # noqa: BLE001 - it is tried again, and another model may come to work
-            log.error("the database does not know the model at work", model=version, error=describe_error(error))
+        except Exception as error:  # noqa: BLE001 - it is tried again, and another model may replace this one
+            log.error("the database does not know the model in use", model=version, error=describe_error(error))

@@ -1,4 +1,4 @@
-"""The model at work, with all that comes with it, and the post from which another may relieve it."""
+"""The model in use with its rules, and the slot in which another model may replace it."""
 
 import gc
 import threading
@@ -21,7 +21,7 @@ from worker.inference.model_output import ModelOutput
 
 
 class LoadedModel(Protocol):
-    """What `worker.inference.classifier.Classifier` is to its batcher and to the ledger."""
+    """The part of `worker.inference.classifier.Classifier` that the batcher and the ledger need."""
 
     version: str
     side: int
@@ -31,11 +31,13 @@ class LoadedModel(Protocol):
 
 
 class ServedModel:
-    """One model at work. A claim is decoded, judged, predicted and recorded by one of these, as another model may take
-    films of another size, know other ages and flag from another threshold.
+    """A loaded model with its batcher and rules.
 
-    `age_rule`: what becomes of films whose patient is of an age that the model does not know. `sample_unflagged`: the
-    share of unflagged films that readers are to see.
+    A claim is decoded, checked, classified and recorded with one and the same ServedModel, because another model may
+    differ in image size, age range and threshold.
+
+    `age_rule`: rule for patients outside the model's age range. `sample_unflagged`: fraction of unflagged scans that
+    are shown to readers.
     """
 
     def __init__(
@@ -52,18 +54,19 @@ class ServedModel:
 
     @property
     def side(self) -> int:
-        """Edge in pixels of the films it takes."""
+        """Edge in pixels of the images it takes."""
         return self.model.side
 
     def predict(self, images: list[DecodedFile]) -> ModelOutput:
-        """Blocks; together with the films of other claims. At least one film, at most a batch."""
+        """Classify images, at least one and at most a batch; blocks. They may share a batch with other claims."""
         return self._batcher.predict(np.stack([image.pixels for image in images]))
 
     def probe(self) -> None:
-        """Read a blank film. Raises what the model raises, which then can read no other film either."""
+        """Classify a blank image. Raises what the model raises; it can then classify no other image either."""
         self._batcher.predict(np.zeros((1, self.side, self.side), np.uint8))
 
     def outcome(self, image: DecodedFile, probability: float, gate_score: float) -> Outcome:
+        """Return the outcome for an image: classified, or rejected by the input gate."""
         admitted = apply_input_gate(image, gate_score)
         if isinstance(admitted, DecodeFailure):
             return Rejected(image.scan_id, Reason(admitted.reason), admitted.sentence, image.sha256, image.header)
@@ -87,23 +90,23 @@ class ServedModel:
 
 
 def load_served_model(folder: ModelFolder, settings: Settings, device: str | None = None) -> ServedModel:
-    """A model loaded, checked and warm. Raises as `worker.inference.classifier.Classifier`."""
+    """Load, check and warm a model. Raises as `worker.inference.classifier.Classifier`."""
     rule = AgeRule(folder.ages, settings.outside_age == "reject")
     model = Classifier(folder, settings.batch_size, device)
     return ServedModel(model, settings.batch_size, rule, settings.sample_unflagged)
 
 
 class ModelSlot:
-    """Where the model at work is found. It may be relieved at any time: claims that hold it are finished by it, the
-    next ones find its successor.
+    """Holds the model in use, which may be swapped at any time.
 
-    What a relieved model held is given back: the process keeps 105 to 156 MiB more than with its first model, whether
-    after one swap or after sixty (the shipped model, two cores), so it need not be started anew for this.
+    Claims that use the old model finish with it; later claims use its successor. The old model's memory is then freed:
+    the process keeps 105 to 156 MiB more than with its first model, after one swap as after sixty (the shipped model,
+    two cores), so no restart is needed.
     """
 
     def __init__(self, served: ServedModel) -> None:
         self._current = served
-        self._users: dict[ServedModel, int] = {served: 0}  # by how many claims
+        self._users: dict[ServedModel, int] = {served: 0}  # model -> number of claims that use it
         self._lock = threading.Lock()
 
     @property
@@ -112,7 +115,7 @@ class ModelSlot:
 
     @contextmanager
     def use(self) -> Iterator[ServedModel]:
-        """The model at work, which stays so for as long as this is held."""
+        """Yield the model in use; it stays loaded within the `with` block."""
         with self._lock:
             served = self._current
             self._users[served] += 1
@@ -124,17 +127,18 @@ class ModelSlot:
             self._close_unused()
 
     def swap(self, successor: ServedModel) -> None:
-        """The successor is at work from the next claim on."""
+        """Use the successor from the next claim on."""
         with self._lock:
             self._current = successor
             self._users[successor] = 0
         self._close_unused()
 
     def close(self) -> None:
+        """Close the model in use, after what waits for it."""
         self._current.close()
 
     def _close_unused(self) -> None:
-        """End those that were relieved and that no claim holds any more."""
+        """Close the replaced models that no claim uses any more."""
         with self._lock:
             unused = [one for one, users in self._users.items() if not users and one is not self._current]
             for one in unused:
@@ -143,4 +147,4 @@ class ModelSlot:
             one.close()
         if unused:
             del unused, one
-            gc.collect()  # a network is full of cycles, and of weights
+            gc.collect()  # a network's weights are held in reference cycles

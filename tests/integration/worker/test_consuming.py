@@ -51,7 +51,8 @@ def test_a_worker_that_cannot_read_leaves_all_messages_to_others_until_it_can(
 ) -> None:
     ill, fit = workers.start("ill"), workers.start("fit")
     (tmp_path / "fit").touch()
-    ill.wait_until(lambda: "cannot read now" in ill.said() or bell.announce([1]))  # it must have had one to find out
+    # it must have had a scan to find out
+    ill.wait_until(lambda: "cannot process scans" in ill.said() or bell.announce([1]))
     ill.wait_until_said("messages go to others")
     ill.wait_until(lambda: bell.outstanding() == 0)
     before = read(fit)
@@ -61,7 +62,7 @@ def test_a_worker_that_cannot_read_leaves_all_messages_to_others_until_it_can(
     assert (read(fit) - before, read(ill)) == (FILMS, 0)
 
     (tmp_path / "ill").touch()
-    ill.wait_until_said("tries to read again")
+    ill.wait_until_said("this worker processes scans again")
     assert fit.terminate() == 0
     bell.announce(list(range(FILMS)))
     ill.wait_until(lambda: bell.outstanding() == 0)

@@ -125,7 +125,7 @@ def test_a_model_that_fails_its_check_stays_out_and_is_not_tried_in_a_hurry(
     desk.wait_for_looks(20)
     assert (desk.loads, desk.post.version) == (2, "standin-1")
     said = capsys.readouterr().out
-    assert said.count("the old one stays at work") == 1
+    assert said.count("the current one stays in use") == 1
     assert "broken-1" in said
     desk.promote(desk.add(another(tmp_path, "standin-2")))  # the next one is taken at once
     eventually(lambda: desk.post.version == "standin-2")
@@ -190,8 +190,8 @@ def test_where_the_champion_cannot_be_loaded_the_one_before_it_that_can_reads_fi
     with closing(begin(desk)) as serving:
         assert serving.version == "standin-3"
     said = capsys.readouterr().out
-    assert "a former model cannot be used either" in said
-    assert "the champion cannot be used; the model that served before it reads films" in said
+    assert "a former champion cannot be loaded either" in said
+    assert "the champion cannot be loaded; its predecessor classifies scans" in said
     assert "model=broken-2" in said
 
 

@@ -208,7 +208,7 @@ def test_an_error_of_the_ledger_is_held_against_no_film_where_all_end_in_it(
     place.read(12)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(lambda: [place.read(5) for _ in range(4)])
-        eventually(lambda: any("could not read" in (event or "") for event in details(place)))
+        eventually(lambda: any("could not process" in (event or "") for event in details(place)))
         monkeypatch.undo()
         reading.result(60)
     for _ in range(12):

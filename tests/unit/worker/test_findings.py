@@ -49,7 +49,7 @@ def test_what_does_not_is_rejected_with_what_to_do() -> None:
     found = apply_input_gate(replace(decoded(), header=header), 1.001)
     assert isinstance(found, DecodeFailure)
     assert (found.reason, found.sha256, found.header) == ("not_chest_xray", "ab" * 32, header)
-    assert "send the film itself" in found.sentence
+    assert "Send the original image" in found.sentence
 
 
 @pytest.mark.parametrize("size", [99, 101])
