@@ -1,4 +1,4 @@
-"""The table of contents: which classified scan owns which content. Its unique key decides races between twins."""
+"""Find the classified scan that owns a content. A unique key resolves concurrent duplicates."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from db.models import Content
 
 
 def content_owners(connection: Connection, outcomes: Sequence[Classified]) -> dict[str, int]:
-    """{SHA-256 of a film's bytes: the scan that owns its content}, these scans having claimed what nobody owned.
+    """Return {SHA-256 of an image file: the scan that owns its content}. Unowned content goes to these scans first.
 
-    Who brings new bytes also claims their SOP instance with its pixels. Where another scan owns that, these bytes are
-    its own as well, so that each further copy of either file leads to it.
+    A scan with new bytes also claims their SOP instance with its pixels. If another scan owns that instance, it gets
+    the bytes as well, so that each further copy of either file leads to it.
     """
     owned = _claim_keys(connection, {(outcome.sha256, outcome.scan_id) for outcome in outcomes})
     claims = {o.sha256: key for o in outcomes if owned[o.sha256] == o.scan_id and (key := o.instance_key)}
@@ -27,9 +27,10 @@ def content_owners(connection: Connection, outcomes: Sequence[Classified]) -> di
 
 
 def _claim_keys(connection: Connection, keys: set[tuple[str, int]]) -> dict[str, int]:
-    """{key: the scan that owns it}, of (key, scan) pairs.
+    """Claim keys, given as (key, scan) pairs, and return {key: the scan that owns it}.
 
-    In the order of the keys, all bytes of a batch before all its instances, so that two workers never deadlock.
+    The keys are claimed in their order, and all bytes of a batch before all its instances, so that two workers never
+    deadlock.
     """
     if not keys:
         return {}

@@ -1,4 +1,4 @@
-"""A file as the watcher sees it."""
+"""One version of a file, as the watcher sees it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class FileVersion:
 
     @property
     def text(self) -> str:
-        """The path for people: bytes that are no UTF-8 are shown escaped."""
+        """The path for display: bytes that are not UTF-8 are escaped."""
         return self.path.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
     def row(self) -> dict[str, Any]:
-        """What `db.ledger.statements.insert_queued` takes: JSON values, bytes in hexadecimal digits."""
+        """Return the row for `db.ledger.statements.insert_queued`: JSON values, bytes in hexadecimal digits."""
         return {
             "inbox": self.inbox,
             "path_sha256": self.path_sha256.hex(),

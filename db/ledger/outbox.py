@@ -1,13 +1,13 @@
-"""The outbox: what is to be told of newly flagged scans, and to whom. One row a scan and way out, and never another.
+"""The outbox: notifications about newly flagged scans, one row per scan and channel.
 
-    (new) ------> waiting ------> sent        its destination has taken it
-                   |  ^  |------> given_up    for days it could not be delivered, or it is not wanted
+    (new) ------> waiting ------> sent        its destination has accepted it
+                   |  ^  |------> given_up    it failed for days, or the destination refuses it
                    |__|           again by `pneumowatch outbox --retry`: given_up -> waiting
 
-A row is written in the transaction that makes its scan flagged, so that neither is ever there without the other. While
-it waits, a sender takes it under a token for a lease, by putting off when it is next due; what came of it is written by
-compare-and-set of the token. A sender that dies in between leaves a row that falls due again when the lease ends: its
-message goes out once more, under the same id.
+A row is written in the transaction that flags its scan, so that neither exists without the other. A sender claims a
+waiting row under a token for a lease: it moves `not_before` to the end of the lease. It writes the outcome by a
+compare-and-set of the token. If a sender dies in between, the row is due again when the lease ends, and its message is
+sent once more under the same id.
 """
 
 import secrets
@@ -28,7 +28,7 @@ from pneumowatch.notification import PACS, Notification
 
 OUTBOX: Final[Any] = Outbox.__table__
 LOCK_NAME: Final = "pneumowatch outbox"
-# attempts before anything is given up, however long ago the first was: the sender may have been off
+# attempts before a row is given up, however long ago the first was: the sender may not have run in between
 MIN_ATTEMPTS: Final = 10
 
 
@@ -40,16 +40,16 @@ class OutboxState(StrEnum):
 
 @dataclass(frozen=True)
 class Delivery:
-    """Notices that a sender holds, all for one way out."""
+    """Notifications that a sender has claimed, all for one channel."""
 
     token: str
     notifications: tuple[Notification, ...]
 
 
 def enqueue(connection: Connection, outcomes: Sequence[Classified], channels: Sequence[str], at: datetime) -> None:
-    """(new) -> waiting, for each flagged one of these scans and each way out; a PACS is told of DICOM films alone.
+    """Add (new) -> waiting for each of these scans that is flagged and each channel; for a PACS only DICOM scans.
 
-    A scan that was told of before is not told of again.
+    A scan that has a row for a channel gets no other.
     """
     values = [
         {
@@ -70,7 +70,7 @@ def enqueue(connection: Connection, outcomes: Sequence[Classified], channels: Se
 
 
 def has_due(connection: Connection, channel: str, max_delay: timedelta) -> bool:
-    """Whether there is anything to `claim_delivery`: a look that holds up no writer."""
+    """Tell whether `claim_delivery` would find anything. Takes no write lock."""
     due = select(Outbox.id).where(_is_waiting(), Outbox.channel == channel, _is_due(_now(), max_delay))
     return bool(connection.scalar(select(due.exists())))
 
@@ -84,11 +84,12 @@ def claim_delivery(
     max_delay: timedelta,
     min_interval: timedelta = timedelta(0),
 ) -> Delivery | None:
-    """Up to `count` notices that are due, those that have waited longest first, held for a lease.
+    """Claim up to `count` notifications that are due, for a lease; those that have waited longest first.
 
-    `max_delay`: nothing is put off by more: a time to wait that is further away was written before a clock was set back.
+    Returns None if none is due. With `min_interval`, it also returns None while another sender holds some, or if the
+    last ones were sent less than that ago.
 
-    None where there are none or, with `min_interval`, while one sender holds some or the last were sent less than that ago.
+    `max_delay`: the longest delay. A later `not_before` was written before a clock was set back, and counts as due.
     """
     at = _now()
     if min_interval:
@@ -100,7 +101,8 @@ def claim_delivery(
     if not ids:
         return None
     token = secrets.token_hex(16)
-    tried_since = case((Outbox.attempts == 0, at), else_=Outbox.since)  # while no sender runs, nothing grows old
+    # the time until giving up starts with the first attempt: before that, perhaps no sender ran
+    tried_since = case((Outbox.attempts == 0, at), else_=Outbox.since)
     held = {"token": token, "not_before": at + lease, "attempts": Outbox.attempts + 1, "since": tried_since}
     connection.execute(update(Outbox).where(Outbox.id.in_(ids), _is_waiting()).values(held))
     rows = connection.execute(_notification_rows().where(Outbox.id.in_(ids)).order_by(Outbox.scan_id)).all()
@@ -112,20 +114,23 @@ def claim_delivery(
 
 
 def mark_sent(connection: Connection, token: str) -> int:
-    """waiting -> sent. Returns how many were still held under the token."""
+    """Move waiting -> sent. Returns the number of rows that were still held under the token."""
     return _end_claim(connection, token, OutboxState.SENT)
 
 
 def give_up(connection: Connection, token: str, error: str) -> int:
-    """waiting -> given_up: the destination will never take it."""
+    """Move waiting -> given_up: the destination will never accept it."""
     return _end_claim(connection, token, OutboxState.GIVEN_UP, last_error=error)
 
 
 def retry_later(
     connection: Connection, token: str, error: str, delay: Callable[[int], timedelta], give_up_after: timedelta
 ) -> int:
-    """An attempt failed: due again after a delay that grows with the attempts or, where it has been tried for as long
-    as `give_up_after`, and often, waiting -> given_up. Returns how many were given up."""
+    """Record a failed attempt: the rows are due again after a delay that grows with the attempts.
+
+    Moves waiting -> given_up instead where the first attempt is at least `give_up_after` ago and there were
+    MIN_ATTEMPTS attempts. Returns how many were given up.
+    """
     at, given_up = _now(), 0
     held = (
         select(Outbox.id, Outbox.attempts, Outbox.since).where(Outbox.token == token, _is_waiting()).order_by(Outbox.id)
@@ -140,13 +145,13 @@ def retry_later(
 
 
 def release_claims(connection: Connection) -> None:
-    """What senders held that are surely gone is due at once."""
+    """Make the rows due that are held by senders which no longer run."""
     held = (_is_waiting(), Outbox.token.is_not(None))
     connection.execute(update(Outbox).where(*held).values(token=None, not_before=_now()))
 
 
 def retry_now(connection: Connection, *channels: str) -> None:
-    """What waits for its next attempt is due now, as its destination works again; `channels`: these ways out alone."""
+    """Make rows due that wait for their next attempt, as the destination works again; only in `channels`, if given."""
     at = _now()
     later = [_is_waiting(), Outbox.token.is_(None), Outbox.not_before > at]
     chosen = [*later, Outbox.channel.in_(channels)] if channels else later
@@ -154,7 +159,7 @@ def retry_now(connection: Connection, *channels: str) -> None:
 
 
 def requeue_given_up(connection: Connection) -> int:
-    """given_up -> waiting, and all that waits for its next attempt is due now. Returns how many of the former."""
+    """Move given_up -> waiting and make all waiting rows due. Returns how many had been given up."""
     retry_now(connection)
     at = _now()
     anew = {"state": OutboxState.WAITING, "since": at, "not_before": at, "ended_at": None, "attempts": 0}
@@ -162,7 +167,7 @@ def requeue_given_up(connection: Connection) -> int:
 
 
 def counts_by_channel(connection: Connection) -> dict[str, dict[str, int]]:
-    """{way out: {state: how many}}; only ways out that have ever been used, each with every state."""
+    """Return {channel: {state: count}} of the channels that were ever used, with every state."""
     rows = connection.execute(
         select(Outbox.channel, Outbox.state, func.count())
         .group_by(Outbox.channel, Outbox.state)
@@ -176,7 +181,7 @@ def counts_by_channel(connection: Connection) -> dict[str, dict[str, int]]:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What one way out has not brought out: messages that wait, since when the oldest of them, and those given up."""
+    """The undelivered messages of one channel: waiting ones, the time of the oldest of them, and those given up."""
 
     waiting: int = 0
     since: datetime | None = None
@@ -184,7 +189,10 @@ class Backlog:
 
 
 def backlogs(connection: Connection) -> dict[str, Backlog]:
-    """{way out: its backlog}, only of those that have one. As cheap as what it counts: read from partial indexes."""
+    """Return {channel: its backlog} of the channels that have one.
+
+    Reads partial indexes alone, so the cost is that of counting the rows.
+    """
     found: dict[str, Backlog] = {}
     for state in (OutboxState.WAITING, OutboxState.GIVEN_UP):
         chosen = select(Outbox.channel, func.count(), func.min(Outbox.since))
@@ -196,7 +204,7 @@ def backlogs(connection: Connection) -> dict[str, Backlog]:
 
 
 def undelivered(connection: Connection, limit: int) -> Sequence[dict[str, Any]]:
-    """What was given up and what waits, the oldest first; `limit` rows at most."""
+    """Return rows that were given up or wait, the oldest first, at most `limit`."""
     columns = ("scan_id", "channel", "state", "since", "attempts", "last_error", "not_before")
     chosen = select(*(OUTBOX.c[column] for column in columns)).where(OUTBOX.c.state != OutboxState.SENT)
     rows = connection.execute(chosen.order_by(OUTBOX.c.state, OUTBOX.c.since, OUTBOX.c.id).limit(limit)).mappings()
@@ -212,7 +220,7 @@ def _is_waiting() -> ColumnElement[bool]:
 
 
 def _in_state(state: OutboxState) -> ColumnElement[bool]:
-    """As a literal in the SQL: else the partial index on it cannot be used."""
+    """Compare the state with a literal in the SQL; with a parameter, the partial index on it cannot be used."""
     return Outbox.state == literal_column(f"'{state}'")
 
 
@@ -230,7 +238,10 @@ def _held_or_sent(channel: str, at: datetime, since: datetime, max_delay: timede
 
 
 def _notification_rows() -> Any:
-    """The columns of a `Notification`. The prediction it was put for: another one may be current by now."""
+    """Select the columns of a `Notification`.
+
+    The prediction is the one for which the row was written: another one may be current by now.
+    """
     return (
         select(
             Outbox.scan_id,

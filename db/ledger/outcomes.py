@@ -1,4 +1,4 @@
-"""What passes between the ledger and a worker: the scans it holds, and what became of each."""
+"""The data that ledger and worker exchange: claimed scans, and the outcome of each."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from db.ledger.sampling import WorklistEntry, worklist_entry
 from db.states import Reason
 from pneumowatch.header import Header
 
-# columns of a scan that hold what its header says, named as the header's fields
+# columns of a scan that are copied from its header, named as the header's fields
 HEADER_COLUMNS: Final = (
     "study_uid",
     "series_uid",
@@ -25,7 +25,7 @@ HEADER_COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class ClaimedScan:
-    """What a worker needs to know of a scan that it holds."""
+    """The columns of a claimed scan that a worker needs."""
 
     id: int
     inbox: str
@@ -38,7 +38,10 @@ class ClaimedScan:
 
 @dataclass(frozen=True)
 class Claim:
-    """Scans taken together, under one token. `quarantined`: one scan, held when a worker died; to be read alone."""
+    """Scans that were claimed together, under one token.
+
+    `quarantined`: it is a single scan whose worker died before; it is to be processed alone.
+    """
 
     token: str
     scans: tuple[ClaimedScan, ...]
@@ -58,21 +61,21 @@ class Classified:
     model_version: str
     caution: str | None = None
     header: Header | None = None
-    sample_unflagged: float = 0.0  # the share of unflagged films that readers are to see
-    gate_score: float | None = None  # by the model's gate: beyond 1 it would be no chest film; 0 of one that has none
+    sample_unflagged: float = 0.0  # the share of unflagged scans that enter the worklist
+    gate_score: float | None = None  # of the input gate: beyond 1 not a chest x-ray; 0 without a gate
     brightness: float | None = None  # mean gray level of the pixels, 0 to 255
 
     @property
     def worklist_entry(self) -> WorklistEntry:
-        """Into the readers' worklist."""
+        """The entry in the readers' worklist."""
         return worklist_entry(self.sha256, self.probability, self.flagged, self.threshold, self.sample_unflagged)
 
     @property
     def instance_key(self) -> str | None:
-        """By which the table of contents knows this SOP instance with these pixels, whatever the file's bytes.
+        """The key of this SOP instance with these pixels in `contents`, whatever the file's bytes.
 
-        Neither is enough: films of other instances may have the same pixels (all black), and a machine may use an
-        instance's UID twice.
+        Neither the UID nor the pixels are enough: images of other instances may have the same pixels (all black), and a
+        machine may use an instance's UID twice.
         """
         if self.header is None or self.header.sop_uid is None or self.header.pixels_sha256 is None:
             return None
@@ -90,7 +93,10 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Deferred:
-    """To be read later, the attempt uncounted; `size` and `mtime_ns` where the file has changed under its row."""
+    """To be processed later; the attempt is not counted.
+
+    `size` and `mtime_ns` are set if the file differs from its row.
+    """
 
     scan_id: int
     not_before: datetime
@@ -103,5 +109,5 @@ Outcome = Classified | Rejected | Deferred
 
 
 def header_values(header: Header | None) -> dict[str, Any]:
-    """{column: value}; nothing where there is no header."""
+    """Return {column: value}; empty without a header."""
     return {} if header is None else {name: getattr(header, name) for name in HEADER_COLUMNS}

@@ -1,4 +1,4 @@
-"""Questions to the ledger. Nothing here changes anything."""
+"""Queries of the ledger. None of them changes anything."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ VIEWS: Final = ("flagged_cases", "unscored_cases", "scan_ledger")
 
 
 class FileLocation(NamedTuple):
-    """Where the image of a scan may be found."""
+    """A path at which the image of a scan may be found."""
 
     id: int
     inbox: str
@@ -27,7 +27,7 @@ class FileLocation(NamedTuple):
 
 
 def counts_by_state(connection: Connection) -> dict[State, int]:
-    """Scans in each state; every state is there, with 0 where it is empty."""
+    """Count the scans in each state; states without scans are included with 0."""
     rows = connection.execute(select(Scan.state, func.count()).group_by(Scan.state))
     return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
 
@@ -43,7 +43,7 @@ def counts_by_source(connection: Connection) -> dict[str, dict[State, int]]:
 
 
 def count_waiting(connection: Connection) -> int:
-    """Scans without a final state."""
+    """Count the scans without a final state."""
     return connection.scalar(select(func.count()).where(in_state(*WAITING))) or 0
 
 
@@ -52,7 +52,7 @@ def count_finished(connection: Connection) -> int:
 
 
 def waiting_states(connection: Connection, scan_ids: Sequence[int]) -> dict[int, State]:
-    """The state of each of these scans that has no final one yet."""
+    """Return the states of those of these scans that have no final state yet."""
     rows = connection.execute(select(Scan.id, Scan.state).where(Scan.id.in_(scan_ids), Scan.state.in_(WAITING)))
     return {row.id: State(row.state) for row in rows}
 
@@ -62,7 +62,7 @@ def last_finished_at(connection: Connection) -> datetime | None:
 
 
 def current_state(connection: Connection, inbox: str, path_sha256: bytes) -> State | None:
-    """The state of the scan that stands for what is at a path; None where the path has none."""
+    """Return the state of the current scan of a path, or None if the path has none."""
     same_path = (Scan.inbox == inbox, Scan.path_sha256 == path_sha256)
     state = connection.scalar(select(Scan.state).where(*same_path, Scan.superseded_by.is_(None)))
     return State(state) if state else None
@@ -73,13 +73,13 @@ def oldest_waiting(connection: Connection) -> datetime | None:
 
 
 def oldest_waiting_by_source(connection: Connection) -> dict[str, datetime]:
-    """Of each source of which something waits."""
+    """Return when the oldest waiting scan of each source was received; sources without one are left out."""
     statement = select(Scan.inbox, func.min(Scan.received_at)).where(in_state(*WAITING)).group_by(Scan.inbox)
     return {row[0]: row[1] for row in connection.execute(statement.order_by(Scan.inbox))}
 
 
 def file_locations(connection: Connection, scan_id: int) -> list[FileLocation]:
-    """The original of a scan, then its duplicates: wherever its bytes stood when they were read."""
+    """Return the paths of a scan's original, then of its duplicates, as they were when read."""
     columns = (Scan.id, Scan.inbox, Scan.path_bytes, Scan.sha256)
     original = connection.scalar(select(Scan.duplicate_of).where(Scan.id == scan_id)) or scan_id
     rows = connection.execute(
@@ -95,8 +95,8 @@ def count_view_rows(connection: Connection, view: str, unread: bool = False) -> 
 
 
 def view_rows(connection: Connection, view: str, limit: int, unread: bool = False) -> Sequence[dict[str, Any]]:
-    """The first `limit` rows of one of the SQL views, in the view's order, each as {column: value}."""
-    # SQLite has neither times nor booleans: the types say what its text and numbers stand for
+    """Return the first `limit` rows of one of the SQL views, in the view's order, each as {column: value}."""
+    # SQLite has neither times nor booleans: the types convert its text and numbers
     statement = text(f"SELECT * {_from(view, unread)} LIMIT :limit").columns(**COLUMN_TYPES)
     return [dict(row) for row in connection.execute(statement, {"limit": limit}).mappings()]
 

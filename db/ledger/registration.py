@@ -1,4 +1,4 @@
-"""What the watcher saw, held against the table: new files, changed ones, those that are known."""
+"""Compare the files that the watcher saw with the table: new, changed and known ones."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +18,20 @@ PATHS_PER_QUERY: Final = 400  # paths of one query; SQLite binds at most 32,766 
 
 @dataclass
 class RegistrationResult:
-    """What became of a burst: scans to be announced, and files whose scan is being read and must be looked at again."""
+    """The result of a burst.
+
+    `to_announce`: scans to be announced. `busy`: files whose scan is being processed, to be checked again.
+    """
 
     to_announce: list[int] = field(default_factory=list)
     busy: list[FileVersion] = field(default_factory=list)
 
 
 def unregistered_files(connection: Connection, files: Sequence[FileVersion]) -> list[FileVersion]:
-    """Those of `files` that `register_files` would do something about. Reads only: the rescan asks it of every file.
+    """Return those of `files` that `register_files` would change something for. Reads only.
 
-    Nearly all of them are known; that the database tells which are not, instead of all rows, takes a third of the time.
+    A rescan calls it for every file, and nearly all are known. So the database returns those without a row instead of
+    all rows, which takes a third of the time.
     """
     force_custom_plans(connection)
     files = [file for inbox in {file.inbox: None for file in files} for file in _unmatched(connection, inbox, files)]
@@ -36,7 +40,7 @@ def unregistered_files(connection: Connection, files: Sequence[FileVersion]) -> 
 
 
 def _unmatched(connection: Connection, inbox: str, files: Sequence[FileVersion]) -> list[FileVersion]:
-    """Of an inbox' files, those that no row stands for at first sight."""
+    """Return those files of an inbox that no row matches."""
     mine = [file for file in files if file.inbox == inbox]
     numbered = [
         {"n": n, "path_sha256": file.path_sha256.hex(), "size": file.size, "mtime_ns": file.mtime_ns}
@@ -51,13 +55,13 @@ def _unmatched(connection: Connection, inbox: str, files: Sequence[FileVersion])
 def register_files(
     connection: Connection, files: Iterable[FileVersion], by: str, urgent_folders: Collection[str] = ()
 ) -> RegistrationResult:
-    """Bring complete files into the ledger: a row for each content at each path, however often it is seen.
+    """Bring complete files into the ledger: one row for each content at each path, however often it is seen.
 
-    New paths are registered. Where the path's current scan still waits, it follows the file; where it is being read,
-    the file is handed back as busy; where it is finished, the new content gets a scan of its own that supersedes it.
-    Content that was superseded or had vanished and is here again is current again, and is queued where nobody read it.
+    A new path is registered. If the path's current scan is queued, it is updated to the file. If it is being processed,
+    the file is returned as busy. If it is finished, the new content gets its own scan, which supersedes it. Content
+    that was superseded or had vanished and is back becomes current again; it is queued if it was never read.
 
-    `urgent_folders`: the folders whose films go first, as `db.ledger.priority` wants them.
+    `urgent_folders`: the folders whose scans go first, see `db.ledger.priority`.
     """
     latest = list({(file.inbox, file.path): file for file in files}.values())
     rows = _latest_rows(connection, latest)
@@ -74,7 +78,7 @@ def register_files(
         elif current.state == State.QUEUED and transitions.update_queued(connection, current.id, file):
             result.to_announce.append(current.id)
         elif current.state in WAITING:
-            result.busy.append(file)  # it is being read, perhaps only since the rows were looked up
+            result.busy.append(file)  # it is being processed, perhaps since the rows were read
         else:
             fresh.append(file)
             superseded[file.inbox, file.path_sha256] = [row.id for row in known if row.superseded_by is None]
@@ -91,10 +95,10 @@ def register_files(
 def register_complete_file(
     connection: Connection, file: FileVersion, by: str, announced: bool
 ) -> tuple[int, list[int]]:
-    """Register a file that nobody writes to any more. Returns its scan, and the scans to be announced.
+    """Register a file that is no longer written to. Returns its scan and the scans to be announced.
 
     Args:
-        announced: by the caller, once this is committed; else the sweep announces them.
+        announced: the caller announces them after the commit; otherwise the sweep does.
     """
     to_announce = register_files(connection, [file], by).to_announce
     scan_id = _scan_of(connection, file)
@@ -116,22 +120,25 @@ def _needs_registration(known: Sequence[Row], file: FileVersion) -> bool:
     if current is None or same is None:
         return True
     if same.superseded_by is not None:
-        return current.state in FINAL  # one that waits for other content will be read, and make way
+        return current.state in FINAL  # a waiting scan of other content is superseded once a worker reads it
     return same.state == State.REJECTED and same.reason == Reason.VANISHED
 
 
 def _same_content(known: Sequence[Row], file: FileVersion) -> Row | None:
-    """The scan of exactly this content."""
+    """Return the row of exactly this content."""
     return next((row for row in known if (row.size, row.mtime_ns) == (file.size, file.mtime_ns)), None)
 
 
 def _current(known: Sequence[Row]) -> Row | None:
-    """The scan that stands for what is at the path now, as far as is known: the latest that is not superseded."""
+    """Return the current row of the path: the latest that is not superseded."""
     return max(known, key=lambda row: (row.superseded_by is None, row.id), default=None)
 
 
 def _reinstate(connection: Connection, scan_id: int, known: Sequence[Row], by: str) -> list[int]:
-    """The content of this scan stands at its path again. Returns the scan if it is to be announced."""
+    """Make this scan current again, since its content is back at its path.
+
+    Returns the scan if it is to be announced.
+    """
     transitions.reinstate(
         connection, scan_id, [row.id for row in known if row.superseded_by is None and row.id != scan_id]
     )
@@ -140,7 +147,7 @@ def _reinstate(connection: Connection, scan_id: int, known: Sequence[Row], by: s
 
 
 def _latest_rows(connection: Connection, files: Sequence[FileVersion]) -> dict[tuple[str, bytes], list[Row]]:
-    """{(inbox, hash of path): its rows, oldest first}."""
+    """Return {(inbox, hash of the path): its rows, the oldest first}."""
     force_custom_plans(connection)
     rows: dict[tuple[str, bytes], list[Row]] = {}
     for start in range(0, len(files), PATHS_PER_QUERY):
@@ -162,7 +169,7 @@ def _latest_rows(connection: Connection, files: Sequence[FileVersion]) -> dict[t
                 ),  # as in `db.ledger.statements.unmatched`
             )
         )
-        # not sorted by the database, which would then walk the table in that order to find a few hundred
+        # sorted here: the database would read the table in that order to find a few hundred rows
         for row in sorted(found, key=lambda row: row.id):
             rows.setdefault((row.inbox, row.path_sha256), []).append(row)
     return rows

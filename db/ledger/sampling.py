@@ -1,21 +1,24 @@
-"""Which films enter the readers' worklist, and which of those are read blind.
+"""Choose the scans for the readers' worklist, and those among them that are read blind.
 
-Flagged films enter with their probability as their rank. Of the others a share enters as well, drawn by the film's
-content: whatever readers say of flagged films alone, nobody could tell how many ill children the model did not flag. A
-reader must not see which they are, so they are ranked among the flagged ones, their result is hidden until the verdict,
-and so is that of some flagged films: a hidden result says nothing about what it is.
+Flagged scans enter with their probability as their rank. A share of the others enters as well, drawn by the content.
+Verdicts on flagged scans alone could not show how many ill children the model did not flag. Readers must not see which
+scans were drawn. So these are ranked among the flagged ones, and their result is hidden until the verdict. The result
+of some flagged scans is hidden as well, so that a hidden result reveals nothing.
 """
 
 import hashlib
 from typing import Final, NamedTuple
 
-HIDDEN_FLAGGED_SHARE: Final = 0.25  # share of the flagged films whose result is hidden as well, while there is a sample
+HIDDEN_FLAGGED_SHARE: Final = 0.25  # share of flagged scans with a hidden result, while scans are sampled
 UINT64_VALUES: Final = 2.0**64
 
 
 class WorklistEntry(NamedTuple):
-    """Columns of a scan. `worklist_rank`: None where it does not enter. `sampled_share`: by which it was drawn; None
-    where it is flagged, or was not drawn."""
+    """Columns of a scan.
+
+    `worklist_rank`: None if it does not enter. `sampled_share`: the share with which it was drawn; None if it is
+    flagged or was not drawn.
+    """
 
     worklist_rank: float | None
     hidden_until_verdict: bool
@@ -23,22 +26,22 @@ class WorklistEntry(NamedTuple):
 
 
 def worklist_entry(sha256: str, probability: float, flagged: bool, threshold: float, share: float) -> WorklistEntry:
-    """Where a classified film stands in the worklist.
+    """Return the entry of a classified scan in the worklist.
 
     Args:
-        share: of the films that are not flagged, 0 to 1, which are to be read.
+        share: of the scans that are not flagged, 0 to 1, that enter the worklist.
     """
     drawn, place = _uniform_draws(sha256)
     if flagged:
         return WorklistEntry(probability, share > 0 and drawn < max(share, HIDDEN_FLAGGED_SHARE), None)
     if drawn >= share:
         return WorklistEntry(None, False, None)
-    # between the threshold and 1, more of them near 1, as flagged films are
+    # between the threshold and 1, more of them near 1, as flagged scans are
     return WorklistEntry(threshold + (1 - threshold) * (1 - place**2), True, share)
 
 
 def _uniform_draws(sha256: str) -> tuple[float, float]:
-    """Two numbers, 0 to below 1: the same film is drawn or not whoever reads it, and whenever."""
+    """Return two numbers, 0 to below 1, that depend on the content alone: every worker, at any time, draws the same."""
     digest = hashlib.sha256(f"pneumowatch-sample-1:{sha256}".encode()).digest()
     first, second = (int.from_bytes(digest[start : start + 8], "big") / UINT64_VALUES for start in (0, 8))
     return first, second

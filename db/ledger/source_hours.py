@@ -11,12 +11,12 @@ from db.dialect import upsert_rows
 from db.models import SourceHour
 
 SOURCE_HOURS: Final[Any] = SourceHour.__table__
-WEEKS: Final = 4  # looked back
+WEEKS: Final = 4  # of history that is compared
 SILENCE_HISTORY: Final = timedelta(weeks=WEEKS + 2)
 
 
 def record_arrivals(connection: Connection, sources: Iterable[str], at: datetime) -> None:
-    """Films of these sources (each named once a film) have come at that moment."""
+    """Count images that have arrived at this moment; `sources` names the source of each."""
     images = Counter(sources)
     hour = at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     keys = [(source, hour) for source in sorted(images)]  # in one order, so that two watchers never deadlock

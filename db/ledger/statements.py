@@ -1,4 +1,4 @@
-"""The ledger's statements over a whole batch. Each is built once a dialect: building takes longer than running it."""
+"""The ledger's statements on whole batches. Each is built once per dialect: building takes longer than running."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -41,15 +41,17 @@ PREDICTIONS: Final[Any] = Prediction.__table__
 
 
 def in_state(*states: State) -> ColumnElement[bool]:
-    """The state as a literal in the SQL, not as a parameter: else the partial indexes on it cannot be used."""
+    """Compare the state with literals in the SQL; with parameters, the partial indexes on it cannot be used."""
     names: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in states]
     return Scan.state == names[0] if len(names) == 1 else Scan.state.in_(names)
 
 
 @cache
 def insert_queued(dialect: str) -> Any:
-    """(new) -> queued: given files, as `FileVersion.row` has them; at. Returns id, inbox and path_sha256 of those that had
-    no row."""
+    """Build (new) -> queued. Parameters: files as from `FileVersion.row`; at.
+
+    Returns id, inbox and path_sha256 of those that had no row.
+    """
     rows = json_rows(
         dialect,
         inbox=String,
@@ -71,25 +73,27 @@ def insert_queued(dialect: str) -> Any:
         "exclusive": false(),
         **{name: _at() for name in ("received_at", "changed_at", "not_before", "announced_at")},
     }
-    # WHERE true: without it SQLite takes the ON of ON CONFLICT for a join's
+    # WHERE true: without it SQLite parses the ON of ON CONFLICT as that of a join
     insertion = insert_or_ignore(dialect, SCANS).from_select(list(values), select(*values.values()).where(true()))
     return insertion.returning(SCANS.c.id, SCANS.c.inbox, SCANS.c.path_sha256)
 
 
 @cache
 def most_urgent(include_cooling: bool = False) -> Any:
-    """The most urgent scans that are announced, locked: count; once, often, latest. `include_cooling`: also those that rest.
+    """Select and lock the most urgent announced scans. Parameters: count, cooled_once, cooled_again, latest_plausible.
 
-    Who announces a scan has found it due, and no clock is asked again here. One that is due and not announced yet is
-    left alone: there are as many licences out as scans announced, and one spent on it would be missing to another,
-    which would be forgotten for a lease.
+    `include_cooling`: also scans that cool down.
+
+    A scan was due when it was announced, so no clock is checked again here. A scan that is due but not yet announced is
+    left alone: there are as many permits as announced scans. A permit spent on it would be missing for an announced
+    scan, which would be forgotten for a lease.
     """
     return _select_for_claim(in_state(State.QUEUED), *_announced(include_cooling), order=(Scan.priority, Scan.id))
 
 
 @cache
 def most_urgent_except(dialect: str, include_cooling: bool = False) -> Any:
-    """As `most_urgent`, without the given ids."""
+    """Build `most_urgent` without the given ids."""
     others = Scan.id.not_in(_ids(dialect))
     return _select_for_claim(
         in_state(State.QUEUED), *_announced(include_cooling), others, order=(Scan.priority, Scan.id)
@@ -98,10 +102,10 @@ def most_urgent_except(dialect: str, include_cooling: bool = False) -> Any:
 
 @cache
 def overdue(include_cooling: bool = False) -> Any:
-    """As `most_urgent`, of the scans that were received by some moment, the oldest first: received_by besides.
+    """Build `most_urgent` for the scans received by some moment, the oldest first. Further parameter: received_by.
 
-    The index on the time is of all that is queued or running. The state itself is compared in a form that no index has,
-    or the one on priorities would be read from end to end.
+    The index on the time covers all that is queued or running. The state itself is compared in a form that no index
+    has; otherwise the index on priorities would be read from end to end.
     """
     queued = func.coalesce(Scan.state, "") == State.QUEUED
     old = Scan.received_at <= bindparam("received_by", type_=UtcDateTime)
@@ -109,7 +113,7 @@ def overdue(include_cooling: bool = False) -> Any:
 
 
 def _select_for_claim(*which: ColumnElement[bool], order: Sequence[Any]) -> Any:
-    """What a claim needs to know of the first `count` of these scans, locked."""
+    """Select and lock the columns of a `ClaimedScan`, of the first `count` of these scans."""
     return (
         select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.size, Scan.mtime_ns, Scan.changed_at, Scan.lost_leases)
         .where(*which)
@@ -125,8 +129,11 @@ def _announced(include_cooling: bool) -> list[ColumnElement[bool]]:
 
 
 def _not_cooling_down() -> ColumnElement[bool]:
-    """Scans that need not let others go first, as those must whose worker died over them alone: once, since `cooled_once`, or
-    several times, the last since `cooled_again`. A time after `latest_plausible` was written before a clock was set back."""
+    """Match scans that do not cool down after their worker died while processing them alone.
+
+    After one death they cool down until `not_before` <= `cooled_once`, after several until `not_before` <=
+    `cooled_again`. A `not_before` after `latest_plausible` was written before a clock was set back.
+    """
     cooled_once, cooled_again, latest_plausible = (
         bindparam(name, type_=UtcDateTime) for name in ("cooled_once", "cooled_again", "latest_plausible")
     )
@@ -140,11 +147,12 @@ def _not_cooling_down() -> ColumnElement[bool]:
 
 @cache
 def unmatched(dialect: str) -> Any:
-    """Which (n) of the given files have no current row of this content that stands: inbox. Those whose row says that
-    they vanished are among them.
+    """Select the numbers (n) of the given files without a current row of this content. Parameter: inbox.
 
-    The inbox is compared in a form that no index has: of a table that was filled and not analysed yet, PostgreSQL would
-    else read all rows of the inbox for a handful of paths.
+    A file whose row says that it vanished is among them.
+
+    The inbox is compared in a form that no index has: on a table that was filled but not analysed yet, PostgreSQL would
+    otherwise read all rows of the inbox for a handful of paths.
     """
     rows = json_rows(dialect, n=Integer, path_sha256=String, size=BigInteger, mtime_ns=BigInteger).c
     match = select(literal(1)).where(
@@ -160,9 +168,10 @@ def unmatched(dialect: str) -> Any:
 
 @cache
 def mark_running(dialect: str) -> Any:
-    """queued -> running: given ids; token, by, until.
+    """Build queued -> running for the given ids. Parameters: token, by, until.
 
-    The state is compared in a form that no index has: PostgreSQL would else read all that waits for a handful of ids.
+    The state is compared in a form that no index has: PostgreSQL would otherwise read all waiting rows for a handful of
+    ids.
     """
     still_queued = func.coalesce(Scan.state, "") == State.QUEUED
     values = {
@@ -177,16 +186,16 @@ def mark_running(dialect: str) -> Any:
 
 @cache
 def lock_claimed(dialect: str) -> Any:
-    """Which of the given ids still bear the claim, locked: token."""
+    """Select and lock those of the given ids that are still claimed under the token. Parameter: token."""
     held = in_state(State.RUNNING), Scan.claim_token == _token()
     return select(Scan.id).where(Scan.id.in_(_ids(dialect)), *held).order_by(Scan.id).with_for_update()
 
 
 @cache
 def claim_contents(dialect: str) -> Any:
-    """Given (sha256, scan_id): the scan becomes the owner of content that nobody owns. Returns those that did."""
+    """Make scans the owners of content that has none, from (sha256, scan_id). Returns the rows that were added."""
     rows = json_rows(dialect, sha256=String, scan_id=BigInteger).c
-    # WHERE true: without it SQLite takes the ON of ON CONFLICT for a join's
+    # WHERE true: without it SQLite parses the ON of ON CONFLICT as that of a join
     chosen = select(rows.sha256, rows.scan_id).where(true())
     insertion = insert_or_ignore(dialect, CONTENTS).from_select(["sha256", "scan_id"], chosen)
     return insertion.returning(CONTENTS.c.sha256, CONTENTS.c.scan_id)
@@ -194,9 +203,10 @@ def claim_contents(dialect: str) -> Any:
 
 @cache
 def mark_classified(dialect: str, headers: bool) -> Any:
-    """running -> classified: given outcomes, as `db.ledger.outcomes.Classified`, their headers' columns with them; at.
+    """Build running -> classified for outcomes. Parameter: at.
 
-    `headers`: whether any has one; films that have none do not pay for nine columns more.
+    The outcomes are given as `db.ledger.outcomes.Classified` with their headers' columns. `headers`: whether any of
+    them has one; batches without headers save nine columns.
     """
     described: dict[str, type[Any]] = WORKLIST_COLUMNS | (HEADER_TYPES if headers else {})
     rows = _outcomes(dialect, **described).c
@@ -208,34 +218,37 @@ def mark_classified(dialect: str, headers: bool) -> Any:
         "leased_until": null(),
     }
     values |= {name: rows[name] for name in result}
-    # what was handed in at the desk was handed in for its result: it is neither hidden nor a draw from all that came
-    handed_in = Scan.inbox == UPLOADS
-    values["hidden_until_verdict"] = case((handed_in, false()), else_=rows.hidden_until_verdict)
-    values["sampled_share"] = case((handed_in, null()), else_=rows.sampled_share)
-    values["worklist_rank"] = case((and_(handed_in, not_(rows.flagged)), null()), else_=rows.worklist_rank)
+    # an upload in the review app was made to see its result: it is neither hidden nor part of the sample
+    uploaded = Scan.inbox == UPLOADS
+    values["hidden_until_verdict"] = case((uploaded, false()), else_=rows.hidden_until_verdict)
+    values["sampled_share"] = case((uploaded, null()), else_=rows.sampled_share)
+    values["worklist_rank"] = case((and_(uploaded, not_(rows.flagged)), null()), else_=rows.worklist_rank)
     return update(Scan).where(Scan.id == rows.scan_id).values(values)
 
 
 @cache
 def retire_predictions(dialect: str) -> Any:
-    """The current predictions of the given outcomes' scans, of an earlier life, are so no longer."""
+    """Mark earlier current predictions of these outcomes' scans, from before a requeue, as not current."""
     scans = select(_outcomes(dialect).c.scan_id)
     return update(Prediction).where(Prediction.scan_id.in_(scans), Prediction.current).values(current=false())
 
 
 @cache
 def upsert_predictions(dialect: str) -> Any:
-    """A prediction for each of the given outcomes: at. One that the model made in an earlier life is made anew."""
+    """Insert a prediction for each of the given outcomes. Parameter: at.
+
+    An earlier prediction of the scan by the same model, from before a requeue, is overwritten.
+    """
     rows = _outcomes(dialect).c
-    told = ["probability", "threshold", "flagged", "gate_score", "brightness"]
-    values = select(*(rows[name] for name in ("scan_id", "model_version", *told)), true(), _at()).where(true())
-    columns = ["scan_id", "model_version", *told, "current", "made_at"]
+    measures = ["probability", "threshold", "flagged", "gate_score", "brightness"]
+    values = select(*(rows[name] for name in ("scan_id", "model_version", *measures)), true(), _at()).where(true())
+    columns = ["scan_id", "model_version", *measures, "current", "made_at"]
     return upsert(dialect, PREDICTIONS, ["scan_id", "model_version"], columns, values)
 
 
 @cache
 def insert_events(dialect: str) -> Any:
-    """An event for each of the given ids: before, after, at, by, detail."""
+    """Insert an event for each of the given ids. Parameters: before, after, at, by, detail."""
     values = {
         "scan_id": json_rows(dialect, id=BigInteger).c.id,
         **{name: bindparam(parameter, type_=String) for name, parameter in EVENT_PARAMETERS.items()},

@@ -1,7 +1,7 @@
-"""Which scan of a path is current, and where the content of one that is not may stand still.
+"""Mark superseded scans and track their current duplicate.
 
-A scan is superseded when newer content stands at its path. Where it is the original of duplicates, which have no
-prediction of their own, it stays a case for readers as long as one of them is current: that one carries it.
+A scan is superseded when newer content is at its path. Duplicates have no prediction of their own. So a superseded
+original stays a case for readers as long as one of its duplicates is current; `current_duplicate` names that one.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from db.models import Scan
 
 
 def set_superseded(connection: Connection, successors: Mapping[int, int | None]) -> None:
-    """{scan: the one with newer content at its path; None: it is current itself}."""
+    """Set the successor of each scan: {scan: the scan with newer content at its path, or None if it is current}."""
     if not successors:
         return
     original = select(Scan.duplicate_of).where(Scan.id.in_(successors), Scan.duplicate_of.is_not(None))
@@ -25,13 +25,13 @@ def set_superseded(connection: Connection, successors: Mapping[int, int | None])
 
 
 def lock_scans(connection: Connection, ids: set[int]) -> None:
-    """Hold these rows, in their order: a worker may find a twin of a film while the watcher finds its file replaced."""
+    """Lock these rows in their order: a worker may find a duplicate of a scan while the watcher supersedes the scan."""
     rows = select(Scan.id).where(Scan.id.in_(ids)).order_by(Scan.id)
     connection.execute(rows.with_for_update(key_share=True)).all()
 
 
 def update_current_duplicates(connection: Connection, ids: set[int]) -> None:
-    """Let each of these scans be carried by its oldest current duplicate where it is superseded, else by none."""
+    """Set `current_duplicate` of these scans: the oldest current duplicate if superseded, otherwise none."""
     duplicate = aliased(Scan)
     oldest = select(func.min(duplicate.id)).where(duplicate.duplicate_of == Scan.id, duplicate.superseded_by.is_(None))
     current = case((Scan.superseded_by.is_not(None), oldest.scalar_subquery()))

@@ -1,4 +1,4 @@
-"""The sweep: finds what the queue has forgotten, and what a dead worker holds. Safe to run twice, and in two places."""
+"""The sweep: announce scans that the queue has lost, and take back those of dead workers. It may run twice at once."""
 
 import threading
 import time
@@ -22,18 +22,18 @@ from pneumowatch.logs import get_logger
 T = TypeVar("T")
 log = get_logger("sweep")
 
-STUCK_SECONDS: Final = 120.0  # a sweep that takes longer hangs
-ANNOUNCE_LIMIT: Final = 2000  # scans of one transaction
+STUCK_SECONDS: Final = 120.0  # a sweep that takes longer is stuck
+ANNOUNCE_LIMIT: Final = 2000  # scans per transaction
 
 
 class Sweeper:
-    """Rings again for rows that wait unannounced, and takes back rows whose claim has not moved for a lease.
+    """Announces queued scans that are unannounced, and takes back scans whose claim has not changed for a lease.
 
     Args:
         announce: announces scans to the workers; raises BrokerUnavailable.
-        outstanding: how many messages the broker holds, waiting or unacknowledged; raises BrokerUnavailable.
+        outstanding: returns how many messages the broker holds, waiting or unacknowledged; raises BrokerUnavailable.
         lease_seconds: a claim seen unchanged for this long is void. The sweeper's own monotonic clock decides, not the
-            times in the rows: clocks of machines differ, and are set.
+            times in the rows: clocks of machines differ, and may be set.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Sweeper:
         self._max_attempts = max_attempts
         self._by = by
         self._monotonic = monotonic
-        self._database_seconds = 0.0  # seconds
-        self._claims: dict[tuple[int, str, str], float] = {}  # claim as it stood -> when it was first seen so
+        self._database_seconds = 0.0  # spent waiting for the database
+        self._claims: dict[tuple[int, str, str], float] = {}  # claim -> when it was first seen so
         self._last_lost_check = monotonic()
 
     def run(self, stop: threading.Event, interval: float, component: Component | None = None) -> None:
-        """Sweep every `interval` seconds until `stop` is set. `component` is told of it."""
+        """Sweep every `interval` seconds until `stop` is set, and report progress to `component`."""
         component = component or Component("schedule")
         while True:
             component.expect_within("the sweep", STUCK_SECONDS + interval)
@@ -72,7 +72,7 @@ class Sweeper:
         try:
             self._announce_forgotten()
         except BrokerUnavailable:
-            log.warning("broker does not answer; films wait in the database")
+            log.warning("broker does not answer; scans wait in the database and are announced later")
 
     def _expire_stale_claims(self) -> None:
         with self._timing_database():
@@ -83,18 +83,18 @@ class Sweeper:
         stale = [(id_, token) for (id_, token, _), since in self._claims.items() if moment - since >= self._lease]
         if stale:
             moved = self._write(lambda c: transitions.expire_claims(c, stale, self._max_attempts, self._by))
-            if moved:  # else another sweeper was first
-                log.warning("took back films of a worker that has not been heard of", films=moved)
+            if moved:  # otherwise another sweeper was first
+                log.warning("took back scans of a worker that no longer renews its lease", count=moved)
 
     def _announce_forgotten(self) -> None:
         self._announce_all(Scan.announced_at.is_(None))
         if self._monotonic() - self._last_lost_check < self._lease / 4:
             return
         self._last_lost_check = self._monotonic()
-        # a long queue is no lost one: only where the broker is empty can announced rows have been forgotten
+        # a long queue is not a lost one: announced scans can only be lost if the broker holds no message
         if self._outstanding() == 0:
             at, lease = transitions.utc_now(), timedelta(seconds=self._lease)
-            # one that was announced in the future was so before a clock was set back, or by one that is ahead
+            # a time in the future was written before a clock was set back, or by a clock that is ahead
             self._announce_all(or_(Scan.announced_at < at - lease, Scan.announced_at > at + lease))
 
     def _announce_all(self, where: transitions.Condition) -> None:
@@ -111,7 +111,10 @@ class Sweeper:
 
     @contextmanager
     def _timing_database(self) -> Iterator[None]:
-        """Time that passes while the database is asked ages no claim: in an outage, no worker can renew its lease."""
+        """Measure the time spent in the database.
+
+        It does not age claims: no worker can renew its lease in an outage.
+        """
         started = self._monotonic()
         try:
             yield

@@ -1,8 +1,8 @@
-"""The ledger: every transition of a scan, and nothing else changes a state.
+"""The transitions of scans: the only module that changes a state.
 
-Each function runs inside a transaction of its caller (`Database.write`), moves rows by compare-and-set (a row that is
-no longer in the state, or no longer bears the claim, is somebody else's and is left alone), and leaves one event row
-for each move. The states and the ways between them are drawn in `db.states`.
+Each function runs inside a transaction of its caller (`Database.write`) and moves rows by compare-and-set. A row that
+is no longer in the state, or no longer has the claim's token, is left alone. Each move writes one event row.
+`db.states` shows the states and the transitions between them.
 """
 
 import secrets
@@ -31,17 +31,17 @@ from db.states import REJECTED_UNREAD, REQUEUEABLE, Reason, State
 
 Condition = ColumnElement[bool]
 
-# No scan is put off by more: a time to wait for that is further away was written before a clock was set back.
+# The longest delay of a scan: a `not_before` further away was written before a clock was set back.
 MAX_DELAY: Final = timedelta(minutes=5)
-# How long a scan lets others go first after its worker died over it alone, once and more often: workers are also killed
-# for no fault of their films, and whatever they begin with must not be the same film each time.
+# How long a scan waits behind others after its worker died while processing it alone: once, and more often. Workers
+# are also killed for reasons unrelated to their scans, and must not start with the same scan each time.
 COOLDOWNS: Final = timedelta(seconds=30), timedelta(minutes=10)
-# What is left of a film that was erased
+# columns of an erased scan
 TOMBSTONE: Final[dict[str, Any]] = {
     "path": "",
     "path_bytes": b"",
     "reason": Reason.ERASED,
-    "detail": "Everything that was known of this film has been erased.",
+    "detail": "All data of this scan was erased on request.",
     "worklist_rank": None,
     "hidden_until_verdict": False,
     "sampled_share": None,
@@ -56,11 +56,14 @@ def utc_now() -> datetime:
 
 
 def insert_scans(connection: Connection, files: Sequence[FileVersion], by: str) -> dict[int, FileVersion]:
-    """(new) -> queued, for files whose content has no row yet. Returns {scan id: file}; what another watcher registered
-    in the same moment is not in it. An older finished scan of the same path is marked as superseded.
+    """Move (new) -> queued, for files whose content has no row yet. Returns {scan id: file}.
 
-    The rows are written as announced (`announced_at`), which saves an update of every row once they are; where the message
-    then cannot be sent, `mark_unannounced` says so, and where the process dies in between, the sweep finds them after a lease.
+    A file that another watcher registered at the same moment is not in the result. An older finished scan of the same
+    path is superseded by the caller.
+
+    The rows are written as announced (`announced_at`), which saves an update of every row afterwards. If the message
+    cannot be sent, `mark_unannounced` corrects that. If the process dies in between, the sweep finds them after a
+    lease.
     """
     at = utc_now()
     by_key = {(file.inbox, file.path_sha256): file for file in files}
@@ -77,17 +80,17 @@ def insert_scans(connection: Connection, files: Sequence[FileVersion], by: str) 
 
 
 def supersede(connection: Connection, superseded: dict[int, int]) -> None:
-    """Finished scans ({scan: its successor}) whose path has newer content now keep their state, and point at it."""
+    """Mark finished scans, {scan: its successor}, whose path has newer content now. They keep their state."""
     superseding.set_superseded(connection, superseded)
 
 
 def reinstate(connection: Connection, scan_id: int, successors: Sequence[int]) -> None:
-    """The content of a superseded scan is back at its path: it is the current scan again, and supersedes the others."""
+    """Make a superseded scan current again, as its content is back at its path; it supersedes `successors`."""
     superseding.set_superseded(connection, {scan_id: None, **dict.fromkeys(successors, scan_id)})
 
 
 def update_queued(connection: Connection, scan_id: int, file: FileVersion) -> bool:
-    """A scan that still waits follows its file, which has changed. False where it no longer waits."""
+    """Update a queued scan to its file, which has changed. Returns False if it is no longer queued."""
     at = utc_now()
     moved = connection.execute(
         update(Scan)
@@ -98,7 +101,7 @@ def update_queued(connection: Connection, scan_id: int, file: FileVersion) -> bo
 
 
 def make_due(connection: Connection, inbox: str) -> None:
-    """Waiting scans of an inbox that is there again are due now, whatever they were put off to."""
+    """Make the queued scans of an inbox due that is available again, whatever their delay."""
     at = utc_now()
     connection.execute(
         update(Scan).where(in_state(State.QUEUED), Scan.inbox == inbox, Scan.not_before > at).values(not_before=at)
@@ -106,18 +109,21 @@ def make_due(connection: Connection, inbox: str) -> None:
 
 
 def mark_file_complete(connection: Connection, scan_id: int) -> None:
-    """The file of a waiting scan is known to be complete: if it cannot be read, nobody waits for the rest of it."""
+    """Record that the file of a queued scan is complete.
+
+    If it cannot be read, it is rejected at once, without waiting for more bytes.
+    """
     long_ago = utc_now() - timedelta(days=1)
     connection.execute(update(Scan).where(Scan.id == scan_id, in_state(State.QUEUED)).values(changed_at=long_ago))
 
 
 def mark_unannounced(connection: Connection, ids: Sequence[int]) -> None:
-    """These waiting scans could not be announced; the sweep does it."""
+    """Mark these queued scans as unannounced, because the message could not be sent; the sweep announces them."""
     connection.execute(update(Scan).where(Scan.id.in_(ids), in_state(State.QUEUED)).values(announced_at=None))
 
 
 def mark_announced(connection: Connection, where: Condition, limit: int) -> list[int]:
-    """Mark waiting scans that are due, and that `where` picks, as announced, and return them, most urgent first."""
+    """Mark up to `limit` queued scans that are due and match `where` as announced. Returns them, most urgent first."""
     at = utc_now()
     due = or_(Scan.not_before <= at, Scan.not_before > at + MAX_DELAY)
     ids = list(
@@ -137,11 +143,13 @@ def mark_announced(connection: Connection, where: Condition, limit: int) -> list
 def claim(
     connection: Connection, count: int, by: str, lease: timedelta, overdue_after: timedelta | None = None
 ) -> Claim | None:
-    """queued -> running: the most urgent `count` scans that are announced, or a single suspect where it is that.
+    """Move queued -> running: the most urgent `count` scans that are announced.
 
-    Suspects that rest are claimed where nothing else waits.
+    If the most urgent one is quarantined, it is claimed alone. Scans that cool down are claimed only if nothing else
+    waits.
 
-    `overdue_after`: half of the claim goes to scans that have waited for longer, the oldest first, whatever their priority.
+    `overdue_after`: half of the claim goes to scans that have waited for longer, the oldest first, whatever their
+    priority.
     """
     prefer_index_order(connection)
     at = utc_now()
@@ -170,8 +178,8 @@ def _most_urgent(
     overdue_after: timedelta | None,
     include_cooling: bool,
 ) -> list[Any]:
-    """No more than `count` are locked: another worker that found the rest locked would spend its licence on nothing."""
-    # what cannot be halved, an odd one or a suspect's turn, goes to either side by lot
+    """Select and lock at most `count` scans: a worker that found the others locked would lose its permits."""
+    # an odd slot, or the turn of a quarantined scan, is assigned at random
     odd = secrets.randbelow(2)
     old: list[Any] = []
     if overdue_after is not None and (share := (count + odd) // 2):
@@ -187,8 +195,10 @@ def _most_urgent(
 
 
 def renew_lease(connection: Connection, claim: Claim, lease: timedelta, exclusive: bool = False) -> bool:
-    """Running scans have made progress: their lease starts anew. `exclusive`: nothing else is in this process now. False
-    where they were taken back meanwhile."""
+    """Renew the lease of running scans that have made progress. Returns False if they were taken back meanwhile.
+
+    `exclusive`: the process holds nothing else now.
+    """
     moved = connection.execute(
         update(Scan)
         .where(*_still_claimed(claim.token, [scan.id for scan in claim.scans]))
@@ -200,9 +210,9 @@ def renew_lease(connection: Connection, claim: Claim, lease: timedelta, exclusiv
 def record_outcomes(
     connection: Connection, token: str, outcomes: Sequence[Outcome], by: str, notification_channels: Sequence[str] = ()
 ) -> None:
-    """running -> classified, duplicate, rejected or queued, for each scan that still bears the claim's token.
+    """Move running -> classified, duplicate, rejected or queued, for each scan that still has the claim's token.
 
-    `notification_channels` are to be told of those that are flagged (`Settings.notification_channels`).
+    `notification_channels` get a notification of each flagged one (`Settings.notification_channels`).
     """
     prefer_index_order(connection)
     at = utc_now()
@@ -224,17 +234,17 @@ def expire_claims(
     claims: Iterable[tuple[int, str]],
     max_attempts: int,
     by: str,
-    why: str = "the lease ran out",
+    why: str = "the lease expired",
     delay_per_loss: timedelta = timedelta(),
 ) -> int:
-    """running -> queued or failed: (scan, token) pairs whose worker has not been heard of for a lease, or gave them up.
+    """Move running -> queued or failed, for (scan, token) pairs whose lease expired or whose worker gave them up.
 
-    A scan that was alone in its process then counts it as its own; after `max_attempts` times it is failed. Others go
-    back to the queue as suspects, which are read alone.
+    If the scan was alone in its process, it counts against the scan; after `max_attempts` times the scan is failed.
+    Other scans return to the queue quarantined, to be processed alone.
 
     Args:
-        why: for the event, and for people where the scan is failed.
-        delay_per_loss: until a scan that was alone is due again, as often as this has happened to it.
+        why: the reason, for the event, and for people where the scan is failed.
+        delay_per_loss: delay until a scan that was alone is due again, times how often this has happened to it.
     """
     at, moved = utc_now(), 0
     for scan_id, token in sorted(claims):
@@ -248,7 +258,8 @@ def expire_claims(
         lost_leases_exclusive = row.lost_leases_exclusive + int(row.exclusive)
         failed = lost_leases_exclusive >= max_attempts
         given_up = (
-            f"Its worker died or gave up {lost_leases_exclusive} times while it read this film alone; at last, {why}."
+            f"Its worker died or gave up {lost_leases_exclusive} times while processing this scan alone. "
+            f"Last time: {why}."
         )
         delay = min(delay_per_loss * lost_leases_exclusive, MAX_DELAY) if row.exclusive else timedelta()
         change: dict[str, Any] = (
@@ -266,9 +277,10 @@ def expire_claims(
 
 
 def release_all(connection: Connection, max_attempts: int, by: str) -> None:
-    """running -> queued or failed, for every claim; and no waiting scan counts as announced any more.
+    """Move running -> queued or failed, for every claim, and mark all queued scans as unannounced.
 
-    For the start of a process that is alone on its database: whoever had claimed or announced anything is gone.
+    For the start of a process that has the database for itself: no process that claimed or announced anything exists
+    any more.
     """
     claims = connection.execute(select(Scan.id, Scan.claim_token).where(in_state(State.RUNNING))).all()
     expire_claims(connection, [(scan_id, token or "") for scan_id, token in claims], max_attempts, by)
@@ -276,7 +288,7 @@ def release_all(connection: Connection, max_attempts: int, by: str) -> None:
 
 
 def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
-    """failed or rejected -> queued, with a clean slate. Returns the scans that moved."""
+    """Move failed or rejected -> queued and reset lost leases, times and header. Returns the scans that moved."""
     at = utc_now()
     rows = connection.execute(
         select(Scan.id, Scan.state)
@@ -290,7 +302,7 @@ def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
             connection.execute(
                 update(Scan)
                 .where(Scan.id.in_(ids), in_state(state))
-                # the header, too: by the time it is read, another film may stand there
+                # the header, too: the file may have another content when it is read again
                 .values(
                     **_queued_values(at),
                     lost_leases=0,
@@ -306,7 +318,7 @@ def requeue(connection: Connection, where: Condition, by: str) -> list[int]:
 def requeue_matching(
     connection: Connection, by: str, *, scan_ids: Sequence[int] = (), reason: Reason | None = None, failed: bool = False
 ) -> list[int]:
-    """`requeue` for these scans, all that were rejected for this reason and, if asked for, all that failed."""
+    """Apply `requeue` to these scans, to all rejected for this reason and, if asked for, to all failed ones."""
     conditions: list[Condition] = [false()]
     if scan_ids:
         conditions.append(Scan.id.in_(scan_ids))
@@ -318,9 +330,11 @@ def requeue_matching(
 
 
 def erase_scans(connection: Connection, ids: Sequence[int], by: str) -> list[int]:
-    """Any state but running -> rejected, with nothing left of the film but what it is counted and recognised by: its
-    inbox, the hash of its path, its size and time. Returns those that moved; the others are being read, or are
-    tombstones already."""
+    """Move any state but running -> rejected, and clear all data but what counts and identifies the file.
+
+    That is its inbox, the hash of its path, its size and time. Returns the scans that moved; the others are running or
+    were erased before.
+    """
     at = utc_now()
     rows = connection.execute(
         select(Scan.id, Scan.state)
@@ -346,7 +360,7 @@ def _still_claimed(token: str, ids: Sequence[int]) -> tuple[Condition, ...]:
 
 
 def _queued_values(not_before: datetime) -> dict[str, Any]:
-    """Column values of a row that waits, unannounced, in nobody's hands."""
+    """Return the column values of a queued, unannounced, unclaimed row."""
     return {
         "state": State.QUEUED,
         "not_before": not_before,
@@ -365,9 +379,9 @@ def _final_values(state: State, at: datetime, **values: Any) -> dict[str, Any]:
 
 
 def _classify(connection: Connection, outcomes: list[Classified], by: str, at: datetime) -> list[Classified]:
-    """The first scan to bring some content owns it; a twin becomes its duplicate, whichever worker read it.
+    """Move running -> classified, or duplicate where another scan owns the content, whichever worker read it.
 
-    Returns the former.
+    The first scan with a content owns it. Returns the outcomes of the classified scans.
     """
     if not outcomes:
         return []
@@ -400,7 +414,7 @@ def _duplicate(connection: Connection, copies: list[Classified], owners: dict[st
             State.DUPLICATE, at, sha256=copy.sha256, duplicate_of=original, **header_values(copy.header)
         )
         connection.execute(update(Scan).where(Scan.id == copy.scan_id).values(**values))
-        _record(connection, [copy.scan_id], State.RUNNING, State.DUPLICATE, by, at, f"same film as scan {original}")
+        _record(connection, [copy.scan_id], State.RUNNING, State.DUPLICATE, by, at, f"same image as scan {original}")
     superseding.update_current_duplicates(connection, originals)
 
 
@@ -416,10 +430,10 @@ def _defer(connection: Connection, outcome: Deferred, by: str, at: datetime) -> 
     if outcome.size is not None and outcome.mtime_ns is not None:
         other = _row_of_content(connection, outcome.scan_id, outcome.size, outcome.mtime_ns)
         if other is not None:
-            newer = "Other content stands at this path; it has a scan of its own."
-            _reject(connection, Rejected(outcome.scan_id, Reason.SUPERSEDED, newer), by, at)
+            sentence = "Other content is at this path; it has its own scan."
+            _reject(connection, Rejected(outcome.scan_id, Reason.SUPERSEDED, sentence), by, at)
             reinstate(connection, other, [outcome.scan_id])
-            # nobody would look at it again
+            # otherwise it would never be processed
             requeue(connection, and_(Scan.id == other, Scan.reason.in_(REJECTED_UNREAD)), by)
             return
         values |= {"size": outcome.size, "mtime_ns": outcome.mtime_ns, "changed_at": at}
@@ -428,7 +442,7 @@ def _defer(connection: Connection, outcome: Deferred, by: str, at: datetime) -> 
 
 
 def _row_of_content(connection: Connection, scan_id: int, size: int, mtime_ns: int) -> int | None:
-    """Another scan of the same path that stands for this very content, or is newer and current."""
+    """Return another scan of the same path that has this very content, or is newer and current."""
     here = select(Scan.inbox, Scan.path_sha256).where(Scan.id == scan_id).subquery()
     same = and_(Scan.size == size, Scan.mtime_ns == mtime_ns)
     return connection.scalar(
@@ -449,7 +463,7 @@ def _record(
     at: datetime,
     detail: str | None = None,
 ) -> None:
-    """One event row for each of these scans."""
+    """Insert one event for each of these scans."""
     values = {"before": before, "after": after, "at": at, "by": by, "detail": detail}
     connection.execute(statements.insert_events(dialect_name(connection)), _ids(ids) | values)
 
