@@ -1,6 +1,5 @@
-"""Faults: parts, broker and database are killed under a flow of films, and then films in are counted against results
-out.
+"""Fault tests: kill components, broker and database while images arrive, then compare the images with the results.
 
-`rig` holds the real processes, `stage` the flow of films and the clock, `account` counts; `deaths`, `outages`,
-`storage` and `company` are the faults, listed in `faults`. `page` writes docs/evidence/reliability.md.
+`rig` holds the real processes, `stage` the flow of images and the clock, `account` the counts. `deaths`, `outages`,
+`storage` and `company` define the faults, `faults` lists them, and `page` writes docs/evidence/reliability.md.
 """

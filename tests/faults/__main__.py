@@ -1,9 +1,9 @@
-"""Kills worker, broker and database under a flow of films, and counts films in against results out (`make faults`).
+"""Kill workers, broker and database while images arrive, and compare the images with the results (`make faults`).
 
     python tests/faults [NAME ...] [--quick]
 
-Prints a table and writes docs/evidence/reliability.md. Each fault's figures are kept in build/faults, so that one can be
-measured again by itself; with --quick nothing is kept nor written.
+Print a table and write docs/evidence/reliability.md. The figures of each fault are stored in build/faults, so that one
+fault can be measured again by itself. With --quick nothing is stored or written.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> int:
     columns = (TextColumn("{task.description:<52}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("starting", total=len(chosen))
-        for fault, account in suffer(chosen, pace, lambda title: progress.update(bar, description=title)):
+        for fault, account in run_faults(chosen, pace, lambda title: progress.update(bar, description=title)):
             progress.update(bar, advance=1)
             tell(fault, account)
             measured.append((fault, account))
@@ -61,17 +61,20 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [fault.name for fault in FAULTS]
     parser.add_argument("names", nargs="*", choices=[*names, []], metavar="NAME", help=f"of {', '.join(names)}")
-    parser.add_argument("--quick", action="store_true", help="fewer films, shorter outages, a short lease")
+    parser.add_argument("--quick", action="store_true", help="fewer images, shorter outages, a short lease")
     return parser.parse_args()
 
 
-def suffer(chosen: list[Fault], pace: Pace, begin: Callable[[str], None]) -> Iterator[tuple[Fault, Account]]:
-    """The faults one after another, on one installation of each kind; on a new one where a fault has left it unwell."""
+def run_faults(chosen: list[Fault], pace: Pace, begin: Callable[[str], None]) -> Iterator[tuple[Fault, Account]]:
+    """Run the faults one after another, on one installation of each kind, or on a new one after a failure.
+
+    Yield each fault with its result.
+    """
     with ExitStack() as stack:
         home, running = "", None
         for fault in chosen:
             if reason := fault.missing():
-                console.print(f"{fault.name}: left out; {reason}.")
+                console.print(f"{fault.name}: skipped; {reason}.")
                 continue
             if running is None or home != fault.home:
                 stack.close()
@@ -84,7 +87,7 @@ def suffer(chosen: list[Fault], pace: Pace, begin: Callable[[str], None]) -> Ite
                 fault.act(stage)
                 account = stage.close()
             except AssertionError as failure:
-                console.print(f"[red]{fault.name}: it did not come to its end.[/red] {failure}")
+                console.print(f"[red]{fault.name}: it did not finish.[/red] {failure}")
                 running = None
                 continue
             if account.complaints:
@@ -99,7 +102,7 @@ def tell(fault: Fault, account: Account) -> None:
 
 
 def show(measured: list[tuple[Fault, Account]]) -> None:
-    table = Table(*page.HEADINGS, title="Films in, results out")
+    table = Table(*page.HEADINGS, title="Images in, results out")
     for fault, account in measured:
         table.add_row(*page.cells(fault, account))
     console.print(table)

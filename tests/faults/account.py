@@ -1,23 +1,23 @@
-"""Films in against results out."""
+"""Compare the images of a fault with their results."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from faults.rig import Rig
 
-GRACE_SECONDS: Final = 30.0  # beyond the lease, within which recovery must end
-BUSY: Final = 0.3  # of a core: a part that only waits needs less, a hot loop more
+GRACE_SECONDS: Final = 30.0  # after the lease, within which recovery must end
+BUSY: Final = 0.3  # of a core: a component that only waits needs less, a busy loop more
 FINAL: Final = ("classified", "rejected", "duplicate", "failed")
 
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the films of one fault.
+    """The outcome of one fault for all its images.
 
-    `lost` are films dropped that have no result, reason or failure of their own; `doubled` counts second predictions,
-    second rows of a path, and second endings of a scan. `recovery`: seconds from the end of the fault until each film
-    dropped before it was finished. `cpu`: part -> share of a core while it waited, where there was something to wait
-    for. `fallen`: parts that ended though nobody asked them to.
+    `lost` counts images that have no result, reason or failure; `doubled` counts second predictions of a scan, second
+    rows of a path, and second final states of a scan. `recovery` is the time in seconds from the end of the fault until
+    each image dropped before it was finished. `cpu` maps each component to its share of a core during an outage.
+    `crashed` lists components that ended unexpectedly.
     """
 
     name: str
@@ -31,22 +31,22 @@ class Account:
     lease: float
     expected_failed: int = 0
     cpu: dict[str, float] = field(default_factory=dict)
-    fallen: list[str] = field(default_factory=list)
+    crashed: list[str] = field(default_factory=list)
     note: str = ""
 
     @property
     def complaints(self) -> list[str]:
-        """What is not as it should be."""
+        """What went wrong, one sentence each; empty if nothing did."""
         whole = {"classified": self.dropped - self.expected_failed}
         whole |= {"failed": self.expected_failed} if self.expected_failed else {}
         hot = [f"{part} was busy while it waited ({share:.0%})" for part, share in self.cpu.items() if share > BUSY]
         checks = {
-            f"{self.lost} films are lost": self.lost,
+            f"{self.lost} images are lost": self.lost,
             f"{self.doubled} results are doubled": self.doubled,
             f"the rows' states are {self.states}, not {whole}": self.states != whole,
             f"{self.predictions} predictions were written": self.predictions != whole["classified"],
             f"it took {self.recovery:.0f} seconds to recover": self.recovery > self.lease + GRACE_SECONDS,
-            f"{', '.join(self.fallen)} ended": self.fallen,
+            f"{', '.join(self.crashed)} ended unexpectedly": self.crashed,
         }
         return [sentence for sentence, wrong in checks.items() if wrong] + hot
 
@@ -55,7 +55,7 @@ class Account:
 
 
 def finished(rig: Rig, folder: str, before: str = "~") -> int:
-    """Films of this folder of the inbox, with names before that one, which have come to an end."""
+    """Count the finished scans in this folder of the inbox whose file names sort before `before`."""
     sql = (
         "SELECT count(DISTINCT path) FROM scan_ledger "
         "WHERE path >= %s AND path < %s AND finished_at IS NOT NULL AND superseded_by IS NULL"
@@ -65,11 +65,11 @@ def finished(rig: Rig, folder: str, before: str = "~") -> int:
 
 @dataclass(frozen=True)
 class Count:
-    """What the database holds of a folder's films."""
+    """What the database holds about the images of a folder."""
 
     states: dict[str, int]
     predictions: int
-    ended: int  # paths whose scan came to an end
+    ended: int  # paths with a finished scan
     doubled: int
 
 

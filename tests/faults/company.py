@@ -1,4 +1,4 @@
-"""The watcher and the schedule: killed, doubled, with a wrong clock. A share that drops; last night's backup."""
+"""Faults of the watcher and the scheduler: killed, doubled, a wrong clock, a dropped share, a restored backup."""
 
 import os
 import signal
@@ -13,30 +13,30 @@ from sqlalchemy import make_url
 from faults.rig import DATABASE, SABOTAGED, WORKERS, Deployed
 from faults.stage import HANDFUL, Stage
 
-EVENTS: Final = 17_000  # more than a queue of events holds (fs.inotify.max_queued_events is 16,384 where nobody set it)
-HOURS: Final = (-3, 5, -1)  # the clock of some parts is set to these, one after another
+EVENTS: Final = 17_000  # more than the kernel queues (the default of fs.inotify.max_queued_events is 16,384)
+HOURS: Final = (-3, 5, -1)  # offsets to which the clock of some components is set, one after another
 
 
 def watcher_killed(stage: Stage[Deployed]) -> None:
-    """In the middle of a burst, some of which it has seen, registered, or rung."""
+    """Kill the watcher in the middle of a burst of which it has registered or announced a part."""
     stage.flow()
     stage.wait_for(0.05)
     stage.surge(0.2)
     stage.rig.parts["watch"].kill()
-    stage.wait_for_more(HANDFUL)  # which nobody sees come
+    stage.wait_for_more(HANDFUL)  # while no watcher runs
     stage.rig.restart("watch")
     stage.over()
 
 
 def events_overflow(stage: Stage[Deployed]) -> None:
-    """More happens in the folder than the kernel keeps while the watcher is held up; films come after that."""
+    """Halt the watcher while more events occur than the kernel queues; then drop more images."""
     watcher = stage.rig.parts["watch"].process
     stage.surge(0.1)
     stage.wait_for(0.1)
     watcher.send_signal(signal.SIGSTOP)
     noise = [stage.folder / f".noise-{number}.part" for number in range(2)]
     for number in range(EVENTS):
-        noise[number % 2].touch()  # by turns: two equal events in a row are one
+        noise[number % 2].touch()  # alternating, because the kernel merges two equal events in a row
         with noise[number % 2].open("ab"):
             pass
     stage.surge(0.2)
@@ -48,7 +48,7 @@ def events_overflow(stage: Stage[Deployed]) -> None:
 
 
 def share_away(stage: Stage[Deployed]) -> None:
-    """The inbox is not there, with most films of it queued; then it is back. None has vanished."""
+    """Move the inbox away while most of its scans are queued, then back. No scan becomes `vanished`."""
     inbox = stage.rig.inbox
     away = inbox.with_name("away")
     stage.surge(0.6)
@@ -60,7 +60,7 @@ def share_away(stage: Stage[Deployed]) -> None:
 
 
 def two_watchers(stage: Stage[Deployed]) -> None:
-    """On one inbox, in a burst: each file has one row."""
+    """Run two watchers on one inbox during a burst: each file must have one row."""
     stage.rig.start("watch-2")
     stage.rig.wait_until(lambda: _watches(stage, "watch-2"))
     stage.surge(0.4)
@@ -71,7 +71,10 @@ def two_watchers(stage: Stage[Deployed]) -> None:
 
 
 def two_schedulers(stage: Stage[Deployed]) -> None:
-    """Three that sweep, with the watcher, while a worker's films are to be taken back and a queue to be rung anew."""
+    """Run two schedulers, so that with the watcher three processes sweep, and kill a worker.
+
+    Its claims must be taken back and its scans announced again, once.
+    """
     stage.rig.start("schedule-2")
     stage.surge(0.1)
     stage.flow()
@@ -84,9 +87,9 @@ def two_schedulers(stage: Stage[Deployed]) -> None:
 
 
 def clock_set(stage: Stage[Deployed]) -> None:
-    """The clock of one machine, with the watcher, the schedule and a worker, is set by hours while films are read.
+    """Set the clock of one machine (watcher, scheduler and one worker) by hours while images are processed.
 
-    It stays as it is: no other fault comes to this installation after this one.
+    It stays wrong at the end, so this must be the last fault on its installation.
     """
     rig, clock = stage.rig, stage.rig.folder / "clock"
     clock.write_text("0", "ascii")
@@ -100,7 +103,7 @@ def clock_set(stage: Stage[Deployed]) -> None:
     stage.flow(1.5 * stage.pace.flow)
     for number, hours in enumerate(HOURS):
         _set(clock, hours)
-        if number + 2 < stage.pace.kills:  # leases run out, too, under the wrong clock
+        if number + 2 < stage.pace.kills:  # so that leases also expire under the wrong clock
             stage.kill_one(WORKERS[1])
             rig.restart(WORKERS[1])
             rig.ready(WORKERS[1])
@@ -110,7 +113,7 @@ def clock_set(stage: Stage[Deployed]) -> None:
 
 
 def database_restored(stage: Stage[Deployed]) -> None:
-    """To last night's backup, with all parts running: what came since is found in the folders and read again."""
+    """Restore an older backup while all components run: later files are found in the folders and processed again."""
     rig, backup = stage.rig, stage.rig.folder / "backup"
     stage.surge(0.1)
     stage.flow()
@@ -125,7 +128,7 @@ def database_restored(stage: Stage[Deployed]) -> None:
 
 
 def _set(clock: Path, hours: float) -> None:
-    """At once: it is read all the time."""
+    """Set the clock's offset, atomically, because the processes read it all the time."""
     new = clock.with_suffix(".new")
     new.write_text(str(3600 * hours), "ascii")
     new.replace(clock)
@@ -139,9 +142,9 @@ def _postgres(rig: Deployed, program: str, *arguments: object) -> None:
 
 
 def _watches(stage: Stage[Deployed], name: str) -> bool:
-    """It has asked the kernel for events."""
+    """Tell whether the component has asked the kernel for file events."""
     for file in Path(f"/proc/{stage.rig.parts[name].process.pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # it has closed it meanwhile
+        with suppress(FileNotFoundError):  # it was closed in the meantime
             if "inotify" in str(file.readlink()):
                 return True
     return False

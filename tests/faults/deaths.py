@@ -1,4 +1,4 @@
-"""Processes that die or are asked to end, with films in their hands."""
+"""Faults of processes: killed or stopped while they hold images."""
 
 import signal
 
@@ -10,18 +10,18 @@ from faults.stage import LEFT_SECONDS, Stage
 
 
 def worker_killed(stage: Stage[Deployed]) -> None:
-    """SIGKILL while it reads; what it held and what it had merely fetched is read by the other after a lease."""
+    """Kill a worker (SIGKILL) while it processes; after a lease the other one processes what it held or had fetched."""
     stage.surge(0.1)
     stage.flow()
     victim, held = stage.kill_one(*WORKERS)
     stage.over()
-    stage.note = f"{held} films in its hands"
+    stage.note = f"it held {held} images"
     stage.rig.restart(victim)
     stage.rig.ready(victim)
 
 
 def workers_killed_again_and_again(stage: Stage[Deployed]) -> None:
-    """Each time one of the two that is ready and holds films; the next time when its successor is ready."""
+    """Kill one of two ready workers while it holds images; repeat when its replacement is ready."""
     held = []
     for _ in range(stage.pace.kills):
         stage.surge(1 / stage.pace.kills)
@@ -31,11 +31,11 @@ def workers_killed_again_and_again(stage: Stage[Deployed]) -> None:
         stage.rig.ready(victim)
     stage.over()
     stage.flow(1)
-    stage.note = f"{len(held)} kills, {min(held)} to {max(held)} films in its hands each time"
+    stage.note = f"{len(held)} kills, each of a worker that held {min(held)} to {max(held)} images"
 
 
 def worker_drained(stage: Stage[Deployed]) -> None:
-    """SIGTERM under load: it ends by itself with 0, and no film has lost an attempt."""
+    """Stop a worker (SIGTERM) under load: it ends by itself with 0, and no attempt is counted."""
     stage.surge(0.1)
     stage.flow()
     name, held = stage.catch(*WORKERS)
@@ -50,11 +50,11 @@ def worker_drained(stage: Stage[Deployed]) -> None:
     stage.wait_for_all()
     counted = "SELECT count(*) FROM scans WHERE lost_leases > 0 AND path >= %s AND path < %s"
     assert stage.rig.ask(counted, f"{stage.name}/", f"{stage.name}/~") == [(0,)]
-    stage.note = f"{held} films in its hands; exit code 0, no attempt counted"
+    stage.note = f"it held {held} images; exit code 0, no attempt counted"
 
 
 def decoder_killed(stage: Stage[Rig]) -> None:
-    """The decoding children of one worker, one after another."""
+    """Kill the decoding child processes of one worker, one after another."""
     name = next(name for name in stage.rig.parts if name in (*WORKERS, "up"))
     stage.surge(0.1)
     stage.flow()
@@ -68,7 +68,7 @@ def decoder_killed(stage: Stage[Rig]) -> None:
 
 
 def film_that_kills(stage: Stage[Deployed]) -> None:
-    """One film brings down whoever reads it: tried again alone, then failed. Its batch-mates have their results."""
+    """Drop an image that kills its worker: it is tried again alone, then failed. The rest of its batch has results."""
     rig = stage.rig
     for name in WORKERS:
         rig.parts[name].terminate()
@@ -78,15 +78,15 @@ def film_that_kills(stage: Stage[Deployed]) -> None:
     stage.drop(sabotage.DOWN)
     stage.expected_failed = 1
     stage.flow()
-    deaths = 0
-    while rig.wait_until(lambda: rig.fallen() or _failed(stage), LEFT_SECONDS) and rig.fallen():
-        for name in rig.fallen():
+    kills = 0
+    while rig.wait_until(lambda: rig.crashed() or _failed(stage), LEFT_SECONDS) and rig.crashed():
+        for name in rig.crashed():
             assert rig.parts[name].process.returncode == -signal.SIGKILL, rig.parts[name].said()
-            deaths += 1
+            kills += 1
             rig.restart(name, command=SABOTAGED)
             rig.ready(name)
     stage.over()
-    stage.note = f"{deaths} deaths"
+    stage.note = f"{kills} workers killed"
 
 
 def _failed(stage: Stage[Deployed]) -> int:
@@ -95,7 +95,7 @@ def _failed(stage: Stage[Deployed]) -> int:
 
 
 def up_killed(stage: Stage[Embedded]) -> None:
-    """Everything at once, again and again, as by a power switch."""
+    """Kill everything at once, three times, as by a power switch."""
     stage.surge(0.3)
     for _ in range(3):
         stage.kill_one("up")

@@ -1,4 +1,4 @@
-"""Films to drop: small phantoms, of which each file has bytes of its own."""
+"""Images to drop: small phantoms, each file with its own bytes."""
 
 from itertools import count
 from pathlib import Path
@@ -9,12 +9,12 @@ from PIL import Image
 from cli.bench.copies import distinct_copy
 from pneumowatch.imaging.phantom import draw_phantom
 
-DRAWN: Final = 8  # drawing takes a sixth of a second, a copy with other bytes nothing
-WIDTH, HEIGHT = 256, 192  # still a chest film to the shipped model's gate
+DRAWN: Final = 8  # drawing takes a sixth of a second, a copy with other bytes next to nothing
+WIDTH, HEIGHT = 256, 192  # large enough to pass the shipped model's input gate
 
 
 class Stock:
-    """Makes films in a folder, from which they are renamed into an inbox on the same file system."""
+    """Make images in a folder, from which they are renamed into an inbox on the same file system."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -27,7 +27,7 @@ class Stock:
             self._drawn.append(path.read_bytes())
 
     def make(self, many: int) -> list[Path]:
-        """Names that sort in the order in which they will be dropped."""
+        """Make so many images, whose names sort in the order in which they will be dropped."""
         return [self._make(place) for place in range(many)]
 
     def _make(self, place: int) -> Path:

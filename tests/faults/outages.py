@@ -1,4 +1,4 @@
-"""Services that go and come back: the broker and the database."""
+"""Faults of the broker and the database: outages and their end."""
 
 import signal
 
@@ -10,7 +10,7 @@ from faults.stage import Stage
 
 
 def redis_flushed(stage: Stage[Deployed]) -> None:
-    """All messages are gone, waiting and unacknowledged; films are announced again once nothing is left on it."""
+    """Delete all messages, waiting and unacknowledged; scans are announced again once Redis holds none."""
     stage.surge(0.1)
     stage.flow()
     stage.wait_for(0.05)
@@ -20,17 +20,17 @@ def redis_flushed(stage: Stage[Deployed]) -> None:
 
 
 def redis_restarted(stage: Stage[Deployed]) -> None:
-    """It comes back empty. Then one film alone: a worker that is connected again and consumes nothing shows here."""
+    """Restart Redis empty, then drop a single image, which detects a worker that reconnects but consumes nothing."""
     _gone(stage, stage.rig.redis, 1)
 
 
 def redis_gone(stage: Stage[Deployed]) -> None:
-    """Films go on arriving; they wait in the database."""
+    """Stop Redis while images arrive; their scans wait in the database."""
     _gone(stage, stage.rig.redis, stage.pace.outage)
 
 
 def redis_hangs(stage: Stage[Deployed]) -> None:
-    """Connected, and no answer to anything: the process is halted."""
+    """Halt the process of Redis, so that it keeps its connections and answers nothing."""
     server = stage.rig.redis
     assert server.process is not None
     stage.surge(0.1)
@@ -46,17 +46,17 @@ def redis_hangs(stage: Stage[Deployed]) -> None:
 
 
 def postgres_restarted(stage: Stage[Deployed]) -> None:
-    """It crashes and recovers from its log."""
+    """Crash PostgreSQL, which recovers from its log."""
     _gone(stage, stage.rig.postgres, 1, signal.SIGQUIT)
 
 
 def postgres_gone(stage: Stage[Deployed]) -> None:
-    """Nothing is taken off the queue meanwhile, and nothing that was read is forgotten."""
+    """Stop PostgreSQL: no message is lost from the queue in the meantime, and no result."""
     _gone(stage, stage.rig.postgres, stage.pace.outage, signal.SIGQUIT)
 
 
 def connections_cut(stage: Stage[Deployed]) -> None:
-    """Every connection to the database is broken, again and again, in the middle of whatever it was doing."""
+    """Cut every connection to the database several times, during whatever it is doing."""
     stage.surge(0.1)
     stage.flow()
     cut = 0
@@ -64,7 +64,7 @@ def connections_cut(stage: Stage[Deployed]) -> None:
         stage.wait_for(share)
         with connect(stage.rig.postgres.url) as server:
             ended = server.execute(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'films'"
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'ledger'"
             ).fetchall()
         cut += ended[0][0]
     stage.over()

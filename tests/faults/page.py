@@ -1,4 +1,4 @@
-"""docs/evidence/reliability.md: the table as it was measured; what is written by hand around it stays."""
+"""Write the measured table into docs/evidence/reliability.md; the text around it is written by hand and stays."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from faults.faults import FAULTS, Fault
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "evidence" / "reliability.md"
-KEPT: Final = ROOT / "build" / "faults"  # the account of each fault, so that one can be measured again by itself
+KEPT: Final = ROOT / "build" / "faults"  # the result of each fault, so that one can be measured again by itself
 BEGIN: Final = "<!-- written by `make faults` -->"
 END: Final = "<!-- end of what `make faults` writes -->"
 
@@ -22,13 +22,13 @@ def keep(account: Account, **measured: str) -> None:
 
 
 def kept() -> dict[str, dict[str, Any]]:
-    """Records by the fault's name, of those that were measured."""
+    """Return {fault's name: record} of the faults that were measured."""
     files = {fault.name: KEPT / f"{fault.name}.json" for fault in FAULTS}
     return {name: json.loads(file.read_text("utf-8")) for name, file in files.items() if file.exists()}
 
 
 def write(machine: dict[str, str]) -> Path:
-    """Put a new table between the marks of the page."""
+    """Replace the table between the marks of the page."""
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     table = "\n".join(_lines(machine, kept()))
@@ -49,7 +49,7 @@ HEADINGS: Final = (
 
 
 def cells(fault: Fault, account: Account) -> tuple[str, ...]:
-    """A row of the table."""
+    """Return the cells of a fault's row in the table."""
     title = f"{fault.title} ({account.home})"
     states = ", ".join(f"{many} {state}" for state, many in sorted(account.states.items()))
     busy = ", ".join(f"{part} {share:.1%}" for part, share in sorted(account.cpu.items())) or "-"
@@ -66,7 +66,7 @@ def _lines(machine: dict[str, str], records: dict[str, dict[str, Any]]) -> Itera
     accounts = {name: Account(**record["account"]) for name, record in records.items()}
     leases = {account.lease for account in accounts.values()}
     said = ", ".join(f"{lease:g}" for lease in sorted(leases))
-    yield f"Leases of {said} s: recovery must end within {GRACE_SECONDS:g} s more."
+    yield f"Leases of {said} s: recovery must end within the lease and {GRACE_SECONDS:g} s."
     yield ""
     yield f"| {' | '.join(HEADINGS)} |"
     yield "|---|---:|---|---:|---:|---:|---:|---|"
@@ -80,10 +80,10 @@ def _lines(machine: dict[str, str], records: dict[str, dict[str, Any]]) -> Itera
     }
     if wrong:
         yield ""
-    yield from (f"- Not as it should be: {title}: {'; '.join(what)}." for title, what in wrong.items())
+    yield from (f"- Failed: {title}: {'; '.join(what)}." for title, what in wrong.items())
     yield from ("", "| measured on | |", "|---|---|")
     yield from (f"| {name} | {value} |" for name, value in machine.items())
     dates = sorted({record["date"] for record in records.values()})
     loads = sorted({int(record["load"]) for record in records.values()})
-    yield f"| load average meanwhile | {loads[0]} to {loads[-1]} |"
+    yield f"| load average | {loads[0]} to {loads[-1]} |"
     yield f"| when | {dates[0]} to {dates[-1]} |"

@@ -1,4 +1,4 @@
-"""The real thing: pneumowatch in processes of its own, as a department runs it and as `up` does."""
+"""Real installations of pneumowatch: as separate processes, as a department runs it, and as `up`."""
 
 import os
 import signal
@@ -19,16 +19,16 @@ from cli.bench.processes import process_tree, resource_usage
 from faults.films import Stock
 
 WORKERS: Final = ("work-1", "work-2")
-DATABASE: Final = "films"
+DATABASE: Final = "ledger"
 READY: Final = "model ready"
 LOOK_SECONDS: Final = 0.1
 SABOTAGED: Final = (sys.executable, str(Path(__file__).parents[1] / "sabotage.py"))
 
 
 class Rig(ABC):
-    """Named parts, each a process; which of them run is the scenarios' to say."""
+    """Named components, each a process. The faults decide which of them run."""
 
-    home: str  # which kind of installation it is, for the table
+    home: str  # the kind of installation, for the table
 
     def __init__(self, folder: Path, lease: float, **settings: object) -> None:
         self.folder = folder
@@ -45,7 +45,7 @@ class Rig(ABC):
             "settle_seconds": 0.5,
             "rescan_seconds": 5,
             "decoders": 1,
-            "batch_size": 16,  # small films: both workers shall have some
+            "batch_size": 16,  # small, so that both workers get images
             "retrain_at": "never",
             **settings,
         }
@@ -53,7 +53,7 @@ class Rig(ABC):
 
     @abstractmethod
     def ask(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Rows of the ledger's database; `%s` stands for a parameter."""
+        """Query the ledger's database; `%s` stands for a parameter."""
 
     def start(
         self,
@@ -62,7 +62,7 @@ class Rig(ABC):
         variables: Mapping[str, str] | None = None,
         **settings: object,
     ) -> Part:
-        """Start a part (`work-1` is one that runs `work`), and do not wait for it."""
+        """Start a component (`work-1` is one that runs `work`), and do not wait for it."""
         self._starts += 1
         env = environment(**{**self._settings, **settings}) | dict(variables or {})
         log = self.folder / f"{self._starts:02}-{name}.log"
@@ -71,7 +71,7 @@ class Rig(ABC):
         return part
 
     def restart(self, name: str, **how: Any) -> Part:
-        """Start a part again that has ended, as its supervisor would."""
+        """Start a component again that has ended, as its supervisor would."""
         assert self.parts[name].process.poll() is not None, f"{name} still runs"
         return self.start(name, **how)
 
@@ -81,7 +81,7 @@ class Rig(ABC):
             self.parts[name].wait_until_said(READY)
 
     def wait_until(self, what: Callable[[], Any], timeout: float = PATIENCE) -> Any:
-        """The first true answer. Raises NotInTime with the ends of all logs where none comes."""
+        """Return the first true answer. Raises NotInTime with the ends of all logs if none comes."""
         return eventually(what, timeout, LOOK_SECONDS, self.said)
 
     def held_by(self, pid: int) -> int:
@@ -92,17 +92,17 @@ class Rig(ABC):
         return self.ask("SELECT count(*) FROM scans WHERE state = 'running'")[0][0]
 
     def decoders(self, name: str) -> list[int]:
-        """Process ids of a worker's decoding children."""
+        """Return the process ids of a worker's decoding child processes."""
         children = process_tree(self.parts[name].process.pid)[1:]
         return [pid for pid in children if b"spawn_main" in _command_line(pid)]
 
     def cpu_seconds(self) -> dict[int, tuple[str, float]]:
-        """{process id: (part, processor seconds so far)} of the parts that run, their children included."""
+        """Return {process id: (component, processor seconds so far)} of running components, their children included."""
         alive = {name: part.process.pid for name, part in self.parts.items() if part.process.poll() is None}
         return {pid: (name, resource_usage(pid).cpu_seconds) for name, pid in alive.items()}
 
-    def fallen(self) -> list[str]:
-        """Parts that are not there, though nobody asked for it."""
+    def crashed(self) -> list[str]:
+        """Return the components that ended unexpectedly."""
         return [name for name, part in self.parts.items() if part.process.poll() is not None]
 
     def said(self) -> str:
@@ -135,7 +135,7 @@ class Deployed(Rig):
         assert upgraded.code == 0, upgraded.err
 
     def up(self) -> None:
-        """Start all parts, and wait until the workers read films."""
+        """Start all components, and wait until the workers are ready."""
         for name in ("watch", *WORKERS, "schedule"):
             self.start(name)
         self.ready(*WORKERS)
@@ -145,7 +145,7 @@ class Deployed(Rig):
             return connection.execute(sql, parameters).fetchall()
 
     def program(self, name: str) -> Path:
-        """One of PostgreSQL's own programs."""
+        """Return the path of one of PostgreSQL's own programs."""
         return Path(self.postgres.command[0]).with_name(name)
 
 
@@ -163,7 +163,7 @@ class Embedded(Rig):
         variables: Mapping[str, str] | None = None,
         **settings: object,
     ) -> Part:
-        """Start it, and wait until it reads films."""
+        """Start it, and wait until it is ready."""
         part = self.start("up", command, variables, **settings)
         self.ready("up")
         return part
@@ -178,7 +178,7 @@ class Embedded(Rig):
 
 
 def kill_quietly(pid: int) -> bool:
-    """SIGKILL; False where it is gone already."""
+    """Kill a process (SIGKILL). Return False if it is gone already."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What `up` writes to: a disk that is full, a ledger that is locked, or is last night's copy."""
+"""Faults of storage under `up`: a full disk, a locked ledger, a ledger replaced by an older copy."""
 
 import json
 import sqlite3
@@ -14,7 +14,7 @@ from programs import COMMAND, Part
 from faults.rig import Embedded
 from faults.stage import Stage
 
-ROOM: Final = "96m"  # of the data folder: the model, a ledger, and a thousand films kept
+ROOM: Final = "96m"  # of the data folder: the model, a ledger, and a thousand stored images
 ON_TMPFS: Final = 'mount -t tmpfs -o size="$1" tmpfs "$0" && shift && exec "$@"'
 ASK: Final = (
     "import json, sqlite3, sys; connection = sqlite3.connect(sys.argv[1], timeout=60); "
@@ -23,14 +23,14 @@ ASK: Final = (
 
 
 class Cramped(Embedded):
-    """`up` with its data folder on a small file system, which exists only for the processes of this rig."""
+    """`up` with its data folder on a small file system that exists only for the processes of this rig."""
 
     def up(self, *_: object, **settings: object) -> Part:
         self.data.mkdir(exist_ok=True)
         return super().up(("unshare", "-m", "sh", "-c", ON_TMPFS, str(self.data), ROOM, *COMMAND), **settings)
 
     def inside(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command that sees that file system."""
+        """Run a command inside that file system's mount namespace."""
         command = ["nsenter", "-m", "-t", str(self.parts["up"].process.pid), *words]
         return subprocess.run(command, capture_output=True, text=True)
 
@@ -49,7 +49,7 @@ def no_mounts() -> str:
 
 
 def disk_full(stage: Stage[Cramped]) -> None:
-    """No room for films kept, nor for the ledger: it waits, and goes on when there is room."""
+    """Fill the disk, so that neither images nor the ledger can be written; `up` waits until there is space."""
     rig, filler = stage.rig, stage.rig.data / "filler"
     stage.surge(0.1)
     stage.flow(2 * stage.pace.outage)
@@ -61,7 +61,7 @@ def disk_full(stage: Stage[Cramped]) -> None:
 
 
 def ledger_locked(stage: Stage[Embedded]) -> None:
-    """By another process, for longer than SQLite waits before it says so."""
+    """Lock SQLite from another process for longer than its busy timeout."""
     stage.surge(0.1)
     stage.flow(2 * stage.pace.outage)
     stage.wait_for(0.05)
@@ -73,7 +73,7 @@ def ledger_locked(stage: Stage[Embedded]) -> None:
 
 
 def ledger_copied_back(stage: Stage[Embedded]) -> None:
-    """Stopped, its file replaced by last night's copy, and started again: what came since is read again."""
+    """Stop `up`, replace its ledger by an older copy, and start it again: later images are processed again."""
     rig, backup = stage.rig, stage.rig.folder / "backup.db"
     stage.surge(0.5)
     stage.wait_for(0.2)
