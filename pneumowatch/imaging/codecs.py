@@ -1,9 +1,9 @@
-"""Compressed frames of DICOM objects: one frame's bytes in, the stored values out.
+"""Decode compressed frames of DICOM objects: from the bytes of one frame to its stored values.
 
-The kind is read from the codestream itself, as headers name the wrong transfer syntax often enough. Common JPEG is
-decoded by Pillow, as in image files; the rest by imagecodecs, which wraps libjpeg-turbo (12 bit, lossless), CharLS and
-OpenJPEG (JPEG 2000, HTJ2K) in one wheel under BSD licences. (Tried: pylibjpeg-libjpeg is GPL and refuses a 12-bit file
-of pydicom's own collection; GDCM has no 12-bit JPEG.)
+The format is read from the codestream itself, as headers often name the wrong transfer syntax. Pillow decodes common
+JPEG, as it does in image files. imagecodecs decodes the rest: it wraps libjpeg-turbo (12 bit, lossless), CharLS and
+OpenJPEG (JPEG 2000, HTJ2K) in one BSD-licensed wheel. (Tried: pylibjpeg-libjpeg is GPL and refuses a 12-bit file of
+pydicom's own collection; GDCM has no 12-bit JPEG.)
 """
 
 import io
@@ -14,38 +14,39 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-StoredValues = NDArray[Any]  # stored values: (height, width) or (height, width, 3), uint8, uint16 or int16
+StoredValues = NDArray[Any]  # (height, width) or (height, width, 3), uint8, uint16 or int16
 
 JPEG_START: Final = b"\xff\xd8"  # of a JPEG or JPEG-LS codestream
 JPEG2000_START: Final = b"\xff\x4f\xff\x51"  # of a JPEG 2000 codestream
-JP2_SIGNATURE: Final = b"\x00\x00\x00\x0cjP  "  # of a JP2 file, which some put into a frame
-CODESTREAM_END: Final = b"\xff\xd9"  # of all of them
-DCT_8: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # start-of-frame markers of what Pillow reads, at 8 bits
+JP2_SIGNATURE: Final = b"\x00\x00\x00\x0cjP  "  # of a JP2 file, which some devices put into a frame
+CODESTREAM_END: Final = b"\xff\xd9"  # of all codestreams
+DCT_8: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # start-of-frame markers that Pillow reads, at 8 bits
 JPEG_LS: Final = 0xF7
-SOF_MARKERS: Final = frozenset({*range(0xC0, 0xD0), JPEG_LS}) - {0xC4, 0xC8, 0xCC}  # all start-of-frame markers
+SOF_MARKERS: Final = frozenset({*range(0xC0, 0xD0), JPEG_LS}) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers
 STANDALONE_MARKERS: Final = frozenset({0x01, 0xFF, *range(0xD0, 0xD9)})  # markers without a length
 
 
 class FrameHeader(NamedTuple):
-    """What a JPEG's start-of-frame segment says."""
+    """The content of a JPEG's start-of-frame segment."""
 
     marker: int
     bits: int
     height: int
     width: int
-    states_colour_space: bool  # whether an application segment tells the colour space
+    states_colour_space: bool  # whether an application segment states the colour space
 
 
 def decode_frame(frame: bytes, height: int, width: int, is_rgb: bool) -> StoredValues:
-    """The stored values of one frame; colour as the gray that its luminance component holds, where it has one.
+    """Decode one frame to its stored values; colour to the gray of its luminance component, where it has one.
 
     Args:
+        height, width: in pixels, as the header states them.
         is_rgb: the header says that three components are red, green and blue.
 
     Raises:
-        ValueError, or what a decoder raises: it is damaged, cut off, or not of this size.
+        ValueError, or an exception of a decoder: the frame is damaged, cut off, or not of this size.
     """
-    import imagecodecs  # late: few departments compress, and it takes a tenth of a second
+    import imagecodecs  # imported late: few departments compress, and the import takes a tenth of a second
 
     frame = frame.rstrip(b"\0")  # frames are padded to an even length
     if frame.startswith(JP2_SIGNATURE):
@@ -71,7 +72,7 @@ def decode_frame(frame: bytes, height: int, width: int, is_rgb: bool) -> StoredV
 
 
 def is_deep_jpeg(data: bytes) -> bool:
-    """Whether this is a JPEG of a kind that Pillow does not read: more than 8 bits, lossless, or JPEG-LS."""
+    """Tell whether this is a JPEG that Pillow does not read: more than 8 bits, lossless, or JPEG-LS."""
     if not data.startswith(JPEG_START):
         return False
     try:
@@ -82,13 +83,13 @@ def is_deep_jpeg(data: bytes) -> bool:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a JPEG with a readable head."""
+    """Return width and height of a JPEG with a readable header, in pixels."""
     head = _read_frame_header(data)
     return head.width, head.height
 
 
 def decode_rle(frame: bytes, height: int, width: int, samples: int, bits: int) -> StoredValues:
-    """The stored values of a frame in DICOM's run-length encoding (PS3.5 annex G)."""
+    """Decode a frame in DICOM's run-length encoding to its stored values (PS3.5 annex G)."""
     import imagecodecs
 
     planes = imagecodecs.dicomrle_decode(frame, dtype=f"u{bits // 8}")
@@ -97,7 +98,7 @@ def decode_rle(frame: bytes, height: int, width: int, samples: int, bits: int) -
 
 
 def _decode_gray(frame: bytes) -> StoredValues:
-    """Pillow says so where a JPEG is cut off; libjpeg alone would fill up with gray."""
+    """Decode to gray with Pillow: it raises where a JPEG is cut off, whereas libjpeg alone would fill up with gray."""
     with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
         image.draft("L", image.size)
         return np.asarray(image.convert("L"))
@@ -119,7 +120,7 @@ def _read_frame_header(frame: bytes) -> FrameHeader:
 
 
 def _jpeg2000_size(codestream: bytes) -> tuple[int, int]:
-    """Height and width from the SIZ segment (ISO 15444-1, A.5.1)."""
+    """Return height and width from the SIZ segment (ISO 15444-1, A.5.1)."""
     right, bottom, left, top = struct.unpack_from(">IIII", codestream, 8)
     return bottom - top, right - left
 
@@ -130,12 +131,12 @@ def _checked_jp2(file: bytes, height: int, width: int) -> bytes:
 
 
 def _check_header_size(size: tuple[int, int], height: int, width: int) -> None:
-    """Before a pixel is decoded: a codestream must not be larger than the header, which was held against the bound."""
+    """Check the size before a pixel is decoded: only the size in the header was compared with the limit."""
     if size != (height, width):
-        raise ValueError("the codestream is of another size than the header says")
+        raise ValueError("the codestream does not have the size in the header")
 
 
 def _check_decoded_size(values: StoredValues, height: int, width: int) -> StoredValues:
     if values.shape[:2] != (height, width):
-        raise ValueError("the decoder gave another size")
+        raise ValueError("the decoded image does not have the size in the header")
     return values

@@ -1,6 +1,6 @@
-"""Films that are DICOM objects: which of them are read, what their header says, and their pixels as gray levels.
+"""Read DICOM objects: refuse those that are no frontal chest x-ray, read the header, convert the pixels to gray.
 
-Parsing and the plain encodings are pydicom's, imported late: most of what imports the film reader never meets one.
+pydicom parses them and decodes uncompressed pixels. It is imported late, as most processes never read a DICOM object.
 """
 
 import hashlib
@@ -24,24 +24,24 @@ Gray = NDArray[np.uint8]
 
 PREAMBLE: Final = 128
 DICM_PREFIX: Final = b"DICM"
-META_START: Final = PREAMBLE + len(DICM_PREFIX)  # where the meta group begins
-FIRST_GROUPS: Final = (0x0002, 0x0008)  # what an object without its preamble begins with
+META_START: Final = PREAMBLE + len(DICM_PREFIX)  # offset of the meta group
+FIRST_GROUPS: Final = (0x0002, 0x0008)  # with which an object without its preamble begins
 FIRST_ELEMENTS: Final = 0x0070  # ... and how far into that group
 FIRST_BYTES: Final = 256  # ... and how long such an element may be
 VALUE_REPRESENTATIONS: Final = frozenset(b"AE AS CS DA DS DT IS LO LT OB OW PN SH SQ ST TM UI UL UN US UT".split())
-ENCAPSULATED_PIXELS: Final = b"\xe0\x7f\x10\x00OB"  # how compressed pixels begin
+ENCAPSULATED_PIXELS: Final = b"\xe0\x7f\x10\x00OB"  # the start of compressed pixels
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 RLE: Final = "1.2.840.10008.1.2.5"
-INFLATED_BYTES: Final = 8  # of a deflated object: at most so many for each pixel that is allowed
+INFLATED_BYTES: Final = 8  # largest inflated size, per pixel that is allowed
 NON_LETTERS: Final = re.compile(r"[^A-Z]+")
 
-# Which modalities and storage classes hold films; a value that is missing or private says nothing.
+# Modalities and storage classes of radiographs. A missing or private value is accepted.
 # https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_C.7.3.html#sect_C.7.3.1.1.1
 MODALITIES: Final = frozenset({"CR", "DX", "DR", "RG", "OT", "SC"})
 STORAGE_CLASS_PREFIX: Final = "1.2.840.10008.5.1.4.1.1."
 XRAY_STORAGE_CLASSES: Final = ("1", "1.1", "1.1.1", "7", "7.1", "7.2", "7.3", "7.4")  # CR, DX, secondary capture
 
-# Body parts are free text in many languages: only what is known to be another part than the chest is refused.
+# Body parts are free text in many languages: only known names of other parts are refused.
 CHEST_WORDS: Final = ("CHEST", "THOR", "TORA", "LUNG", "RIB", "PULMO", "BRUST", "POITRINE")
 OTHER_BODY_PARTS: Final = frozenset(
     {
@@ -69,30 +69,31 @@ TAGS: Final = [
     "FloatPixelData", "DoubleFloatPixelData", "Manufacturer",
 ]  # fmt: skip
 
-MANUFACTURER: Final = "pneumowatch"  # as manufacturer, of what is made here for a PACS
+MANUFACTURER: Final = "pneumowatch"  # in objects that pneumowatch makes for a PACS
 
 logging.getLogger("pydicom").disabled = True  # it quotes values, patients' names among them
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether these bytes are a DICOM object, told by content: with its preamble, or beginning as a data set does."""
+    """Tell by content whether this is a DICOM object: it has the preamble, or begins like a data set."""
     if data[PREAMBLE : PREAMBLE + 4] == DICM_PREFIX:
         return True
     return any(_begins_data_set(data[:FIRST_BYTES], order) for order in "<>")
 
 
 def read_dicom(data: bytes, max_pixels: int, patient_key: bytes | None) -> tuple[Gray, Header]:
-    """The film as 8-bit gray, (height, width), 0 black, and what its header says.
+    """Read the pixels as 8-bit gray, (height, width), 0 black, and the header.
 
     Raises:
-        ImageRejected: with the header as far as it could be read.
+        ImageRejected: with the header, as far as it could be read.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd values are common, and the warnings quote them
         dataset = _parse(data, max_pixels)
         header = _guarded(lambda: dicom_header.extract_header(dataset, patient_key), Header())
         try:
-            _guarded(lambda: _reject_other_kinds(dataset), header)  # values are parsed when they are asked for
+            # all guarded, as pydicom parses a value only at its first use
+            _guarded(lambda: _reject_other_kinds(dataset), header)
             _guarded(lambda: _reject_sizes(dataset, max_pixels), header)
             stored, is_luminance = _guarded(lambda: _stored_values(dataset), header)
             gray = _guarded(lambda: _gray(stored, is_luminance, dataset), header)
@@ -102,14 +103,14 @@ def read_dicom(data: bytes, max_pixels: int, patient_key: bytes | None) -> tuple
 
 
 def _guarded(work: Any, header: Header) -> Any:
-    """Whatever a damaged object leads a parser or decoder to raise means one thing."""
+    """Run `work`, and raise ImageRejected for any error that a damaged object causes in a parser or decoder."""
     try:
         return work()
     except ImageRejected:
         raise
     except MemoryError:
         raise ImageRejected("too_large", TOO_MUCH_MEMORY, header) from None
-    except Exception:  # noqa: BLE001 - RecursionError, struct.error, KeyError, a codec's own, ...
+    except Exception:  # noqa: BLE001 - RecursionError, struct.error, KeyError, those of codecs, ...
         raise ImageRejected("unreadable", "The DICOM object is damaged or incomplete; send it again.", header) from None
 
 
@@ -121,7 +122,7 @@ def _begins_data_set(head: bytes, order: str) -> bool:
         return False
     if head[4:6] in VALUE_REPRESENTATIONS:
         return True
-    (length,) = struct.unpack_from("<I", head, 4)  # implicit value kinds are little-endian only
+    (length,) = struct.unpack_from("<I", head, 4)  # implicit value representations are little-endian only
     return order == "<" and length <= FIRST_BYTES and length % 2 == 0 and head[8 : 8 + length].isascii()
 
 
@@ -133,9 +134,8 @@ def _parse_plain(data: bytes) -> Any:
     import pydicom
 
     dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=TAGS)
-    if (
-        not len(dataset) and ENCAPSULATED_PIXELS in data
-    ):  # cut off within compressed pixels; pydicom then gives nothing at all
+    if not len(dataset) and ENCAPSULATED_PIXELS in data:
+        # cut off within compressed pixels: pydicom then returns nothing, not even the header
         dataset = pydicom.dcmread(io.BytesIO(data[: data.index(ENCAPSULATED_PIXELS)]), force=True, specific_tags=TAGS)
     if not len(dataset) and not len(getattr(dataset, "file_meta", ())):
         raise ValueError("no data set")
@@ -143,15 +143,14 @@ def _parse_plain(data: bytes) -> Any:
 
 
 def _parse_deflated(data: bytes, max_pixels: int) -> Any:
-    """A deflated object, inflated within a bound; None where it is another. pydicom would inflate whatever there is."""
+    """Parse a deflated object, inflated up to a limit (pydicom has none); return None for any other object."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.filereader import read_dataset
 
     if data[PREAMBLE : PREAMBLE + 4] != DICM_PREFIX or DEFLATED.encode() not in data[:2048]:
         return None
-    (length,) = struct.unpack_from(
-        "<I", data, META_START + 8
-    )  # of the meta group, which is always explicit little-endian
+    # the length of the meta group, which is always explicit little-endian
+    (length,) = struct.unpack_from("<I", data, META_START + 8)
     start = META_START + 12 + length
     meta = FileMetaDataset(read_dataset(io.BytesIO(data[META_START:start]), False, True))
     if meta.get("TransferSyntaxUID") != DEFLATED:
@@ -159,7 +158,7 @@ def _parse_deflated(data: bytes, max_pixels: int) -> Any:
     inflator = zlib.decompressobj(-zlib.MAX_WBITS)
     plain = inflator.decompress(data[start:], INFLATED_BYTES * max_pixels)
     if inflator.unconsumed_tail:
-        raise ImageRejected("too_large", "The deflated DICOM object grows beyond the bound on pixels when inflated.")
+        raise ImageRejected("too_large", "The deflated DICOM object is larger than allowed when inflated.")
     if not inflator.eof:
         raise ValueError("cut off")
     dataset = read_dataset(io.BytesIO(plain), False, True, specific_tags=[_tag(keyword) for keyword in TAGS])
@@ -174,39 +173,42 @@ def _tag(keyword: str) -> Any:
 
 
 def _reject_other_kinds(dataset: Any) -> None:
-    """Raises ImageRejected for what is no frontal film of a chest, as far as the header says so."""
+    """Raise ImageRejected where the header shows that this is no frontal chest x-ray."""
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         if "Rows" in dataset:
             raise ImageRejected("unreadable", "The DICOM object ends before its pixels do; send it again.")
-        raise ImageRejected("no_pixels", f"This DICOM object{_kind(dataset)} holds no picture; send the film itself.")
-    if (
-        str(dataset.get("Manufacturer") or "").strip() == MANUFACTURER
-    ):  # else its picture would be read, and drawn, and sent...
-        raise ImageRejected("not_chest_xray", "pneumowatch itself made this picture of a film; send the film.")
+        raise ImageRejected("no_pixels", f"This DICOM object{_kind(dataset)} holds no image; send the image itself.")
+    # else our own secondary captures would be processed and sent to the PACS again, without end
+    if str(dataset.get("Manufacturer") or "").strip() == MANUFACTURER:
+        raise ImageRejected("not_chest_xray", "pneumowatch itself made this object; send the original image.")
     modality, storage = _upper(dataset, "Modality"), str(dataset.get("SOPClassUID") or "")
     other_storage = (
         storage.startswith(STORAGE_CLASS_PREFIX)
         and storage.removeprefix(STORAGE_CLASS_PREFIX) not in XRAY_STORAGE_CLASSES
     )
     if other_storage:
-        raise ImageRejected("not_chest_xray", f"This is no x-ray film{_kind(dataset)}; send CR or DX objects.")
+        raise ImageRejected("not_chest_xray", f"This is not an x-ray image{_kind(dataset)}; send CR or DX objects.")
     if modality and modality not in MODALITIES:
-        raise ImageRejected("not_chest_xray", "The header names another modality than that of x-ray films (CR or DX).")
+        raise ImageRejected("not_chest_xray", "The header names a modality other than x-ray; send CR or DX objects.")
     if _is_other_body_part(_upper(dataset, "BodyPartExamined")) or _is_other_body_part(
         _meaning(dataset, "AnatomicRegion")
     ):
-        raise ImageRejected("not_chest_xray", "The header says that this film shows another part of the body.")
+        raise ImageRejected(
+            "not_chest_xray", "The header says that this image shows another body part; send a chest x-ray."
+        )
     if _is_lateral(dataset):
-        raise ImageRejected("not_frontal", "The header says that this is no frontal view; only frontal films are read.")
+        raise ImageRejected("not_frontal", "The header says that this is not a frontal view; send the frontal view.")
     frames = dataset.get("NumberOfFrames")
     if frames is not None and str(frames).strip() not in ("", "0", "1"):
-        raise ImageRejected("unsupported", "This object holds several frames, and nothing says which is the film.")
+        raise ImageRejected("unsupported", "This object holds several frames; send each image as an object of its own.")
     if "PixelData" not in dataset:
-        raise ImageRejected("unsupported", "Pixels in floating point are not read; send the film as integers.")
+        raise ImageRejected(
+            "unsupported", "Floating-point pixels are not supported; send the image with integer pixels."
+        )
 
 
 def _kind(dataset: Any) -> str:
-    """The name of its storage class, in brackets, where DICOM has one."""
+    """Return the name of the storage class, in parentheses, where DICOM has one; else an empty string."""
     from pydicom.uid import UID_dictionary
 
     known = UID_dictionary.get(str(dataset.get("SOPClassUID") or ""))
@@ -234,7 +236,7 @@ def _meaning(dataset: Any, sequence: str) -> str:
 def _upper(dataset: Any, keyword: str) -> str:
     try:
         value = dataset.get(keyword)
-    except Exception:  # noqa: BLE001 - a value that its kind cannot hold says nothing
+    except Exception:  # noqa: BLE001 - an invalid value counts as missing
         return ""
     return value.strip().upper() if isinstance(value, str) else ""
 
@@ -242,15 +244,19 @@ def _upper(dataset: Any, keyword: str) -> str:
 def _reject_sizes(dataset: Any, max_pixels: int) -> None:
     rows, columns = dataset.get("Rows"), dataset.get("Columns")
     if not isinstance(rows, int) or not isinstance(columns, int) or rows * columns == 0:
-        raise ImageRejected("unreadable", "The header does not say how many rows and columns the film has.")
+        raise ImageRejected(
+            "unreadable", "The header does not state the number of rows and columns; export the image again."
+        )
     if rows * columns > max_pixels:
-        raise ImageRejected("too_large", f"The film has {columns} x {rows} pixels; at most {max_pixels:,} are read.")
+        raise ImageRejected(
+            "too_large", f"The image has {columns} x {rows} pixels; at most {max_pixels:,} are allowed."
+        )
     if dataset.get("BitsAllocated") not in (1, 8, 16) or dataset.get("SamplesPerPixel", 1) not in (1, 3):
-        raise ImageRejected("unsupported", "Films of 8 to 16 bits with one or three components are read, not this one.")
+        raise ImageRejected("unsupported", "Only images of 8 to 16 bits with one or three components are supported.")
 
 
 def _stored_values(dataset: Any) -> tuple[codecs.StoredValues, bool]:
-    """The stored values, and whether they are the luminance of a film in colour."""
+    """Return the stored values, and whether they are the luminance of a colour image."""
     element = dataset.get_item("PixelData")
     if element.is_undefined_length if hasattr(element, "is_undefined_length") else element.length == 0xFFFFFFFF:
         return _decompressed(dataset)
@@ -258,7 +264,9 @@ def _stored_values(dataset: Any) -> tuple[codecs.StoredValues, bool]:
 
     if "TransferSyntaxUID" not in getattr(dataset, "file_meta", {}):
         _guess_syntax(dataset)
-    values = pixel_array(dataset, raw=True, correct_unused_bits=False)  # which only knows those above
+    values = pixel_array(
+        dataset, raw=True, correct_unused_bits=False
+    )  # pydicom would only clear bits above the stored ones
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return (values if values.ndim == 3 else _without_unused_bits(values, dataset)), False
 
@@ -289,7 +297,7 @@ def _guess_syntax(dataset: Any) -> None:
 
 
 def _without_unused_bits(values: codecs.StoredValues, dataset: Any) -> codecs.StoredValues:
-    """Without what older objects keep in the bits that the film does not use: overlays, mostly."""
+    """Remove what older objects store in the bits that the image does not use, mostly overlays."""
     allocated, stored = dataset.BitsAllocated, dataset.get("BitsStored") or dataset.BitsAllocated
     shift = dataset.get("HighBit", stored - 1) + 1 - stored
     if allocated == 1 or stored >= allocated or shift < 0:
@@ -299,7 +307,7 @@ def _without_unused_bits(values: codecs.StoredValues, dataset: Any) -> codecs.St
 
 
 def _signed(values: codecs.StoredValues, dataset: Any) -> codecs.StoredValues:
-    """Two's complement in the bits that are stored, where the header says so and the decoder did not."""
+    """Interpret the stored bits as two's complement, where the header says so and the decoder did not."""
     if not dataset.get("PixelRepresentation") or values.dtype.kind == "i":
         return values
     container = 8 * values.dtype.itemsize
@@ -321,7 +329,7 @@ def _gray(stored: codecs.StoredValues, is_luminance: bool, dataset: Any) -> Gray
 
 
 def _luminance(colour: codecs.StoredValues, kind: str, bits: int | None) -> Gray:
-    """ITU-R 601-2 luminance of RGB, or the luminance component itself."""
+    """Return the ITU-R 601-2 luminance of RGB, or the luminance component itself, as 8-bit gray."""
     top = 2 ** (bits or 8 * colour.dtype.itemsize) - 1
     if kind.startswith("YBR_PARTIAL"):  # black at 16 and white at 235 of 255
         return _to_uint8((colour[..., 0] / top - 16 / 255) * (255 / 219))
@@ -331,7 +339,7 @@ def _luminance(colour: codecs.StoredValues, kind: str, bits: int | None) -> Gray
 
 
 def _pixels_sha256(stored: codecs.StoredValues) -> str:
-    """As `Header.pixels_sha256` has it: of values and shape, in one byte order."""
+    """Return the hash of values, shape and type, in one byte order, for `Header.pixels_sha256`."""
     kind = np.dtype(f"{stored.dtype.kind}{stored.dtype.itemsize}").newbyteorder("<")
     digest = hashlib.sha256(f"{stored.shape} {kind.str} ".encode())
     digest.update(np.ascontiguousarray(stored, kind).tobytes())

@@ -1,4 +1,4 @@
-"""A DICOM header, reduced to what may be kept of study and patient."""
+"""Reduce a DICOM header to what may be stored of study and patient."""
 
 import re
 from datetime import date
@@ -10,18 +10,13 @@ from pneumowatch.header import Header
 UID_PATTERN: Final = re.compile(r"[0-9.]{1,64}")
 AGE_PATTERN: Final = re.compile(r"(\d{3})([DWMY])")
 UNITS_PER_YEAR: Final = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
-MAX_AGE_YEARS: Final = 130.0  # years
-DATE_KEYWORDS: Final = (
-    "StudyDate",
-    "SeriesDate",
-    "AcquisitionDate",
-    "ContentDate",
-)  # of the film; the first that is there
-SHORT_STRING_LENGTH: Final = 16  # characters: what DICOM allows, and the columns hold
+MAX_AGE_YEARS: Final = 130.0
+DATE_KEYWORDS: Final = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")  # the first that is set counts
+SHORT_STRING_LENGTH: Final = 16  # characters: the maximum in DICOM, and in our columns
 
 
 def extract_header(dataset: Any, patient_key: bytes | None) -> Header:
-    """The header's values; broken, overlong and multiple ones count as missing."""
+    """Return the values of a header; invalid, overlong and multiple ones count as missing."""
     return Header(
         study_uid=_uid(dataset, "StudyInstanceUID"),
         series_uid=_uid(dataset, "SeriesInstanceUID"),
@@ -38,7 +33,7 @@ def extract_header(dataset: Any, patient_key: bytes | None) -> Header:
 def _text(dataset: Any, keyword: str, longest: int) -> str | None:
     try:
         value = dataset.get(keyword)
-    except Exception:  # noqa: BLE001 - pydicom raises whatever a value leads it to
+    except Exception:  # noqa: BLE001 - pydicom raises many kinds of errors for invalid values
         return None
     text = value.strip("\0 ") if isinstance(value, str) else ""
     return text if text and len(text) <= longest and text.isprintable() else None
@@ -50,7 +45,7 @@ def _uid(dataset: Any, keyword: str) -> str | None:
 
 
 def _age(dataset: Any) -> float | None:
-    """Years at the study. The birth date itself is kept nowhere."""
+    """Return the age at the study, in years. The birth date itself is never stored."""
     match = AGE_PATTERN.fullmatch(_text(dataset, "PatientAge", 4) or "")
     if match:
         years = int(match[1]) / UNITS_PER_YEAR[match[2]]
@@ -64,7 +59,7 @@ def _age(dataset: Any) -> float | None:
 
 
 def _years(birth_date: date, study_date: date) -> float:
-    """Completed years, and the part of the next: whole on each birthday, as ages are counted."""
+    """Return completed years and the fraction of the next: a whole number on each birthday, as ages are counted."""
     had_birthday = (study_date.month, study_date.day) >= (birth_date.month, birth_date.day)
     whole = study_date.year - birth_date.year - (not had_birthday)
     last = (

@@ -1,8 +1,8 @@
-"""Films kept: the reduced film of a scan as it was decoded, and where the model looked, under the hash of its bytes.
+"""Store the reduced image of a scan with its activation map, under the hash of the scan's file.
 
-`DATA_DIR/images/<sha256>.png` is 8-bit gray, (side, side). Where the model has maps, the film's own stands in it as a
-text chunk: itself a PNG, in base64, 8-bit gray of the map's own size, the probability of each place, 255 being 1. One
-file, because to create one costs more than to encode its pixels; it is complete or not there.
+`DATA_DIR/images/<sha256>.png` is 8-bit gray, (side, side). Where the model has activation maps, a text chunk of the
+file holds the image's own: as a PNG in base64, 8-bit gray in the map's size, the probability at each place, 255 being
+1. Both are in one file, as creating a file costs more than encoding its pixels. A file is complete or does not exist.
 """
 
 import os
@@ -21,13 +21,13 @@ from PIL import Image
 
 from pneumowatch.imaging.reader import Pixels
 
-IMAGES_FOLDER: Final = "images"  # beneath the data folder
+IMAGES_FOLDER: Final = "images"  # in the data folder
 IMAGE_SUFFIX: Final = ".png"
-MAP_KEYWORD: Final = "activation map"  # the text's keyword
+MAP_KEYWORD: Final = "activation map"  # keyword of the text chunk
 UNFINISHED_PREFIX: Final = ".unfinished-"
-FILE_MODE: Final = 0o640  # these are patients' films: nobody else's to read
-PNG_ERRORS: Final = (OSError, SyntaxError, ValueError)  # as Pillow says of a PNG
-PNG_HEADER_BYTES: Final = 33  # bytes of a PNG's signature and first chunk, IHDR, behind which others may stand
+FILE_MODE: Final = 0o640  # patients' images: other users may not read them
+PNG_ERRORS: Final = (OSError, SyntaxError, ValueError)  # that Pillow raises for a damaged PNG
+PNG_HEADER_BYTES: Final = 33  # signature and first chunk (IHDR); other chunks may follow
 
 
 def image_path(data_dir: Path, sha256: str) -> Path:
@@ -35,9 +35,9 @@ def image_path(data_dir: Path, sha256: str) -> Path:
 
 
 def store_image(data_dir: Path, sha256: str, pixels: Pixels, logits: NDArray[np.floating[Any]] | None = None) -> None:
-    """Keep a film, uint8 (side, side), and its map of logits, float (h, w); what was kept of it before is replaced.
+    """Store an image, uint8 (side, side), and its map of logits, float (h, w). Replaces an earlier file.
 
-    Raises OSError, of which a full disk is one.
+    Raises OSError, also where the disk is full.
     """
     encoded = encode_png(pixels)
     if logits is not None:
@@ -50,12 +50,12 @@ def store_image(data_dir: Path, sha256: str, pixels: Pixels, logits: NDArray[np.
 
 
 def load_image(data_dir: Path, sha256: str) -> Pixels | None:
-    """The film, uint8 (side, side); None where none is kept, or it is damaged."""
+    """Return the image, uint8 (side, side); None where none is stored, or it is damaged."""
     return _load_gray(image_path(data_dir, sha256))
 
 
 def load_activation_map(data_dir: Path, sha256: str) -> Pixels | None:
-    """The map of its places' probabilities, uint8 (h, w); None where there is none, or it is damaged."""
+    """Return the map of probabilities, uint8 (h, w), 255 being 1; None where there is none, or it is damaged."""
     try:
         with Image.open(image_path(data_dir, sha256), formats=["PNG"]) as image:
             return _load_gray(BytesIO(b64decode(image.info[MAP_KEYWORD], validate=True)))
@@ -64,18 +64,18 @@ def load_activation_map(data_dir: Path, sha256: str) -> Pixels | None:
 
 
 def encode_png(gray: Pixels) -> bytes:
-    """An 8-bit gray picture, as quickly as can be at about its smallest."""
+    """Encode 8-bit gray pixels, with the fastest options that come close to the smallest size."""
     return bytes(png_encode(gray, level=1, strategy=PNG.STRATEGY.HUFFMAN_ONLY, filter=PNG.FILTER.PAETH))
 
 
 def _text_chunk(keyword: str, text: bytes) -> bytes:
-    """A PNG's text chunk (PNG specification, 11.3.3.2)."""
+    """Return a text chunk of a PNG (PNG specification, 11.3.3.2)."""
     chunk = b"tEXt" + keyword.encode("ascii") + b"\0" + text
     return (len(chunk) - 4).to_bytes(4, "big") + chunk + crc32(chunk).to_bytes(4, "big")
 
 
 def _probabilities_as_gray(logits: NDArray[np.floating[Any]]) -> Pixels:
-    # by the hyperbolic tangent, which does not overflow
+    # the logistic function, written with tanh, which does not overflow
     return np.rint(255 * (0.5 + 0.5 * np.tanh(np.asarray(logits, np.float64) / 2))).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""A film with the heat of what moved the model laid over it, as a picture that says so itself."""
+"""Draw the heat map of what moved the model over an image, with a legend that says so."""
 
 import io
 from collections import Counter
@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from pneumowatch.errors import SettingsError
 from pneumowatch.imaging.reader import Pixels
 
-OVERLAY_EDGE: Final = 512  # pixels of the film in the picture
-LEGEND_HEIGHT: Final = 44  # pixels beneath it, for the legend
-FONT_HEIGHT: Final = 18  # pixels high
+OVERLAY_EDGE: Final = 512  # pixels of the image within the overlay
+LEGEND_HEIGHT: Final = 44  # pixels below it, for the legend
+FONT_HEIGHT: Final = 18  # pixels
 HEAT_COLOUR: Final = (255, 96, 0)
-MAX_OPACITY: Final = 0.65  # of the hottest place: the film stays visible beneath
+MAX_OPACITY: Final = 0.65  # of the hottest place: the image stays visible beneath it
 LEGEND: Final = "shows what moved the model, not where disease is"
 
 
@@ -27,8 +27,11 @@ def render_overlay(
     size: tuple[int, int] = (OVERLAY_EDGE, OVERLAY_EDGE),
     extra_lines: Sequence[str] = (),
 ) -> Image.Image:
-    """A film, uint8 (side, side), under its heat, 0 to 1 (h, w), drawn with this width and height in pixels; beneath it
-    the legend, and a line for each that is given. Colour, higher than `size` by these lines."""
+    """Draw an image, uint8 (side, side), with its heat map, 0 to 1 (h, w), over it.
+
+    `size` is width and height in pixels. The legend and the extra lines are added below, so the result, in RGB, is
+    higher than `size`.
+    """
     gray = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC).convert("RGB")
     levels = Image.fromarray(np.round(heatmap.clip(0, 1) * MAX_OPACITY * 255).astype(np.uint8))
     mask = levels.resize(size, Image.Resampling.BICUBIC)
@@ -44,23 +47,23 @@ def render_overlay(
 
 
 def overlay_png(image: Pixels, heatmap: NDArray[np.float32]) -> bytes:
-    """PNG of a film, uint8 (side, side), under its heat, 0 to 1 (h, w)."""
+    """Return a PNG of an image, uint8 (side, side), with its heat map, 0 to 1 (h, w), over it."""
     file = io.BytesIO()
     render_overlay(image, heatmap).save(file, "PNG")
     return file.getvalue()
 
 
 def write_overlay(path: Path, image: Pixels, heatmap: NDArray[np.float32]) -> None:
-    """Raises SettingsError where it cannot be written."""
+    """Write `overlay_png` to a file. Raises SettingsError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(overlay_png(image, heatmap))
     except OSError as error:
-        raise SettingsError(f"The pictures cannot be written to {path.parent}: {error.strerror}.") from error
+        raise SettingsError(f"The overlays cannot be written to {path.parent}: {error.strerror}.") from error
 
 
 def overlay_names(images: Sequence[Path]) -> list[str]:
-    """Of the pictures of films: each film's own, with a number where several have it."""
+    """Return a file name for the overlay of each image: the image's own, with a number where several share it."""
     taken: Counter[str] = Counter()
     named = []
     for image in images:

@@ -1,8 +1,8 @@
-"""Phantom films: drawn chests of children, for the demo and for tests. No patient stands behind any of them.
+"""Draw phantom images: chests of children for the demo and for tests. None is made from a patient's image.
 
-A film is a sum of soft shapes, as an x-ray's shadow is: body, lungs taken out of it, heart, spine, ribs, vessels. They
-lie on a plane of their own, u to the image's right and v downwards: a film of 4:3 shows u from -2/3 to 2/3 and v from 0
-to 1, spine at u = 0. The left of the patient is on the right of the film, as is customary.
+An image is a sum of soft shapes, like the projection of an x-ray: body, minus lungs, plus heart, spine, ribs, vessels.
+Their coordinates are u, to the image's right, and v, downwards: an image of 4:3 shows u from -2/3 to 2/3 and v from 0
+to 1, with the spine at u = 0. The left of the patient is on the right of the image, as is customary.
 """
 
 from dataclasses import dataclass
@@ -17,29 +17,27 @@ from pneumowatch.imaging.reader import Pixels
 
 FloatPlane = NDArray[np.floating]
 
-PHANTOM_SOURCE: Final = "synthetic"  # the inbox of drawn films, which never teach
+PHANTOM_SOURCE: Final = "synthetic"  # the inbox of phantoms, which are never used for training
 JPEG_QUALITY: Final = 90
 RIBS: Final = 10
-DRAWING_SIZE: Final = (
-    640,
-    480,
-)  # pixels of the drawing, which is then enlarged: shadows are soft, and this is four times faster
+# Width and height in pixels; enlarged afterwards, as the shapes are soft and this is four times faster.
+DRAWING_SIZE: Final = (640, 480)
 
 
 @dataclass(frozen=True)
 class ChildAnatomy:
-    """What differs from child to child; lengths in units of the film's height."""
+    """The anatomy that differs between children; lengths in units of the image's height."""
 
     spine_bend: float
     cage: float  # half width of the rib cage at its widest
     apex: float  # v of the top of the lungs
-    domes: tuple[float, float]  # v of the tops of the two halves of the diaphragm, left of the film first
+    domes: tuple[float, float]  # v of the tops of the two halves of the diaphragm, left in the image first
     heart: float  # how far it reaches into the left lung
-    apex_beat: float  # v where it does so
+    apex_beat: float  # v where it does
     rib_drop: float  # how far a rib falls from the spine to the flank
     rib_contrast: float
     aeration: float  # how much darker air is than tissue
-    exposure: float  # exponent of the film's curve
+    exposure: float  # exponent of the tone curve
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "ChildAnatomy":
@@ -59,12 +57,12 @@ class ChildAnatomy:
 
 
 def draw_phantom(seed: int, pneumonia: bool, width: int = 1024, height: int = 768) -> Pixels:
-    """Draw one frontal chest film.
+    """Draw one frontal chest image.
 
     Args:
-        seed: of the child, 0 or more; the same child can be drawn in health and with pneumonia.
-        pneumonia: with two to four consolidations.
-        width, height: in pixels; anything but 4:3 squashes the chest.
+        seed: of the child, 0 or more; the same child can be drawn healthy and with pneumonia.
+        pneumonia: whether to add two to four consolidations.
+        width, height: in pixels; any other ratio than 4:3 distorts the chest.
 
     Returns:
         uint8 array of shape (height, width), 0 black. On one machine the same arguments give the same pixels.
@@ -80,7 +78,7 @@ def draw_phantom(seed: int, pneumonia: bool, width: int = 1024, height: int = 76
 def write_phantoms(folder: Path, count: int, seed: int = 0) -> list[Path]:
     """Write phantoms `seed` + 1 to `seed` + `count` as gray JPEGs, odd numbers healthy and even ones with pneumonia.
 
-    A number always means the same film. Each appears under its name when it is complete: a watcher may be looking.
+    A number always gives the same image. A file appears under its name only when complete, as a watcher may see it.
     """
     paths = []
     for number in range(seed + 1, seed + count + 1):
@@ -93,7 +91,7 @@ def write_phantoms(folder: Path, count: int, seed: int = 0) -> list[Path]:
 
 
 def _shadow(anatomy: np.random.Generator, illness: np.random.Generator | None) -> FloatPlane:
-    """The film without its grain, DRAWN in size, black 0 and white 1."""
+    """Return the image without grain, DRAWING_SIZE, black 0 and white 1."""
     child = ChildAnatomy.sample(anatomy)
     u, v = _plane(anatomy)
     u = u - child.spine_bend * np.sin(4 * v)
@@ -108,7 +106,7 @@ def _shadow(anatomy: np.random.Generator, illness: np.random.Generator | None) -
 
 
 def _plane(rng: np.random.Generator) -> tuple[FloatPlane, FloatPlane]:
-    """u and v of every pixel, of a child that lies a little askew and off the middle."""
+    """Return u and v of every pixel, for a child that is slightly rotated, scaled and off centre."""
     width, height = DRAWING_SIZE
     v, u = np.mgrid[0:height, 0:width].astype(np.float32)
     u, v = (u / width - 0.5) * 4 / 3, v / height - 0.5
@@ -119,31 +117,31 @@ def _plane(rng: np.random.Generator) -> tuple[FloatPlane, FloatPlane]:
 
 
 def _inside(signed: FloatPlane, softness: float) -> FloatPlane:
-    """1 where `signed` is well above zero, 0 well below, over an edge of about `softness`."""
+    """Return 1 where `signed` is well above zero and 0 well below, with an edge about `softness` wide."""
     return 1 / (1 + np.exp(-np.clip(signed / softness * 4, -50, 50)))
 
 
 def _band(distance: FloatPlane, half_width: float | FloatPlane) -> FloatPlane:
-    """1 on a line, 0 beyond its half width, with the brighter rims that the hard outer layer of a bone gives."""
+    """Return 1 on a line and 0 beyond its half width, with the brighter rims of a bone's hard outer layer."""
     near = (distance / half_width) ** 2
     return np.exp(-near * near * near) * (0.65 + 0.35 * near)
 
 
 def _cage(child: ChildAnatomy, v: FloatPlane) -> FloatPlane:
-    """Half width of the rib cage at height v."""
+    """Return the half width of the rib cage at height v."""
     depth = np.clip((v - child.apex) / 0.6, 0, 1.5)
     return child.cage * (1 - 0.55 * np.exp(-3 * depth) - 0.45 * np.exp(-28 * depth)) + 0.02 * depth
 
 
 def _dome(child: ChildAnatomy, u: FloatPlane) -> FloatPlane:
-    """v of the diaphragm above which there is lung."""
+    """Return v of the diaphragm; the lung is above it."""
     left, right = child.domes
     top = left + (right - left) * _inside(u, 0.1)
     return top + 0.75 * (np.abs(u) - 0.17) ** 2 + 3.5 * np.clip(np.abs(u) - 0.28, 0, None) ** 2
 
 
 def _body(child: ChildAnatomy, u: FloatPlane, v: FloatPlane) -> FloatPlane:
-    """Soft tissue: trunk, neck, and arms that are held up."""
+    """Draw the soft tissue: trunk, neck, and raised arms."""
     out = np.abs(u)
     trunk = child.cage + 0.055 + 0.06 * np.clip(v - 0.6, 0, None) + 0.10 * np.exp(-((v - 0.2) ** 2) / 0.02)
     trunk = _inside(trunk - out, 0.025) * _inside(v - 0.125 + 0.35 * np.clip(out - 0.3, 0, None), 0.03)
@@ -155,7 +153,7 @@ def _body(child: ChildAnatomy, u: FloatPlane, v: FloatPlane) -> FloatPlane:
 
 
 def _humerus(v: FloatPlane) -> FloatPlane:
-    """|u| of the middle of the upper arm, which goes up to the corner of the film."""
+    """Return |u| of the middle of the upper arm, which reaches up to the corner of the image."""
     return 0.60 - 0.55 * v
 
 
@@ -171,7 +169,7 @@ def _lungs(child: ChildAnatomy, u: FloatPlane, v: FloatPlane) -> FloatPlane:
 
 
 def _heart(child: ChildAnatomy, u: FloatPlane, v: FloatPlane) -> FloatPlane:
-    """Heart, more of it to the right of the film, and the great vessels above it, by their two borders."""
+    """Draw the heart, most of it on the right of the image, and the great vessels above it, by their two borders."""
     tip, waist = child.apex_beat, 0.058 - 0.01 * np.tanh((v - 0.3) / 0.05)
     steep = np.where(v < tip, 0.17, 0.12)
     right = waist + child.heart * np.exp(-(np.abs((v - tip) / steep) ** 2.2))
@@ -191,11 +189,12 @@ def _spine(u: FloatPlane, v: FloatPlane) -> FloatPlane:
 
 
 def _ribs(child: ChildAnatomy, u: FloatPlane, v: FloatPlane) -> FloatPlane:
-    """Ribs at the back, falling towards the flank, and fainter ones in front, falling towards the middle."""
+    """Draw the posterior ribs, which descend laterally, and the fainter anterior ones, which descend medially."""
     cage, out = _cage(child, v), np.abs(u)
     outwards = out / child.cage
     within = _inside(cage + 0.012 - out, 0.012) * _inside(out - 0.045, 0.03)
-    edge_on = 1 + 1.2 * np.exp(-(((cage - out) / 0.02) ** 2))  # where a rib turns forward it is seen lengthwise
+    # brighter at the flank, where a rib turns forward and is seen lengthwise
+    edge_on = 1 + 1.2 * np.exp(-(((cage - out) / 0.02) ** 2))
     seen = 1 - 0.6 * _inside(v - _dome(child, u), 0.03)
     back = child.rib_drop * outwards**2 - 0.045 * np.sin(np.pi * np.clip(outwards, 0, 1) ** 0.8)
     front = 0.13 + 0.9 * child.rib_drop - 0.20 * (outwards - 0.5)
@@ -209,7 +208,7 @@ def _ribs(child: ChildAnatomy, u: FloatPlane, v: FloatPlane) -> FloatPlane:
 
 
 def _shoulders(rng: np.random.Generator, u: FloatPlane, v: FloatPlane) -> FloatPlane:
-    """Clavicles, the edges of the shoulder blades, and the bones of the upper arms."""
+    """Draw clavicles, the edges of the shoulder blades, and the bones of the upper arms."""
     height, slope, out = rng.uniform(0.165, 0.195), rng.uniform(0.05, 0.15), np.abs(u)
     line = height - slope * (out - 0.04) - 0.022 * np.sin((out - 0.04) * 15)
     clavicles = _band(v - line, 0.0135) * _inside(out - 0.045, 0.02) * _inside(0.37 - out, 0.03)
@@ -219,7 +218,7 @@ def _shoulders(rng: np.random.Generator, u: FloatPlane, v: FloatPlane) -> FloatP
 
 
 def _vessels(rng: np.random.Generator, u: FloatPlane, v: FloatPlane) -> FloatPlane:
-    """Branching shadows from the root of each lung, thinner outwards."""
+    """Draw branching vessels from the root of each lung, thinner outwards."""
     image = Image.new("L", DRAWING_SIZE)
     draw = ImageDraw.Draw(image)
     for side in (-1, 1):
@@ -234,7 +233,7 @@ def _vessels(rng: np.random.Generator, u: FloatPlane, v: FloatPlane) -> FloatPla
 def _branch(
     draw: ImageDraw.ImageDraw, rng: np.random.Generator, at: complex, side: int, heading: float, thick: float
 ) -> None:
-    """One vessel until it is too thin to see; `at` is u + iv, `heading` 0 points outwards, `thick` is its width."""
+    """Draw one vessel until it is too thin to see; `at` is u + iv, `heading` 0 points outwards, `thick` is a width."""
     width, height = DRAWING_SIZE
     while thick > 0.0018:
         ahead = at + 0.018 * complex(side * np.cos(heading), np.sin(heading))
@@ -247,7 +246,7 @@ def _branch(
 
 
 def _consolidations(rng: np.random.Generator, u: FloatPlane, v: FloatPlane) -> FloatPlane:
-    """Patches of lung that hold fluid for air: fuzzy, uneven, and they wipe out the borders they touch."""
+    """Draw consolidations, lung filled with fluid: blurred, uneven patches that hide the borders they touch."""
     patches = np.zeros_like(u)
     for side in rng.permutation((-1, 1, -1, 1))[: rng.integers(2, 5)]:
         at_u, at_v = side * rng.uniform(0.14, 0.23), rng.uniform(0.38, 0.64)
@@ -259,7 +258,7 @@ def _consolidations(rng: np.random.Generator, u: FloatPlane, v: FloatPlane) -> F
 
 
 def _clouds(rng: np.random.Generator, cells: int) -> FloatPlane:
-    """Smooth noise between -1 and 1 in three octaves, the coarsest of `cells` cells a side."""
+    """Draw smooth noise between -1 and 1 in three octaves, the coarsest of `cells` cells a side."""
     total = np.zeros(DRAWING_SIZE[::-1], np.float32)
     for octave in range(3):
         side = cells * 2**octave
@@ -269,7 +268,7 @@ def _clouds(rng: np.random.Generator, cells: int) -> FloatPlane:
 
 
 def _labelled(image: Image.Image) -> Image.Image:
-    """The side marker of a film, and what this one is, so that nobody takes it for a patient's."""
+    """Label the image with its side marker and the word PHANTOM, so that nobody takes it for a patient's."""
     draw, unit = ImageDraw.Draw(image), image.height / 30
     draw.text((unit * 1.2, unit * 9), "R", fill=235, font=ImageFont.load_default(unit * 1.6))
     draw.text((unit * 0.6, image.height - unit * 1.4), "PHANTOM", fill=200, font=ImageFont.load_default(unit * 0.7))

@@ -1,7 +1,7 @@
-"""From a DICOM object's stored values to gray levels: modality and VOI transformation, as PS3.3 C.11 has them.
+"""Transform the stored values of a DICOM object to gray levels: modality and VOI transformation (PS3.3 C.11).
 
-Every step is a function of one pixel's value, so it is worked out once for each value there is and looked up for each
-pixel: a film of eight million pixels has at most 65,536 of them.
+Each step depends on a single pixel's value only. So it is computed once per value and looked up for each pixel: an
+image of eight million pixels has at most 65,536 values.
 """
 
 from typing import Any, Final
@@ -15,11 +15,11 @@ WHITE_LEVEL: Final = 255.0
 
 
 def to_gray(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
-    """Gray levels, 0 black and 255 white, of monochrome stored values (height, width) of an integer type.
+    """Transform monochrome stored values (height, width), of an integer type, to gray levels, 0 black and 255 white.
 
-    Modality LUT or rescale; then the first VOI LUT, or else the first window; without either, the range of the values
-    that occur. Padding is left out of that range and shown black. MONOCHROME1 and an inverse presentation LUT are
-    turned round.
+    Applies the modality LUT or the rescale. Then it applies the first VOI LUT, else the first window, else the range of
+    the values that occur. Padding is excluded from that range and shown black. MONOCHROME1 and an inverse presentation
+    LUT are inverted.
     """
     lowest, highest = int(stored.min()), int(stored.max())
     levels = np.arange(lowest, highest + 1)
@@ -35,7 +35,7 @@ def to_gray(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
 
 
 def _display(levels: NDArray[np.int64], picture: NDArray[np.bool_], dataset: Any) -> _Floats:
-    """Gray levels 0 to 255, as floats."""
+    """Return the gray level of each value, 0 to 255, as floats."""
     values = _modality(levels, dataset)
     table = _first(dataset, "VOILUTSequence")
     if table is not None:
@@ -56,7 +56,7 @@ def _modality(levels: NDArray[np.int64], dataset: Any) -> _Floats:
 
 
 def _looked_up(values: _Floats, table: Any) -> _Floats:
-    """PS3.3 C.11.1.1: values before the first entry take that one, values behind the last take the last."""
+    """Look values up in a LUT; those below the first entry take the first, those above the last (PS3.3 C.11.1.1)."""
     entries = _entries(table)
     return entries[np.clip(values.astype(np.int64) - int(table.LUTDescriptor[1]), 0, len(entries) - 1)]
 
@@ -71,13 +71,13 @@ def _entries(table: Any) -> _Floats:
 
 
 def _bits(table: Any) -> int:
-    """Of a table's output. Its descriptor often claims more than the entries have: their own are taken then."""
+    """Return the bits of a LUT's output. Where the descriptor claims more than the entries have, the entries count."""
     claimed, needed = int(table.LUTDescriptor[2]), int(_entries(table).max()).bit_length()
     return claimed if 0 <= claimed - needed <= 1 else needed
 
 
 def _windowed(values: _Floats, center: float, width: float, function: str) -> _Floats:
-    """PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    """Apply a window, linear or sigmoid (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
     if function == "SIGMOID":
         return WHITE_LEVEL / (1 + np.exp(np.clip(-4 * (values - center) / width, -500, 500)))
     if function != "LINEAR_EXACT":
@@ -88,7 +88,7 @@ def _windowed(values: _Floats, center: float, width: float, function: str) -> _F
 
 
 def _window(dataset: Any) -> tuple[float, float] | None:
-    """Center and width of the first window; None where there is none that can be used."""
+    """Return centre and width of the first window; None where there is no valid one."""
     pair = [_number(dataset.get(name)) for name in ("WindowCenter", "WindowWidth")]
     center, width = pair
     if center is None or width is None or not np.isfinite([center, width]).all():
@@ -106,7 +106,7 @@ def _padding(levels: NDArray[np.int64], dataset: Any) -> NDArray[np.bool_]:
 
 
 def _number(value: Any) -> float | None:
-    """The first of what may be several."""
+    """Return the number, or the first of several; None where there is none."""
     if value is None or isinstance(value, str | bytes):
         return None
     try:

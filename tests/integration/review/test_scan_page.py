@@ -97,7 +97,7 @@ def test_a_film_that_cannot_be_shown_is_a_sentence(desk: Desk, book: Book, setti
     reader = desk.reader()
     answer = reader.get(f"/images/{scan_id}.png", headers={"Accept": "application/json"})
     assert answer.status_code == 422
-    assert "no film of a kind" in answer.json()["detail"]
+    assert "not an image of a supported format" in answer.json()["detail"]
     assert reader.get(f"/scans/{scan_id}").status_code == 200
 
 

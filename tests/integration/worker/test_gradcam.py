@@ -130,5 +130,5 @@ def test_classify_explains_what_it_scores(
 
 def test_pictures_that_cannot_be_written_are_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SettingsError, match="pictures cannot be written"):
+    with pytest.raises(SettingsError, match="overlays cannot be written"):
         overlay.write_overlay(tmp_path / "file" / "one.png", FILMS[0], np.zeros((2, 2), np.float32))
