@@ -1,7 +1,7 @@
-"""Who may use the desk: local accounts, the browsers that have signed in, and the tokens of scripts.
+"""Accounts of the review app: local users, the browsers that have signed in, and the tokens of scripts.
 
-Sessions and tokens are random and stand here as hashes only, so that nobody who reads the database can use one. What
-an account loses (its role, its password, itself) its sessions and tokens lose in the same transaction.
+Sessions and tokens are random. Only their hashes are stored, so that nobody who reads the database can use one. When an
+account loses its role or password, or is removed, its sessions and tokens lose the same rights in the same transaction.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ USERS: Final[Any] = User.__table__
 SESSIONS: Final[Any] = UserSession.__table__
 TOKENS: Final[Any] = ApiToken.__table__
 
-LOCAL: Final = "local"  # the admin who came by the one-time link of `up`
-SIGNING_KEY: Final = "signing_key"  # the deployment's, by which the desk signs what it hands out
+LOCAL: Final = "local"  # the admin who signed in by the one-time link of `up`
+SIGNING_KEY: Final = "signing_key"  # the deployment's key, with which the review app signs
 MAX_NAME_LENGTH: Final = 255
 TOKEN_BYTES: Final = 32
-LAST_USE_RESOLUTION: Final = timedelta(minutes=1)  # how exactly it is known when a session or token was last used
+LAST_USE_RESOLUTION: Final = timedelta(minutes=1)  # of the time when a session or token was last used
 
 
 class Role(StrEnum):
-    READER = "reader"  # sees films, says verdicts, uploads
-    ADMIN = "admin"  # ... and lets another model serve
+    READER = "reader"  # sees scans, records verdicts, uploads
+    ADMIN = "admin"  # ... and promotes models
 
 
 class Account(NamedTuple):
@@ -43,33 +43,33 @@ class Account(NamedTuple):
 
 
 class Principal(NamedTuple):
-    """Whoever holds a session or a token."""
+    """The holder of a session or a token."""
 
     name: str
     role: Role
-    stale: bool = False  # when it was last used is not known exactly any more: see `touch_session`, `touch_token`
+    stale: bool = False  # the time of its last use is outdated: see `touch_session`, `touch_token`
 
 
 @dataclass(frozen=True)
 class SessionLimits:
-    """How long a session lasts: without use, and at all."""
+    """The longest duration of a session: without use, and in total."""
 
     idle: timedelta
     absolute: timedelta
 
 
 def normalize_name(given: str) -> str:
-    """A user's name as it stands everywhere: lower case; empty where it cannot be one."""
+    """Return a user's name as it is stored: in lower case. Returns an empty string if it cannot be a name."""
     name = given.strip().lower()
     return name if name.isprintable() and len(name) <= MAX_NAME_LENGTH and name != LOCAL else ""
 
 
 def add_user(connection: Connection, name: str, role: Role, password_hash: str) -> int:
-    """Make an account; returns its id. Raises AccountRefused where the name is taken or cannot be one."""
+    """Add an account and return its id. Raises AccountRefused if the name is taken or not allowed."""
     if not name or name != normalize_name(name):
         raise AccountRefused(
-            f"No user can have that name: at most {MAX_NAME_LENGTH} characters, no capitals, and not '{LOCAL}', which is "
-            "whoever uses the link of `pneumowatch up`."
+            f"No user can have that name: use at most {MAX_NAME_LENGTH} characters, no capitals, and not '{LOCAL}', "
+            "the name of the user of the link of `pneumowatch up`."
         )
     row = {"name": name, "role": role, "password_hash": password_hash, "created_at": _now()}
     connection.execute(insert_or_ignore(dialect_of(connection), USERS).values(row))
@@ -80,7 +80,10 @@ def add_user(connection: Connection, name: str, role: Role, password_hash: str) 
 
 
 def remove_user(connection: Connection, name: str) -> None:
-    """With its sessions and tokens. What it said and did stays. Raises AccountRefused where there is none."""
+    """Remove a user with all sessions and tokens. Reviews and audit rows stay.
+
+    Raises AccountRefused if there is no such user.
+    """
     user = require_user(connection, name)
     for table in (SESSIONS, TOKENS):
         connection.execute(delete(table).where(table.c.user_id == user.id))
@@ -88,20 +91,23 @@ def remove_user(connection: Connection, name: str) -> None:
 
 
 def set_password(connection: Connection, name: str, password_hash: str) -> None:
-    """Whoever was signed in with the old one is so no longer. Raises AccountRefused where there is no such user."""
+    """Set the password and end all sessions of a user. Raises AccountRefused if there is no such user."""
     user = require_user(connection, name)
     connection.execute(update(USERS).where(USERS.c.id == user.id).values(password_hash=password_hash))
     connection.execute(delete(SESSIONS).where(SESSIONS.c.user_id == user.id))
 
 
 def rehash(connection: Connection, user: Account, password_hash: str) -> None:
-    """The same password at other costs: nobody is signed out. Nothing where it has been changed meanwhile."""
+    """Store the hash of the same password at other costs. No session ends.
+
+    If the password has changed meanwhile, nothing is stored.
+    """
     same = (USERS.c.id == user.id, USERS.c.password_hash == user.password_hash)
     connection.execute(update(USERS).where(*same).values(password_hash=password_hash))
 
 
 def set_role(connection: Connection, name: str, role: Role) -> None:
-    """Raises AccountRefused where there is no such user."""
+    """Set the role of a user. Raises AccountRefused if there is no such user."""
     user = require_user(connection, name)
     connection.execute(update(USERS).where(USERS.c.id == user.id).values(role=role))
 
@@ -114,7 +120,7 @@ def find_user(connection: Connection, name: str) -> Account | None:
 
 
 def require_user(connection: Connection, name: str) -> Account:
-    """Raises AccountRefused where there is no such user."""
+    """Return a user. Raises AccountRefused if there is no such user."""
     user = find_user(connection, name)
     if user is None:
         raise AccountRefused(f"There is no user '{name}'; `pneumowatch users list` shows all.")
@@ -122,7 +128,7 @@ def require_user(connection: Connection, name: str) -> Account:
 
 
 def fetch_users(connection: Connection) -> Sequence[RowMapping]:
-    """All accounts by name: name, role, created_at."""
+    """Return all accounts by name: name, role, created_at."""
     return (
         connection.execute(select(USERS.c.name, USERS.c.role, USERS.c.created_at).order_by(USERS.c.name))
         .mappings()
@@ -131,7 +137,10 @@ def fetch_users(connection: Connection) -> Sequence[RowMapping]:
 
 
 def open_session(connection: Connection, user_id: int | None, limits: SessionLimits) -> str:
-    """A new session's token, which only its browser knows from now on. `user_id` None: the local admin's."""
+    """Open a session and return its token, which only its browser knows from then on.
+
+    `user_id` None: the local admin.
+    """
     at = _now()
     connection.execute(delete(SESSIONS).where(_expired(at, limits)))
     token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -141,7 +150,7 @@ def open_session(connection: Connection, user_id: int | None, limits: SessionLim
 
 
 def find_session(connection: Connection, token: str, limits: SessionLimits) -> Principal | None:
-    """Whose session it is; None where there is none of this token, or it is over."""
+    """Return the user of a session, or None if the token has no session or it has expired."""
     statement = (
         select(SESSIONS.c.user_id, SESSIONS.c.seen_at, USERS.c.name, USERS.c.role)
         .select_from(SESSIONS.outerjoin(USERS, USERS.c.id == SESSIONS.c.user_id))
@@ -155,7 +164,7 @@ def find_session(connection: Connection, token: str, limits: SessionLimits) -> P
 
 
 def touch_session(connection: Connection, token: str) -> None:
-    """It was used just now."""
+    """Record that a session was used just now."""
     connection.execute(update(SESSIONS).where(SESSIONS.c.token_sha256 == hash_token(token)).values(seen_at=_now()))
 
 
@@ -164,10 +173,13 @@ def end_session(connection: Connection, token: str) -> None:
 
 
 def create_token(connection: Connection, name: str, role: Role, label: str) -> str:
-    """A new API token, shown this once. Raises AccountRefused where the user is none, or may not do so much."""
+    """Create an API token and return it, this once.
+
+    Raises AccountRefused if there is no such user, or the user's role does not permit the token's.
+    """
     user = require_user(connection, name)
     if role == Role.ADMIN != user.role:
-        raise AccountRefused(f"'{name}' is a reader, and a reader's token is a reader's.")
+        raise AccountRefused(f"'{name}' is a reader, and cannot have an admin's token.")
     token = f"pnw_{secrets.token_urlsafe(TOKEN_BYTES)}"
     row = {"token_sha256": hash_token(token), "user_id": user.id, "label": label, "role": role, "created_at": _now()}
     connection.execute(insert(TOKENS), [row])
@@ -175,7 +187,7 @@ def create_token(connection: Connection, name: str, role: Role, label: str) -> s
 
 
 def find_token(connection: Connection, secret: str) -> Principal | None:
-    """Whose API token it is, with the lesser of the two roles; None where there is none."""
+    """Return the user of an API token with the lesser of the two roles, or None if there is no such token."""
     statement = (
         select(USERS.c.name, USERS.c.role, TOKENS.c.role.label("own"), TOKENS.c.used_at)
         .join(TOKENS, TOKENS.c.user_id == USERS.c.id)
@@ -189,12 +201,12 @@ def find_token(connection: Connection, secret: str) -> Principal | None:
 
 
 def touch_token(connection: Connection, secret: str) -> None:
-    """It was used just now."""
+    """Record that a token was used just now."""
     connection.execute(update(TOKENS).where(TOKENS.c.token_sha256 == hash_token(secret)).values(used_at=_now()))
 
 
 def delete_token(connection: Connection, name: str, token_id: int) -> str:
-    """Returns its label. Raises AccountRefused where the user has no such token."""
+    """Delete a user's token and return its label. Raises AccountRefused if the user has no such token."""
     mine = (TOKENS.c.id == token_id, TOKENS.c.user_id == require_user(connection, name).id)
     label = connection.scalar(select(TOKENS.c.label).where(*mine))
     if label is None:
@@ -204,14 +216,17 @@ def delete_token(connection: Connection, name: str, token_id: int) -> str:
 
 
 def fetch_tokens(connection: Connection, name: str) -> Sequence[RowMapping]:
-    """A user's API tokens, the oldest first: id, label, role, created_at, used_at."""
+    """Return a user's API tokens, the oldest first: id, label, role, created_at, used_at."""
     columns = (TOKENS.c.id, TOKENS.c.label, TOKENS.c.role, TOKENS.c.created_at, TOKENS.c.used_at)
     mine = select(*columns).join(USERS, USERS.c.id == TOKENS.c.user_id).where(USERS.c.name == name)
     return connection.execute(mine.order_by(TOKENS.c.id)).mappings().all()
 
 
 def signing_key(connection: Connection) -> bytes:
-    """The deployment's own random key, 32 bytes, made once: all its desks sign with the same one."""
+    """Return the deployment's random key, 32 bytes; the first call creates it.
+
+    All review apps of a deployment sign with the same key.
+    """
     fresh = {"name": SIGNING_KEY, "value": secrets.token_hex(TOKEN_BYTES)}
     connection.execute(insert_or_ignore(dialect_of(connection), Deployment.__table__).values(fresh))  # type: ignore[arg-type]
     return bytes.fromhex(
@@ -220,7 +235,7 @@ def signing_key(connection: Connection) -> bytes:
 
 
 def hash_token(token: str) -> str:
-    """Random tokens of 256 bits need no salt and no slowness."""
+    """Hash a token. Random tokens of 256 bits need no salt and no slow hash."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

@@ -1,5 +1,7 @@
-"""Who did what: one row for each film opened, verdict, sign-in and change. Rows are only ever added; `db.maintenance.retention` may
-remove old ones."""
+"""The audit of users' actions: one row per image opened, verdict, sign-in and change.
+
+Rows are only ever added; `db.maintenance.retention` may remove old ones.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -38,18 +40,18 @@ class AuditAction(StrEnum):
 def record_action(
     connection: Connection, who: str, what: AuditAction, scan_id: int | None = None, detail: str | None = None
 ) -> None:
-    """Add a row, in the transaction of what it tells of.
+    """Add a row, in the transaction of the action.
 
     Args:
         who: the user's name, or `command line`.
-        detail: words of ours, versions, labels; never a patient's, a path or an accession number.
+        detail: fixed words, versions, labels; never a patient's name, a path or an accession number.
     """
     row = {"at": datetime.now(UTC), "who": who, "what": what, "scan_id": scan_id, "detail": detail}
     connection.execute(insert(AUDIT), [row])
 
 
 def list_actions(connection: Connection, limit: int, scan_id: int | None = None) -> Sequence[RowMapping]:
-    """The newest rows, the newest first; of one scan where it is given."""
+    """Return the newest rows, the newest first; only those of `scan_id`, if given."""
     rows = select(*AUDIT.c).order_by(AUDIT.c.id.desc()).limit(limit)
     if scan_id is not None:
         rows = rows.where(AUDIT.c.scan_id == scan_id)

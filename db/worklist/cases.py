@@ -1,6 +1,6 @@
-"""One film as its reader sees it: the scan, what models and readers said of it, what happened to it, and its kin.
+"""One case as its reader sees it: the scan, its predictions, reviews and events, and related scans.
 
-A duplicate shows the result of its original, and what is said of it is said of that one.
+A duplicate shows the result of its original, and a verdict on it is recorded for the original.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from db.worklist import verdicts
 SCANS: Final[Any] = Scan.__table__
 PREDICTIONS: Final[Any] = Prediction.__table__
 EVENTS: Final[Any] = ScanEvent.__table__
-MAX_LISTED: Final = 200  # events, or other films, that a page shows
+MAX_LISTED: Final = 200  # events, or related scans, on a page
 
 
 class Related(NamedTuple):
-    """Another film of the same study or patient."""
+    """Another scan of the same study or patient."""
 
     id: int
     state: str
@@ -33,13 +33,16 @@ class Related(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """`scan`: all columns of the scan that was asked for. `result`: those of the scan that owns its content, itself
-    unless it is a duplicate."""
+    """A scan with everything that its page shows.
+
+    `scan`: all columns of the requested scan. `result`: those of the scan that owns its content, which is another one
+    for a duplicate.
+    """
 
     scan: RowMapping
     result: RowMapping
     predictions: Sequence[RowMapping]  # of all models, the newest first
-    reviews: Sequence[RowMapping]  # as `db.worklist.verdicts.review_history` has them
+    reviews: Sequence[RowMapping]  # from `db.worklist.verdicts.review_history`
     events: Sequence[RowMapping]  # the newest first
     related: Sequence[Related]
 
@@ -53,32 +56,34 @@ class Case:
 
     @property
     def current(self) -> RowMapping | None:
-        """The prediction in force."""
+        """The current prediction."""
         return next((one for one in self.predictions if one["current"]), None)
 
     @property
     def standing_reviews(self) -> Sequence[RowMapping]:
-        """Each reader's last word that was not taken back, the oldest first."""
+        """Each reader's last review that was not retracted, the oldest first."""
         last = {one["reviewer"]: one for one in self.reviews if one["retracted_at"] is None}
         return sorted(last.values(), key=lambda one: int(one["id"]))
 
     @property
     def disputed(self) -> bool:
-        """Readers disagree."""
+        """Whether readers disagree."""
         return len({one["verdict"] for one in self.standing_reviews}) > 1
 
     def review_by(self, reviewer: str) -> RowMapping | None:
-        """A reader's last word, where it stands."""
+        """Return a reader's last review, if it was not retracted."""
         return next((one for one in self.standing_reviews if one["reviewer"] == reviewer), None)
 
     def result_visible_to(self, reviewer: str) -> bool:
-        """Whether this reader may see the result: of a film that is read blind, once they have given a verdict, even
-        one that they took back."""
+        """Tell whether this reader may see the result.
+
+        The result of a scan that is read blind is visible once the reader has given a verdict, even a retracted one.
+        """
         return not self.result["hidden_until_verdict"] or any(one["reviewer"] == reviewer for one in self.reviews)
 
 
 def get_case(connection: Connection, scan_id: int) -> Case | None:
-    """None where there is no such scan."""
+    """Return the case of a scan, or None if there is no such scan."""
     scan = _scan(connection, scan_id)
     if scan is None:
         return None
@@ -100,14 +105,17 @@ def _scan(connection: Connection, scan_id: int) -> RowMapping | None:
 
 
 def _related(connection: Connection, scan: RowMapping) -> Sequence[Related]:
-    """Those of the study first, then the patient's others; the newest first. No superseded files, no twins."""
+    """Return related scans: those of the study, then the patient's others, the newest first.
+
+    Superseded scans and duplicates are left out.
+    """
     study, patient = scan["study_uid"], scan["patient_key"]
     same = [column == value for column, value in ((Scan.study_uid, study), (Scan.patient_key, patient)) if value]
     if not same:
         return []
     columns = (Scan.id, Scan.state, Scan.received_at, Scan.view_position, Scan.verdict, Scan.study_uid)
     others = (or_(*same), Scan.id != scan["id"], Scan.superseded_by.is_(None), Scan.state != State.DUPLICATE)
-    # not sorted by the database, which would then walk the table in that order to find a few
+    # sorted here: the database would read the table in that order to find a few rows
     rows = connection.execute(select(*columns).where(*others).limit(MAX_LISTED))
     found = [Related(*row[:-1], same_study=row.study_uid is not None and row.study_uid == study) for row in rows]
     return sorted(found, key=lambda one: (not one.same_study, -one.id))

@@ -1,4 +1,4 @@
-"""What has happened since a list was shown: cheap to ask, so that a page that stands open may ask often."""
+"""Count what has changed since a list was shown. The query is cheap, so that an open page may repeat it often."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from sqlalchemy import Connection, func, select
 from db.models import Review, Scan, ScanEvent
 from db.states import State
 
-EVENT_LIMIT = 10_000  # events; beyond, there is news enough
+EVENT_LIMIT = 10_000  # events that are counted at most
 
 
 @dataclass(frozen=True)
 class ChangeMarker:
-    """The newest event and the newest review of that moment."""
+    """The newest event and the newest review at some moment."""
 
     event: int
     review: int
@@ -23,13 +23,13 @@ class ChangeMarker:
     @classmethod
     def parse(cls, written: str) -> "ChangeMarker | None":
         event, dash, review = written.partition("-")
-        short = max(len(event), len(review)) < 19 and written.isascii()  # as the database counts
+        short = max(len(event), len(review)) < 19 and written.isascii()  # within the range of ids
         return cls(int(event), int(review)) if short and dash and event.isdigit() and review.isdigit() else None
 
 
 @dataclass(frozen=True)
 class Changes:
-    """`entered`: films that wait for a reader now and did not; `reviewed`: verdicts."""
+    """`entered`: scans that have entered the list of those to read; `reviewed`: scans with new reviews."""
 
     entered: int
     reviewed: int

@@ -1,4 +1,4 @@
-"""Scans by what people know of them: an accession number, or a part of a file's name."""
+"""Search for scans by accession number or part of a file's name."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -9,25 +9,27 @@ from sqlalchemy import Connection, func, or_, select
 from db.dialect import force_custom_plans
 from db.models import Scan
 
-RESULT_LIMIT: Final = 100  # scans of one answer
-SEARCH_WINDOW: Final = 250_000  # scans whose names are looked through at once; there is no index of parts of names
-MIN_LETTERS: Final = 3  # letters of a name
+RESULT_LIMIT: Final = 100  # scans per answer
+SEARCH_WINDOW: Final = 250_000  # scans whose names are searched at once; no index covers parts of names
+MIN_LETTERS: Final = 3  # of a part of a name
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """`scan_ids`: the newest first. `searched_down_to`: names of older scans than this one have not been looked at;
-    None: all have."""
+    """`scan_ids`: the newest first.
+
+    `searched_down_to`: names of older scans than this one were not searched; None: all were.
+    """
 
     scan_ids: list[int]
     searched_down_to: int | None
 
 
 def search_scans(connection: Connection, text: str, before: int | None = None) -> SearchResult:
-    """Scans of this accession number, then those in whose path the text stands, whatever its case.
+    """Return scans with this accession number, then those whose path contains the text, in any case.
 
     Args:
-        before: look only through names of older scans than this one.
+        before: search only the names of older scans than this one.
     """
     force_custom_plans(connection)
     text = text.strip()
@@ -49,16 +51,16 @@ def _of_accession(text: str) -> Any:
 
 def _named(text: str, bottom: int, top: int) -> Any:
     within = (Scan.id >= bottom, Scan.id < top)
-    # composed or not: macOS writes names with accents apart from their letters
+    # composed or not: macOS writes accents separately from their letters
     forms = {unicodedata.normalize(form, text.lower()) for form in ("NFC", "NFD")}
     has = or_(*(_folded(form).contains(form, autoescape=True) for form in sorted(forms)))
     return select(Scan.id).where(*within, has).order_by(Scan.id.desc()).limit(RESULT_LIMIT)
 
 
 def _folded(sought: str) -> Any:
-    """The path in small letters, those that are sought at least."""
+    """Return SQL for the path in lower case; letters beyond ASCII only if they are in `sought`."""
     path = func.lower(Scan.path)
-    # SQLite's lower() knows the letters of ASCII alone, as PostgreSQL's does in the locale C
+    # SQLite's lower() converts ASCII letters alone, as does PostgreSQL's in the locale C
     for letter in sorted(set(sought)):
         if len(letter.upper()) == 1 and not letter.isascii():
             path = func.replace(path, letter.upper(), letter)

@@ -1,6 +1,6 @@
-"""Figures of the overview: what came, what was flagged, and how far readers and the model agree.
+"""Statistics of the overview: arrivals, flagged scans, and the agreement between readers and the model.
 
-Every question is bounded by days or hours, and walks an index within them.
+Every query is bounded by days or hours, and reads an index within them.
 """
 
 import random
@@ -18,16 +18,16 @@ from db.models import Review, Scan
 from db.states import State, Verdict
 from db.worklist.verdicts import NOT_RETRACTED
 
-DRAWS: Final = 4000  # of an interval
-SEED: Final = 1  # the same verdicts give the same intervals
-TAIL: Final = 0.025  # on either side: intervals are of 95 %
-PRIOR: Final = 0.5  # Jeffreys': an interval that holds where nothing, or everything, was found
-LABEL_VERDICTS: Final = (Verdict.PNEUMONIA, Verdict.NO_PNEUMONIA)  # the verdicts that say whether a child is ill
-HOUR: Final = 3600
+DRAWS: Final = 4000  # samples per interval
+SEED: Final = 1  # fixed, so that the same verdicts give the same intervals
+TAIL: Final = 0.025  # on either side, for intervals of 95 %
+PRIOR: Final = 0.5  # Jeffreys' prior: the interval is valid even for shares of 0 or 1
+LABEL_VERDICTS: Final = (Verdict.PNEUMONIA, Verdict.NO_PNEUMONIA)  # the verdicts that are labels
+HOUR: Final = 3600  # seconds
 
 
 class Day(NamedTuple):
-    """Films by the day, UTC, on which they arrived: how many have a result, and how many of those are flagged."""
+    """The scans that arrived on one day, UTC: how many have a result, and how many of those are flagged."""
 
     day: date
     classified: int
@@ -44,8 +44,11 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Stratum:
-    """Flagged films, or the others: `images` arrived; `pneumonia` and `no_pneumonia` of them were judged so, each counted by how many
-    it stands for, and `reviewed` is by how many heads that is."""
+    """The flagged scans of a period, or the others.
+
+    `images` arrived, and `reviewed` of them have a verdict that is a label. `pneumonia` and `no_pneumonia` are sums
+    over these, each scan weighted by how many it represents.
+    """
 
     images: int
     reviewed: int
@@ -57,7 +60,7 @@ class Stratum:
         return self.pneumonia / (self.pneumonia + self.no_pneumonia)
 
     def draw_share(self, source: random.Random) -> float:
-        """A share of ill films that these verdicts would as well come from."""
+        """Draw a share of ill patients from the posterior distribution, given these verdicts."""
         return source.betavariate(
             self.share_with_pneumonia * self.reviewed + PRIOR, (1 - self.share_with_pneumonia) * self.reviewed + PRIOR
         )
@@ -65,30 +68,30 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Readers and the model, over films of a period with a verdict that says pneumonia or not.
+    """The agreement between readers and the model, over scans of a period with a verdict that is a label.
 
-    `sensitivity` and `specificity` need verdicts on flagged films and on the hidden sample of the others, which stands
-    for all that were not flagged; None: not measurable. `precision` needs those on flagged films alone.
+    `sensitivity` and `specificity` need verdicts on flagged scans and on the hidden sample, which represents all scans
+    that were not flagged; None: not measurable. `precision` needs verdicts on flagged scans alone.
     """
 
     flagged: Stratum
     unflagged: Stratum
-    sampled: int  # films of the hidden sample
+    sampled: int  # scans in the hidden sample
     sensitivity: Interval | None
     specificity: Interval | None
     precision: Interval | None
 
 
 class Disagreement(NamedTuple):
-    """`several`: films that more than one reader judged; `differ`: of these, where their last words differ."""
+    """`several`: scans that more than one reader reviewed; `differ`: those of them whose last verdicts differ."""
 
     several: int
     differ: int
-    scan_ids: list[int]  # of the newest that differ
+    scan_ids: list[int]  # the newest that differ
 
 
 def counts_by_day(connection: Connection, days: int) -> list[Day]:
-    """The last `days` days, today included, the oldest first; a day without films is there with zeros."""
+    """Return the last `days` days, today included, the oldest first; days without scans are included with zeros."""
     force_custom_plans(connection)
     today = datetime.now(UTC).date()
     first = today - timedelta(days=days - 1)
@@ -104,7 +107,7 @@ def counts_by_day(connection: Connection, days: int) -> list[Day]:
 
 
 def recent_counts_by_source(connection: Connection, days: int) -> dict[str, dict[State, int]]:
-    """{source: {state: films}} of those that arrived within the last `days` days; every state is there."""
+    """Return {source: {state: scans}} of the last `days` days' arrivals; every state is included."""
     force_custom_plans(connection)
     first = datetime.now(UTC).date() - timedelta(days=days - 1)
     rows = connection.execute(
@@ -119,12 +122,12 @@ def recent_counts_by_source(connection: Connection, days: int) -> dict[str, dict
 
 
 def finished_by_hour(connection: Connection, hours: int = 24) -> list[tuple[datetime, int]]:
-    """(beginning, films that came to an end then), for each hour back from now, the oldest first."""
+    """Return (start, scans that finished within that hour) for each hour back from now, the oldest first."""
     force_custom_plans(connection)
     now = datetime.now(UTC).replace(microsecond=0)
     back = _hours_back(connection, now).label("back")
     rows = connection.execute(
-        # what arrived a week before the period and ended in it is not counted: no index leads to it
+        # not counted: what arrived more than a week before the period and finished in it, since no index finds it
         select(back, func.count())
         .where(Scan.received_at >= now - timedelta(hours=hours, days=7))
         .where(Scan.finished_at > now - timedelta(hours=hours), Scan.finished_at <= now)
@@ -137,7 +140,7 @@ def finished_by_hour(connection: Connection, hours: int = 24) -> list[tuple[date
 
 
 def agreement(connection: Connection, days: int) -> Agreement:
-    """Over films that arrived within the last `days` days."""
+    """Measure the agreement over scans that arrived within the last `days` days."""
     force_custom_plans(connection)
     arrived = (Scan.received_at >= _midnight(datetime.now(UTC).date() - timedelta(days=days - 1)),)
     counted = select(Scan.flagged, func.count()).where(*arrived, in_state(State.CLASSIFIED)).group_by(Scan.flagged)
@@ -149,7 +152,7 @@ def agreement(connection: Connection, days: int) -> Agreement:
 
 
 def agreement_between(flagged: Stratum, unflagged: Stratum, sampled: int = 0) -> Agreement:
-    """The measures, and their intervals by drawing what the shares of ill films might as well be."""
+    """Calculate the measures, and their intervals by sampling the shares of ill patients."""
     precision = (
         _interval(flagged.share_with_pneumonia, _sorted_draws(flagged, lambda pneumonia: pneumonia))
         if flagged.reviewed
@@ -180,7 +183,7 @@ def agreement_between(flagged: Stratum, unflagged: Stratum, sampled: int = 0) ->
 
 
 def disagreement(connection: Connection, days: int, listed: int = 20) -> Disagreement:
-    """Of films that were judged within the last `days` days."""
+    """Find scans reviewed within the last `days` days on which readers disagree; the newest `listed` are listed."""
     since = _midnight(datetime.now(UTC).date() - timedelta(days=days - 1))
     rows = connection.execute(
         select(Review.scan_id, Review.reviewer, Review.verdict)
@@ -196,7 +199,10 @@ def disagreement(connection: Connection, days: int, listed: int = 20) -> Disagre
 
 
 def _last_review(since: datetime) -> Any:
-    """Reviews are never changed, and come in the order of their times: their key finds what no index does."""
+    """Return SQL for the id of the last review before `since`, 0 if there is none.
+
+    Reviews never change and their ids follow their times, so the key replaces an index on the time.
+    """
     newest_before = select(Review.id).where(Review.reviewed_at < since).order_by(Review.id.desc()).limit(1)
     return func.coalesce(newest_before.scalar_subquery(), 0)
 
@@ -208,9 +214,9 @@ def _stratum(connection: Connection, images: int, where: Sequence[ColumnElement[
         .where(*where, in_state(State.CLASSIFIED), Scan.verdict.in_(LABEL_VERDICTS))
         .group_by(Scan.verdict)
     ).all()
-    heads = {verdict: (number, float(stands_for)) for verdict, number, stands_for in rows}
+    counts = {verdict: (number, float(weight_sum)) for verdict, number, weight_sum in rows}
     (pneumonia, pneumonia_weight), (no_pneumonia, no_pneumonia_weight) = (
-        heads.get(verdict, (0, 0.0)) for verdict in LABEL_VERDICTS
+        counts.get(verdict, (0, 0.0)) for verdict in LABEL_VERDICTS
     )
     return Stratum(images, pneumonia + no_pneumonia, pneumonia_weight, no_pneumonia_weight)
 
@@ -234,7 +240,7 @@ def _number(condition: Any) -> Any:
 
 
 def _hours_back(connection: Connection, now: datetime) -> Any:
-    """Whole hours between a scan's end and now, which is in whole seconds."""
+    """Return SQL for the whole hours between a scan's end and `now`, which is in whole seconds."""
     at = round(now.timestamp())
     if dialect_name(connection) == "postgresql":
         return cast(func.floor((at - func.extract("epoch", Scan.finished_at)) / HOUR), Integer)

@@ -1,8 +1,8 @@
-"""Wrong passwords: after a few, each further try waits twice as long, up to some minutes.
+"""Throttle sign-in after wrong passwords: each further try waits twice as long, up to some minutes.
 
-Counted for the account and for the address that they come from. A browser in which somebody has signed in to the
-account before is counted by itself alone: whoever guesses elsewhere cannot keep its reader out. Tries that are refused
-are not counted, so that a wait ends however many are made meanwhile, and an hour without any forgets all.
+Failures are counted for the account and for the address that they come from. A browser in which somebody has signed in
+to the account before is counted by itself alone: whoever guesses elsewhere cannot lock its reader out. Refused tries
+are not counted, so that a wait ends however many are made meanwhile. An hour without failures resets the count.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from db.dialect import dialect_name, insert_or_ignore
 from db.models import SignInFailure
 
 FAILURES: Final[Any] = SignInFailure.__table__
-MAX_WAIT: Final = timedelta(minutes=5)  # at most a dozen guesses an hour
+MAX_WAIT: Final = timedelta(minutes=5)  # permits at most a dozen guesses an hour
 RESET_AFTER: Final = timedelta(hours=1)
 
 
 class ThrottleKey(NamedTuple):
-    """What tries are counted for, and how many may fail before the next one has to wait."""
+    """A key for which failures are counted, and how many failures are free of a wait."""
 
     key: str
     free_failures: int
@@ -36,13 +36,16 @@ def device_key(nonce: str) -> ThrottleKey:
 
 
 def address_key(host: str) -> ThrottleKey:
-    """Many readers may sit behind one."""
+    """Return the key of an address. It allows more failures: many readers may share one address."""
     return ThrottleKey(f"address:{_digest(host)}", 30)
 
 
 def admit(connection: Connection, counted: Sequence[ThrottleKey]) -> timedelta:
-    """How long the next try has to wait. Where it need not, it is counted as a failure beforehand, until `record_success`:
-    of a thousand at the same moment, only the free ones are tried."""
+    """Return how long the next try has to wait.
+
+    A try that need not wait is counted as a failure at once, until `record_success`. So of a thousand tries at the same
+    moment, only the free ones are admitted.
+    """
     at = datetime.now(UTC)
     fresh = [{"key": one.key, "failures": 0, "last_at": at} for one in sorted(counted)]
     connection.execute(insert_or_ignore(dialect_name(connection), FAILURES), fresh)
@@ -59,7 +62,10 @@ def admit(connection: Connection, counted: Sequence[ThrottleKey]) -> timedelta:
 
 
 def record_success(connection: Connection, counted: Sequence[ThrottleKey]) -> None:
-    """The try that was admitted was right. Its address is not forgiven the others: who guesses may have an account."""
+    """Record that the admitted try was right.
+
+    The count of its address drops by one only, since an attacker may have an account.
+    """
     for one in sorted(counted):
         if one.key.startswith("address:"):
             more = (FAILURES.c.key == one.key, FAILURES.c.failures > 0)

@@ -1,7 +1,7 @@
-"""Verdicts of readers: each one kept with the prediction that its reader saw, the newest one copied to the scan.
+"""Record readers' verdicts, each with the prediction that its reader saw; the newest is copied to the scan.
 
-A review is never changed nor removed: the table is its own record of who said what, and when. One that its reader took
-back stands no more, and `retractions` says since when.
+A review is never changed or removed: the table is its own history. A retracted review no longer counts, and
+`retractions` has the time.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ NOT_RETRACTED: Final = Review.id.not_in(select(Retraction.review_id))
 
 
 class ReviewRecord(NamedTuple):
-    """One review, and the scan that it judges."""
+    """One review, with its scan."""
 
     review_id: int
     scan_id: int
@@ -41,12 +41,13 @@ def record_verdict(
     comment: str | None = None,
     prediction_id: int | None = None,
 ) -> int:
-    """Record a verdict, and return the review's id. What is said of a duplicate is said of its original.
+    """Record a verdict, and return the review's id. A verdict on a duplicate is recorded for its original.
 
-    Said again by the same reader with nobody in between, it is the same review: a file of verdicts can be read twice.
+    If the same reader repeats the latest verdict, it is the same review, so that a file of verdicts can be imported
+    twice.
 
     Args:
-        prediction_id: the prediction that the reader saw; None: the scan's current one, where it has one.
+        prediction_id: the prediction that the reader saw; None: the scan's current one, if it has one.
 
     Raises:
         ReviewRefused: there is no such scan, it still waits, or the prediction is not one of it.
@@ -65,14 +66,14 @@ def record_verdict(
 
 
 def retract_verdict(connection: Connection, review_id: int, reviewer: str) -> int:
-    """A reader takes a verdict back; what was said before it stands again. Returns the scan that it judged.
+    """Retract a verdict; the one before it counts again. Returns the scan of the review.
 
     Raises:
         ReviewRefused: there is no such review of this reader.
     """
     scan_id = connection.scalar(select(Review.scan_id).where(Review.id == review_id, Review.reviewer == reviewer))
     if scan_id is None:
-        raise ReviewRefused("Only the reader who gave a verdict can take it back.")
+        raise ReviewRefused("Only the reader who gave a verdict can retract it.")
     _lock_scan(connection, scan_id)
     row = {"review_id": review_id, "retracted_at": datetime.now(UTC)}
     connection.execute(insert_or_ignore(dialect_name(connection), RETRACTIONS).values(row))
@@ -81,14 +82,16 @@ def retract_verdict(connection: Connection, review_id: int, reviewer: str) -> in
 
 
 def standing_review(connection: Connection, review_id: int, reviewer: str) -> RowMapping | None:
-    """A review of this reader's that was not taken back."""
+    """Return a review of this reader that was not retracted."""
     one = select(*REVIEWS.c).where(Review.id == review_id, Review.reviewer == reviewer, NOT_RETRACTED)
     return connection.execute(one).mappings().one_or_none()
 
 
 def standing_reviews(connection: Connection) -> list[ReviewRecord]:
-    """All reviews that stand, of scans that are no duplicates, the oldest first; reviews of duplicates are recorded
-    with their originals."""
+    """Return all reviews that were not retracted, the oldest first.
+
+    Their scans are no duplicates: reviews of duplicates are recorded for their originals.
+    """
     columns = (
         Review.id, Review.scan_id, Review.reviewer, Review.verdict, Scan.inbox, Scan.sha256, Scan.patient_key, Scan.path
     )  # fmt: skip
@@ -98,8 +101,10 @@ def standing_reviews(connection: Connection) -> list[ReviewRecord]:
 
 
 def lock_latest_review(connection: Connection, scan_id: int) -> tuple[int, int] | None:
-    """(the scan whose film this is, the newest of its reviews that stands or 0); none comes in between until the
-    transaction ends. None where there is no such scan."""
+    """Lock the scan and return (its original, the newest review that was not retracted, or 0).
+
+    No other review is added until the transaction ends. Returns None if there is no such scan.
+    """
     row = connection.execute(select(Scan.id, Scan.duplicate_of).where(Scan.id == scan_id)).one_or_none()
     if row is None:
         return None
@@ -110,21 +115,26 @@ def lock_latest_review(connection: Connection, scan_id: int) -> tuple[int, int] 
 
 
 def review_history(connection: Connection, scan_id: int) -> Sequence[RowMapping]:
-    """All that was said of a scan, the oldest first: its reviews' columns, and `retracted_at`. Of a duplicate: what was
-    said of its original."""
+    """Return all reviews of a scan, the oldest first: their columns, and `retracted_at`.
+
+    For a duplicate, they are those of its original.
+    """
     original = connection.scalar(select(Scan.duplicate_of).where(Scan.id == scan_id)) or scan_id
     rows = select(*REVIEWS.c, Retraction.retracted_at).outerjoin(Retraction, Retraction.review_id == Review.id)
     return connection.execute(rows.where(Review.scan_id == original).order_by(Review.id)).mappings().all()
 
 
 def _original(connection: Connection, scan_id: int) -> int:
-    """Its row held, so that the verdict copied to it is that of the newest review."""
+    """Return the original of a scan, with its row locked.
+
+    The lock ensures that the verdict copied to the row is that of the newest review.
+    """
     columns = (Scan.id, Scan.duplicate_of, Scan.state)
     row = connection.execute(select(*columns).where(Scan.id == scan_id)).one_or_none()
     if row is None:
         raise ReviewRefused(f"There is no scan {scan_id}.")
     if row.state in WAITING:
-        raise ReviewRefused(f"Scan {scan_id} has not been read yet; judge it when it has.")
+        raise ReviewRefused(f"Scan {scan_id} has not been processed yet; record the verdict when it has been.")
     original = int(row.duplicate_of or row.id)
     _lock_scan(connection, original)
     return original
@@ -135,7 +145,7 @@ def _lock_scan(connection: Connection, scan_id: int) -> None:
 
 
 def _latest(connection: Connection, scan_id: int) -> RowMapping | None:
-    """The newest of a scan's reviews that stand."""
+    """Return the newest review of a scan that was not retracted."""
     reviews = select(*REVIEWS.c).where(Review.scan_id == scan_id, NOT_RETRACTED).order_by(Review.id.desc())
     return connection.execute(reviews.limit(1)).mappings().one_or_none()
 

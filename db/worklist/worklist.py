@@ -1,8 +1,8 @@
-"""What readers see in a list: the worklist, one line a study, and every scan that ever was, the newest first.
+"""The lists that readers see: the worklist, one row per study, and all scans, the newest first.
 
-The worklist is what waits for a reader (`db.models.TO_READ`): what has waited beyond the cap first, the oldest of it
-leading, then the most probable. Pages are walked by a cursor, each as fast as the first, however many lines there are.
-The cursor names the last line by its scan, never by its rank, which may be a probability that is hidden.
+The worklist contains what waits for a reader (`db.models.TO_READ`): first what has waited beyond the cap, the oldest of
+it first, then the most probable. Pages follow a cursor, so each is as fast as the first, however long the list. The
+cursor names the last row by its scan, never by its rank, which may be a hidden probability.
 """
 
 import re
@@ -23,11 +23,11 @@ from pneumowatch.errors import PneumowatchError
 Row = dict[str, Any]
 Condition = ColumnElement[bool]
 
-COUNT_LIMIT: Final = 10_000  # scans; what is more is told as more
+COUNT_LIMIT: Final = 10_000  # scans counted at most
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 NO_VERDICT: Final = "none"
 ANY: Final = "any"
-HIDDEN_FIELDS: Final = ("probability", "flagged")  # of a film that is read blind
+HIDDEN_FIELDS: Final = ("probability", "flagged")  # of a scan that is read blind
 
 S: Final[Any] = aliased(Scan, name="s")
 OTHER: Final[Any] = aliased(Scan, name="other")
@@ -36,24 +36,23 @@ CURRENT_DUPLICATE: Final[Any] = aliased(Scan, name="c")
 
 
 class BadCursor(PneumowatchError):
-    """This page's address is not one of this list; begin at its first page."""
+    """The address of this page does not belong to this list; start at its first page."""
 
 
 class Listing(StrEnum):
     TO_READ = "to_read"  # the worklist, in its order
-    FLAGGED = (
-        "flagged"  # what is flagged, judged or not, the most probable first; and what may be, for all a reader knows
-    )
+    # flagged scans, reviewed or not, the most probable first; and those that may be flagged, as far as the reader knows
+    FLAGGED = "flagged"
     ALL = "all"  # every scan, the newest first
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which scans are listed, all that is given holding at once.
+    """The conditions on listed scans; all that are given must hold.
 
-    `since` (included) and `until` are of its
-    arrival. `verdict`: one of `db.states.Verdict`, or `none`. `caution`: a caution, `any` or `none`. `at_least` and
-    `at_most` are of the probability; while they are given, films whose result is hidden from the reader are left out.
+    `since` (included) and `until` are of the arrival. `verdict`: one of `db.states.Verdict`, or `none`. `caution`: a
+    caution, `any` or `none`. `at_least` and `at_most` are of the probability; while they are given, scans whose result
+    is hidden from the reader are left out.
     """
 
     listing: Listing = Listing.TO_READ
@@ -72,12 +71,12 @@ class Filters:
 
 
 class Section(StrEnum):
-    """Of a list, in its order."""
+    """The sections of a list, in its order."""
 
-    LATE = "l"  # of the worklist: what has waited beyond the cap
+    LATE = "l"  # of the worklist: scans that have waited beyond the cap
     RANKED = "r"  # of the worklist: the others
-    FLAGGED = "f"  # the whole of this list
-    NEWEST = "n"  # the whole of all scans'
+    FLAGGED = "f"  # all of the flagged list
+    NEWEST = "n"  # all of the list of all scans
 
 
 SECTIONS: Final = {
@@ -89,7 +88,7 @@ SECTIONS: Final = {
 
 @dataclass(frozen=True)
 class Cursor:
-    """The last line of a page. `cutoff`: what arrived until then was late when the first page was made."""
+    """The last row of a page. `cutoff`: arrivals until then were late when the first page was made."""
 
     section: Section
     scan_id: int
@@ -100,7 +99,7 @@ class Cursor:
 
     @classmethod
     def parse(cls, written: str) -> "Cursor":
-        """Raises BadCursor."""
+        """Parse a cursor. Raises BadCursor."""
         found = re.fullmatch(r"([lrfn])([0-9]{1,18})-([0-9]{1,11})", written)
         if found is None:
             raise BadCursor(str(BadCursor.__doc__))
@@ -109,14 +108,14 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Page:
-    """Lines, as `COLUMNS` has them; `next_cursor`: where the next page begins, None where there is none."""
+    """Rows with the columns of `COLUMNS`. `next_cursor`: where the next page begins; None if there is none."""
 
     rows: list[Row]
     next_cursor: Cursor | None
 
 
 class Count(NamedTuple):
-    """`more`: there are more than the number says."""
+    """A count. `more`: there are more than `number`."""
 
     number: int
     more: bool
@@ -133,14 +132,14 @@ def fetch_page(
     after: Cursor | None = None,
     limit: int = 50,
 ) -> Page:
-    """A page of a list.
+    """Return a page of a list.
 
     Args:
-        cap: how long a film waits at most before it goes first; zero: for ever.
-        reader: who reads; None: somebody who does not, and to whom nothing is hidden.
+        cap: how long a scan waits at most before it goes first; zero: for ever.
+        reader: the reader's name; None: a user who does not read, and from whom nothing is hidden.
         after: the end of the page before; None: the first page.
 
-    Raises BadCursor where it is not of this list.
+    Raises BadCursor if `after` does not belong to this list.
     """
     force_custom_plans(connection)
     cutoff = after.cutoff if after else _cutoff(cap)
@@ -168,13 +167,16 @@ def next_scan(
     passed: Sequence[int] = (),
     reader: str | None = None,
 ) -> int | None:
-    """The scan to read next, in the worklist's order; not one of those that were `passed`. None: all is read."""
+    """Return the scan to read next, in the worklist's order, without those that were `passed`.
+
+    Returns None if none is left.
+    """
     rows = fetch_page(connection, replace(filters, listing=Listing.TO_READ), cap, reader, limit=len(passed) + 1).rows
     return next((int(row["scan_id"]) for row in rows if row["scan_id"] not in passed), None)
 
 
 def count_scans(connection: Connection, filters: Filters, reader: str | None, at_most: int = COUNT_LIMIT) -> Count:
-    """How many scans the list has; counting ends beyond `at_most`."""
+    """Count the scans of the list, up to `at_most`."""
     force_custom_plans(connection)
     some = select(S.id).where(*_conditions(S, filters, reader)).limit(at_most + 1).subquery()
     number = connection.scalar(select(func.count()).select_from(some)) or 0
@@ -182,13 +184,13 @@ def count_scans(connection: Connection, filters: Filters, reader: str | None, at
 
 
 def count_late(connection: Connection, cap: timedelta) -> int:
-    """How many films have waited for a reader beyond the cap; at most one more than are counted."""
+    """Count the scans that have waited for a reader beyond the cap, up to COUNT_LIMIT + 1."""
     some = select(S.id).where(*_waits_for_reader(S), S.received_at <= _cutoff(cap)).limit(COUNT_LIMIT + 1).subquery()
     return connection.scalar(select(func.count()).select_from(some)) or 0
 
 
 def rows_by_id(connection: Connection, scan_ids: Sequence[int], reader: str | None) -> list[Row]:
-    """These scans, in this order; those that do not exist are left out."""
+    """Return the rows of these scans, in this order; scans that do not exist are left out."""
     if not scan_ids:
         return []
     statement = (
@@ -207,7 +209,7 @@ def rows_by_id(connection: Connection, scan_ids: Sequence[int], reader: str | No
 
 
 def list_sources(connection: Connection) -> list[str]:
-    """The inboxes that films ever came from, in their order; each found by a step along an index."""
+    """Return the inboxes of all scans, sorted; each is found by one step along an index."""
     found: list[str] = []
     while True:
         beyond = Scan.inbox > found[-1] if found else true()
@@ -218,12 +220,12 @@ def list_sources(connection: Connection) -> list[str]:
 
 
 def _cutoff(cap: timedelta) -> datetime:
-    """In whole seconds, as cursors keep it."""
+    """Return the moment until which arrivals are late, in whole seconds, as cursors store it."""
     return datetime.now(UTC).replace(microsecond=0) - cap if cap else EPOCH
 
 
 class Boundary(NamedTuple):
-    """By what the next page is told from the one before."""
+    """The columns of the last row of a page, after which the next page begins."""
 
     scan_id: int
     received_at: datetime
@@ -262,7 +264,7 @@ def _to_read(
 
 
 def _late_ids(filters: Filters, cutoff: datetime, boundary: Boundary | None, limit: int, reader: str | None) -> Any:
-    """Ids of studies' first films that have waited beyond the cap, the oldest first."""
+    """Select the ids of studies' first scans that have waited beyond the cap, the oldest first."""
     is_late = S.received_at <= cutoff
     earlier = and_(OTHER.received_at <= cutoff, _arrival(OTHER) < _arrival(S))
     statement = select(S.id).where(
@@ -274,7 +276,7 @@ def _late_ids(filters: Filters, cutoff: datetime, boundary: Boundary | None, lim
 
 
 def _ranked_ids(filters: Filters, cutoff: datetime, boundary: Boundary | None, limit: int, reader: str | None) -> Any:
-    """Ids of studies' first films of which none has waited beyond the cap, the most probable first."""
+    """Select the ids of studies' first scans, where none has waited beyond the cap, the most probable first."""
     before = or_(OTHER.received_at <= cutoff, _rank(OTHER) > _rank(S))
     statement = select(S.id).where(*_conditions(S, filters, reader), _is_first_of_study(filters, before, reader))
     if cutoff > EPOCH:
@@ -300,7 +302,7 @@ def _newest_ids(filters: Filters, boundary: Boundary | None, limit: int, reader:
 
 
 def _is_first_of_study(filters: Filters, before: Condition, reader: str | None) -> Condition:
-    """No other film of its study that is in the list comes before it."""
+    """Match scans that no other scan of the study in the list precedes."""
     same_study = OTHER.study_uid == S.study_uid
     return or_(S.study_uid.is_(None), ~exists().where(same_study, *_conditions(OTHER, filters, reader), before))
 
@@ -318,12 +320,12 @@ def _rank(scan: Any) -> Any:
 
 
 def _in_worklist(scan: Any) -> tuple[Condition, ...]:
-    """As `db.models.IN_WORKLIST` has it: else the partial indexes are not used."""
+    """Match what `db.models.IN_WORKLIST` matches, in the same form: otherwise the partial indexes are not used."""
     return scan.worklist_rank.is_not(None), or_(scan.superseded_by.is_(None), scan.current_duplicate.is_not(None))
 
 
 def _waits_for_reader(scan: Any) -> tuple[Condition, ...]:
-    """As `db.models.TO_READ` has it."""
+    """Match what `db.models.TO_READ` matches."""
     return *_in_worklist(scan), scan.verdict.is_(None)
 
 
@@ -332,7 +334,7 @@ def _conditions(scan: Any, filters: Filters, reader: str | None) -> list[Conditi
     if filters.listing is Listing.TO_READ:
         conditions += _waits_for_reader(scan)
     if filters.listing is Listing.FLAGGED:
-        # what was drawn leaves this list when its reader learns that it is not flagged
+        # a sampled scan leaves this list when its reader learns that it is not flagged
         may_be = scan.flagged.is_(True) if reader is None else or_(scan.flagged.is_(True), ~_reviewed_by(scan, reader))
         conditions += [*_in_worklist(scan), may_be]
     if filters.source is not None:
@@ -357,7 +359,7 @@ def _matches(column: Any, given: str | None) -> list[Condition]:
 
 def _by_result(scan: Any, filters: Filters, reader: str | None) -> list[Condition]:
     conditions: list[Condition] = []
-    # what a reader may see the result of is flagged in the worklist, so that its rank is its probability, and indexed
+    # in the worklist, results that a reader may see are of flagged scans: the rank is the probability, and indexed
     by_rank = filters.listing is not Listing.ALL and reader is not None
     column = scan.worklist_rank if by_rank else scan.probability
     if filters.at_least is not None:
@@ -374,7 +376,7 @@ def _reviewed_by(scan: Any, reader: str) -> Condition:
 
 
 def _hide_results(connection: Connection, rows: list[Row], reader: str | None) -> None:
-    """Take out what this reader may not see yet; `hidden` says of each row whether it was."""
+    """Remove results that this reader may not see yet; `hidden` of each row tells whether they were removed."""
     hidden_ids = (
         {row["_original_id"] for row in rows if row.pop("_hidden_until_verdict")} if reader is not None else set()
     )
@@ -389,7 +391,7 @@ def _hide_results(connection: Connection, rows: list[Row], reader: str | None) -
 
 
 def _images_per_study(connection: Connection, studies: set[str]) -> dict[str, int]:
-    """{study: its films}, copies and what was replaced left out."""
+    """Return {study: number of its images}, without duplicates and superseded scans."""
     if not studies:
         return {}
     current = (Scan.duplicate_of.is_(None), Scan.superseded_by.is_(None))
@@ -400,7 +402,7 @@ def _images_per_study(connection: Connection, studies: set[str]) -> dict[str, in
 
 
 def _own_or_original(name: str) -> Any:
-    """A copy shows the result of its original."""
+    """Return a column of the scan or, for a duplicate, of its original."""
     return func.coalesce(getattr(S, name), getattr(ORIGINAL, name)).label(name)
 
 
@@ -420,7 +422,7 @@ COLUMNS: Final[dict[str, Any]] = {
     **{name: getattr(S, name) for name in _OWN_COLUMNS},
     **{name: _own_or_original(name) for name in _RESULT_COLUMNS},
 }
-# of the scan that owns its content: a copy is as blind as its original, and judged with it
+# of the scan that owns its content: a duplicate is as blind as its original, and reviewed with it
 VISIBILITY_COLUMNS: Final[dict[str, Any]] = {
     "_hidden_until_verdict": func.coalesce(ORIGINAL.hidden_until_verdict, S.hidden_until_verdict).label(
         "_hidden_until_verdict"

@@ -86,7 +86,7 @@ def test_a_rejected_film_can_be_judged_too(book: Book) -> None:
 def test_what_cannot_be_judged(book: Book) -> None:
     one, other = book.classify(seen("one"))[0], book.classify(seen("other"))[0]
     (waiting,) = book.add(seen("waits"))
-    with pytest.raises(ReviewRefused, match="not been read"):
+    with pytest.raises(ReviewRefused, match="not been processed"):
         say(book, waiting, ILL)
     with pytest.raises(ReviewRefused, match="no scan 99"):
         say(book, 99, ILL)
