@@ -1,4 +1,4 @@
-"""C-STORE: DICOM objects into a PACS over an association of its own, in TLS where that is asked for (PS3.4 B)."""
+"""Store DICOM objects in a PACS by C-STORE: one association per delivery, with TLS where configured (PS3.4 B)."""
 
 import logging
 import ssl
@@ -9,22 +9,22 @@ from urllib.parse import unquote
 from pneumowatch.errors import DeliveryFailed, SettingsError
 from pneumowatch.settings import Settings
 
-EXPLICIT_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"  # transfer syntaxes, both little-endian
+EXPLICIT_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 IMPLICIT_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
 
 SUCCESS: Final = 0x0000
-WARNING_STATUSES: Final = (0xB000, 0xB006, 0xB007)  # stored, with values changed or left out
-DUPLICATE_STATUS: Final = 0x0111  # it is there: an earlier attempt of ours, whose answer was lost
+WARNING_STATUSES: Final = (0xB000, 0xB006, 0xB007)  # stored, with values changed or dropped
+DUPLICATE_STATUS: Final = 0x0111  # already stored by an earlier attempt whose answer was lost
 OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 
-# Its lines may quote what is sent, patients among it.
+# Its log lines may quote what is sent, including the patient.
 _pynetdicom_log = logging.getLogger("pynetdicom")
 _pynetdicom_log.propagate = False
 _pynetdicom_log.addHandler(logging.NullHandler())
 
 
 class Association:
-    """Raises SettingsError where the certificate cannot be read."""
+    """A C-STORE client for one PACS. Raises SettingsError where the AE title or the certificate cannot be used."""
 
     def __init__(self, settings: Settings, ae_title: str, host: str, port: int, tls: bool) -> None:
         self._called_ae_title = unquote(ae_title)
@@ -37,7 +37,10 @@ class Association:
         self._tls = _tls_context(settings) if tls else None
 
     def send(self, datasets: Sequence[Any]) -> None:
-        """Raises DeliveryFailed: `pacs_unreachable`, `pacs_rejects_us`, `pacs_refuses_class`, `timeout`, `pacs_STATUS`."""
+        """Store these data sets.
+
+        Raises DeliveryFailed: `pacs_unreachable`, `pacs_rejects_us`, `pacs_refuses_class`, `timeout`, `pacs_STATUS`.
+        """
         association = self._associate(datasets)
         try:
             for dataset in datasets:
@@ -55,9 +58,10 @@ class Association:
         )
         application_entity.network_timeout = self._seconds
         for dataset in datasets:
+            # every PACS accepts implicit little-endian
             application_entity.add_requested_context(
                 dataset.SOPClassUID, [EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN]
-            )  # the latter everybody knows
+            )
         tls = (self._tls, self._host) if self._tls else None
         association = application_entity.associate(self._host, self._port, ae_title=self._called_ae_title, tls_args=tls)
         if not association.is_established:
@@ -66,12 +70,12 @@ class Association:
 
 
 def _store_instance(association: Any, dataset: Any) -> int | None:
-    """The status with which the PACS answered; None where it did not."""
+    """Store one data set and return the status in the answer of the PACS; None where there is no answer."""
     try:
         status = association.send_c_store(dataset).get("Status")
-    except ValueError:  # it accepted no presentation context for this class
+    except ValueError:  # the PACS accepted no presentation context for this class
         raise DeliveryFailed("pacs_refuses_class", unavailable=False) from None
-    except RuntimeError:  # the association is gone
+    except RuntimeError:  # the association was closed
         return None
     return None if status is None else int(status)
 
@@ -90,6 +94,6 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
             context.load_cert_chain(settings.pacs_cert_file)
         except (OSError, ssl.SSLError):
             raise SettingsError(
-                "PNEUMOWATCH_PACS_CERT_FILE is no file with a certificate and its key (PEM) that can be read."
+                "PNEUMOWATCH_PACS_CERT_FILE is not a readable file with a certificate and its key (PEM)."
             ) from None
     return context

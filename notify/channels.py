@@ -1,8 +1,8 @@
-"""What leaves the house: messages about newly flagged scans, and who carries them to where.
+"""Channels that send notifications about newly flagged scans.
 
-A courier is one way out. It is given notices, which say nothing of a patient, and returns when its destination has
-taken them, or raises DeliveryFailed. It knows no database: `db.ledger.outbox` keeps what is to be delivered, `notify.dispatcher` sees to
-it.
+A channel sends notifications to one destination. It returns once the destination has accepted them, or raises
+DeliveryFailed. A notification contains nothing of the patient. Channels do not use the database: `db.ledger.outbox`
+stores what is to be delivered, and `notify.dispatcher` calls the channels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,20 @@ from pneumowatch.settings import Settings
 
 
 class Channel(Protocol):
-    """One way out."""
+    """A channel to one destination."""
 
     @property
     def kind(self) -> str:
-        """Its name, as in `Settings.notification_channels`."""
+        """Name of the channel, as in `Settings.notification_channels`."""
 
     def deliver(self, notifications: Sequence[Notification]) -> None:
-        """Raises DeliveryFailed, with which kind of failure it was. A repeat says the same under the same ids."""
+        """Send notifications; a repeat sends the same under the same ids. Raises DeliveryFailed with its kind."""
 
 
 def configured_channels(settings: Settings, inboxes: Mapping[str, Path]) -> list[Channel]:
-    """Those that the settings name. `inboxes`: name -> folder, as mounted on this machine.
+    """Return the channels that the settings name. `inboxes`: name -> folder, as mounted on this machine.
 
-    Raises SettingsError where one of them cannot work as it is set.
+    Raises SettingsError where the settings of a channel cannot be used.
     """
     channels: list[Channel] = []
     if settings.webhook_url:

@@ -1,4 +1,4 @@
-"""Who brings out what stands in the outbox: one postman for each way out, so that none waits for another's receiver."""
+"""Deliver the rows of the outbox, with one dispatcher per channel, so that none waits for another's destination."""
 
 import random
 import threading
@@ -20,32 +20,32 @@ from pneumowatch.settings import Settings
 
 log = get_logger("outbox")
 
-MAX_DOUBLINGS: Final = 30  # beyond which a pause is longer than any cap
-DIGEST_SIZE: Final = 500  # scans of one e-mail at most
-DELIVERY_STEPS: Final = (
-    6  # of one delivery, each with a bound of its own: two objects into a PACS, or a mail server's greetings
-)
+MAX_DOUBLINGS: Final = 30  # with more, a delay is longer than any cap
+DIGEST_SIZE: Final = 500  # scans in one e-mail at most
+DELIVERY_STEPS: Final = 6  # of one delivery, each with its own timeout: two objects for a PACS, or the steps of SMTP
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to wait after a failed attempt, and for how long to go on: seconds, and days."""
+    """Delays after failed attempts, in seconds (`first`, `cap`), and the time until giving up, in days."""
 
     first: float
     cap: float
     days: float
 
     def delay(self, attempts: int, chance: Callable[[], float] = random.random) -> float:
-        """Seconds until the next one: doubled with each, up to the cap, less a chance part of half of it, so that those
-        that failed together do not come back together."""
+        """Return the seconds until the next attempt: doubled after each, up to the cap, less a random part of half.
+
+        The random part prevents deliveries that failed together from being retried together.
+        """
         full = min(self.cap, self.first * 2.0 ** min(max(attempts - 1, 0), MAX_DOUBLINGS))
         return full * (1 - chance() / 2)
 
 
 class Dispatcher:
-    """Takes what is due for one way out, hands it to the courier, and writes down what came of it.
+    """Delivers the due rows of one channel and records the outcome of each.
 
-    Several at once, in several places, are harmless: each notice is held by one of them at a time.
+    Several dispatchers may run at once, also on several machines: each row is claimed by only one of them at a time.
     """
 
     def __init__(self, database: Database, channel: Channel, deployment: UUID, settings: Settings) -> None:
@@ -53,17 +53,17 @@ class Dispatcher:
         self._channel = channel
         self._deployment = deployment
         self._retry_policy = RetryPolicy(settings.resend_seconds, settings.resend_cap_seconds, settings.give_up_days)
-        # longer than a delivery takes, else another would begin while this one still goes on
+        # longer than a delivery takes, else another dispatcher would claim the rows during it
         self._lease = timedelta(seconds=max(settings.lease_seconds, DELIVERY_STEPS * settings.send_seconds))
         self._max_delay = max(self._lease, timedelta(seconds=settings.resend_cap_seconds))
         digest = channel.kind == MAIL
         self._count = DIGEST_SIZE if digest else 1
         self._digest_interval = timedelta(minutes=settings.mail_minutes if digest else 0)
-        self._failures = 0  # since the destination last took something
+        self._failures = 0  # since the last successful delivery
 
     def run(self, stop: threading.Event, interval: float, component: Component) -> None:
-        """Deliver until `stop` is set, looking every `interval` seconds, or later where the destination is away."""
-        activity, delivery_seconds = f"what goes out by {self._channel.kind}", self._lease.total_seconds()
+        """Deliver until `stop` is set. Checks every `interval` seconds, or less often while the destination fails."""
+        activity, delivery_seconds = f"delivery by {self._channel.kind}", self._lease.total_seconds()
         while not stop.is_set():
             component.expect_within(activity, delivery_seconds)
             pause = self.deliver(interval)
@@ -72,8 +72,10 @@ class Dispatcher:
         component.clear_expectation(activity)
 
     def deliver(self, interval: float = 0) -> float:
-        """One delivery, if anything is due. Returns the seconds to wait before the next: none after one that went well,
-        `interval` where there was nothing to do."""
+        """Make one delivery, if any is due. Returns the seconds to wait before the next.
+
+        They are 0 after a success, and `interval` where nothing was due.
+        """
         delivery = self._take()
         if delivery is None:
             return interval
@@ -85,8 +87,8 @@ class Dispatcher:
             return self._failed(delivery, failure)
         except ShuttingDown:
             raise
-        except Exception as fault:  # noqa: BLE001 - one odd film must not keep all that come after it from going out
-            # its kind alone: what it says may quote the film's header
+        except Exception as fault:  # noqa: BLE001 - an error for one scan must not block all later deliveries
+            # only its class: its message may quote the DICOM header
             return self._failed(delivery, DeliveryFailed(type(fault).__name__[:64], unavailable=False))
         self._database.write(lambda c: outbox.mark_sent(c, delivery.token))
         if self._failures:
@@ -109,7 +111,12 @@ class Dispatcher:
         kind, policy = self._channel.kind, self._retry_policy
         if failure.permanent:
             self._database.write(lambda c: outbox.give_up(c, delivery.token, failure.kind))
-            log.warning("given up: it will never be taken", channel=kind, scans=_ids(delivery), error=failure.kind)
+            log.warning(
+                "delivery given up: the destination will never accept it",
+                channel=kind,
+                scans=_ids(delivery),
+                error=failure.kind,
+            )
             return 0
         requested_seconds = min(failure.retry_after, policy.cap)
 
@@ -118,7 +125,9 @@ class Dispatcher:
 
         limit = timedelta(days=policy.days)
         given_up = self._database.write(lambda c: outbox.retry_later(c, delivery.token, failure.kind, delay, limit))
-        outcome = "given up after days" if given_up else "not delivered; tried again later"
+        outcome = (
+            "delivery given up; see `pneumowatch outbox`" if given_up else "delivery failed; it is tried again later"
+        )
         log.warning(outcome, channel=kind, scans=_ids(delivery), error=failure.kind)
         if not failure.unavailable:
             return 0

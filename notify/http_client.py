@@ -1,4 +1,4 @@
-"""HTTP out of the house: one POST, bounded in time as a whole, with what went wrong as one word."""
+"""Send one HTTP POST, with a timeout for the whole of it; a failure is named by one word."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ import httpx
 
 from pneumowatch.errors import DeliveryFailed
 
-MAX_RESPONSE_BYTES: Final = 2**20  # at most so much of an answer is read
-RETRYABLE_STATUSES: Final = (408, 425, 429)  # besides 5xx: who answers so may answer otherwise to the next message, too
+MAX_RESPONSE_BYTES: Final = 2**20  # of an answer are read at most
+RETRYABLE_STATUSES: Final = (408, 425, 429)  # besides 5xx: the destination itself is busy, whatever was sent
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ def post(
     read_body: bool = False,
     accepted_statuses: tuple[int, ...] = (),
 ) -> HttpResponse:
-    """The answer, with its body where that is to be `read_body`, if it came within so many seconds and its status is 2xx or
-    one of `accepted_statuses`.
+    """Post `body` and return the answer, whose status is 2xx or one of `accepted_statuses`.
 
-    Redirects are not followed: what was meant for one host goes to no other.
+    The body of the answer is read only with `read_body`. Redirects are not followed: a message for one host is never
+    sent to another.
 
-    Raises DeliveryFailed: `http_STATUS`, `timeout`, `no_connection` or `broken_connection`.
+    Raises DeliveryFailed: `http_STATUS`, `timeout` (`seconds` are exceeded), `no_connection` or `broken_connection`.
     """
     try:
         return asyncio.run(_post(url, body, headers, seconds, read_body, accepted_statuses))
@@ -52,7 +52,7 @@ async def _post(
     read_body: bool,
     accepted_statuses: tuple[int, ...],
 ) -> HttpResponse:
-    # a bound on each step alone would let a receiver hold us for ever that sends a byte now and then
+    # a timeout for each step alone would never end with a receiver that sends single bytes
     async with (
         asyncio.timeout(seconds),
         httpx.AsyncClient(timeout=seconds) as client,

@@ -1,4 +1,4 @@
-"""E-mail: one message for all scans that were flagged since the last, with their ids and links to the desk."""
+"""E-mail: one message for all scans flagged since the last one, with their ids and links to the review app."""
 
 import smtplib
 import ssl
@@ -22,7 +22,7 @@ DEFAULT_PORTS: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
 
 
 class Mail:
-    """Raises SettingsError where server, sender or recipients are missing or cannot be so."""
+    """The e-mail channel. Raises SettingsError where server, sender or recipients are missing or invalid."""
 
     kind: Final = "mail"
 
@@ -33,7 +33,7 @@ class Mail:
         self._to = [address.strip() for address in settings.mail_to.split(",") if address.strip()]
         for name, addresses in (("MAIL_FROM", [self._from]), ("MAIL_TO", self._to)):
             if not addresses or not all(_is_address(address) for address in addresses):
-                raise SettingsError(f"PNEUMOWATCH_{name} holds no e-mail address like name@hospital.example.")
+                raise SettingsError(f"PNEUMOWATCH_{name} must hold e-mail addresses like name@hospital.example.")
         if self._user and not self._password:
             raise SettingsError("PNEUMOWATCH_MAIL_PASSWORD (or PNEUMOWATCH_MAIL_PASSWORD_FILE) is missing.")
         self._review_url = settings.review_url
@@ -50,27 +50,26 @@ class Mail:
         except TimeoutError:
             raise DeliveryFailed("timeout") from None
         except smtplib.SMTPNotSupportedError:
-            raise DeliveryFailed(
-                "smtp_not_supported"
-            ) from None  # no STARTTLS, or no login: nothing is sent in the open
+            # no STARTTLS or no login: nothing is sent unencrypted
+            raise DeliveryFailed("smtp_not_supported") from None
         except ssl.SSLError:
             raise DeliveryFailed("tls_failed") from None
         except smtplib.SMTPException:
             raise DeliveryFailed("broken_connection") from None
         except OSError:
             raise DeliveryFailed("no_connection") from None
-        if refused:  # the others have it: sent again, they would have it twice
-            log.warning("the mail server refused some of the recipients; see PNEUMOWATCH_MAIL_TO", refused=len(refused))
+        if refused:  # not retried: the other recipients would get it twice
+            log.warning("the mail server refused some recipients; check PNEUMOWATCH_MAIL_TO", refused=len(refused))
 
     def _send(self, email: EmailMessage) -> Mapping[str, object]:
-        """The recipients that were refused, if not all were."""
+        """Send an e-mail and return the refused recipients; smtplib raises where all are refused."""
         server = self._connected()
         try:
             if self._user:
                 server.login(self._user, self._password)
             return server.send_message(email)
         finally:
-            with suppress(OSError):  # a farewell that goes wrong takes nothing back; smtplib's errors are of this kind
+            with suppress(OSError):  # the message is sent already; errors of smtplib are OSErrors
                 server.quit()
 
     def _connected(self) -> smtplib.SMTP:
@@ -90,9 +89,9 @@ class Mail:
 def compose_email(
     notifications: Sequence[Notification], review_url: str, sender: str, recipients: Sequence[str]
 ) -> EmailMessage:
-    """A letter that says nothing of a patient. About the same scans it has the same Message-ID."""
+    """Compose an e-mail that contains nothing of a patient. The same scans give the same Message-ID."""
     count = len(notifications)
-    images_were = "1 film was" if count == 1 else f"{count} films were"
+    images_were = "1 image was" if count == 1 else f"{count} images were"
     email = EmailMessage()
     email["Subject"] = f"pneumowatch: {images_were} newly flagged"
     email["From"] = sender
@@ -108,13 +107,13 @@ def compose_email(
     for notification in notifications:
         url = review_link(review_url, notification.scan_id)
         lines.append(f"  scan {notification.scan_id}" + (f"  {url}" if url else ""))
-    lines += ["", "Research and triage only; no medical device. What is not flagged is not cleared.", ""]
+    lines += ["", "Research and triage only; no medical device. An image that is not flagged is not cleared.", ""]
     email.set_content("\n".join(lines))
     return email
 
 
 def _parse_server_url(url: str) -> tuple[str, str, int, str]:
-    """Scheme, host, port and user."""
+    """Return scheme, host, port and user. Raises SettingsError where the URL cannot be used."""
     try:
         parts = urlsplit(url)
         scheme, host, port = parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme]
@@ -122,7 +121,7 @@ def _parse_server_url(url: str) -> tuple[str, str, int, str]:
         scheme, host, port = "", None, 0
     if not host:
         raise SettingsError(
-            "PNEUMOWATCH_MAIL_URL is no smtp://USER@HOST:587 (STARTTLS), smtps://USER@HOST:465 (TLS) or "
+            "PNEUMOWATCH_MAIL_URL must be smtp://USER@HOST:587 (STARTTLS), smtps://USER@HOST:465 (TLS) or "
             "smtp+plain://HOST:25."
         )
     if parts.password:

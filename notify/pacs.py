@@ -1,4 +1,4 @@
-"""Back to the PACS: of each flagged DICOM film a structured report and, where there is a map, a secondary capture."""
+"""Send a structured report of each flagged DICOM image to the PACS and, where there is a map, a secondary capture."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ REQUIRED_PACKAGES: Final = ("highdicom", "pynetdicom")
 
 
 class DicomStore(Protocol):
-    """Where DICOM objects are stored."""
+    """A client that stores DICOM objects in a PACS."""
 
     def send(self, datasets: Sequence[Any]) -> None:
-        """Raises DeliveryFailed where not all of these data sets are stored there now."""
+        """Store these data sets. Raises DeliveryFailed where not all of them are stored."""
 
 
 class Pacs:
-    """Raises SettingsError where its URL cannot be so, or the extra `pacs` is not installed."""
+    """The PACS channel. Raises SettingsError where its URL is invalid, or the extra `pacs` is not installed."""
 
     kind: Final = "pacs"
 
@@ -72,5 +72,5 @@ def _make_store(settings: Settings) -> DicomStore:
 
         return StowClient(settings)
     raise SettingsError(
-        "PNEUMOWATCH_PACS_URL is none of dicom://AET@HOST:PORT, dicoms://AET@HOST:PORT and https://HOST/dicom-web."
+        "PNEUMOWATCH_PACS_URL must be dicom://AET@HOST:PORT, dicoms://AET@HOST:PORT or https://HOST/dicom-web."
     )

@@ -1,4 +1,4 @@
-"""The film under the heat of what moved the model, as a DICOM secondary capture that says so in the picture."""
+"""Build a DICOM secondary capture: the image with the heat map of what moved the model, and a legend that says so."""
 
 from typing import Any, Final
 
@@ -13,15 +13,15 @@ from pneumowatch.imaging.reader import Pixels
 from pneumowatch.notification import Notification
 
 CAPTURE_SERIES_NUMBER: Final = 9802
-LONGER_EDGE: Final = 1024  # pixels of the film in the picture; the model sees fewer
+LONGER_EDGE: Final = 1024  # pixels of the image in the capture; the model sees fewer
 MIN_EDGE: Final = 256  # pixels, for the legend to be readable
 
 
 def build_capture(notification: Notification, source: SourceInstance, pixels: Pixels, heatmap: Pixels) -> Any:
-    """The data set of the picture, the same at every repeat.
+    """Build the data set of the capture, the same at every repeat.
 
     Args:
-        pixels: as the model saw it, uint8 (side, side).
+        pixels: the image as the model saw it, uint8 (side, side).
         heatmap: the probability of each place, uint8 (h, w), 255 being 1.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
@@ -42,7 +42,7 @@ def build_capture(notification: Notification, source: SourceInstance, pixels: Pi
     dataset.DerivationDescription = f"{overlay.LEGEND}; research use only"
     dataset.BodyPartExamined = "CHEST"
     dataset.PatientOrientation = source.orientation
-    dataset.BurnedInAnnotation = "NO"  # words, but none that name a patient
+    dataset.BurnedInAnnotation = "NO"  # text, but none that identifies a patient
     _reference_source(dataset, source)
     _draw(dataset, notification, source, pixels, heatmap)
     set_result_time(dataset, notification)
@@ -85,6 +85,6 @@ def _draw(dataset: Any, notification: Notification, source: SourceInstance, pixe
 
 
 def capture_size(columns: int, rows: int) -> tuple[int, int]:
-    """Width and height in the picture: the film's own aspect, which the model does not see."""
+    """Return width and height in the capture, in the aspect ratio of the original, which the model does not see."""
     scale = LONGER_EDGE / max(columns, rows)
     return max(MIN_EDGE, round(columns * scale)), max(MIN_EDGE, round(rows * scale))

@@ -1,7 +1,7 @@
-"""The film that a result belongs to, as it goes back into its study.
+"""Find the DICOM instance that a result belongs to, and copy its patient and study into objects for the PACS.
 
-Patient and study pass from this file into what is sent, element by element as they stand here, and nowhere else: they
-are in no log, no error and no database.
+Their elements pass unchanged from the file into the objects that are sent, and nowhere else: never into a log, an error
+or the database.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from pneumowatch import shared_files
 from pneumowatch.errors import DeliveryFailed, ImageRejected, ShareUnavailable
 from pneumowatch.notification import Notification
 
-# Modules Patient, General Study and Patient Study (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2), without what only describes; those
-# of type 2, which must be there even where nothing is known, first
+# Modules Patient, General Study and Patient Study (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2), without purely descriptive
+# elements. Those of type 2 come first: they must be present even if empty.
 TYPE_2_KEYWORDS: Final = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName",
     "StudyID", "AccessionNumber",
@@ -36,7 +36,7 @@ logging.getLogger("pydicom").disabled = True  # it quotes values, patients' name
 
 
 class SourceInstance:
-    """A film's header, as far as it goes on into what is made of the film."""
+    """The header of an image, as far as the objects made from the image need it."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -51,7 +51,7 @@ class SourceInstance:
         self.orientation = dataset.get("PatientOrientation")
 
     def copy_patient_and_study(self, target: Any) -> None:
-        """Put patient and study, as they stand in the film, into a data set that was made of it."""
+        """Copy patient and study, unchanged, into a data set that was made from the image."""
         target.StudyInstanceUID = self.study
         for keyword in (*TYPE_2_KEYWORDS, *OPTIONAL_KEYWORDS):
             if keyword in self._dataset:
@@ -61,7 +61,7 @@ class SourceInstance:
 
 
 def find_source_instance(notification: Notification, inboxes: Mapping[str, Path], max_bytes: int) -> SourceInstance:
-    """The film of a notice, at the first of its places where its very bytes still stand.
+    """Return the instance of a notification, from the first copy that still has the same bytes.
 
     Raises DeliveryFailed: `share_away`, `image_gone` or `image_without_uids`.
     """
@@ -78,12 +78,12 @@ def find_source_instance(notification: Notification, inboxes: Mapping[str, Path]
             continue
         if hashlib.sha256(data).hexdigest() == notification.sha256:
             return parse_source_instance(data)
-    # one film's fault, not the destination's; a folder whose share is away looks empty, so it may come back
+    # the destination works; and not permanent, as a folder without its share looks empty until the share is back
     raise DeliveryFailed("share_away" if unavailable else "image_gone", unavailable=False)
 
 
 def parse_source_instance(data: bytes) -> SourceInstance:
-    """Parsed in this process: these very bytes have passed a decoding child before."""
+    """Parse in this process: a decoding child process has read the same bytes before."""
     import pydicom
 
     with pydicom_warnings_ignored():
@@ -94,7 +94,7 @@ def parse_source_instance(data: bytes) -> SourceInstance:
 
 @contextmanager
 def pydicom_warnings_ignored() -> Iterator[None]:
-    """Without pydicom's warnings: they quote odd values, and headers are full of them."""
+    """Ignore the warnings of pydicom: they quote odd values, which are common in headers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

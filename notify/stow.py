@@ -1,4 +1,4 @@
-"""STOW-RS: DICOM objects into a PACS by HTTP (PS3.18 10.5)."""
+"""Store DICOM objects in a PACS by STOW-RS, over HTTP (PS3.18 10.5)."""
 
 import io
 import json
@@ -10,9 +10,9 @@ from notify import http_client
 from pneumowatch.errors import DeliveryFailed
 from pneumowatch.settings import Settings
 
-FAILED_SOP_SEQUENCE: Final = "00081198"  # Failed SOP Sequence
-FAILURE_REASON: Final = "00081197"  # Failure Reason
-DUPLICATE_REASON: Final = 0x0111  # it is there: an earlier attempt of ours, whose answer was lost
+FAILED_SOP_SEQUENCE: Final = "00081198"
+FAILURE_REASON: Final = "00081197"
+DUPLICATE_REASON: Final = 0x0111  # already stored by an earlier attempt whose answer was lost
 NONE_STORED: Final = 409
 
 
@@ -23,7 +23,7 @@ class StowClient:
         self._seconds = settings.send_seconds
 
     def send(self, datasets: Sequence[Any]) -> None:
-        """Raises DeliveryFailed, as `post.post` and `stow_REASON`, the reason being DICOM's."""
+        """Store these data sets. Raises DeliveryFailed as `http_client.post`, or `stow_REASON` with DICOM's reason."""
         boundary = secrets.token_hex(16)
         headers = {
             "content-type": f'multipart/related; type="application/dicom"; boundary={boundary}',
@@ -57,7 +57,7 @@ def _encode(dataset: Any) -> bytes:
 
 
 def _failure_reasons(answer: bytes) -> list[int]:
-    """DICOM's reasons for which objects were not stored; none where the answer names none, as that of a 200 must."""
+    """Return DICOM's reasons why objects were not stored; none where the answer names none, as with status 200."""
     try:
         document = json.loads(answer or b"{}")
         document = document[0] if isinstance(document, list) else document

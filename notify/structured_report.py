@@ -1,7 +1,7 @@
-"""The result as a DICOM structured report: Comprehensive SR, by template TID 1500.
+"""Build a DICOM structured report of the result: Comprehensive SR, template TID 1500 (PS3.16 A).
 
-PS3.16 A: a flag, a probability and its threshold, said by a device whose algorithm is named; nothing that only a reader
-may say. It stays preliminary and unverified.
+It contains a flag, a probability and its threshold, observed by a device whose algorithm is named, and no statement
+that only a reader may make. It stays preliminary and unverified.
 """
 
 from typing import Any, Final
@@ -12,16 +12,16 @@ from pneumowatch.imaging.dicom import MANUFACTURER
 from pneumowatch.notification import Notification
 
 CODING_SCHEME: Final = "99PNEUMOWATCH"  # designator of a private coding scheme (PS3.16 8.2)
-REPORT_SERIES_NUMBER: Final = 9801  # far from those of scanners; only its UID tells a series
+REPORT_SERIES_NUMBER: Final = 9801  # unlike any scanner's; a series is identified by its UID only
 RESEARCH_REMARK: Final = (
-    "Research and triage only; no medical device. A film that is not flagged is not cleared. "
+    "Research and triage only; no medical device. An image that is not flagged is not cleared. "
     "The probability is a model's, and no reader has confirmed it."
 )
-AGE_REMARK: Final = "The patient's age lies outside the ages that the model knows."
+AGE_REMARK: Final = "The patient's age is outside the age range of the model's training set."
 
 
 def build_report(notification: Notification, source: SourceInstance) -> Any:
-    """The data set of the report, the same at every repeat."""
+    """Build the data set of the report, the same at every repeat."""
     from highdicom.sr import ComprehensiveSR
 
     dataset: Any = ComprehensiveSR(
@@ -43,7 +43,7 @@ def build_report(notification: Notification, source: SourceInstance) -> Any:
 
 
 def caution_sentence(notification: Notification) -> str | None:
-    """With which caution the result was given, as a sentence."""
+    """Return the caution of a result as a sentence; None where there is none."""
     return (
         AGE_REMARK
         if notification.caution == "age"
@@ -54,7 +54,7 @@ def caution_sentence(notification: Notification) -> str | None:
 
 
 def set_result_time(dataset: Any, notification: Notification) -> None:
-    """With the time of the result, in this machine's zone as DICOM has it, in place of now: a repeat is the same."""
+    """Set all times to the result's, in this machine's time zone as DICOM requires, so that a repeat is the same."""
     at = notification.finished_at.astimezone()
     for what in ("InstanceCreation", "Content", "Series"):
         setattr(dataset, f"{what}Date", at.strftime("%Y%m%d"))
@@ -64,7 +64,7 @@ def set_result_time(dataset: Any, notification: Notification) -> None:
 
 
 def _evidence(source: SourceInstance) -> Any:
-    """The film as highdicom wants it, without the patient: its values are checked there, and complained of by name."""
+    """Return the image as evidence for highdicom, without the patient: highdicom's errors quote invalid values."""
     from pydicom.dataset import Dataset
 
     evidence = Dataset()

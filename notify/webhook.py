@@ -1,4 +1,4 @@
-"""The webhook: one signed POST for each newly flagged scan, as Standard Webhooks has it.
+"""The webhook: one signed POST for each newly flagged scan, as Standard Webhooks specifies.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -20,22 +20,22 @@ from pneumowatch.notification import Notification, review_link
 from pneumowatch.settings import Settings
 
 SECRET_PREFIX: Final = "whsec_"
-RECEIVER_GONE: Final = "http_410"  # the receiver wants no more of this one
+RECEIVER_GONE: Final = "http_410"  # the receiver will never accept this message
 
 
 class Webhook:
-    """Raises SettingsError where it has no http(s) URL, or no secret to sign with."""
+    """The webhook channel. Raises SettingsError where the URL is not http(s), or the signing secret is missing."""
 
     kind: Final = "webhook"
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         parts = urlsplit(settings.webhook_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError("PNEUMOWATCH_WEBHOOK_URL is no http:// or https:// URL.")
+            raise SettingsError("PNEUMOWATCH_WEBHOOK_URL must be an http:// or https:// URL.")
         if not settings.webhook_secret:
             raise SettingsError(
-                "PNEUMOWATCH_WEBHOOK_SECRET (or PNEUMOWATCH_WEBHOOK_SECRET_FILE) is missing: receivers tell by it that "
-                "a message is ours. Set the same secret on both sides."
+                "PNEUMOWATCH_WEBHOOK_SECRET (or PNEUMOWATCH_WEBHOOK_SECRET_FILE) is missing: receivers verify messages "
+                "with it. Set the same secret on both sides."
             )
         self._url = settings.webhook_url
         self._secret = _signing_key(settings.webhook_secret)
@@ -56,7 +56,7 @@ class Webhook:
 
 
 def webhook_payload(notification: Notification, review_url: str) -> bytes:
-    """The JSON document: the same bytes at every repeat, and nothing of the patient, the path or the order."""
+    """Return the JSON document: the same bytes at every repeat, without patient, path or accession number."""
     payload = {
         "id": str(notification.uuid("webhook")),
         "type": "scan.flagged",
@@ -75,7 +75,7 @@ def webhook_payload(notification: Notification, review_url: str) -> bytes:
 
 
 def signed_headers(secret: bytes, id_: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers of a message; `timestamp` is of the attempt, in seconds since 1970."""
+    """Return the headers of a message; `timestamp` is the time of the attempt, in seconds since 1970."""
     digest = hmac.new(secret, f"{id_}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     return {
         "content-type": "application/json",
@@ -92,4 +92,4 @@ def _signing_key(secret: str) -> bytes:
     try:
         return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except binascii.Error:
-        raise SettingsError("PNEUMOWATCH_WEBHOOK_SECRET begins with whsec_, but no base64 follows.") from None
+        raise SettingsError("PNEUMOWATCH_WEBHOOK_SECRET begins with whsec_, but the rest is not base64.") from None

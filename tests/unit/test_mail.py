@@ -122,7 +122,7 @@ def test_one_letter_with_scan_ids_and_links(post: Post) -> None:
     assert recipients == ["a@clinic.example", "b@clinic.example"]
     letter = email.message_from_bytes(data, policy=email.policy.default)
     assert isinstance(letter, EmailMessage)
-    assert letter["Subject"] == "pneumowatch: 2 films were newly flagged"
+    assert letter["Subject"] == "pneumowatch: 2 images were newly flagged"
     text = letter.get_content()
     for scan_id in (12, 13):
         assert f"scan {scan_id}  https://desk.example/scans/{scan_id}" in text

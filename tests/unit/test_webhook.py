@@ -142,7 +142,7 @@ def test_a_receiver_that_hangs_up(receiver: Receiver) -> None:
         ({"webhook_url": "ftp://host/x"}, "PNEUMOWATCH_WEBHOOK_URL"),
         ({"webhook_url": "https:///x"}, "PNEUMOWATCH_WEBHOOK_URL"),
         ({"webhook_secret": ""}, "PNEUMOWATCH_WEBHOOK_SECRET_FILE"),
-        ({"webhook_secret": "whsec_?"}, "no base64"),
+        ({"webhook_secret": "whsec_?"}, "not base64"),
     ],
 )
 def test_settings_that_cannot_be_used(given: dict[str, str], named: str) -> None:

@@ -184,7 +184,7 @@ def test_a_delivery_that_hangs_is_told_in_the_heartbeat(
         assert asked.wait(60)
 
         def expectations() -> dict[str, float]:
-            return component.row(datetime.now(UTC))["expectations"]["what goes out by webhook"]
+            return component.row(datetime.now(UTC))["expectations"]["delivery by webhook"]
 
         eventually(lambda: expectations()["idle_seconds"] > expectations()["within_seconds"])
     finally:
