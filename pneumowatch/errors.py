@@ -12,7 +12,7 @@ TOO_MUCH_MEMORY: Final = "Reading the file takes more memory than is allowed."
 
 
 class PneumowatchError(Exception):
-    """Base of every error that a user or an operator is told about."""
+    """Base of every error that is shown to a user or an operator."""
 
 
 class SettingsError(PneumowatchError):

@@ -34,7 +34,7 @@ class ChildAnatomy:
     domes: tuple[float, float]  # v of the tops of the two halves of the diaphragm, left in the image first
     heart: float  # how far it reaches into the left lung
     apex_beat: float  # v where it does
-    rib_drop: float  # how far a rib falls from the spine to the flank
+    rib_drop: float  # how far a rib descends from the spine to the flank
     rib_contrast: float
     aeration: float  # how much darker air is than tissue
     exposure: float  # exponent of the tone curve
