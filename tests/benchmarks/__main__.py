@@ -1,9 +1,9 @@
-"""All benchmarks, one after another (`make bench`): figures against their bars, and docs/evidence/benchmarks.md.
+"""Run all benchmarks (`make bench`), compare their figures with the bars, and write docs/evidence/benchmarks.md.
 
     python tests/benchmarks [--only NAME] [--quick]
 
-Each runs in a process of its own. The figures of each are kept in build/benchmarks, so that one can be measured again
-by itself; with --quick nothing is kept nor written. Leave the machine alone meanwhile.
+Each benchmark runs in its own process. Its figures are stored in build/benchmarks, so that one can be measured again
+by itself; with --quick nothing is stored or written. Do not use the machine for anything else in the meantime.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from figures import Figure
 from machine import ROOT, commit
 
 BENCHMARKS = {
-    "pipeline": "The pipeline against its ceiling, single films, one task per film",
+    "pipeline": "The pipeline against its ceiling, single images, one task per image",
     "queue_and_database": "Queue and database alone",
     "watching": "The watcher",
     "database_at_size": "PostgreSQL with five million scans",
-    "worklist": "The desk's lists with one million scans in PostgreSQL",
+    "worklist": "The review app's lists with one million scans in PostgreSQL",
     "worker_start": "A worker's start and its memory",
     "network": "The network alone: batch size against latency",
     "cost": "The shipped network against the notebook's",
@@ -34,7 +34,7 @@ KEPT = ROOT / "build" / "benchmarks"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=BENCHMARKS, metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}")
-    parser.add_argument("--quick", action="store_true", help="small sizes: do they work?")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that they work")
     given = parser.parse_args()
     short = 0
     for name in [given.only] if given.only else BENCHMARKS:

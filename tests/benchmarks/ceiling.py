@@ -1,8 +1,8 @@
-"""The ceiling: what this machine can do with films and a model when nothing else is asked of it.
+"""Measure the ceiling: how many images this machine can read with a model and nothing else.
 
-A fixed plain loop: read, SHA-256 and decode in two threads, four batches ahead; predict in batches of 32. No queue, no
-database, and nothing of ours but the film reader and the model file, so that the pipeline cannot flatter itself. Change
-it, and no figure compares with those before.
+This is a fixed plain loop: read, SHA-256 and decode in two threads, four batches ahead; predict in batches of 32. It
+uses no queue, no database, and nothing of ours but the image reader and the model file, so that it is independent of
+the pipeline. If the loop changes, no figure can be compared with earlier ones.
 
     python tests/benchmarks/ceiling.py FOLDER MODELFOLDER [--json]
 """
@@ -25,7 +25,7 @@ from pneumowatch.imaging.reader import Pixels, read_pixels
 
 BATCH = 32
 THREADS = 2
-AHEAD = 4 * BATCH  # films read before they are needed; without a bound the threads take the processor from the model
+AHEAD = 4 * BATCH  # images read in advance; without a bound the threads take the processor from the model
 
 Film = tuple[str, Pixels]  # SHA-256 of the file, and uint8 (side, side)
 Predict = Callable[[Pixels], Any]  # uint8 (n, side, side) -> probabilities (n,)
@@ -38,7 +38,7 @@ class Ceiling(NamedTuple):
 
 
 def load(model: Path) -> tuple[Predict, int]:
-    """The network of a model folder as a compiled function, warmed up, and the edge of its films in pixels."""
+    """Return the network of a model folder as a compiled, warmed-up function, and the side of its input in pixels."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is loaded
     import keras
     import tensorflow as tf
@@ -58,7 +58,7 @@ def load(model: Path) -> tuple[Predict, int]:
 
 
 def climb(paths: list[Path], predict: Predict, side: int) -> Ceiling:
-    """Run the loop once over these films."""
+    """Run the loop once over these images."""
 
     def fetch(path: Path) -> Film:
         data = path.read_bytes()
@@ -73,7 +73,7 @@ def climb(paths: list[Path], predict: Predict, side: int) -> Ceiling:
 
 
 def ahead(threads: ThreadPoolExecutor, fetch: Callable[[Path], Film], paths: Iterable[Path]) -> Iterator[Film]:
-    """What `fetch` gives of each path, in order."""
+    """Yield the result of `fetch` for each path, in order."""
     coming = iter(paths)
     waiting = deque(threads.submit(fetch, path) for path in islice(coming, AHEAD))
     while waiting:
@@ -89,7 +89,7 @@ def batches(films: Iterable[Film]) -> Iterator[list[Film]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="films, also in sub-folders")
+    parser.add_argument("folder", type=Path, help="images, also in sub-folders")
     parser.add_argument("model", type=Path, help="a model folder")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -99,7 +99,8 @@ def main() -> None:
         print(json.dumps(result._asdict()))
     else:
         print(
-            f"{result.images_per_second:.1f} films/s, {result.cpu_ms_per_image:.2f} ms of CPU a film, {len(paths)} films"
+            f"{result.images_per_second:.1f} images/s, {result.cpu_ms_per_image:.2f} ms of CPU per image, "
+            f"{len(paths)} images"
         )
 
 

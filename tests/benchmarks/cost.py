@@ -1,6 +1,6 @@
-"""What the network that ships costs against the notebook's: the time of a batch of 32, in turns, in one process.
+"""Compare the time of the shipped network with the notebook's: a batch of 32, alternating, in one process.
 
-Both as they serve, in TensorFlow: uint8 films in, all outputs out (of ours the map and the gate as well).
+Both run as they do in a worker, in TensorFlow: uint8 images in, all outputs out (including our map and gate).
 
     python tests/benchmarks/cost.py [--quick] [--json]
 """
@@ -19,7 +19,7 @@ from trainer import networks
 
 BATCH = 32
 ROUNDS, QUICK_ROUNDS = 200, 5
-SEED_NETWORK = "cnn_dropout"  # the notebook's best; what it costs does not depend on its weights
+SEED_NETWORK = "cnn_dropout"  # the notebook's best; its time does not depend on its weights
 BAR = 0.30
 
 
@@ -48,7 +48,7 @@ def measure(quick: bool) -> list[Figure]:
 
 
 def compiled(network) -> Callable[[], None]:
-    """One batch through the network as a worker runs it; compiled and warm."""
+    """Return a call that runs one batch through the network as a worker does; compiled and warm."""
     with silence_stderr():
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""PostgreSQL with five million scans: how long a reader and a worker wait for it, and whether indexes are used.
+"""Time the queries of readers and workers in PostgreSQL with five million scans, and check that indexes are used.
 
 python tests/benchmarks/database_at_size.py [--quick] [--json]
 """
@@ -48,7 +48,7 @@ claim = partial(transitions.claim, count=BATCH, by=BY, lease=LEASE)
 
 
 def reading(database: Database, times: int) -> list[Figure]:
-    """What readers and the status command ask."""
+    """Time the queries of readers and of the status command."""
     counting = {
         "status: scans by state": queries.counts_by_state,
         "status: flagged without a verdict": partial(queries.count_view_rows, view="flagged_cases", unread=True),
@@ -67,7 +67,7 @@ def reading(database: Database, times: int) -> list[Figure]:
 
 
 def working(database: Database, times: int) -> list[Figure]:
-    """What a worker asks: claims, each finished before the next."""
+    """Time the statements of a worker: claims, each finished before the next."""
     claiming, finishing = [], []
     for _ in range(times):
         held, ms = timed(database.write, claim)
@@ -87,7 +87,7 @@ def outcome(scan_id: int) -> Classified:
 
 
 def plans(database: Database) -> list[Figure]:
-    """Sequential scans of the table of scans in the plans of each piece of work; there must be none."""
+    """Count sequential scans of the table `scans` in the plan of each query; there must be none."""
 
     def claim_and_finish(connection: Connection) -> None:
         held: Claim | None = claim(connection)
@@ -111,13 +111,13 @@ def plans(database: Database) -> list[Figure]:
 
 
 def all_judged(database: Database, times: int) -> list[Figure]:
-    """Readers who have kept up: nothing is left to list, and finding that out must not take longer."""
+    """Time the worklist when every scan has a verdict: an empty result must not take longer."""
     database.write(
         lambda connection: connection.execute(
             text("UPDATE scans SET verdict = 'unsure' WHERE flagged AND verdict IS NULL")
         )
     )
-    return [at_most("worklist, when every film has a verdict, p95", p95(database.read, unread, times), "ms", P95_MS)]
+    return [at_most("worklist, when every scan has a verdict, p95", p95(database.read, unread, times), "ms", P95_MS)]
 
 
 def p95(execute: Callable[[Work], Any], work: Work, times: int) -> float:
@@ -125,7 +125,7 @@ def p95(execute: Callable[[Work], Any], work: Work, times: int) -> float:
 
 
 def timed(execute: Callable[[Work], Any], work: Work) -> tuple[Any, float]:
-    """What the work gives, and the milliseconds it took with its commit."""
+    """Return the result of the work, and the milliseconds it took including its commit."""
     started = time.perf_counter()
     result = execute(work)
     return result, 1000 * (time.perf_counter() - started)

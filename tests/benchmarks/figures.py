@@ -1,4 +1,4 @@
-"""Figures: what a benchmark hands on, each with the bar it is held against."""
+"""Figures: the results of a benchmark, each with the bar that it should meet."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ Kind = Literal["at least", "at most"]
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value. Without a bar it is there to be known."""
+    """One measured value, with or without a bar."""
 
     name: str
     value: float
@@ -40,7 +40,7 @@ class Figure:
 
 
 def number(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Format a number with three digits, or with all digits before the point."""
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
@@ -55,14 +55,14 @@ def at_most(name: str, value: float, unit: str, bar: float) -> Figure:
 
 
 def tell(text: str) -> None:
-    """Progress, on standard error: figures alone go to standard output."""
+    """Print progress on standard error; standard output is for the figures alone."""
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def run(description: str | None, measure: Callable[[bool], list[Figure]]) -> None:
-    """The command line of a benchmark: `--quick` for small sizes, `--json` for whoever collects the figures."""
+    """Run the command line of a benchmark: `--quick` for small sizes, `--json` for `python tests/benchmarks`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes: does it work?")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that it works")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     figures = measure(given.quick)

@@ -1,4 +1,4 @@
-"""Full-size films for the benchmarks, none of which is a duplicate of another.
+"""Make full-size images for the benchmarks, none of which is a duplicate of another.
 
 python tests/benchmarks/films.py FOLDER COUNT
 """
@@ -13,12 +13,12 @@ ORIGINALS = Path(__file__).parents[3] / "shared" / "data" / "originals"
 
 
 def kind() -> str:
-    """What the films are made of, for the report."""
-    return "real films" if ORIGINALS.is_dir() else "phantoms, as there are no real films here"
+    """Return what the images are made from, for the report."""
+    return "real images" if ORIGINALS.is_dir() else "phantoms, because there are no real images here"
 
 
 def make_films(folder: Path, count: int, tell: Callable[[int], None] = lambda done: None) -> list[Path]:
-    """`count` distinct films in `folder`, made from the real originals, or from phantoms where those are absent."""
+    """Make `count` distinct images in `folder`, from the real originals, or from phantoms if there are none."""
     if ORIGINALS.is_dir():
         return copy_images(sorted(ORIGINALS.rglob("*.jpeg")), folder, count, tell)
     return copy_images(draw_phantoms(folder / "drawn"), folder, count, tell)
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("count", type=int)
     given = parser.parse_args()
-    print(f"{len(make_films(given.folder, given.count))} films in {given.folder}, made from {kind()}")
+    print(f"{len(make_films(given.folder, given.count))} images in {given.folder}, made from {kind()}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The input gate: what it lets through and what it refuses, kind by kind, and what it costs.
+"""Measure the input gate: what it accepts and rejects, kind by kind, and what it costs.
 
-Real films of test patients, small and in full size, as they are and changed a little; phantoms; strangers, of kinds
-that the gate was fitted to and of others; pictures that come with scikit-image and scikit-learn, where those are
-installed, and with pydicom. A model without a gate gets one here, fitted to the training patients.
+It is measured on real images of test patients, small and in full size, unchanged and changed a little; phantoms;
+out-of-distribution pictures, of kinds that the gate was fitted to and of others; pictures that come with scikit-image
+and scikit-learn, if those are installed, and with pydicom. A model without a gate gets one fitted to training patients.
 
     python tests/benchmarks/gate.py [--model FOLDER] [--pictures FOLDER] [--quick] [--json] [--write]
 """
@@ -38,21 +38,21 @@ from trainer.input_gate import gate, ood_samples
 
 SMALL = ORIGINALS.parent / "kermany-224"
 PAGE = machine.ROOT / "docs" / "evidence" / "input-gate.md"
-PICTURES, QUICK_PICTURES = 100, 10  # of each kind of stranger
+PICTURES, QUICK_PICTURES = 100, 10  # of each out-of-distribution kind
 PHANTOMS, QUICK_PHANTOMS = 200, 20
 ROUNDS, QUICK_ROUNDS = 150, 5  # of timing
-SEED = 77  # of strangers: another than that of any fit
+SEED = 77  # of out-of-distribution pictures; different from that of any fit
 
-FALSE_ALARMS = 0.5  # % of real films at most
-CHANGED = 2.0  # % of real films changed a little at most
-EACH_CLASS, ALL = 90.0, 97.0  # % of strangers at least
+FALSE_ALARMS = 0.5  # at most this % of real images
+CHANGED = 2.0  # at most this % of real images that were changed a little
+EACH_CLASS, ALL = 90.0, 97.0  # at least this % of out-of-distribution pictures
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures of one kind, and how many of them the gate refused."""
+    """Pictures of one kind, and how many of them the gate rejected."""
 
     part: str
     name: str
@@ -67,7 +67,7 @@ class Row:
 
     @property
     def figure(self) -> Figure:
-        name = f"{self.part}: {self.name}, {self.refused} of {self.pictures} refused"
+        name = f"{self.part}: {self.name}, {self.refused} of {self.pictures} rejected"
         if self.at_most is not None:
             return at_most(name, self.share, "%", self.at_most)
         return (
@@ -79,14 +79,14 @@ class Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a model folder (default: the one that is served)")
-    parser.add_argument("--pictures", type=Path, help="a folder of other pictures that are no chest films")
-    parser.add_argument("--quick", action="store_true", help="small sizes: does it work?")
+    parser.add_argument("--model", type=Path, help="a model folder (default: the champion)")
+    parser.add_argument("--pictures", type=Path, help="a folder of other pictures that are no chest x-rays")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that it works")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", action="store_true", help="write docs/evidence/input-gate.md")
     given = parser.parse_args()
     folder = ModelFolder.read(given.model) if given.model else champion_folder(settings.load_settings().models)
-    tell("reading films")
+    tell("reading images")
     small, large = dataset.read_dataset(SMALL, folder.side), dataset.read_dataset(ORIGINALS, folder.side)
     model = gated(folder, small + large)
     rows = list(measured(model, small, small + large, given.pictures, given.quick))
@@ -101,14 +101,14 @@ def main() -> None:
 
 
 def gated(folder: ModelFolder, films: Dataset) -> Any:
-    """The folder's model; with a gate of training patients where it has none."""
+    """Return the folder's model, with a gate fitted to training patients if it has none."""
     model = networks.load_inference_model(folder)
     if isinstance(model.output, dict) and "gate_score" in model.output:
         return model
     tell("the model has no gate: fitting one")
     network = networks.restore_network(folder)
     fitted = gate.fit_gate(network, films.examples("train").pixels, films.examples("validation").pixels)
-    assert fitted, "this network can have no gate"
+    assert fitted, "no gate can be fitted to this network"
     return gate.gated_inference_model(network, fitted)
 
 
@@ -120,20 +120,20 @@ def measured(model: Any, small: Dataset, films: Dataset, pictures: Path | None, 
     count = QUICK_PICTURES if quick else PICTURES
     test, side = films.examples("test", small).pixels, films.side
     large = [one for one in films.in_split("test") if one.path and ORIGINALS in one.path.parents]
-    tell("real films")
-    yield row("real films", "224 pixels", test, at_most=FALSE_ALARMS)
-    yield row("real films", "full size", stacked([one.pixels for one in large], side), at_most=FALSE_ALARMS)
+    tell("real images")
+    yield row("real images", "224 pixels", test, at_most=FALSE_ALARMS)
+    yield row("real images", "full size", stacked([one.pixels for one in large], side), at_most=FALSE_ALARMS)
     rng = np.random.default_rng(SEED)
     for name, change in CHANGES.items():
-        yield row("real films changed", name, changed(test[: 8 * count], change, rng), at_most=CHANGED)
+        yield row("real images, changed", name, changed(test[: 8 * count], change, rng), at_most=CHANGED)
     yield row(
         "phantoms",
         "drawn by pneumowatch.imaging.phantom",
         phantoms(QUICK_PHANTOMS if quick else PHANTOMS, side),
         at_most=0,
     )
-    tell("strangers")
-    yield from of_strangers(
+    tell("out-of-distribution pictures")
+    yield from ood_rows(
         [(kind, row("", "", ood_samples.draw_samples(kind, count, test, SEED))) for kind in ood_samples.KINDS]
     )
     tell("bundled pictures")
@@ -147,8 +147,8 @@ def measured(model: Any, small: Dataset, films: Dataset, pictures: Path | None, 
         yield row("other", "pictures of the folder given", from_files(sorted(pictures.rglob("*")), side))
 
 
-def of_strangers(found: list[tuple[ood_samples.SampleKind, Row]]) -> Iterator[Row]:
-    """By class, by kind, and in all; kinds that the gate was not fitted to apart."""
+def ood_rows(found: list[tuple[ood_samples.SampleKind, Row]]) -> Iterator[Row]:
+    """Yield rows by class, in total, and by kind; kinds that the gate was not fitted to separately."""
 
     def together(part: str, name: str, rows: list[Row], at_least: float) -> Row:
         counts = sum(row.pictures for row in rows), sum(row.refused for row in rows)
@@ -156,9 +156,9 @@ def of_strangers(found: list[tuple[ood_samples.SampleKind, Row]]) -> Iterator[Ro
 
     for group in dict.fromkeys(kind.group for kind, _ in found):
         yield together("class", group, [row for kind, row in found if kind.group == group], EACH_CLASS)
-    yield together("strangers", "all", [row for _, row in found], ALL)
+    yield together("out-of-distribution", "all", [row for _, row in found], ALL)
     for held_out, name in ((False, "kinds fitted"), (True, "kinds held out")):
-        yield together("strangers", name, [row for kind, row in found if kind.held_out == held_out], ALL)
+        yield together("out-of-distribution", name, [row for kind, row in found if kind.held_out == held_out], ALL)
     for kind, row in found:
         part = "kind held out" if kind.held_out else "kind"
         yield Row(part, kind.name, row.pictures, row.refused)
@@ -184,14 +184,14 @@ def compressed(film: Image.Image, _: np.random.Generator) -> Image.Image:
 
 
 def cropped(film: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A tenth of each side lost, from wherever."""
+    """Crop a tenth of each side, at a random position."""
     side = film.width
     left, top = rng.uniform(0, 0.1 * side, 2)
     return film.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + 0.9 * side, top + 0.9 * side))
 
 
 def covered(share: float) -> Change:
-    """Black over a share of the side, along each edge."""
+    """Return a change that blackens a share of the side along each edge."""
 
     def cover(film: Image.Image, _: np.random.Generator) -> Image.Image:
         edge = round(share * film.width)
@@ -203,7 +203,7 @@ def covered(share: float) -> Change:
 
 
 def framed(gray: int, share: float) -> Change:
-    """The film smaller, within a frame of one gray."""
+    """Return a change that shrinks the image and puts it into a frame of one gray level."""
 
     def frame(film: Image.Image, _: np.random.Generator) -> Image.Image:
         edge = round(share * film.width)
@@ -237,7 +237,7 @@ def changed(films: Pixels, change: Change, rng: np.random.Generator) -> Pixels:
 
 
 def phantoms(count: int, side: int) -> Pixels:
-    """In full size, reduced as the reader does it."""
+    """Draw phantoms in full size, and reduce them as the reader does. Returns uint8 (count, side, side, 1)."""
     drawn = (Image.fromarray(draw_phantom(seed, bool(seed % 2))) for seed in range(count))
     return stacked([np.asarray(one.resize((side, side), Image.Resampling.BILINEAR)) for one in drawn], side)
 
@@ -253,7 +253,7 @@ def bundled(package: str, within: str) -> list[Path]:
 
 
 def from_files(paths: list[Path], side: int) -> Pixels:
-    """Those that the reader takes for a picture: the others never reach the gate."""
+    """Read the files that the reader accepts; the others never reach the gate."""
     found = []
     for path in paths:
         try:
@@ -268,7 +268,7 @@ def pydicoms() -> list[Path]:
 
 
 def exports(side: int) -> dict[str, list[Pixels]]:
-    """By modality, the pixels of pydicom's files as a viewer would save them, without the header that betrays them."""
+    """Return {modality: images} of pydicom's files as a viewer exports them, without the header that rejects them."""
     found: dict[str, list[Pixels]] = {}
     for path in pydicoms():
         try:
@@ -287,13 +287,13 @@ def exports(side: int) -> dict[str, list[Pixels]]:
         try:
             read = reader.read_image(file.getvalue(), side).pixels
         except ImageRejected:
-            continue  # of one gray, or a thumbnail
+            continue  # one gray level, or a thumbnail
         found.setdefault(dicom.get("Modality") or "others", []).append(read)
     return found
 
 
 def cost_of(model: Any, side: int, quick: bool) -> float:
-    """By how much a batch of 32 takes longer with the gate, as a share of the time without: median of pairs."""
+    """Return how much longer a batch of 32 takes with the gate, as a share of the time without: median of pairs."""
     import keras
     import tensorflow as tf
 
@@ -317,25 +317,25 @@ def seconds(run: Any, films: Any) -> float:
 
 OPENING = """# The input gate
 
-What is no frontal chest film is `rejected` as `not_chest_xray` and stands in `unscored_cases`. The gate is part of the
-served network: its output `gate_score` is above 1 for such a picture. Two judges look at means over the cells of a
-grid, of the film itself and of the network's last convolutions, where this is nearly free:
+An image that is not a frontal chest x-ray is `rejected` as `not_chest_xray` and listed in `unscored_cases`. The gate is
+part of the served network: its output `gate_score` is above 1 for such an image. It is the larger of two scores, both
+from means over the cells of a grid, of the image itself and of the network's last convolutions, at little cost:
 
-- a **head**, a small network that has learned to tell films from strangers: pictures that `trainer/input_gate/ood_samples.py` draws,
-  and chest films turned, inverted, cut or put together;
-- a **distance** to the training patients' films (Mahalanobis, with a shrunk covariance), for what nobody thought of.
+- a **head**, a small network trained to tell chest x-rays from out-of-distribution pictures: pictures that
+  `trainer/input_gate/ood_samples.py` draws, and chest x-rays turned, inverted, cropped or put together;
+- a **distance** to the training patients' images (Mahalanobis, with a shrunk covariance), for unforeseen pictures.
 
-Each is 1 at its limit, beyond which lay at most {plain} of the validation patients' films as they are and {changed} of
-them changed as by other scanners; the larger one counts. Films in a frame, in another exposure or compressed to pieces
-were let through in fitting, as were the project's phantoms. Everything is fitted to training patients by
+Each score is 1 at its limit. At most {plain} of the validation patients' images lie beyond the limits, and at most
+{changed} of the same images changed as by other scanners. Images in a frame, with another exposure or strongly
+compressed were accepted in fitting, as were the project's phantoms. Everything is fitted to training patients by
 `trainer.input_gate.gate.fit_gate`, again for each new model.
 
-Written by `python tests/benchmarks/gate.py --write`. Kinds held out were never shown to the gate. Bundled pictures are
-those that come with scikit-image, scikit-learn and pydicom; most of pydicom's are refused by their header already, so
-their pixels are measured as a viewer would export them. A class is what the bar of 90 % is for.
+This page is written by `python tests/benchmarks/gate.py --write`. Kinds held out were never shown to the gate. Bundled
+pictures are those that come with scikit-image, scikit-learn and pydicom. Most of pydicom's are already rejected by
+their header, so their pixels are measured as a viewer would export them. The bar of 90 % applies to each class.
 
-What it is no proof of: drawings are drawings. Real films of other parts of the body, and of chests from the side, were
-not at hand. And a refused film is not lost: it stands in `unscored_cases` with its reason.
+Limits of this evidence: the pictures of most kinds are drawn. Real x-rays of other parts of the body and lateral chest
+x-rays were not available. A rejected image is not lost: it is listed in `unscored_cases` with its reason.
 """
 
 
@@ -344,9 +344,9 @@ def page(version: str, rows: list[Row], cost: Figure) -> str:
     shares = {"plain": f"{effort.false_alarms:.1%}", "changed": f"{effort.false_alarms_changed:.1%}"}
     lines = [
         OPENING.format(**shares),
-        f"Model {version}. It costs {cost.text} of the network's time ({cost.bar_text}).\n",
+        f"Model {version}. The gate takes {cost.text} of the network's time ({cost.bar_text}).\n",
     ]
-    lines += ["| | pictures | refused | share | bar | |", "|---|---:|---:|---:|---|---|"]
+    lines += ["| | pictures | rejected | share | bar | |", "|---|---:|---:|---:|---|---|"]
     part = ""
     for row in rows:
         if row.part != part:

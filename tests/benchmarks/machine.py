@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describe the machine and the commit that the figures were measured on."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ def describe() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit measured; `+` where the working tree differs from it in more than the page that is written here."""
+    """Return the measured commit, with `+` if the working tree differs from it in more than the generated page."""
     try:
         revision = _git("rev-parse", "--short=10", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/evidence/benchmarks.md")
@@ -44,6 +44,6 @@ def _first(path: Path, pattern: str) -> str:
 def _version(name: str) -> str:
     try:
         return version(name)
-    except PackageNotFoundError:  # tensorflow-cpu and other builds bring the package under another name
+    except PackageNotFoundError:  # tensorflow-cpu and other builds provide the package under another name
         builds = packages_distributions().get(name)
         return f"{version(builds[0])} ({builds[0]})" if builds else "not installed"

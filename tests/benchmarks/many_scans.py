@@ -1,25 +1,25 @@
-"""A ledger of two years, generated inside PostgreSQL: scans in all states, with contents, predictions and events."""
+"""Generate a ledger of two years inside PostgreSQL: scans in all states, with contents, predictions and events."""
 
 from figures import tell
 from sqlalchemy import Connection, text
 
 from db.session import Database
 
-CHUNK = 250_000  # scans of one transaction
+CHUNK = 250_000  # scans in one transaction
 QUEUED = 20_000  # the newest
 RUNNING = 200
-HOUR_SHARE = 0.15  # seconds between those, so that none has waited for an hour yet
+HOUR_SHARE = 0.15  # seconds between queued scans, so that none has waited for an hour yet
 MODEL = "bench-model"
 
 # i counts scans, :total of them; h and u are fixed pseudo-random numbers, below 10,000 and below 1.
 SCANS = f"""
 INSERT INTO scans (id, inbox, path_sha256, path_bytes, path, size, mtime_ns, state, reason, detail, priority,
     received_at, changed_at, not_before, announced_at, finished_at, claim_token, claimed_by, leased_until, lost_leases,
-    lost_leases_exclusive, exclusive, sha256, probability, flagged, model_version, threshold, worklist_rank, hidden_until_verdict, sampled_share,
-    study_uid, duplicate_of, verdict, reviewer, reviewed_at)
+    lost_leases_exclusive, exclusive, sha256, probability, flagged, model_version, threshold, worklist_rank,
+    hidden_until_verdict, sampled_share, study_uid, duplicate_of, verdict, reviewer, reviewed_at)
 SELECT i, CASE WHEN h % 2 = 0 THEN 'ward' ELSE 'clinic' END, sha256(int8send(i)), path::bytea, path, 200000 + h, i,
     state, CASE state WHEN 'rejected' THEN 'unreadable' END,
-    CASE WHEN state IN ('rejected', 'failed') THEN 'The image is damaged or incomplete; send the film again.' END,
+    CASE WHEN state IN ('rejected', 'failed') THEN 'The image is damaged or incomplete; send the image again.' END,
     CASE WHEN h < 100 THEN 1 ELSE 5 END, at, at, at, at, CASE WHEN done THEN at + interval '3 seconds' END,
     CASE state WHEN 'running' THEN 'token' END, 'worker@bench:1', NULL, 0, 0, false,
     CASE WHEN done AND state <> 'failed' THEN encode(sha256(int8send(i)), 'hex') END,
@@ -40,7 +40,7 @@ FROM (SELECT *, state NOT IN ('queued', 'running') AS done, u * u * u AS p,
     FROM (SELECT i, (hashint8(i) & 2147483647) % 10000 AS h, (hashint8(i + 1) & 2147483647) / 2147483648.0 AS u,
         now() - CASE WHEN i > :total - {QUEUED + RUNNING} THEN (:total - i) * interval '{HOUR_SHARE} seconds'
           ELSE interval '1 hour' + (:total - {QUEUED + RUNNING} - i) * interval '2 years' / :total END AS at,
-        'year/' || i / 1000 || '/person' || i || '_film.jpeg' AS path
+        'year/' || i / 1000 || '/person' || i || '_image.jpeg' AS path
       FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS i) AS numbers) AS states) AS drawn
 """
 CONTENTS = "INSERT INTO contents (sha256, scan_id) SELECT sha256, id FROM scans WHERE state = 'classified' AND {chunk}"
@@ -59,9 +59,10 @@ WHERE {chunk} AND step.number <= CASE state WHEN 'queued' THEN 1 WHEN 'running' 
 
 
 def generate(database: Database, total: int, unread_days: int = 7) -> None:
-    """Fill an empty, migrated database, and bring its statistics up to date.
+    """Fill an empty, migrated database, and update its statistics.
 
-    `unread_days`: how far readers have fallen behind.
+    Args:
+        unread_days: how many days readers are behind.
     """
     database.write(
         lambda connection: connection.execute(
@@ -79,7 +80,7 @@ def generate(database: Database, total: int, unread_days: int = 7) -> None:
 
 
 def _generate(connection: Connection, given: dict[str, int]) -> None:
-    connection.execute(text("SET LOCAL session_replication_role = replica"))  # the references are known to hold
+    connection.execute(text("SET LOCAL session_replication_role = replica"))  # no foreign key checks: they hold
     connection.execute(text(SCANS), given)
     chunk = f"id BETWEEN {given['first']} AND {given['last']}"
     for statement in (CONTENTS, PREDICTIONS, EVENTS):

@@ -1,7 +1,7 @@
-"""The network alone: how long a batch takes, and films a second, by batch size. No film is read, nothing is queued.
+"""Time the network alone by batch size: milliseconds a batch, images a second. No file is read or queued.
 
-On any Keras backend (KERAS_BACKEND) and device; a figure from a backend other than TensorFlow tells what a card can do
-with the network, not what the pipeline does.
+This runs on any Keras backend (KERAS_BACKEND) and device. A figure from a backend other than TensorFlow shows what a
+GPU can do with the network, not what the pipeline does.
 
     python tests/benchmarks/network.py [--quick] [--json]
 """
@@ -33,12 +33,12 @@ def measure(quick: bool) -> list[Figure]:
     for size in BATCHES:
         seconds = batch_seconds(network, size, folder.side, QUICK_SECONDS if quick else SECONDS)
         what = f"network only ({where}), batches of {size}"
-        found += [Figure(what, 1000 * seconds, "ms a batch"), Figure(f"{what}: films", size / seconds, "films/s")]
+        found += [Figure(what, 1000 * seconds, "ms per batch"), Figure(f"{what}: images", size / seconds, "images/s")]
     return found
 
 
 def batch_seconds(network, size: int, side: int, limit: float) -> float:
-    """The median time of a batch, its transfer to the device and back included."""
+    """Return the median time of a batch in seconds, including its transfer to the device and back."""
     films = np.random.default_rng(size).integers(0, 256, (size, side, side, 1), dtype=np.uint8)
     network.predict_on_batch(films)  # compiles
     taken: list[float] = []

@@ -1,7 +1,7 @@
-"""The baseline: Celery as it is used most, one task for each film.
+"""Measure the baseline: Celery as it is used most, with one task for each image.
 
-The message carries the path; the task reads and decodes the film and calls `model.predict` on a batch of one; results
-go to Redis. The decoder is ours, which flatters the baseline. Both pools are tried, the better one counts.
+The message contains the path. The task reads and decodes the image and calls `model.predict` on a batch of one; results
+go to Redis. The decoder is ours, which favours the baseline. Both pools are measured, and the better one counts.
 
     python tests/benchmarks/one_task_per_film.py FOLDER MODELFOLDER
 """
@@ -40,7 +40,7 @@ def results_url(broker: str) -> str:
 
 
 def work(broker: str, model: Path, pool: str) -> None:
-    """The worker process: the network is loaded once, as a careful peer would."""
+    """Run the worker process, which loads the network once."""
     with silence_stderr():
         import keras
 
@@ -58,7 +58,7 @@ def work(broker: str, model: Path, pool: str) -> None:
 
 
 def images_per_second(films: list[Path], model: Path, pool: str) -> float:
-    """From the first task sent until the last result stands in Redis; the worker is warm before."""
+    """Measure images a second, from the first task sent until the last result is in Redis, with a warm worker."""
     with redis_server() as redis, _worker(redis.url, model, pool):
         send = make_app(redis.url).signature("classify").delay
         results = Redis.from_url(results_url(redis.url))
@@ -72,9 +72,9 @@ def images_per_second(films: list[Path], model: Path, pool: str) -> float:
 
 
 def best(films: list[Path], model: Path) -> tuple[str, float]:
-    """The pool that reads more films, and how many a second."""
+    """Return the pool that reads more images, and how many a second."""
     rates = {pool: images_per_second(films, model, pool) for pool in POOLS}
-    tell(", ".join(f"one task per film, {pool}: {rate:.1f} films/s" for pool, rate in rates.items()))
+    tell(", ".join(f"one task per image, {pool}: {rate:.1f} images/s" for pool, rate in rates.items()))
     return max(rates.items(), key=lambda item: item[1])
 
 
@@ -99,11 +99,11 @@ def main() -> None:
     if sys.argv[1] == "--work":
         return work(sys.argv[2], Path(sys.argv[4]), sys.argv[3])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="films, also in sub-folders")
+    parser.add_argument("folder", type=Path, help="images, also in sub-folders")
     parser.add_argument("model", type=Path, help="a model folder")
     given = parser.parse_args()
     pool, rate = best(sorted(path for path in given.folder.rglob("*") if path.is_file()), given.model)
-    return print(f"{rate:.1f} films/s ({pool})")
+    return print(f"{rate:.1f} images/s ({pool})")
 
 
 if __name__ == "__main__":

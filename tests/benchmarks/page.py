@@ -1,4 +1,4 @@
-"""docs/evidence/benchmarks.md: every figure as measured, against its bar, with the reason where it is short."""
+"""Write docs/evidence/benchmarks.md: every figure as measured, its bar, and the reason if it misses the bar."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,21 +13,21 @@ from reasons import REASONS
 PAGE = machine.ROOT / "docs" / "evidence" / "benchmarks.md"
 OPENING = """# Benchmarks
 
-What pneumowatch does on one machine. Written by `make bench`; `pneumowatch bench` tells what yours does.
+These figures were measured on one machine by `make bench`. `pneumowatch bench` measures your own.
 
 - The ceiling is a plain loop in one process (tests/benchmarks/ceiling.py): read, hash and decode in two threads,
   predict in batches of 32, no queue, no database. It is the mean of a run before each pipeline and one after.
-- Processor time is user and system time of all processes of a part, from /proc. Memory is resident memory, summed over
-  a part's processes, so that what they share counts for each.
-- A single film: from the close of the written file until another connection reads its committed result; the system is
-  idle before.
-- A figure that is short of its bar stays as measured, with the reason.
+- Processor time is user and system time of all processes of a component, from /proc. Memory is resident memory, summed
+  over a component's processes, so that shared memory counts once for each process.
+- A single image is timed from the close of the written file until another connection reads its committed result; the
+  system is idle before.
+- A figure that misses its bar is marked "short" and stays as measured, with the reason.
 """
 
 
 @dataclass(frozen=True)
 class Section:
-    """The figures of one benchmark, when they were measured, and of which commit."""
+    """The figures of one benchmark, the time of the measurement, and the measured commit."""
 
     title: str
     date: str
@@ -52,7 +52,7 @@ def _lines(sections: list[Section]) -> Iterator[str]:
     yield "| machine | |"
     yield "|---|---|"
     yield from (f"| {name} | {value} |" for name, value in machine.describe().items())
-    yield f"| films | {kind()} |"
+    yield f"| images | {kind()} |"
     for section in sections:
         yield f"\n## {section.title}\n"
         yield f"{section.date}, commit {section.commit}.\n"

@@ -1,9 +1,9 @@
-"""The pipeline against its ceiling: films a second, processor time, memory, and the latency of single films.
+"""Compare the pipeline with its ceiling: images a second, processor time, memory, and the latency of single images.
 
-Embedded (`up`) and deployed (`watch` and `work` on a Redis and a PostgreSQL of their own), with the shipped model (or
-the champion in PNEUMOWATCH_MODEL_DIR) and with a small network. Ceiling and pipeline take turns: a machine that others
-use too is a third faster or slower minutes later, so each heap of films is held against the ceilings right before and
-right after it, and the median of three such shares is the figure.
+It runs embedded (`up`) and deployed (`watch` and `work` on their own Redis and PostgreSQL), with the shipped model (or
+the champion in PNEUMOWATCH_MODEL_DIR) and with a small network. Ceiling and pipeline alternate, because a shared
+machine can be a third faster or slower minutes later: each set of images is compared with the ceilings right before
+and right after it, and the figure is the median of three such shares.
 
     python tests/benchmarks/pipeline.py [--quick] [--json]
 """
@@ -28,11 +28,11 @@ from pneumowatch import settings
 from pneumowatch.logs import silence_stderr
 from pneumowatch.model_folder import champion_folder
 
-FILMS, QUICK_FILMS = 3000, 160  # of a heap
+FILMS, QUICK_FILMS = 3000, 160  # of one set
 ROUNDS = 3
 SINGLES, QUICK_SINGLES = 100, 8
-WARM_UP = 5  # single films before any that count
-BASELINE, QUICK_BASELINE = 300, 20  # films
+WARM_UP = 5  # single images before any that count
+BASELINE, QUICK_BASELINE = 300, 20  # images
 OWN_SHARE = 0.90  # of the ceiling
 TIMES_BASELINE = 15
 P50_MS, P95_MS = 120, 250
@@ -40,10 +40,10 @@ P50_MS, P95_MS = 120, 250
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under trial, and the heaps of films it is tried on; they lie here again after each trial."""
+    """A model to measure, and the sets of images to measure it on, which are moved back after each run."""
 
     name: str
-    store: Path  # the model store whose champion it is
+    store: Path  # the model store of which it is the champion
     predict: ceiling.Predict
     side: int
     bursts: list[list[Path]]
@@ -60,7 +60,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Round:
-    """A heap read by the pipeline, between two climbs over the same films."""
+    """A set of images read by the pipeline, between two runs of the ceiling over the same images."""
 
     burst: Burst
     before: ceiling.Ceiling
@@ -68,7 +68,7 @@ class Round:
 
     @property
     def top(self) -> float:
-        """Films a second of the ceiling: the mean of both, as if their times were one."""
+        """Images a second of the ceiling: the mean over the time of both runs."""
         return 2 / (1 / self.before.images_per_second + 1 / self.after.images_per_second)
 
     @property
@@ -88,15 +88,15 @@ def measure(quick: bool) -> list[Figure]:
     count, singles = (QUICK_FILMS, QUICK_SINGLES) if quick else (FILMS, SINGLES)
     with tempfile.TemporaryDirectory(prefix="pneumowatch-bench-") as name:
         folder = Path(name)
-        tell(f"making {ROUNDS} heaps of {count} films from {kind()}")
+        tell(f"making {ROUNDS} sets of {count} images from {kind()}")
         films = make_films(folder / "staged", ROUNDS * count + WARM_UP + singles)
         alone, films = films[: WARM_UP + singles], films[WARM_UP + singles :]
         bursts = [films[start : start + count] for start in range(0, len(films), count)]
         small_network.write(folder / "small" / "champion")
         shipped = Subject.load("shipped", settings.load_settings().models.absolute(), bursts, alone)
         found = [*try_all(shipped, folder, with_latency=True)]
-        bare = embedded(shipped, folder, KEEP_IMAGES="judged")  # what keeping flagged films costs
-        found += try_one(shipped, "embedded, no film kept", bare, bursts[:1], with_latency=False)
+        bare = embedded(shipped, folder, KEEP_IMAGES="judged")  # shows the cost of storing flagged images
+        found += try_one(shipped, "embedded, no image stored", bare, bursts[:1], with_latency=False)
         small = Subject.load("small", folder / "small", bursts, alone)
         found += try_all(small, folder, with_latency=False)
         found += against_baseline(small, found, films[: QUICK_BASELINE if quick else BASELINE])
@@ -104,7 +104,7 @@ def measure(quick: bool) -> list[Figure]:
 
 
 def try_all(subject: Subject, folder: Path, with_latency: bool) -> Iterator[Figure]:
-    """Embedded, then deployed with one worker and with two, each in a folder and on servers of its own."""
+    """Measure embedded, then deployed with one worker and with two, each in its own folder and on its own servers."""
     yield from try_one(subject, "embedded", embedded(subject, folder), subject.bursts, with_latency)
     yield from try_one(subject, "deployed", deployed(subject, folder, 1), subject.bursts, with_latency)
     two = deployed(subject, folder, 2)
@@ -147,7 +147,7 @@ def try_one(
     yield from judge(what, rounds)
     for name, one in spent.items():
         cpu = one.cpu_seconds - costs[name].cpu_seconds
-        yield Figure(f"{what}: CPU of {name}", 1000 * cpu / sum(map(len, bursts)), "ms a film")
+        yield Figure(f"{what}: CPU of {name}", 1000 * cpu / sum(map(len, bursts)), "ms per image")
 
 
 def one_round(subject: Subject, running: rig.Rig, films: list[Path]) -> Round:
@@ -157,48 +157,48 @@ def one_round(subject: Subject, running: rig.Rig, films: list[Path]) -> Round:
     for film in films:
         (running.inbox / film.name).rename(film)
     if burst.without_result:
-        raise RuntimeError(f"{burst.without_result} films got no result of their own")
+        raise RuntimeError(f"{burst.without_result} images got no result of their own")
     running.wait_until_idle()
     return Round(burst, before, subject.climb(films))
 
 
 def describe(one: Round) -> str:
     before, after = one.before.images_per_second, one.after.images_per_second
-    return f"{one.burst.images_per_second:.1f} films/s; ceiling {before:.1f} and {after:.1f}; share {one.share:.3f}"
+    return f"{one.burst.images_per_second:.1f} images/s; ceiling {before:.1f} and {after:.1f}; share {one.share:.3f}"
 
 
 def judge(what: str, rounds: list[Round]) -> Iterator[Figure]:
-    """The round in the middle, by its share; and how far the others are from it."""
+    """Yield the figures of the round with the median share, and the lowest and highest share."""
     one = sorted(rounds, key=lambda one: one.share)[(len(rounds) - 1) // 2]
-    yield Figure(f"{what}: ceiling", one.top, "films/s")
-    yield Figure(f"{what}: pipeline", one.burst.images_per_second, "films/s")
-    # two workers on a machine that one of them fills are there to be known: they are no faster, nor should they be
+    yield Figure(f"{what}: ceiling", one.top, "images/s")
+    yield Figure(f"{what}: pipeline", one.burst.images_per_second, "images/s")
+    # no bar for two workers: one already uses the whole machine, so a second cannot be faster
     yield Figure(f"{what}: share of the ceiling", one.share, "", OWN_SHARE if len(rounds) > 1 else None)
     if len(rounds) > 1:
         yield Figure(f"{what}: ... lowest of {len(rounds)} rounds", min(one.share for one in rounds))
         yield Figure(f"{what}: ... highest", max(one.share for one in rounds))
-    yield Figure(f"{what}: CPU of the ceiling", statistics.median(one.top_cpu for one in rounds), "ms a film")
-    yield Figure(f"{what}: CPU of the pipeline", statistics.median(one.cpu for one in rounds), "ms a film")
+    yield Figure(f"{what}: CPU of the ceiling", statistics.median(one.top_cpu for one in rounds), "ms per image")
+    yield Figure(f"{what}: CPU of the pipeline", statistics.median(one.cpu for one in rounds), "ms per image")
     beyond = statistics.median(one.cpu - one.top_cpu for one in rounds)
-    yield Figure(f"{what}: CPU beyond the ceiling", beyond, "ms a film")
+    yield Figure(f"{what}: CPU beyond the ceiling", beyond, "ms per image")
     for part, peak in rounds[-1].burst.peak_bytes.items():
         yield Figure(f"{what}: peak memory of `{part}` with its children", peak / 1e6, "MB")
 
 
 def latency(what: str, running: rig.Rig, singles: list[Path]) -> Iterator[Figure]:
     found = run_single_images(running, singles)
-    yield at_most(f"{what}: a single film, p50", found.p50, "ms", P50_MS)
-    yield at_most(f"{what}: a single film, p95", found.p95, "ms", P95_MS)
-    yield Figure(f"{what}: a single film, p99", found.p99, "ms")
+    yield at_most(f"{what}: a single image, p50", found.p50, "ms", P50_MS)
+    yield at_most(f"{what}: a single image, p95", found.p95, "ms", P95_MS)
+    yield Figure(f"{what}: a single image, p99", found.p99, "ms")
 
 
 def against_baseline(small: Subject, found: list[Figure], films: list[Path]) -> Iterator[Figure]:
-    """The small network on the pipeline, as often as one task per film reads films with it."""
+    """Compare the pipeline with one task per image, both with the small network."""
     pool, rate = one_task_per_film.best(films, champion_folder(small.store).path)
-    yield Figure(f"small: one task per film ({pool} pool)", rate, "films/s")
+    yield Figure(f"small: one task per image ({pool} pool)", rate, "images/s")
     for where in ("embedded", "deployed"):
         pipeline = next(figure.value for figure in found if figure.name == f"small, {where}: pipeline")
-        yield at_least(f"small, {where}: times one task per film", pipeline / rate, "", TIMES_BASELINE)
+        yield at_least(f"small, {where}: times one task per image", pipeline / rate, "", TIMES_BASELINE)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Queue and database alone, on Redis and PostgreSQL: films a second from the first ring to the last outcome.
+"""Measure queue and database alone, on Redis and PostgreSQL: scans a second from registration to the last outcome.
 
-Once with a classifier that costs nothing, and with one that waits 200 ms at each batch, as for a loaded GPU: how much
-faster are eight workers than one?
+Measure once with a classifier that costs nothing, and with one that waits 200 ms at each batch, as for a busy GPU, to
+see how much faster eight workers are than one.
 
     python tests/benchmarks/queue_and_database.py [--quick] [--json]
 """
@@ -30,10 +30,10 @@ from db.states import State
 from pneumowatch import settings
 from pneumowatch.queue import Announcer, make_celery_app
 
-BURST = 1000  # files of one transaction, as the watcher registers them
+BURST = 1000  # files in one transaction, as the watcher registers them
 WAIT_SECONDS = 0.2  # of one predict
 FREE_FILMS = 15_000
-WAITING_FILMS = 1600  # for one worker; eight get eight times as many
+WAITING_FILMS = 1600  # for one worker; eight workers get eight times as many
 QUICK = 8  # times fewer
 FILMS_A_SECOND = 1500
 WORKERS, TIMES_ONE = 8, 7
@@ -46,18 +46,18 @@ def measure(quick: bool) -> list[Figure]:
     one, _ = trial(1, WAIT_SECONDS, WAITING_FILMS // share)
     many, _ = trial(WORKERS, WAIT_SECONDS, WORKERS * WAITING_FILMS // share)
     return [
-        at_least("queue and database, a classifier that costs nothing", free, "films/s", FILMS_A_SECOND),
-        *(Figure(f"... CPU of {name}", ms, "ms a film") for name, ms in spent.cpu_ms.items()),
-        Figure("... size of the database", spent.stored, "bytes a film"),
-        Figure("... written to PostgreSQL's log (WAL)", spent.logged, "bytes a film"),
-        Figure("a classifier that waits 200 ms a batch, one worker", one, "films/s"),
-        Figure(f"... {WORKERS} workers", many, "films/s"),
+        at_least("queue and database, a classifier that costs nothing", free, "images/s", FILMS_A_SECOND),
+        *(Figure(f"... CPU of {name}", ms, "ms per image") for name, ms in spent.cpu_ms.items()),
+        Figure("... size of the database", spent.stored, "bytes per image"),
+        Figure("... written to PostgreSQL's log (WAL)", spent.logged, "bytes per image"),
+        Figure("a classifier that waits 200 ms per batch, one worker", one, "images/s"),
+        Figure(f"... {WORKERS} workers", many, "images/s"),
         at_least(f"... {WORKERS} workers against one", many / one, "times", TIMES_ONE),
     ]
 
 
 class Spent(NamedTuple):
-    """What a film took: milliseconds of processor time of each part, and bytes on PostgreSQL's disk."""
+    """The cost of an image: milliseconds of processor time of each component, and bytes on PostgreSQL's disk."""
 
     cpu_ms: dict[str, float]
     stored: float
@@ -65,7 +65,7 @@ class Spent(NamedTuple):
 
 
 def trial(workers: int, wait: float, films: int) -> tuple[float, Spent]:
-    """Films a second, and what each took."""
+    """Return images a second, and the cost of each."""
     with ExitStack() as stack:
         own = stack.enter_context(servers())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pneumowatch-bench-")))
@@ -85,28 +85,28 @@ def trial(workers: int, wait: float, films: int) -> tuple[float, Spent]:
         cpu_ms = {name: 1000 * (seconds - before[name]) / films for name, seconds in costs(own, pids).items()}
         written = [(new - old) / films for new, old in zip(database.read(sizes), on_disk, strict=True)]
         database.close()
-    tell(f"{workers} workers, {wait} s a batch: {rate:.0f} films/s")
+    tell(f"{workers} workers, {wait} s per batch: {rate:.0f} images/s")
     return rate, Spent(cpu_ms, *written)
 
 
 def sizes(connection: Connection) -> tuple[int, int]:
-    """Bytes of the database, and of all that was ever written to the log."""
+    """Return the bytes of the database, and of everything ever written to its log."""
     logged = func.pg_wal_lsn_diff(func.pg_current_wal_lsn(), text("'0/0'"))
     size, written = connection.execute(select(func.pg_database_size(func.current_database()), logged)).one()
     return int(size), int(written)
 
 
 def read_all(database: Database, announcer: Announcer, films: int) -> float:
-    """Register and announce films as the watcher does, and wait for their outcomes."""
+    """Register and announce files as the watcher does, and wait for their outcomes. Return images a second."""
     started = time.time()
     for start in range(0, films, BURST):
         numbers = range(start, min(start + BURST, films))
-        seen = [FileVersion(rig.INBOX_NAME, f"film-{number}.jpeg".encode(), SIZE, MTIME_NS) for number in numbers]
+        seen = [FileVersion(rig.INBOX_NAME, f"image-{number}.jpeg".encode(), SIZE, MTIME_NS) for number in numbers]
         announcer.announce(database.write(partial(registration.register_files, files=seen, by="bench")).to_announce)
     eventually(lambda: not database.read(queries.count_waiting), LIMIT_SECONDS, every=0.25)
     counts = database.read(queries.counts_by_state)
     if counts[State.CLASSIFIED] != films:
-        raise RuntimeError(f"not every film was classified: {counts}")
+        raise RuntimeError(f"not every scan was classified: {counts}")
     ended = database.read(lambda connection: connection.scalar(select(func.max(Scan.finished_at))))
     return films / (ended.timestamp() - started)
 
@@ -116,10 +116,10 @@ def stand_in(wait: float) -> list[str]:
 
 
 def costs(own: Servers, pids: list[int]) -> dict[str, float]:
-    """Seconds of processor time so far, by part; the one that registers and rings is this process."""
+    """Return the seconds of processor time so far, by component; this process registers and announces."""
     spent = {name: one.cpu_seconds for name, one in own.costs().items()}
     spent["the workers"] = sum(resource_usage(pid).cpu_seconds for pid in pids)
-    return spent | {"registering and ringing": time.process_time()}
+    return spent | {"registering and announcing": time.process_time()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Redis and a PostgreSQL of one's own, from `tests/services.py`, with the tables of this version."""
+"""Start a Redis and a PostgreSQL for a benchmark, by `services`, with the tables of this version."""
 
 import sys
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ class Servers:
         return self.redis.url
 
     def costs(self) -> dict[str, ResourceUsage]:
-        """Of each server with the processes it started."""
+        """Return the resource usage of each server, including the processes it started."""
         return {name: _cost(server) for name, server in (("Redis", self.redis), ("PostgreSQL", self.postgres))}
 
 
 @contextmanager
 def servers() -> Iterator[Servers]:
-    """Both started, the database migrated and empty."""
+    """Start both servers, with a migrated and empty database."""
     with redis_server() as redis, postgres_server() as postgres, fresh_database(postgres.url) as url:
         database = Database(url)
         schema.upgrade(database)

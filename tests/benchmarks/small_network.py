@@ -1,6 +1,6 @@
-"""A small separable network, as a model folder: what a film costs where the network costs little.
+"""Write a small separable network as a model folder, to measure the cost of an image with a cheap network.
 
-It is untrained, and its probabilities mean nothing. About a quarter of the seed network's time.
+It is untrained, so its probabilities mean nothing. It takes about a quarter of the seed network's time.
 
     python tests/benchmarks/small_network.py FOLDER
 """
@@ -17,11 +17,11 @@ from pneumowatch.logs import silence_stderr
 from pneumowatch.model_folder import CARD, REFERENCE, WEIGHTS
 
 SIDE = 150
-WIDTHS = (64, 96, 128, 192)  # filters of the separable layers, the film halved before each
+WIDTHS = (64, 96, 128, 192)  # filters of the separable layers; the image is halved before each
 
 
 def write(folder: Path) -> Path:
-    """Build the network and write it as the trainer would. Returns `folder`."""
+    """Build the network and write it as the trainer would. Return `folder`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is loaded
     with silence_stderr():
         import keras

@@ -1,8 +1,8 @@
-"""A worker whose decoders and classifier are stand-ins: what is left is queue, claims and outcomes.
+"""Run a worker with stub decoders and a stub classifier, which leaves queue, claims and outcomes.
 
     python tests/benchmarks/stand_in_worker.py SECONDS
 
-SECONDS is how long a predict waits, as for a GPU that is busy with it. Everything else comes from the environment.
+SECONDS is how long a predict waits, as it would for a busy GPU. All other settings come from the environment.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ from worker.pipeline import ScanProcessor
 from worker.tasks import register_task, run_worker
 
 VERSION = "stand-in"
-SIZE, MTIME_NS = 1, 1  # of every file, as registered; a worker compares them
+SIZE, MTIME_NS = 1, 1  # of every file, as registered; the worker compares them
 SIDE = 150
 
 
 class StandInDecoders:
-    """Gives each scan the same black film and bytes of its own, at no cost."""
+    """Give each scan the same black image and its own SHA-256, at no cost."""
 
     _black = np.zeros((SIDE, SIDE), np.uint8)
 
@@ -45,7 +45,7 @@ class StandInDecoders:
 
 
 class StandInClassifier:
-    """Waits for a while at every batch, and does no work."""
+    """Wait for a while at every batch, and do no work."""
 
     version, side, threshold = VERSION, SIDE, 0.5
 
@@ -55,7 +55,7 @@ class StandInClassifier:
 
     def predict(self, films: Pixels) -> ModelOutput:
         with self._gpu:
-            time.sleep(self._seconds)  # what the GPU takes
+            time.sleep(self._seconds)  # the time of the GPU
         return ModelOutput.from_probabilities(np.full(len(films), 0.25))
 
 

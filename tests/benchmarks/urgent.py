@@ -1,4 +1,4 @@
-"""An urgent film while 10,000 others wait: how long until its row stands, with real processes; and claims at size.
+"""Time an urgent scan while 10,000 others wait, with real processes; and claims in a large table.
 
 python tests/benchmarks/urgent.py [--quick] [--json]
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import servers  # first, as it says where the others are
+import servers  # first, because it puts tests/ on the path for the others
 from figures import Figure, at_most, run, tell
 from programs import Part, environment
 from programs import run as command
@@ -27,10 +27,10 @@ from db.session import Database
 from pneumowatch.imaging.phantom import write_phantoms
 
 ROUTINE, QUICK_ROUTINE = 10_000, 500
-SCANS, QUICK_SCANS = 1_000_000, 20_000  # of the table in which claims are timed; a tenth of them waits
-DRAWN = 24  # phantoms; the others are copies with bytes of their own
+SCANS, QUICK_SCANS = 1_000_000, 20_000  # in the table in which claims are timed; a tenth of them waits
+DRAWN = 24  # phantoms; the others are copies with their own bytes
 TIMES = 5
-SECONDS = 2.0  # within which an urgent film's row must stand
+SECONDS = 2.0  # within which an urgent scan must have its result
 CLAIM_MS = 50
 PATIENCE = 0.75 * transitions.timedelta(hours=1)
 
@@ -48,7 +48,7 @@ def measure(quick: bool) -> list[Figure]:
 
 @contextmanager
 def deployed(folder: Path) -> Iterator[tuple[Part, Ask]]:
-    """A watcher and a worker, on Redis and PostgreSQL."""
+    """Start a watcher and a worker, on Redis and PostgreSQL."""
     (folder / "inbox" / "STAT").mkdir(parents=True)
     with servers.servers() as own:
         env = environment(
@@ -77,7 +77,7 @@ def embedded(folder: Path) -> Iterator[tuple[Part, Ask]]:
 
 
 def urgent(name: str, folder: Path, part: Part, ask: Ask, routine: int) -> list[Figure]:
-    """Films drop at once; once all have a row, urgent ones follow one by one, each after the one before."""
+    """Drop routine images at once; when all have a row, drop urgent ones, each after the one before is finished."""
     drawn = folder / "drawn"
     drawn.mkdir()
     write_phantoms(drawn, DRAWN)
@@ -88,32 +88,32 @@ def urgent(name: str, folder: Path, part: Part, ask: Ask, routine: int) -> list[
         copy(films[number % DRAWN], outside / f"{number:05}.jpeg", number)
     outside.rename(folder / "inbox" / "routine")
     part.wait_until(lambda: ask("SELECT count(*) FROM scans")[0][0] >= routine, 300)
-    tell(f"{name}: {routine:,} films registered")
+    tell(f"{name}: {routine:,} images registered")
     seconds, waiting = [], []
     for number in range(TIMES):
         waiting.append(ask("SELECT count(*) FROM scans WHERE state = 'queued'")[0][0])
-        copy(films[number], folder / "film", routine + number)
+        copy(films[number], folder / "image", routine + number)
         started = time.monotonic()
-        (folder / "film").rename(folder / "inbox" / "STAT" / f"{number}.jpeg")
+        (folder / "image").rename(folder / "inbox" / "STAT" / f"{number}.jpeg")
         question = f"SELECT count(*) FROM scan_ledger WHERE path = 'STAT/{number}.jpeg' AND finished_at IS NOT NULL"
         part.wait_until(lambda question=question: ask(question)[0][0] == 1, 300)
         seconds.append(time.monotonic() - started)
     return [
-        Figure(f"{name}: films waiting when the first of {TIMES} urgent ones came", waiting[0]),
-        Figure(f"{name}: films waiting when the last of them came", waiting[-1]),
-        Figure(f"{name}: urgent film to its row, median", float(np.median(seconds)), "s"),
-        at_most(f"{name}: urgent film to its row, worst of {TIMES}", max(seconds), "s", SECONDS),
+        Figure(f"{name}: scans waiting when the first of {TIMES} urgent ones arrived", waiting[0]),
+        Figure(f"{name}: scans waiting when the last of them arrived", waiting[-1]),
+        Figure(f"{name}: urgent scan to its result, median", float(np.median(seconds)), "s"),
+        at_most(f"{name}: urgent scan to its result, worst of {TIMES}", max(seconds), "s", SECONDS),
     ]
 
 
 def copy(film: Path, path: Path, number: int) -> None:
     shutil.copyfile(film, path)
     with path.open("ab") as file:
-        file.write(number.to_bytes(4, "big"))  # behind the picture: another file, the same film
+        file.write(number.to_bytes(4, "big"))  # after the picture: another file with the same image
 
 
 def claims(total: int) -> list[Figure]:
-    """A tenth of the table waits, half of that beyond the cap, and every hundredth of it is urgent."""
+    """Time claims: a tenth of the table waits, half of that beyond the cap, and every hundredth scan is urgent."""
     found = []
     with servers.servers() as own, tempfile.TemporaryDirectory(prefix="pneumowatch-urgent-") as folder:
         for url in (own.database_url, f"sqlite:///{folder}/ledger.db"):
@@ -142,7 +142,7 @@ def fill(connection: Connection, total: int) -> None:
         text(
             f"{numbers} INSERT INTO scans (inbox, path_sha256, path_bytes, path, size, mtime_ns, state, priority, "
             "received_at, changed_at, not_before, announced_at, lost_leases, lost_leases_exclusive, exclusive) "
-            f"SELECT 'ward', {digest}, {digest}, 'film', 1, i, "
+            f"SELECT 'ward', {digest}, {digest}, 'image', 1, i, "
             "CASE WHEN i <= :total - :waiting THEN 'rejected' ELSE 'queued' END, "
             f"CASE WHEN i % 100 = 0 THEN 1 ELSE 5 END, {when}, {when}, {when}, {when}, 0, 0, false FROM n"
         ),

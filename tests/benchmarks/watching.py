@@ -1,7 +1,7 @@
-"""The watcher, on Redis and PostgreSQL: files present at its start, a restart over them, a burst, and its memory.
+"""Measure the watcher, on Redis and PostgreSQL: files present at its start, a restart, a burst, and its memory.
 
 python tests/benchmarks/watching.py [--quick] [--json]
-python tests/benchmarks/watching.py --watch     what the restart runs: a watcher that says when it has seen everything
+python tests/benchmarks/watching.py --watch     used for the restart: a watcher that logs when it has seen everything
 """
 
 import subprocess
@@ -25,12 +25,12 @@ from pneumowatch.queue import Announcer, make_celery_app
 
 PRESENT, QUICK_PRESENT = 100_000, 5_000
 BURST, QUICK_BURST = 10_000, 1_000
-A_FOLDER = 1000  # files of one folder
-BYTES = 100  # of a file, which the watcher never reads
+A_FOLDER = 1000  # files in one folder
+BYTES = 100  # in a file; the watcher never reads them
 SECONDS_PRESENT, SECONDS_RESTART, BURST_A_SECOND, MEGABYTES = 30, 5, 3000, 150
 LIMIT_SECONDS = 600
 LOOK_SECONDS = 0.25
-AFTER_SECONDS = 3.0  # in which a restart could still add rows
+AFTER_SECONDS = 3.0  # during which a restart could still add rows
 QUIET = "everything seen"
 
 
@@ -56,11 +56,11 @@ def write(folder: Path, count: int) -> None:
     for number in range(count):
         below = folder / f"{number // A_FOLDER:04d}"
         below.mkdir(parents=True, exist_ok=True)
-        (below / f"film-{number:06d}.jpeg").write_bytes(b"%0*d" % (BYTES, number))
+        (below / f"image-{number:06d}.jpeg").write_bytes(b"%0*d" % (BYTES, number))
 
 
 def at_start(folder: Path, given: dict[str, str], database: Database, present: int) -> list[Figure]:
-    """The real command, from the start of its process; then a burst of files that are renamed in."""
+    """Measure the real command from the start of its process, then a burst of files renamed into the inbox."""
     started = time.perf_counter()
     with rig.pneumowatch_process("watch", ["watch"], folder, given) as process:
         wait_for_rows(database, present, process)
@@ -75,19 +75,19 @@ def at_start(folder: Path, given: dict[str, str], database: Database, present: i
         after = resource_usage(process.pid)
     return [
         at_most(f"watcher, {present:,} files present at start: until registered", seconds, "s", SECONDS_PRESENT),
-        Figure("... CPU of the watcher", 1000 * before.cpu_seconds / present, "ms a file"),
+        Figure("... CPU of the watcher", 1000 * before.cpu_seconds / present, "ms per file"),
         at_least("watcher, a burst of files renamed in", rate, "files/s", BURST_A_SECOND),
         at_most("watcher, peak memory", after.peak / 1e6, "MB", MEGABYTES),
     ]
 
 
 def burst(folder: Path, database: Database, process: rig.Process) -> float:
-    """Files a second, from the first rename until the last row was written."""
+    """Return files a second, from the first rename until the last row was written."""
     known = rows(database)
     first, *staged = sorted(path for path in (folder / "staged").rglob("*") if path.is_file())
     to = folder / "inbox" / "burst"
     to.mkdir()
-    # the watcher must know the folder, or it lets its files settle: it does once it has taken in one
+    # Until it watches the folder, the watcher lets files settle first; it watches once it has registered one.
     first.rename(to / first.name)
     known += 1
     wait_for_rows(database, known, process)
@@ -106,7 +106,7 @@ def after_restart(folder: Path, given: dict[str, str], database: Database) -> li
     with rig.process("restarted", command, folder, given) as process:
         rig.wait_for_log_line(QUIET, "restarted", folder, process)
         seconds = time.perf_counter() - started
-        time.sleep(AFTER_SECONDS)  # that no row is added shows in time alone
+        time.sleep(AFTER_SECONDS)  # only time can show that no row is added
     fresh = rows(database) - known
     tell(f"restart: {seconds:.1f} s, {fresh} new rows")
     return [
@@ -128,7 +128,7 @@ def rows(database: Database) -> int:
 
 
 def watch() -> None:
-    """What `pneumowatch watch` does, but for the sweep, and a line once the first rescan is worked off."""
+    """Run `pneumowatch watch` without the sweep, and log a line when the first rescan is complete."""
     import signal
     import threading
 

@@ -1,4 +1,4 @@
-"""A worker's start and its memory: TensorFlow's import alone, until the model is ready, and after many films.
+"""Measure a worker's start and memory: TensorFlow's import, the time until the model is ready, and growth.
 
 python tests/benchmarks/worker_start.py [--quick] [--json]
 """
@@ -22,12 +22,12 @@ from pneumowatch import settings
 from pneumowatch.imaging.phantom import draw_phantom
 
 STARTS, QUICK_STARTS = 5, 1
-FEW, MANY = 1_000, 20_000  # films read before memory is looked at
+FEW, MANY = 1_000, 20_000  # images read before memory is measured
 QUICK_FEW, QUICK_MANY = 100, 500
-TINY = 64  # pixels a side: what leaks does so with small films too, and sooner
+TINY = 64  # pixels a side: a leak shows with small images, too, and sooner
 BEYOND_IMPORT_SECONDS = 2
 WORKER_BYTES = 1e9
-GROWTH_MB = 20  # from the first count of films to the second
+GROWTH_MB = 20  # from the first number of images to the second
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -40,7 +40,7 @@ def measure(quick: bool) -> list[Figure]:
 
 
 def starting(folder: Path, store: Path, times: int) -> list[Figure]:
-    """Medians of processes started one after another, the programs' files in the page cache."""
+    """Return medians over processes started one after another, with the programs' files in the page cache."""
     imports, ready = [], []
     with servers() as own:
         given = rig.process_environment(
@@ -52,7 +52,7 @@ def starting(folder: Path, store: Path, times: int) -> list[Figure]:
         for count in range(times + 1):
             pair = import_seconds(), ready_seconds(folder, given)
             tell(f"import of TensorFlow {pair[0]:.2f} s, worker ready {pair[1]:.2f} s")
-            if count:  # the first of each brings the files into the cache
+            if count:  # the first of each only loads the files into the cache
                 imports.append(pair[0])
                 ready.append(pair[1])
     alone, whole = statistics.median(imports), statistics.median(ready)
@@ -79,7 +79,7 @@ def ready_seconds(folder: Path, given: dict[str, str]) -> float:
 
 
 def reading(folder: Path, store: Path, few: int, many: int) -> list[Figure]:
-    """Resident memory of the worker and its decoding children, between two counts of films read."""
+    """Measure the resident memory of the worker and its decoding children, after two numbers of images."""
     films = tiny_films(folder / "staged", many)
     with ExitStack() as stack:
         own = stack.enter_context(servers())
@@ -87,14 +87,14 @@ def reading(folder: Path, store: Path, few: int, many: int) -> list[Figure]:
         running = stack.enter_context(system)
         run_burst(running, films[:few])
         early = running.costs()["work"]
-        tell(f"{few} films read: {early.resident / 1e6:.0f} MB")
+        tell(f"{few} images read: {early.resident / 1e6:.0f} MB")
         run_burst(running, films[few:])
         late = running.costs()["work"]
-        tell(f"{many} films read: {late.resident / 1e6:.0f} MB")
+        tell(f"{many} images read: {late.resident / 1e6:.0f} MB")
     return [
         at_most("worker with its children, peak memory", late.peak / 1e6, "MB", WORKER_BYTES / 1e6),
-        Figure(f"... resident after {few:,} films", early.resident / 1e6, "MB"),
-        Figure(f"... resident after {many:,} films", late.resident / 1e6, "MB"),
+        Figure(f"... resident after {few:,} images", early.resident / 1e6, "MB"),
+        Figure(f"... resident after {many:,} images", late.resident / 1e6, "MB"),
         at_most("... growth between the two", (late.resident - early.resident) / 1e6, "MB", GROWTH_MB),
     ]
 
@@ -105,7 +105,7 @@ def tiny_films(folder: Path, count: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "source.png"
     Image.fromarray(draw_phantom(1, False, TINY, TINY)).save(source)
-    return copy_images([source], folder / "films", count)
+    return copy_images([source], folder / "images", count)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""PostgreSQL with a million scans, readers years behind: how long each page of the desk's lists takes at the server.
+"""Time each page of the review app's lists in PostgreSQL with a million scans, many of them without a verdict.
 
 python tests/benchmarks/worklist.py [--quick] [--json]
 """
@@ -45,7 +45,7 @@ def measure(quick: bool) -> list[Figure]:
 
 
 def pages(database: Database, times: int, far: int) -> list[Figure]:
-    """The bar is for a page as a whole: its lines, and the count above them."""
+    """Time pages of each list. The bar is for a whole page: its lines, and the count above them."""
     recent = datetime.now(UTC) - timedelta(days=30)
     lists = {
         "worklist": TO_READ,
@@ -79,8 +79,10 @@ def whole(filters: Filters, cap: timedelta, after: Cursor | None) -> Work:
 
 
 def walk(database: Database, filters: Filters, cap: timedelta, pages: int) -> tuple[Cursor | None, int]:
-    """Where the last of so many pages begins, by the cursor of each page before it, as readers and scripts come there,
-    and which page that is."""
+    """Follow the cursor of each page, as readers and scripts do, to the last of so many pages.
+
+    Return the cursor before that page, and its number.
+    """
     after: Cursor | None = None
     for number in range(1, pages):
         following = database.read(
@@ -95,19 +97,19 @@ def walk(database: Database, filters: Filters, cap: timedelta, pages: int) -> tu
 def others(database: Database, times: int) -> list[Figure]:
     moment = database.read(changes.current_marker)
     works: dict[str, Work] = {
-        "the next case": lambda c: worklist.next_scan(c, TO_READ, CAP, [1], READER),
-        "what waits beyond the cap, counted": lambda c: worklist.count_late(c, CAP),
-        "news since a moment ago": lambda c: (
+        "the next scan": lambda c: worklist.next_scan(c, TO_READ, CAP, [1], READER),
+        "count of scans beyond the cap": lambda c: worklist.count_late(c, CAP),
+        "changes since a moment ago": lambda c: (
             changes.current_marker(c),
             changes.changes_since(c, replace(moment, event=moment.event - 100)),
         ),
         "search by file name, newest 250,000 scans": lambda c: search.search_scans(c, "person4711_"),
-        "overview: films of 30 days by day": lambda c: statistics.counts_by_day(c, 30),
-        "overview: films of a day by hour": statistics.finished_by_hour,
+        "overview: images of 30 days by day": lambda c: statistics.counts_by_day(c, 30),
+        "overview: images of a day by hour": statistics.finished_by_hour,
         "overview: agreement over 90 days": lambda c: statistics.agreement(c, 90),
     }
     return [
-        timed(database, name, work, max(times // 4, 3), bar=name == "the next case") for name, work in works.items()
+        timed(database, name, work, max(times // 4, 3), bar=name == "the next scan") for name, work in works.items()
     ]
 
 
