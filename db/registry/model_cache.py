@@ -1,8 +1,8 @@
 """MODEL_DIR: this machine's verified copies of the models in the database.
 
-A copy is used only where it is, file by file, what the database holds; one that is missing or damaged is unpacked anew
-beside it and moved into place, so that nobody ever reads half of one. `MODEL_DIR/champion` names the last champion that
-was verified here: what serves where there is no database.
+A copy is used only if each file is what the database holds. A missing or damaged copy is unpacked again beside its
+place and moved there, so that nobody ever reads an incomplete one. `MODEL_DIR/champion` names the last champion that
+was verified here; it is used where there is no database.
 """
 
 import fcntl
@@ -21,26 +21,26 @@ from db.session import Database
 from pneumowatch.errors import ModelError
 from pneumowatch.model_folder import CHAMPION_LINK, ModelFolder, champion_folder, shipped_folder
 
-MEMBER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # what a file of a model may be called
+MEMBER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # allowed names of a model's files
 MAX_MODEL_FILES: Final = 64
-MAX_MODEL_BYTES: Final = 2**29  # of an archive; PostgreSQL holds twice that in a column
-ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
+MAX_MODEL_BYTES: Final = 2**29  # of an archive; PostgreSQL allows twice that in a column
+ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip file
 MODEL_STAGING_PREFIX: Final = ".unfinished-"
 
 
 def fetch_model(database: Database, models: Path, version: str | None = None) -> ModelFolder:
-    """A verified model in MODEL_DIR/<version>, from the database's archive where it is missing or damaged.
+    """Return a verified model in MODEL_DIR/<version>; unpack the database's archive if it is missing or damaged.
 
     Args:
-        models: MODEL_DIR, made where it is not there.
+        models: MODEL_DIR, created if missing.
         version: None for the champion, which MODEL_DIR/champion then names.
 
     Raises:
-        ModelError: there is no such model, its archive is no model, or MODEL_DIR cannot be written to.
+        ModelError: there is no such model, its archive is not a model, or MODEL_DIR cannot be written to.
     """
     target = version or database.read(model_registry.champion_version)
     if target is None:
-        raise ModelError("The database knows no model yet; a worker brings the first one when it starts.")
+        raise ModelError("The database has no model yet; a worker registers the first one when it starts.")
     sha256 = database.read(lambda connection: model_registry.archive_sha256(connection, target))
     try:
         models.mkdir(parents=True, exist_ok=True)
@@ -62,12 +62,13 @@ def fetch_model(database: Database, models: Path, version: str | None = None) ->
 
 
 def register_local_models(database: Database, models: Path, by: str) -> None:
-    """Bring the models of this machine into the database: the shipped one; and first, where none is known yet or one
-    of them has no archive, the one that MODEL_DIR/champion names. So a shipped model that comes with an upgrade enters
-    as a challenger.
+    """Register this machine's models: the shipped one, and before it the one that MODEL_DIR/champion names.
+
+    The latter is registered only while the database has no model, or one without an archive. So a shipped model that
+    comes with an upgrade is registered as a challenger.
 
     Raises:
-        ModelError: one of them is damaged, or known with other weights.
+        ModelError: one of them is damaged, or registered with other weights.
     """
     known = database.read(model_registry.archive_hashes)
     complete = bool(known) and None not in known.values()
@@ -77,15 +78,21 @@ def register_local_models(database: Database, models: Path, by: str) -> None:
 
 
 def register_folder(database: Database, folder: ModelFolder, by: str) -> None:
-    """Register a model folder with its archive. Raises ModelError as `model_registry.register_model` and `ModelFolder.verify`."""
+    """Register a model folder with its archive.
+
+    Raises ModelError as `model_registry.register_model` and `ModelFolder.verify` do.
+    """
     folder.verify()
     archive = pack_folder(folder)
     database.write(lambda connection: model_registry.register_model(connection, folder, archive, by))
 
 
 def pack_folder(folder: ModelFolder) -> bytes:
-    """The plain files of a model folder as a zip archive: of equal folders to the byte the same, so that a copy can be
-    told by its hash. Nothing is compressed, as weights are no smaller for it."""
+    """Pack the plain files of a model folder as a zip archive.
+
+    Equal folders give equal bytes, so that a hash identifies a copy. Nothing is compressed, as it makes weights no
+    smaller.
+    """
     try:
         return _pack_files(folder.path)
     except OSError as error:
@@ -104,7 +111,7 @@ def _pack_files(path: Path) -> bytes:
 
 
 def _is_intact(path: Path, sha256: str) -> bool:
-    """Whether a folder is there and is what the archive of this hash holds."""
+    """Tell whether the folder exists and holds what the archive of this hash holds."""
     try:
         return path.is_dir() and hashlib.sha256(_pack_files(path)).hexdigest() == sha256
     except OSError:
@@ -120,7 +127,7 @@ def _install(models: Path, version: str, archive: bytes, sha256: str) -> None:
         folder = ModelFolder.read(staged)
         folder.verify()
         if folder.version != version:
-            raise ModelError(f"The database's archive of the model {version} holds another one.")
+            raise ModelError(f"The database's archive of the model {version} holds another model.")
         destination = models / version
         if destination.exists() or destination.is_symlink():
             destination.rename(Path(staging) / "damaged")
@@ -128,9 +135,11 @@ def _install(models: Path, version: str, archive: bytes, sha256: str) -> None:
 
 
 def _unpack(archive: bytes, into: Path) -> None:
-    """Raises ModelError where it holds anything but plain files, uncompressed, within the bounds."""
+    """Unpack an archive. Raises ModelError if it holds anything but plain, uncompressed files within the bounds."""
     if len(archive) > MAX_MODEL_BYTES:
-        raise ModelError(f"The archive of a model may have {MAX_MODEL_BYTES:,} bytes; this one has {len(archive):,}.")
+        raise ModelError(
+            f"The archive of a model may have at most {MAX_MODEL_BYTES:,} bytes; this one has {len(archive):,}."
+        )
     into.mkdir()
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as packed:
@@ -139,19 +148,19 @@ def _unpack(archive: bytes, into: Path) -> None:
                 MEMBER_NAME.fullmatch(one.filename) and one.compress_type == zipfile.ZIP_STORED for one in entries
             )
             if not plain or len(entries) > MAX_MODEL_FILES:
-                raise ModelError("The archive of a model holds something that no model has.")
+                raise ModelError("The archive of a model holds something other than a model's files.")
             for entry in entries:
                 (into / entry.filename).write_bytes(packed.read(entry))
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise ModelError("The archive of a model is no archive.") from error
+        raise ModelError("The archive of a model is not a zip archive, or damaged.") from error
 
 
 def _link_champion(models: Path, version: str, sha256: str) -> None:
-    """MODEL_DIR/champion -> <version>, replaced in one move."""
+    """Let MODEL_DIR/champion name <version>, replaced in one move."""
     champion_link = models / CHAMPION_LINK
     if champion_link.is_dir() and not champion_link.is_symlink():
         if _is_intact(champion_link, sha256):
-            return  # a folder that somebody put there by hand, and that is the champion by now
+            return  # a folder that was put there by hand and has become the champion
         champion_link.rename(Path(tempfile.mkdtemp(prefix=f"{CHAMPION_LINK}-before-", dir=models)) / CHAMPION_LINK)
     if champion_link.is_symlink() and champion_link.readlink() == Path(version):
         return
@@ -163,7 +172,7 @@ def _link_champion(models: Path, version: str, sha256: str) -> None:
 
 @contextmanager
 def _locked(models: Path) -> Iterator[None]:
-    """Workers of one machine share its MODEL_DIR: one of them mends it at a time."""
+    """Hold the lock on MODEL_DIR: workers of one machine share it, and one at a time may repair it."""
     with (models / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,7 @@
-"""The model store: every model that may make predictions here, and which of them serves.
+"""The model registry: all models that may make predictions, and which of them is the champion.
 
-A model is registered once and never changes. One of them is the champion: the first to be registered, until another is
-promoted; every change leaves a row in `promotions`. `db.registry.model_cache` brings the champion to each machine.
+A model is registered once and never changes. The first one is the champion until another is promoted. Every change of
+the champion adds a row to `promotions`. `db.registry.model_cache` copies the champion to each machine.
 """
 
 import hashlib
@@ -19,31 +19,33 @@ from pneumowatch.model_folder import ModelFolder
 
 MODELS: Final[Any] = Model.__table__
 PROMOTIONS: Final[Any] = Promotion.__table__
-VERSION_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it becomes a folder's
+VERSION_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it becomes the name of a folder
 PROMOTION_LOCK: Final = "pneumowatch models"
 
 
 def register_model(connection: Connection, folder: ModelFolder, archive: bytes, by: str) -> None:
-    """Make a model known, once; the first one serves.
+    """Register a model, once. The first one becomes champion.
 
     Args:
-        archive: the folder as `db.registry.model_cache.pack_folder` gives it.
-        by: who brings it.
+        archive: the folder, from `db.registry.model_cache.pack_folder`.
+        by: who registers it.
 
     Raises:
-        ModelError: its version is known with other weights, or cannot be a name.
+        ModelError: its version is registered with other weights, or cannot be a name.
     """
     lock_for_transaction(connection, PROMOTION_LOCK)  # two workers may start at once
     version = folder.version
     if not VERSION_PATTERN.fullmatch(version) or version == "champion":
-        raise ModelError(f"No model can be called '{version}': letters, digits, '.', '_' and '-' make a name.")
+        raise ModelError(
+            f"No model can be called '{version}': use letters, digits, '.', '_' and '-', and not 'champion'."
+        )
     known = connection.execute(select(Model.sha256, Model.archive_sha256).where(Model.version == version)).one_or_none()
     packed = {"archive": archive, "archive_sha256": hashlib.sha256(archive).hexdigest()}
     if known is None:
         row = {"version": version, "sha256": folder.sha256, "card": folder.card, "registered_at": _now()}
         connection.execute(insert(MODELS), [{**row, **packed, "champion": False}])
     elif known.sha256 != folder.sha256:
-        raise ModelError(f"The database knows the model {version} with other weights; do not rename models.")
+        raise ModelError(f"The database has the model {version} with other weights; do not rename models.")
     elif known.archive_sha256 is None:  # registered by a version that kept no archives
         connection.execute(update(Model).where(Model.version == version).values(packed))
     if champion_version(connection) is None:
@@ -51,14 +53,14 @@ def register_model(connection: Connection, folder: ModelFolder, archive: bytes, 
 
 
 def lock_promotions(connection: Connection) -> None:
-    """Until this transaction ends, no other changes which model serves."""
+    """Lock promotions until this transaction ends: no other may change the champion."""
     lock_for_transaction(connection, PROMOTION_LOCK)
 
 
 def promote_to_champion(connection: Connection, version: str, by: str, reason: str) -> str | None:
-    """Let a registered model serve. Returns the one that served before; where it serves already, nothing is done.
+    """Make a registered model the champion, unless it is already. Returns the previous champion.
 
-    Raises ModelError where there is no such model, or none that another machine could fetch.
+    Raises ModelError if there is no such model, or the database has no archive of it for other machines.
     """
     lock_for_transaction(connection, PROMOTION_LOCK)
     _require_archive(connection, version)
@@ -69,15 +71,15 @@ def promote_to_champion(connection: Connection, version: str, by: str, reason: s
 
 
 def roll_back_champion(connection: Connection, by: str, reason: str, expected: str | None = None) -> str:
-    """Let the model serve that served before the champion. Returns its version.
+    """Make the model champion that was champion before. Returns its version.
 
-    What was gone back behind once is not come back to: of A, B, C a second rollback leads to A.
+    A champion that was rolled back is not returned to: after A, B, C, a second rollback leads to A.
 
     Args:
-        expected: the champion to go back behind; where another serves, nothing is done, and its version is returned.
+        expected: the champion to roll back; if another is champion, nothing changes and its version is returned.
 
     Raises:
-        ModelError: nothing served before.
+        ModelError: there was no champion before.
     """
     lock_for_transaction(connection, PROMOTION_LOCK)
     current = champion_version(connection)
@@ -85,20 +87,19 @@ def roll_back_champion(connection: Connection, by: str, reason: str, expected: s
         return current
     stack = _promotion_stack(connection)
     if len(stack) < 2:
-        raise ModelError("No other model served here before; there is none to go back to.")
+        raise ModelError("No other model was champion before; there is none to roll back to.")
     _require_archive(connection, stack[-2])
     _set_champion(connection, stack[-2], current, by, reason, is_rollback=True)
     return stack[-2]
 
 
 def champion_version(connection: Connection) -> str | None:
-    """The version that serves; None where no model is known yet."""
+    """Return the champion's version, or None if no model is registered yet."""
     return connection.scalar(select(Model.version).where(Model.champion))
 
 
 def champion_history(connection: Connection) -> list[str]:
-    """All that served here, the one that does first, then the one before it; without those that were gone back behind,
-    each once."""
+    """Return the champions, the current one first, each once, without those that were rolled back."""
     return list(dict.fromkeys(reversed(_promotion_stack(connection))))
 
 
@@ -107,32 +108,35 @@ def is_registered(connection: Connection, version: str) -> bool:
 
 
 def champion_input_side(connection: Connection) -> int | None:
-    """Edge in pixels of the films that the champion takes; None where no model is known yet."""
+    """Return the edge in pixels of the champion's input, or None if no model is registered yet."""
     card = connection.scalar(select(Model.card).where(Model.champion))
     return None if card is None else int(card["input"]["side"])
 
 
 def model_archive(connection: Connection, version: str) -> bytes:
-    """Raises ModelError where there is no such model, or none was kept of it."""
+    """Return a model's archive. Raises ModelError if there is no such model, or no archive of it."""
     _require_archive(connection, version)
     packed = connection.scalar(select(Model.archive).where(Model.version == version))
     return packed or b""
 
 
 def archive_sha256(connection: Connection, version: str) -> str:
-    """Of its archive, in hex. Raises ModelError as `model_archive` does."""
+    """Return the SHA-256 of a model's archive, in hex. Raises ModelError as `model_archive` does."""
     return _require_archive(connection, version)
 
 
 def archive_hashes(connection: Connection) -> dict[str, str | None]:
-    """{version: SHA-256 of its archive, None where none was kept}."""
+    """Return {version: SHA-256 of its archive, or None without one}."""
     rows = connection.execute(select(Model.version, Model.archive_sha256))
     return {row.version: row.archive_sha256 for row in rows}
 
 
 def registered_models(connection: Connection) -> Sequence[RowMapping]:
-    """All models, the newest first: version, sha256, champion, registered_at, promoted_at (the last time it began to
-    serve, or None), archive_bytes and card."""
+    """Return all models, the newest first.
+
+    Columns: version, sha256, champion, registered_at, promoted_at (when it last became champion, or None),
+    archive_bytes and card.
+    """
     promoted = select(func.max(Promotion.at)).where(Promotion.version == Model.version).scalar_subquery()
     statement = select(
         Model.version,
@@ -147,13 +151,13 @@ def registered_models(connection: Connection) -> Sequence[RowMapping]:
 
 
 def promotions(connection: Connection) -> Sequence[RowMapping]:
-    """Every change of the champion, the newest first: version, previous, back, at, by, reason."""
+    """Return every change of the champion, the newest first: version, previous, is_rollback, at, by, reason."""
     columns = [column for column in PROMOTIONS.c if column.name != "id"]
     return connection.execute(select(*columns).order_by(PROMOTIONS.c.id.desc())).mappings().all()
 
 
 def recently_used(connection: Connection, newest: int = 200) -> Sequence[RowMapping]:
-    """Which models read the newest films: version, films, last_at; the one that read the very last film first."""
+    """Return the models of the newest predictions, the last one first: version, images, last_at."""
     newest_predictions = (
         select(Prediction.model_version, Prediction.made_at).order_by(Prediction.id.desc()).limit(newest).subquery()
     )
@@ -171,7 +175,7 @@ def recently_used(connection: Connection, newest: int = 200) -> Sequence[RowMapp
 
 
 def _promotion_stack(connection: Connection) -> list[str]:
-    """The champions, each promoted over the one before it; those that were gone back behind are not in it."""
+    """Return the champions, each promoted over the one before it, without those that were rolled back."""
     stack: list[str] = []
     for version, is_rollback in connection.execute(
         select(Promotion.version, Promotion.is_rollback).order_by(Promotion.id)
@@ -184,12 +188,14 @@ def _promotion_stack(connection: Connection) -> list[str]:
 
 
 def _require_archive(connection: Connection, version: str) -> str:
-    """The SHA-256 of a model's archive."""
+    """Return the SHA-256 of a model's archive. Raises ModelError if there is no such model, or no archive of it."""
     row = connection.execute(select(Model.archive_sha256).where(Model.version == version)).one_or_none()
     if row is None:
-        raise ModelError(f"There is no model '{version}' here; `pneumowatch models list` shows which there are.")
+        raise ModelError(f"There is no model '{version}'; `pneumowatch models list` shows all.")
     if row.archive_sha256 is None:
-        raise ModelError(f"The database holds no archive of the model {version}; bring it with `models add FOLDER`.")
+        raise ModelError(
+            f"The database has no archive of the model {version}; add it with `pneumowatch models add FOLDER`."
+        )
     return str(row.archive_sha256)
 
 

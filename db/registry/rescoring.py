@@ -1,7 +1,7 @@
-"""Old scans read again by another model: predictions beside those that are there, and which of them is shown.
+"""Rescoring: add predictions of another model to classified scans, and choose which one is shown.
 
-No scan changes its state, and no prediction is ever changed or lost; one of them is the current one, and a scan's row
-repeats it.
+No scan changes its state, and no prediction is ever changed or lost. One prediction of a scan is current, and the
+scan's row repeats it.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ _PREDICTIONS: Final[Any] = Prediction.__table__
 
 @dataclass(frozen=True)
 class RescoreCandidate:
-    """A classified scan: where its file stood, and the hash of the bytes that were read then."""
+    """A classified scan: where its file was, and the hash of the bytes that were classified."""
 
     id: int
     inbox: str
@@ -36,21 +36,21 @@ class RescoreCandidate:
 
 
 def rescore_counts(connection: Connection, version: str) -> tuple[int, int]:
-    """Classified scans, and how many of them this model has not read."""
+    """Return the number of classified scans, and how many of them have no prediction by this model."""
     classified = connection.scalar(select(func.count()).where(in_state(State.CLASSIFIED))) or 0
     unscored = connection.scalar(select(func.count()).select_from(Scan).where(*_unscored_by(version))) or 0
     return classified, unscored
 
 
 def unscored_by(connection: Connection, version: str, after: int, limit: int) -> list[RescoreCandidate]:
-    """The first classified scans beyond the id `after` that this model has not read, in the order of their ids."""
+    """Return the first classified scans after the id `after` without a prediction by this model, sorted by id."""
     columns = (_SCANS.c[name] for name in ("id", "inbox", "path_bytes", "sha256", "age_years"))
     chosen = select(*columns).where(*_unscored_by(version), Scan.id > after).order_by(Scan.id).limit(limit)
     return [RescoreCandidate(*row) for row in connection.execute(chosen)]
 
 
 def add_predictions(connection: Connection, outcomes: Sequence[Classified]) -> int:
-    """Predictions beside those that are there, none of them current. Returns how many were new."""
+    """Add predictions, none of them current. Returns how many were new."""
     at, new = datetime.now(UTC), 0
     for outcome in sorted(outcomes, key=lambda outcome: outcome.scan_id):
         row = {
@@ -77,11 +77,11 @@ def make_current(
     caution: Callable[[float | None], str | None],
     sample_unflagged: float = 0.0,
 ) -> int:
-    """Let up to `limit` scans that this model has read show what it said, each with an event. Returns how many.
+    """Make this model's predictions current for up to `limit` scans, each with an event. Returns how many.
 
     Args:
-        caution: what the model's results bear for a patient of this age in years.
-        sample_unflagged: the share of unflagged films that readers are to see.
+        caution: returns the caution on the model's results for an age in years.
+        sample_unflagged: the share of unflagged scans that enter the worklist.
     """
     rows = connection.execute(
         select(
@@ -102,7 +102,7 @@ def make_current(
     if not rows:
         return 0
     ids = [row.scan_id for row in rows]
-    # the old one first: at no moment may a scan have two
+    # the old one first: a scan must never have two current ones
     connection.execute(update(Prediction).where(Prediction.scan_id.in_(ids), Prediction.current).values(current=False))
     connection.execute(
         update(Prediction).where(Prediction.scan_id.in_(ids), Prediction.model_version == version).values(current=True)
@@ -138,7 +138,7 @@ def make_current(
         ],
     )
     event = {"from_state": State.CLASSIFIED, "to_state": State.CLASSIFIED, "at": datetime.now(UTC), "by": by}
-    event["detail"] = f"shows what the model {version} says"
+    event["detail"] = f"shows the prediction of the model {version}"
     connection.execute(insert(ScanEvent), [{"scan_id": scan_id, **event} for scan_id in ids])
     return len(ids)
 

@@ -1,11 +1,11 @@
-"""Attempts at a better model: one at a time in the whole deployment, each with its decision and its reasons.
+"""Training runs: one at a time in the whole deployment, each with its decision and its reasons.
 
     (new) ------> running ------> finished    came to a decision, whatever it is
-                     |----------> failed      could not come to one; the reason says why
-                     |----------> killed      ended in the middle: stopped, or not heard of for a lease
+                     |----------> failed      came to no decision; the reason says why
+                     |----------> killed      interrupted: stopped, or its lease expired
 
-The running row is the lease. Whoever holds it renews it by progress; every move is a compare-and-set by its token, so
-that an attempt whose row was taken away can promote nothing.
+The running row is the lease. Its holder renews it at each progress. Every change is a compare-and-set of the token, so
+that a run whose row was taken away cannot promote anything.
 """
 
 import time
@@ -24,7 +24,7 @@ from db.session import Database
 TRAINING_RUNS: Final[Any] = TrainingRun.__table__
 PUBLIC_COLUMNS: Final = [column for column in TRAINING_RUNS.c if column.name != "token"]
 TRAINING_LOCK: Final = "pneumowatch trainings"
-LEASE_FACTOR: Final = 5  # of a worker's: how long nothing may be heard of a training; its steps are longer than a batch
+LEASE_FACTOR: Final = 5  # times a worker's lease: the steps of a training take longer than a batch
 
 
 class TrainingState(StrEnum):
@@ -35,12 +35,12 @@ class TrainingState(StrEnum):
 
 
 class TrainingDecision(StrEnum):
-    """What a finished attempt came to."""
+    """The decision of a finished run."""
 
-    PROMOTED = "promoted"  # the challenger serves
-    REFUSED = "refused"  # it was trained, and is not better, or worse
-    NOTHING_TO_DO = "nothing_to_do"  # too few films were judged since the last one
-    NO_BASE = "no_base"  # there is no base dataset to hold it against
+    PROMOTED = "promoted"  # the challenger is the champion now
+    REFUSED = "refused"  # the challenger is worse, or not better
+    NOTHING_TO_DO = "nothing_to_do"  # too few new verdicts since the last run
+    NO_BASE = "no_base"  # there is no base dataset to compare on
 
 
 TRAINED: Final = (TrainingDecision.PROMOTED, TrainingDecision.REFUSED)
@@ -48,7 +48,7 @@ TRAINED: Final = (TrainingDecision.PROMOTED, TrainingDecision.REFUSED)
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What an attempt's row says at its end. Reasons are sentences; figures are plain values for JSON."""
+    """The final columns of a run. Reasons are sentences; figures are plain values for JSON."""
 
     decision: TrainingDecision
     reasons: tuple[str, ...]
@@ -65,12 +65,14 @@ class TrainingOutcome:
 def start_run(
     connection: Connection, token: str, by: str, allowed: Callable[[Connection], bool] = lambda _: True
 ) -> int | None:
-    """(new) -> running, under a token that nobody else has. None where another one runs, or `allowed` says no, which is
-    asked while nobody else can begin."""
+    """Start a run: (new) -> running, under a token that nobody else has.
+
+    Returns None if another one runs or `allowed` returns False, which is called while no other run can start.
+    """
     lock_for_transaction(connection, TRAINING_LOCK)
     other = running_run(connection)
     if other is not None:
-        return int(other["id"]) if other["token"] == token else None  # tried again after an outage
+        return int(other["id"]) if other["token"] == token else None  # a retry after an outage
     if not allowed(connection):
         return None
     at = _now()
@@ -90,17 +92,17 @@ def start_run(
 
 
 def renew_run(connection: Connection, token: str, stage: str) -> bool:
-    """It has made progress. False where it no longer runs: it was taken for dead."""
+    """Renew the lease of a run after progress. Returns False if it no longer runs: it was considered dead."""
     return _update_run(connection, token, renewed_at=_now(), stage=stage)
 
 
 def finish_run(connection: Connection, token: str, outcome: TrainingOutcome) -> bool:
-    """running -> finished. False as `renew_run`: then nothing of it may be promoted."""
+    """Move running -> finished. Returns False as `renew_run` does; then nothing of it may be promoted."""
     return _update_run(connection, token, state=TrainingState.FINISHED, ended_at=_now(), **outcome.row())
 
 
 def fail_run(connection: Connection, token: str, reason: str, state: TrainingState = TrainingState.FAILED) -> bool:
-    """running -> failed, or killed. False as `renew_run`."""
+    """Move running -> failed or killed. Returns False as `renew_run` does."""
     return _update_run(connection, token, state=state, ended_at=_now(), reasons=[reason])
 
 
@@ -113,17 +115,17 @@ def running_run(connection: Connection) -> RowMapping | None:
 
 
 def recent_runs(connection: Connection, limit: int) -> Sequence[RowMapping]:
-    """The newest attempts, the newest first; all columns but the token."""
+    """Return the newest runs, the newest first: all columns but the token."""
     return connection.execute(select(*PUBLIC_COLUMNS).order_by(TRAINING_RUNS.c.id.desc()).limit(limit)).mappings().all()
 
 
 def get_run(connection: Connection, number: int) -> RowMapping:
-    """An attempt by its id, as `recent_runs`."""
+    """Return a run by its id, with the columns of `recent_runs`."""
     return connection.execute(select(*PUBLIC_COLUMNS).where(TRAINING_RUNS.c.id == number)).mappings().one()
 
 
 def run_states_since(connection: Connection, at: datetime) -> list[TrainingState]:
-    """The states of the attempts that began then or later."""
+    """Return the states of the runs that started then or later."""
     return [
         TrainingState(state)
         for state in connection.scalars(select(TRAINING_RUNS.c.state).where(TRAINING_RUNS.c.started_at >= at))
@@ -131,19 +133,22 @@ def run_states_since(connection: Connection, at: datetime) -> list[TrainingState
 
 
 def first_review_at(connection: Connection) -> datetime | None:
-    """Since when there may have been something to learn: the first verdict. None where there is none."""
+    """Return the time of the first verdict, since when there may be new labels; None without one."""
     return connection.scalar(select(func.min(Review.reviewed_at)))
 
 
 def newest_review_seen(connection: Connection, *decisions: TrainingDecision) -> int:
-    """The newest review that any attempt with one of these decisions looked at; 0 where there is none."""
+    """Return the newest review that a run with one of these decisions used; 0 without one."""
     newest = select(func.max(TRAINING_RUNS.c.last_review_id)).where(TRAINING_RUNS.c.decision.in_(decisions))
     return int(connection.scalar(newest) or 0)
 
 
 class StaleRunReaper:
-    """Tells a training that lives from one whose process is gone, by the watcher's own monotonic clock: clocks of
-    machines differ, and are set. A training is dead when its row was seen unchanged for `lease` seconds."""
+    """Detects a run whose process is gone, and marks it as killed.
+
+    A run is dead when its row was seen unchanged for `lease` seconds by the reaper's own monotonic clock: clocks of
+    machines differ, and may be set.
+    """
 
     def __init__(self, database: Database, lease: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -153,13 +158,13 @@ class StaleRunReaper:
         self._unchanged_since = 0.0
 
     def check(self) -> RowMapping | None:
-        """The training that runs; None where none does, or it was dead: that one is `killed` now."""
+        """Return the running run, or None if there is none or it was dead, in which case it is `killed` now."""
         row = self._database.read(running_run)
         if row is None:
             self._last_seen = None
             return None
         current = (row["token"], row["renewed_at"])
-        now = self._monotonic()  # after the database was asked: an outage ages no lease
+        now = self._monotonic()  # after the query: an outage does not age the lease
         if current != self._last_seen:
             self._last_seen, self._unchanged_since = current, now
         elif now - self._unchanged_since >= self._lease:
@@ -169,7 +174,7 @@ class StaleRunReaper:
 
 
 def _kill_run(connection: Connection, token: str, renewed_at: datetime) -> bool:
-    reason = "Nothing was heard of it for too long: its process is gone."
+    reason = "It made no progress for too long: its process is gone."
     unchanged = (
         TRAINING_RUNS.c.state == TrainingState.RUNNING,
         TRAINING_RUNS.c.token == token,

@@ -56,7 +56,7 @@ def test_a_model_from_added_to_gone_back_from(data: Path, challenger: ModelFolde
     assert back.json == {"version": shipped_folder().version, "previous": "challenger-1"}
     again = models(data, "rollback")
     assert again.code == 1
-    assert again.err == "pneumowatch: No other model served here before; there is none to go back to.\n"
+    assert again.err == "pneumowatch: No other model was champion before; there is none to roll back to.\n"
     for words in (("list",), ("show",), ("show", "challenger-1"), ("promote", "challenger-1")):
         ended = models(data, *words)
         assert ended.code == 0, ended.err
@@ -68,7 +68,7 @@ def test_what_cannot_be_is_a_sentence(data: Path, challenger: ModelFolder, tmp_p
     with (broken / "reference.npz").open("ab") as file:
         file.truncate(100)
     for words, sentence in (
-        (("show",), "knows no model yet"),
+        (("show",), "has no model yet"),
         (("show", "x"), "no model 'x'"),
         (("promote", "x"), "no model 'x'"),
         (("rollback",), "none to go back to"),

@@ -270,5 +270,5 @@ def test_a_model_registered_without_an_archive_gets_one(database: Database, ship
 
 
 def test_a_database_without_a_model_is_a_sentence(database: Database, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="knows no model yet"):
+    with pytest.raises(ModelError, match="has no model yet"):
         model_cache.fetch_model(database, tmp_path / "store")

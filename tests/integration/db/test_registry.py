@@ -115,7 +115,7 @@ def test_rollback_leads_back_step_by_step(database: Database) -> None:
     assert rollback(database) == "b"
     assert rollback(database) == "a"
     assert champion(database) == "a"
-    with pytest.raises(ModelError, match="none to go back to"):
+    with pytest.raises(ModelError, match="none to roll back to"):
         rollback(database)
     promote(database, "c")
     assert rollback(database) == "a"
@@ -145,7 +145,7 @@ def test_rollback_of_a_champion_that_no_longer_serves_does_nothing(database: Dat
 
 
 def test_rollback_where_nothing_ever_served(database: Database) -> None:
-    with pytest.raises(ModelError, match="none to go back to"):
+    with pytest.raises(ModelError, match="none to roll back to"):
         rollback(database)
 
 

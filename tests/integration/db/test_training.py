@@ -108,7 +108,7 @@ def test_a_watchman_takes_a_silent_one_for_dead_by_his_own_clock(database: Datab
     clock.now += 1
     assert watchman.check() is None
     assert states(database) == ["killed"]
-    assert "Nothing was heard" in rows(database)[0]["reasons"][0]
+    assert "It made no progress" in rows(database)[0]["reasons"][0]
 
 
 def test_a_watchman_believes_no_time_in_a_row(database: Database) -> None:
