@@ -1,1 +1,1 @@
-"""The school: a labelled dataset, networks, training, evaluation and the model folders that come of it."""
+"""Train models: labelled datasets, networks, training, evaluation and the model folders that result."""

@@ -1,7 +1,9 @@
-"""Films as other scanners, exposures and hands would have made them: what a network must learn to look past.
+"""Change images as other scanners, exposures and positioning would have.
 
-Everything is drawn from one generator, so that a run can be repeated. Only the geometry needs Keras' operations, on
-whatever backend; the rest is NumPy.
+A network must learn to ignore such differences.
+
+All random numbers come from one generator, so that a run can be repeated. Only the geometry needs Keras' operations, on
+any backend; the rest is NumPy.
 """
 
 import io
@@ -23,28 +25,28 @@ WHITE: Final = 255.0
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a film may be changed, each in both directions."""
+    """How far an image may be changed, each value in both directions."""
 
     degrees: float = 12.0  # of rotation
     zoom: float = 0.18
-    aspect: float = 0.12  # of width to height: films of any shape are squashed to the square
+    aspect: float = 0.12  # of width to height: images of any shape are squashed to the square
     shear: float = 0.08
     shift: float = 0.09  # of the side
     flip: bool = True  # hearts on the right are rare, but lungs are alike
     gamma: float = 0.7  # of its logarithm
     contrast: float = 0.4  # of its logarithm
     brightness: float = 0.18  # of white
-    detail: float = 0.3  # of the logarithm of the contrast within a small part of the film, as scanners process it
-    shading: float = 0.2  # of the logarithm of the brightness of one part of the film against another
-    softness: float = 0.8  # half of the films: blurred, or sharpened, up to this share
-    noise: float = 0.05  # standard deviation, of white, half of the films
-    borders: float = 0.15  # of the side, black, one quarter of the films
-    patches: float = 0.3  # of the side, of one gray, half of the films
-    compression: float = 0.8  # what JPEG's quality loses of 100, one third of the films
+    detail: float = 0.3  # of the logarithm of the contrast within a small part of the image, as scanners process it
+    shading: float = 0.2  # of the logarithm of the brightness of one part of the image against another
+    softness: float = 0.8  # half of the images: blurred, or sharpened, up to this share
+    noise: float = 0.05  # standard deviation, of white, half of the images
+    borders: float = 0.15  # of the side, black, one quarter of the images
+    patches: float = 0.3  # of the side, of one gray, half of the images
+    compression: float = 0.8  # reduction of JPEG's quality from 100, one third of the images
 
 
 def augment(images: Pixels, strength: Augmentation, rng: np.random.Generator) -> Pixels:
-    """Each film (n, side, side, 1) changed in its own way; uint8, like real ones."""
+    """Change each image (n, side, side, 1) in its own way; uint8, like real ones."""
     x = _warped(images.astype(np.float32) / WHITE, strength, rng)
     x = _blurred_or_sharpened(x, strength, rng)
     x = _reprocessed(x, strength, rng)
@@ -56,12 +58,12 @@ def augment(images: Pixels, strength: Augmentation, rng: np.random.Generator) ->
 
 
 def _uniform(rng: np.random.Generator, count: int, low: float, high: float) -> Floats:
-    """One value a film, to be broadcast over its pixels."""
+    """Draw one value per image, to be broadcast over its pixels."""
     return rng.uniform(low, high, (count, 1, 1, 1)).astype(np.float32)
 
 
 def _warped(x: Floats, strength: Augmentation, rng: np.random.Generator) -> Floats:
-    """One affine map a film, about its middle, with one interpolation."""
+    """Apply one affine map per image, about its centre, with one interpolation."""
     image = load_keras().ops.image
     maps = _affine_maps(len(x), x.shape[1], strength, rng)
     moved = image.affine_transform(x, maps, interpolation="bilinear", fill_mode="constant", fill_value=0.0)
@@ -69,7 +71,7 @@ def _warped(x: Floats, strength: Augmentation, rng: np.random.Generator) -> Floa
 
 
 def _affine_maps(count: int, side: int, strength: Augmentation, rng: np.random.Generator) -> Floats:
-    """Eight numbers a film, from the place in the new one to that in the old: a0 a1 a2, b0 b1 b2, 0 0."""
+    """Draw eight numbers per image, mapping places in the new one to the old: a0 a1 a2, b0 b1 b2, 0 0."""
 
     def draw(size: float) -> NDArray[np.float64]:
         return rng.uniform(-size, size, count)
@@ -93,7 +95,7 @@ def _affine_maps(count: int, side: int, strength: Augmentation, rng: np.random.G
 
 
 def _blurred_or_sharpened(x: Floats, strength: Augmentation, rng: np.random.Generator) -> Floats:
-    """Half of the films, towards a film's blurred self, or away from it."""
+    """Blur or sharpen half of the images: move each towards its blurred version, or away from it."""
     chosen = np.flatnonzero(rng.random(len(x)) < 0.5)
     amount = _uniform(rng, len(chosen), -strength.softness, strength.softness)
     some = x[chosen]
@@ -102,7 +104,7 @@ def _blurred_or_sharpened(x: Floats, strength: Augmentation, rng: np.random.Gene
 
 
 def _blurred(x: Floats) -> Floats:
-    """By the binomial 1 2 1 along both axes; the outermost row and column stay."""
+    """Blur by the binomial 1 2 1 along both axes; the outermost rows and columns stay."""
     down = x.copy()
     down[:, 1:-1] = (x[:, :-2] + x[:, 2:]) / 4 + x[:, 1:-1] / 2
     across = down.copy()
@@ -111,8 +113,11 @@ def _blurred(x: Floats) -> Floats:
 
 
 def _reprocessed(x: Floats, strength: Augmentation, rng: np.random.Generator) -> Floats:
-    """As scanners do in their own ways: what is smaller than an eighth of the film, and then smaller than a
-    twenty-fourth, made stronger or weaker; and one part of the film lighter than another."""
+    """Change local contrast and shading, as each scanner does in its own way.
+
+    Details smaller than an eighth of the image, and then those smaller than a twenty-fourth, become stronger or weaker;
+    one part of the image becomes lighter than another.
+    """
     for parts in (8, 24):
         rough = _upsampled(_block_sums(x, parts) / (x.shape[1] / parts) ** 2, x.shape[1])
         x = rough + (x - rough) * np.exp(_uniform(rng, len(x), -strength.detail, strength.detail))
@@ -122,7 +127,10 @@ def _reprocessed(x: Floats, strength: Augmentation, rng: np.random.Generator) ->
 
 
 def _block_sums(x: Floats, parts: int) -> Floats:
-    """Over each of parts x parts squares, (n, parts, parts, 1); a pixel on an edge counts for both by its share."""
+    """Sum over each of parts x parts squares, (n, parts, parts, 1).
+
+    A pixel on an edge counts for both squares by its share.
+    """
     weights = np.zeros((parts, x.shape[1]), np.float32)
     edges = np.linspace(0, x.shape[1], parts + 1)
     place = np.arange(x.shape[1])
@@ -132,7 +140,7 @@ def _block_sums(x: Floats, parts: int) -> Floats:
 
 
 def _upsampled(x: Floats, side: int) -> Floats:
-    """(n, parts, parts, 1) to (n, side, side, 1), bilinear between the middles of the parts."""
+    """Interpolate (n, parts, parts, 1) to (n, side, side, 1), bilinear between the centres of the parts."""
     parts = x.shape[1]
     middles = np.clip((np.arange(side) + 0.5) * parts / side - 0.5, 0, parts - 1)
     weights = np.clip(1 - np.abs(middles[:, np.newaxis] - np.arange(parts)), 0, 1).astype(np.float32)
@@ -148,14 +156,14 @@ def _exposure_changed(x: Floats, strength: Augmentation, rng: np.random.Generato
 
 
 def _add_noise(x: Floats, strength: Augmentation, rng: np.random.Generator) -> None:
-    """Noise, in place."""
+    """Add noise in place."""
     for image in x:
         if rng.random() < 0.5:
             image += rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, strength.noise))
 
 
 def _add_occlusions(x: Floats, strength: Augmentation, rng: np.random.Generator) -> None:
-    """Black borders, and a patch of one gray, in place."""
+    """Add black borders and a patch of one gray, in place."""
     side = x.shape[1]
     for image in x:
         if rng.random() < 0.25:
@@ -168,7 +176,10 @@ def _add_occlusions(x: Floats, strength: Augmentation, rng: np.random.Generator)
 
 
 def _jpeg_compressed(images: Pixels, strength: Augmentation, rng: np.random.Generator) -> Pixels:
-    """As JPEG, in place: what reaches a department has been compressed at another size, once or twice."""
+    """Convert a third of the images to JPEG and back, in place.
+
+    What reaches a department has been compressed at another size, once or twice.
+    """
     for image in images:
         if strength.compression and rng.random() < 1 / 3:
             file, quality = io.BytesIO(), round(100 * (1 - rng.uniform(0, strength.compression)))
@@ -178,7 +189,7 @@ def _jpeg_compressed(images: Pixels, strength: Augmentation, rng: np.random.Gene
 
 
 def mixup(images: Pixels, labels: Any, share: float, rng: np.random.Generator) -> tuple[Pixels, Any]:
-    """Mixup (Zhang et al., 2018): films blended with others of their batch, mostly a little, and so their labels."""
+    """Mix images, and their labels, with others of their batch, mostly a little (mixup: Zhang et al., 2018)."""
     weight = 0.5 * rng.random(len(images)).astype(np.float32) ** (1 / share)
     other, wide = rng.permutation(len(images)), weight[:, None, None, None]
     blend = images * (1 - wide) + images[other] * wide

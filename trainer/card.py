@@ -1,4 +1,4 @@
-"""A model's card: what it is for, what it was taught, and how good it is, with its limits."""
+"""Build a model's card: intended use, training data, metrics and limits."""
 
 import json
 import math
@@ -16,27 +16,29 @@ from trainer.evaluation.metrics import BOOTSTRAP_ROUNDS, CONFIDENCE, Estimate
 from trainer.hyperparameters import Hyperparameters
 
 REDUCTION: Final = (
-    "pneumowatch.imaging.reader.read_pixels: 8-bit gray (colour by ITU-R 601-2 luminance, more than 8 bits scaled from the film's own "
-    "minimum and maximum), squashed to the square with bilinear filtering; scaling to 0..1 is inside the model"
+    "pneumowatch.imaging.reader.read_pixels: 8-bit gray (colour by ITU-R 601-2 luminance, more than 8 bits scaled from "
+    "the image's own minimum and maximum), squashed to the square with bilinear filtering; scaling to 0..1 is inside "
+    "the model"
 )
 UNSTATED: Final = {
     "data": {"source": "not stated"},
-    "limits": ["What films it was trained on is not stated, so how it reads any others is unknown."],
+    "limits": ["It is not stated which images the model was trained on. Its performance on other images is unknown."],
 }
-INTENDED_USE: Final = "Research and triage: which films a reader looks at first. No medical device."
+INTENDED_USE: Final = "Research and triage: which images a reader looks at first. Not a medical device."
 INTERVALS: Final = (
-    f"{CONFIDENCE:.0%} percentile bootstrap over patients, {BOOTSTRAP_ROUNDS} rounds; it has no width where no film was wrong, "
-    "which on few films says little"
+    f"{CONFIDENCE:.0%} percentile bootstrap over patients, {BOOTSTRAP_ROUNDS} rounds; an interval has no width where "
+    "no image was misclassified, which says little when there are few images"
 )
-LIMIT_OF_ALL: Final = "A film that is not flagged is not cleared."
+LIMIT_OF_ALL: Final = "An image that is not flagged is not cleared."
 
 
 def read_data_description(file: Path | None) -> dict[str, Any]:
-    """What people know of a training set and a program cannot see, as JSON: `data` ({source, doi, licence, ...}),
-    `limits` (sentences) and, where it is known, `ages_years`: the patients' youngest and oldest age in completed years.
-    Without a file the card says that nothing is stated.
+    """Read what people know of a training set and a program cannot see.
 
-    Raises TrainingError where the file is not that.
+    A JSON file: `data` ({source, doi, licence, ...}), `limits` (sentences) and, where known, `ages_years`: the
+    patients' youngest and oldest age in completed years. Without a file the card says that nothing is stated.
+
+    Raises TrainingError where the file is not of that form.
     """
     if file is None:
         return UNSTATED
@@ -49,7 +51,7 @@ def read_data_description(file: Path | None) -> dict[str, Any]:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
-            f"{file} does not describe training data as trainer/kermany.json does: {error!r}."
+            f"{file} is not a description of training data; trainer/kermany.json shows the form ({error!r})."
         ) from None
 
 
@@ -71,7 +73,7 @@ def build_card(
     metrics: dict[str, dict[str, Estimate]],
     history: Sequence[dict[str, float]] = (),
 ) -> dict[str, Any]:
-    """The card without `version` and `sha256`, which the store adds when it has written the model."""
+    """Build the card without `version` and `sha256`, which are added when the model file is written."""
     network = networks.get_network(hyperparameters.network)
     return {
         "network": hyperparameters.network,
@@ -104,15 +106,17 @@ def build_card(
 
 
 def _outputs(served: Any) -> dict[str, Any]:
-    """What the served network gives beside the probability: the places of its map, and whether it has a gate; both are
-    absent from one that gives the probability alone."""
+    """Describe the served network's other outputs: the cells of its map, and whether it has a gate.
+
+    A network that gives only the probability has neither.
+    """
     given = served.output if isinstance(served.output, dict) else {}
     places = list(given["map"].shape[1:3]) if "map" in given else None
     return {"map": places, "gate": "gate_score" in given}
 
 
 def _kept_epoch(history: Sequence[dict[str, float]], patience: int) -> int | None:
-    """The last one, or with patience the best; None where no history is told."""
+    """Return the last epoch, or with patience the best one; None without a history."""
     if not history:
         return None
     if not patience:
@@ -121,17 +125,17 @@ def _kept_epoch(history: Sequence[dict[str, float]], patience: int) -> int | Non
 
 
 def data_description(card: dict[str, Any]) -> dict[str, Any]:
-    """What a card was told about its data, as `build_card` takes it: for a model that goes on from this one's."""
+    """Return a card's description of its data, as `build_card` takes it, for a model trained on from this one."""
     own = ("fingerprint", "counts", "duplicates", "left_out", "patients")
-    told = {key: value for key, value in card.get("data", UNSTATED["data"]).items() if key not in own}
+    stated = {key: value for key, value in card.get("data", UNSTATED["data"]).items() if key not in own}
     limits = [limit for limit in card.get("limits", UNSTATED["limits"]) if limit != LIMIT_OF_ALL]
-    return {"data": told, "limits": limits, "ages_years": card.get("ages_years")}
+    return {"data": stated, "limits": limits, "ages_years": card.get("ages_years")}
 
 
 def _threshold(value: float, target: float) -> dict[str, Any]:
     sentence = (
-        f"It is to flag {target:.1%} of the films with pneumonia of patients like the validation patients: the mean of "
-        "what does over many draws of them."
+        f"Chosen to flag {target:.1%} of the images with pneumonia, for patients like the validation patients: the "
+        "average of the thresholds that do so in many random resamples of these patients."
     )
     return {"value": value, "chosen": sentence, "target_sensitivity": target}
 

@@ -1,4 +1,4 @@
-"""An unfinished run on disk, from which the same command goes on as if it had never been killed."""
+"""An unfinished run on disk, from which the same command resumes as if it had never been killed."""
 
 import hashlib
 import json
@@ -24,16 +24,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One file, replaced at once at the end of each epoch: whole, or as it was.
+    """One file, replaced atomically at the end of each epoch: complete, or as it was.
 
-    `run_fingerprint`: of what the run is made of; one that was made of anything else is not taken up.
+    `fingerprint` identifies what the run is made of; a file with another fingerprint is not resumed.
     """
 
     path: Path
     fingerprint: str
 
     def write(self, epochs: Sequence[dict[str, Any]], arrays: Sequence[Array]) -> None:
-        """Raises TrainingError where it cannot be written."""
+        """Write the checkpoint. Raises TrainingError where it cannot be written."""
         header = np.array(json.dumps({"fingerprint": self.fingerprint, "epochs": list(epochs)}))
         named: dict[str, Any] = {"header": header} | {_key(number): array for number, array in enumerate(arrays)}
         unfinished = self.path.with_name(self.path.name + ".new")
@@ -45,10 +45,10 @@ class Checkpoint:
                 os.fsync(file.fileno())
             unfinished.replace(self.path)
         except OSError as error:
-            raise TrainingError(f"The unfinished run cannot be kept in {self.path}: {error.strerror}.") from error
+            raise TrainingError(f"The unfinished run cannot be saved in {self.path}: {error.strerror}.") from error
 
     def read(self) -> tuple[list[dict[str, Any]], list[Array]] | None:
-        """What `write` was given last; None where there is nothing, or nothing of this run."""
+        """Return what `write` was given last; None where there is no file, or none of this run."""
         try:
             with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 header = json.loads(str(file["header"]))
@@ -56,12 +56,14 @@ class Checkpoint:
                     return None
                 return header["epochs"], [file[_key(number)] for number in range(len(file.files) - 1)]
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
-            return None  # what cannot be read is begun anew
+            return None  # an unreadable file is no reason to fail: the run starts again
 
 
 def run_fingerprint(training_set: Examples, validation: Examples, hyperparameters: Hyperparameters, start: Any) -> str:
-    """SHA-256, in hex, over films, labels, knobs, first weights and versions: runs that have it in common do the
-    same."""
+    """Return the SHA-256, in hex, over images, labels, hyperparameters, initial weights and versions.
+
+    Runs with the same fingerprint compute the same.
+    """
     versions = {"pneumowatch": __version__, "keras": load_keras().__version__}
     digest = hashlib.sha256(json.dumps([asdict(hyperparameters), versions], sort_keys=True).encode())
     for examples in (training_set, validation):

@@ -1,4 +1,4 @@
-"""A labelled folder of films: who is on them, which split they belong to, and their pixels."""
+"""Read a labelled folder of images: the patient of each image, the split of each patient, and the pixels."""
 
 import hashlib
 import re
@@ -19,36 +19,39 @@ from pneumowatch.imaging.reader import Pixels
 from pneumowatch.settings import Settings
 from trainer import near_duplicates
 
-CLASSES: Final = ("NORMAL", "PNEUMONIA")  # sub-folders; a film's label is the index of its class
+CLASSES: Final = ("NORMAL", "PNEUMONIA")  # sub-folders; an image's label is the index of its class
 SPLITS: Final = ("train", "validation", "test")
 SPLIT_RULE: Final = (
-    "int(sha256('pneumowatch-1:' + patient).hexdigest(), 16) % 10: 0 test, 1 validation, the rest train; patients who "
-    "share a picture are held out as far as the furthest of them"
+    "int(sha256('pneumowatch-1:' + patient).hexdigest(), 16) % 10: 0 test, 1 validation, the rest train; patients with "
+    "the same picture all get the one of their splits that is held out furthest (test, then validation)"
 )
 
-# Where the classes' folders may stand: plain, as the seed's notebook had them, or in folders of the set's own splits.
-# Those are put together, as they were drawn by image: the split here is by patient.
+# The classes' folders may be plain, may have the suffix of the original notebook, or may lie in the set's own splits.
+# Those splits are merged, because they were drawn by image: the split here is by patient.
 CLASS_FOLDER_SUFFIXES: Final = ("", "_ALL")
 SET_SPLITS: Final = ("train", "val", "test")
 
 KERMANY_PATTERN: Final = re.compile(r"^(person\d+|(?:NORMAL2-)?IM-\d+)[-_]")
-# Tells patients of DICOM films apart where there is no deployment's key, under which they are hashed otherwise.
+# Hashes the patient IDs of DICOM images where the deployment has no key of its own.
 DEFAULT_PATIENT_KEY: Final = b"pneumowatch: no patient key"
 
-_HELD_OUT: Final = {split: rank for rank, split in enumerate(SPLITS)}  # the further, the higher
+_HELD_OUT: Final = {split: rank for rank, split in enumerate(SPLITS)}  # a higher rank is held out further
 
 
 @dataclass(frozen=True)
 class PatientIdRule:
-    """How patients are told apart: by the first of the patterns that a file's name matches; DICOM films by the patient
-    ID of their header, hashed under the key. Told apart otherwise, the same patients fall into other splits."""
+    """How the patient of a file is identified.
+
+    By the first of the patterns that matches the file's name; DICOM images by the patient ID of their header, hashed
+    under the key. Under another rule the same patients fall into other splits.
+    """
 
     patterns: tuple[re.Pattern[str], ...] = (KERMANY_PATTERN,)
     key: bytes = DEFAULT_PATIENT_KEY
 
     @classmethod
     def from_settings(cls, settings: Settings, *patterns: str) -> "PatientIdRule":
-        """By this deployment's key, where it has one; by these patterns, then the Kermany set's."""
+        """Build the rule of this deployment: its key, where it has one; `patterns` first, then the Kermany set's."""
         file = settings.patient_key_path
         every = dict.fromkeys(pattern for pattern in (*patterns, KERMANY_PATTERN.pattern) if pattern)
         return cls(
@@ -57,14 +60,14 @@ class PatientIdRule:
 
     @classmethod
     def from_card(cls, card: dict[str, Any], settings: Settings, *patterns: str) -> "PatientIdRule":
-        """As for the films that a model was trained on: its card's patterns come first."""
+        """Build the rule for images that a model was trained on: the patterns of its card come first."""
         return cls.from_settings(settings, *_patient_rule_of(card)["patterns"], *patterns)
 
     def patient(self, name: str) -> str:
         return patient_of(name, *self.patterns)
 
     def card_entry(self, keyed: bool) -> dict[str, Any]:
-        """For a card. `keyed`: patients of headers are among them."""
+        """Return the entry for a card. `keyed`: some patients are identified by DICOM headers."""
         key = patient_hashing.key_fingerprint(self.key) if keyed else None
         return {"patterns": [pattern.pattern for pattern in self.patterns], "key": key}
 
@@ -79,12 +82,12 @@ class LabelledImage:
     sha256: str  # of the file, in hex
     pixels: Pixels  # (side, side)
     path: Path | None = None  # None where it does not come from a folder
-    keyed: bool = False  # its patient is told by a header
+    keyed: bool = False  # a DICOM header identifies its patient
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file of the folder that is no film for training, and the reader's sentence about it."""
+    """A file of the folder that cannot be used for training: the image reader's reason and sentence."""
 
     path: Path
     reason: str
@@ -93,10 +96,10 @@ class LeftOut:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Films of one split as arrays, in one order."""
+    """Images of one split as arrays, in one order."""
 
     pixels: Pixels  # (n, side, side, 1)
-    labels: NDArray[np.float32]  # (n,), 1 where ill
+    labels: NDArray[np.float32]  # (n,), 1 for pneumonia
     patients: NDArray[np.str_]  # (n,)
 
     def __len__(self) -> int:
@@ -105,7 +108,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Films with their labels. Films from elsewhere are put beside them with `+`."""
+    """Images with their labels. `+` adds the images of another dataset."""
 
     images: tuple[LabelledImage, ...]
     left_out: tuple[LeftOut, ...]
@@ -114,12 +117,12 @@ class Dataset:
 
     def __add__(self, other: "Dataset") -> "Dataset":
         if self.side != other.side:
-            raise TrainingError(f"Films of {self.side} and of {other.side} pixels cannot be learned from together.")
+            raise TrainingError(f"Images of {self.side} and of {other.side} pixels cannot be trained on together.")
         return Dataset(self.images + other.images, self.left_out + other.left_out, self.side, self.patient_rule)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the sorted file hashes and labels: the same films under other names are the same data."""
+        """SHA-256 over the sorted file hashes and labels: the same images under other names are the same data."""
         lines = sorted(f"{image.sha256} {CLASSES[image.label]}\n" for image in self.images)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -131,8 +134,11 @@ class Dataset:
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
-        """Of each film. Patients who share a picture, told by it to be one, share the split that is held out furthest:
-        nobody who is held out is ever learned from."""
+        """Split of each image.
+
+        Patients with the same picture may be one person. They all get the split that is held out furthest, so nobody
+        who is held out is ever trained on.
+        """
         whose = [image.patient for image in self.images]
         ranks = near_duplicates.propagate_ranks(
             whose, self.duplicate_pairs.pairs, [_HELD_OUT[split_of(patient)] for patient in whose]
@@ -140,11 +146,14 @@ class Dataset:
         return tuple(SPLITS[rank] for rank in ranks)
 
     def in_split(self, split: str) -> tuple[LabelledImage, ...]:
-        """The films of a split, or `all`."""
+        """Return the images of a split, or of `all`."""
         return tuple(image for image, its in zip(self.images, self.splits, strict=True) if split in (its, "all"))
 
     def examples(self, split: str, among: "Dataset | None" = None) -> Examples:
-        """The films of a split as arrays; of `among` alone, a part that was put together to this set."""
+        """Return the images of a split as arrays.
+
+        With `among`, return only the images of that dataset, which was added to this one.
+        """
         own = set(among.images if among else self.images)
         images = [image for image in self.in_split(split) if image in own]
         pixels = np.array([image.pixels for image in images], np.uint8).reshape(-1, self.side, self.side, 1)
@@ -153,27 +162,29 @@ class Dataset:
 
     @property
     def keyed(self) -> bool:
-        """Whether some patients are told by headers."""
+        """Whether DICOM headers identify some of the patients."""
         return any(image.keyed for image in self.images)
 
     def split_mismatch(self, card: dict[str, Any]) -> bool:
-        """Whether patients of these films were told apart otherwise when this card's model was trained, so that it may
-        have learned from those that are held out here."""
+        """Tell whether patients were identified by another rule when this card's model was trained.
+
+        The model may then have been trained on patients that are held out here.
+        """
         stated = _patient_rule_of(card)
         if self.keyed and stated["key"] not in (None, patient_hashing.key_fingerprint(self.patient_rule.key)):
             return True
         then = tuple(re.compile(pattern) for pattern in stated["patterns"])
         names = [image.path.name for image in self.images if image.path and not image.keyed]
-        if "patients" not in card.get("data", {}):  # it is of the Kermany set, as far as is known
+        if "patients" not in card.get("data", {}):  # an old card: only the Kermany set is known to be in it
             names = [name for name in names if KERMANY_PATTERN.search(name)]
         return any(patient_of(name, *then) != self.patient_rule.patient(name) for name in names)
 
     def counts(self) -> dict[str, Any]:
-        """Films and patients by split and class."""
+        """Count images and patients by split and class."""
         return {split: {name: self._count(split, label) for label, name in enumerate(CLASSES)} for split in SPLITS}
 
     def duplicates(self) -> dict[str, int]:
-        """Pairs of films that are one picture: copies, other forms, and those under two patients or two labels."""
+        """Count the pairs of images of the same picture: exact, near, across patients and across classes."""
         images = self.images
         return {
             "exact": len(self.duplicate_pairs.exact),
@@ -188,8 +199,11 @@ class Dataset:
 
 
 def patient_of(name: str, *patterns: re.Pattern[str]) -> str:
-    """The patient in a file's name: the first group of the first pattern that matches, or all that it matches. A name
-    that none matches is a patient of its own. Without patterns: as the Kermany set writes it."""
+    """Return the patient named in a file's name.
+
+    That is the first group of the first pattern that matches, or the whole match. A name that no pattern matches is a
+    patient of its own. Without patterns, the Kermany set's pattern applies.
+    """
     for pattern in patterns or (KERMANY_PATTERN,):
         if match := pattern.search(name):
             return match[1 if pattern.groups else 0] or Path(name).stem
@@ -197,7 +211,7 @@ def patient_of(name: str, *patterns: re.Pattern[str]) -> str:
 
 
 def split_of(patient: str) -> str:
-    """Where a patient belongs, today and every night: nobody moves when films are added."""
+    """Return the split of a patient. It depends on the patient alone: nobody moves when images are added."""
     digest = hashlib.sha256(f"pneumowatch-1:{patient}".encode("utf-8", "surrogateescape")).hexdigest()
     return {0: "test", 1: "validation"}.get(int(digest, 16) % 10, "train")
 
@@ -209,18 +223,18 @@ def read_dataset(
     require_both_classes: bool = True,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Dataset:
-    """Read every film of a labelled folder, reduced to `side` pixels.
+    """Read every image of a labelled folder, reduced to `side` pixels.
 
-    A file that cannot be read is left out and stands in `left_out`; hidden files are not looked at.
+    A file that cannot be read is listed in `left_out`; hidden files are ignored.
 
     Args:
         folder: holds NORMAL and PNEUMONIA, or NORMAL_ALL and PNEUMONIA_ALL, or any of train, val and test with those.
-        patient_rule: how patients are told apart.
-        require_both_classes: films of both classes must be there; else one will do.
-        on_progress: called with how many files are read, and of how many.
+        patient_rule: how patients are identified.
+        require_both_classes: both classes must have images; otherwise one is enough.
+        on_progress: called with the number of files read, and of all files.
 
     Raises:
-        TrainingError: a class has no folder, or no film that can be read.
+        TrainingError: a class has no folder, or no image that can be read.
     """
     files = [
         (path, label) for of_class, label in _class_folders(folder, require_both_classes) for path in _files(of_class)
@@ -236,34 +250,34 @@ def read_dataset(
     found = {image.label for image in images}
     for label, name in enumerate(CLASSES):
         if label not in found and (require_both_classes or not found):
-            raise TrainingError(f"{folder} is of no use: {name} holds no film that can be read.")
+            raise TrainingError(f"{folder} cannot be used: {name} holds no image that can be read.")
     return Dataset(tuple(images), tuple(left_out), side, patient_rule)
 
 
 def _patient_rule_of(card: dict[str, Any]) -> dict[str, Any]:
-    """What a card says of how its patients were told apart. Before cards said it, it was by the Kermany set's names."""
+    """Return a card's patient rule. Old cards state none: they used the Kermany set's pattern."""
     default: dict[str, Any] = {"patterns": [KERMANY_PATTERN.pattern], "key": None}
-    told = default | card.get("data", {}).get("patients", {})
+    stated = default | card.get("data", {}).get("patients", {})
     try:
-        for pattern in told["patterns"]:
+        for pattern in stated["patterns"]:
             re.compile(pattern)
     except (re.error, TypeError) as error:
-        sentence = f"The model's card tells patients apart by what is no regular expression: {error}."
+        sentence = f"The model's card holds a patient pattern that is not a regular expression: {error}."
         raise TrainingError(sentence) from None
-    return told
+    return stated
 
 
 def _class_folders(folder: Path, require_both_classes: bool) -> list[tuple[Path, int]]:
-    """Raises TrainingError where one is missing."""
+    """Return the class folders with their labels. Raises TrainingError where one is missing."""
     if not folder.is_dir():
-        raise TrainingError(f"{folder} is no folder that can be read.")
+        raise TrainingError(f"{folder} is not a folder that can be read.")
     here = list(_with_classes(folder))
     within = [found for part in SET_SPLITS for found in _with_classes(folder / part)]
     found = sorted(here or within, key=lambda pair: pair[1])
     if len({label for _, label in found}) < (len(CLASSES) if require_both_classes else 1):
         raise TrainingError(
-            f"{folder} cannot be read as labelled films: it needs sub-folders {' and '.join(CLASSES)}, plain, or with "
-            f"{CLASS_FOLDER_SUFFIXES[1]} behind their names, or within {', '.join(SET_SPLITS)}."
+            f"{folder} cannot be read as labelled images: it needs sub-folders {' and '.join(CLASSES)}, with or "
+            f"without {CLASS_FOLDER_SUFFIXES[1]} at the end of their names, directly or within {', '.join(SET_SPLITS)}."
         )
     return found
 
@@ -288,6 +302,6 @@ def _read_image(path: Path, label: int, side: int, patient_rule: PatientIdRule) 
     except OSError as error:
         raise ImageRejected("unreadable", f"The file cannot be read ({error.strerror}).") from error
     image = reader.read_image(data, side, patient_key=patient_rule.key)
-    told = image.header.patient_key if image.header else None
-    patient, sha256 = told or patient_rule.patient(path.name), hashlib.sha256(data).hexdigest()
-    return LabelledImage(patient, label, sha256, image.pixels, path, keyed=bool(told))
+    from_header = image.header.patient_key if image.header else None
+    patient, sha256 = from_header or patient_rule.patient(path.name), hashlib.sha256(data).hexdigest()
+    return LabelledImage(patient, label, sha256, image.pixels, path, keyed=bool(from_header))

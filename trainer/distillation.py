@@ -1,7 +1,8 @@
-"""Distillation: a small network learns what strong ones say of the same films, much changed.
+"""Distillation: a small network learns the outputs of strong ones on the same, strongly changed images.
 
-The teachers see the very view that the pupil sees, and say of each what they say together (Hinton et al., 2015; Beyer
-et al., 2022, "a good teacher is patient and consistent"). Their word replaces the label, so films without one would do.
+The teachers see exactly the view that the student sees, and label it with their joint output (Hinton et al., 2015;
+Beyer et al., 2022, "a good teacher is patient and consistent"). That output replaces the label, so images without a
+label would do.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,28 +19,26 @@ from trainer import networks
 from trainer.augment import Augmentation, augment
 from trainer.dataset import Examples
 
-VIEW_BATCH: Final = 64  # views; a matter of speed and memory only
-# As the films of one hospital differ among themselves
+VIEW_BATCH: Final = 64  # views; affects speed and memory only
+# As the images of one hospital differ among themselves
 WEAK_AUGMENTATION: Final = Augmentation(
     degrees=4, zoom=0.05, aspect=0.04, shear=0.02, shift=0.03, gamma=0.15, contrast=0.1, brightness=0.05,
     softness=0.4, detail=0.15, shading=0.1, noise=0.01, borders=0.05, patches=0, compression=0.4,
 )  # fmt: skip
-BLENDED_SHARE: Final = (
-    0.5  # share of the other views that are two films in one: what lies between films is taught as well
-)
-TEACHER_EPSILON: Final = 1e-4  # teachers are never surer than this
+BLENDED_SHARE: Final = 0.5  # share of the other views that blend two images, to teach what lies between them
+TEACHER_EPSILON: Final = 1e-4  # teachers' probabilities are clipped to this distance from 0 and 1
 
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A trained network that takes uint8 films (n, side, side, 1), and how it is asked: probabilities (n,)."""
+    """A trained network and how to ask it: uint8 images (n, side, side, 1) to probabilities (n,)."""
 
     side: int
     predict: Callable[[Pixels], NDArray[np.floating[Any]]]
 
 
 def load_teacher(folder: ModelFolder) -> Teacher:
-    """Raises ModelError where the folder is damaged."""
+    """Load a model folder as a teacher. Raises ModelError where it is damaged."""
     model = networks.load_inference_model(folder)
 
     def predict(images: Pixels) -> NDArray[np.floating[Any]]:
@@ -58,12 +57,12 @@ def labelled_views(
     weak_share: float = 1 / 3,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Examples:
-    """`rounds` views of each film, reduced to the pupil's `side`, labelled with the teachers' mean logit.
+    """Make `rounds` views of each image, reduced to the student's `side` and labelled with the teachers' mean logit.
 
     Args:
-        images: at the largest side of any teacher; their labels are not looked at.
+        images: at the largest side of any teacher; their labels are ignored.
         weak_share: share of the views that are changed little; the others are changed much.
-        on_progress: called with how many views are done, and of how many.
+        on_progress: called with the number of views done, and of all views.
     """
     rng = np.random.default_rng([seed, 2])
     total = rounds * len(images)
@@ -82,14 +81,14 @@ def labelled_views(
 
 
 def ensemble_probabilities(predicted: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
-    """The probability of the mean logit: one that is sure weighs more than one that is not."""
+    """Return the probability of the mean logit: a teacher that is sure weighs more than one that is not."""
     clipped = np.clip(np.asarray(predicted, np.float64), TEACHER_EPSILON, 1 - TEACHER_EPSILON)
     logit = np.log(clipped / (1 - clipped)).mean(axis=0)
     return np.asarray(1 / (1 + np.exp(-logit)))
 
 
 def resized_images(images: Pixels, side: int) -> Pixels:
-    """As `pneumowatch.imaging.reader` reduces, (n, side, side, 1)."""
+    """Resize images (n, side, side, 1) as `pneumowatch.imaging.reader` does."""
     if images.shape[1] == side:
         return images
     small = [Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BILINEAR) for image in images]

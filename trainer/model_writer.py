@@ -1,4 +1,4 @@
-"""Writing a model folder, all of it or nothing."""
+"""Write a model folder, completely or not at all."""
 
 import hashlib
 import json
@@ -15,18 +15,18 @@ from pneumowatch.model_folder import CARD, REFERENCE, WEIGHTS, ModelFolder
 from trainer.evaluation import reports
 from trainer.student import predict_probabilities
 
-TRAINING_PAGE: Final = "training.html"  # the figure of the run's epochs
-REFERENCE_IMAGES: Final = 16  # drawn chests, half of them ill: a model folder holds no patient
+TRAINING_PAGE: Final = "training.html"  # the report on the run's epochs
+REFERENCE_IMAGES: Final = 16  # phantoms, half of them with pneumonia: a model folder holds no patient's image
 
 
 def write_model(out: Path, model: Any, card: dict[str, Any]) -> ModelFolder:
     """Write `out`/<version> from an uncompiled model and a card that lacks only `version` and `sha256`.
 
-    The folder appears under its name when it is complete and has been verified.
+    The folder appears under its name once it is complete and verified.
 
     Raises:
         TrainingError: `out` cannot be written.
-        ModelError: the network holds a layer that no model may hold.
+        ModelError: the network has a layer that is not allowed in a model.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,10 @@ def write_model(out: Path, model: Any, card: dict[str, Any]) -> ModelFolder:
 
 
 def reference_images(side: int) -> np.ndarray:
-    """uint8 (16, side, side, 1): inputs by which a loaded model is recognised wherever it runs."""
+    """Draw the reference inputs, uint8 (16, side, side, 1).
+
+    A model's stored outputs for them verify it on every machine that loads it.
+    """
     drawn = [
         draw_phantom(seed, pneumonia=seed % 2 == 0, width=side, height=side) for seed in range(1, REFERENCE_IMAGES + 1)
     ]
@@ -64,5 +67,5 @@ def _fill(folder: Path, model: Any, card: dict[str, Any]) -> ModelFolder:
 
 
 def _move_into_place(written: ModelFolder, out: Path) -> ModelFolder:
-    written.path.chmod(0o755)  # mkdtemp's folder is its owner's only, while workers may run as another user
+    written.path.chmod(0o755)  # mkdtemp's folder is private to its owner, and workers may run as another user
     return ModelFolder.read(written.path.rename(out / written.version))

@@ -1,4 +1,4 @@
-"""Films that are the same picture: byte for byte, or encoded or resized anew."""
+"""Find images of the same picture: the same bytes, or encoded or resized differently."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from pneumowatch.imaging.reader import Pixels
 
 THUMBNAIL: Final = 32  # edge in pixels
 # Correlation of two thumbnails. In the Kermany set, of 300 originals with their own 224-pixel forms: at least 0.9998;
-# of 50 of them as a JPEG of quality 20, or of 100 pixels: 0.9987; with gamma 0.8 to 1.3: 0.993. Of 4,693 films with
-# those of other patients: at most 0.976. A cropped film (0.935 with 2 % off each side) is therefore not known again.
+# of 50 of them as a JPEG of quality 20, or of 100 pixels: 0.9987; with gamma 0.8 to 1.3: 0.993. Of 4,693 images with
+# those of other patients: at most 0.976. A cropped image (0.935 with 2 % off each side) is therefore not recognised.
 MIN_CORRELATION: Final = 0.99
-CHUNK_ROWS: Final = 1024  # compared at a time with all others: bounds memory
+CHUNK_ROWS: Final = 1024  # rows that are compared with all others at a time: bounds memory
 
 
 @dataclass(frozen=True)
 class DuplicatePairs:
-    """Pairs of films by index, the lower one first, each pair once."""
+    """Pairs of images by index, the lower one first, each pair once."""
 
-    exact: tuple[tuple[int, int], ...]  # same SHA-256; a file with its next copy only
+    exact: tuple[tuple[int, int], ...]  # same SHA-256; each file only with its next copy
     near: tuple[tuple[int, int], ...]  # same picture in other bytes
 
     @property
@@ -31,7 +31,7 @@ class DuplicatePairs:
 
 
 def find_near_duplicates(hashes: Sequence[str], images: Sequence[Pixels]) -> DuplicatePairs:
-    """The twins among films, uint8 (side, side), with their files' hashes."""
+    """Find exact and near duplicates among images, uint8 (side, side), by the hashes of their files and by pixels."""
     last: dict[str, int] = {}
     exact = []
     for index, sha256 in enumerate(hashes):
@@ -43,7 +43,10 @@ def find_near_duplicates(hashes: Sequence[str], images: Sequence[Pixels]) -> Dup
 
 
 def propagate_ranks(patients: Sequence[str], pairs: Sequence[tuple[int, int]], ranks: Sequence[int]) -> list[int]:
-    """The highest rank among a film's patient and all patients joined to that one by twins; (n,) as `ranks`."""
+    """Return for each image the highest rank among its patient and all patients linked to it by duplicates.
+
+    Shape (n,), as `ranks`.
+    """
     leader = {patient: patient for patient in patients}
 
     def lead(patient: str) -> str:
@@ -72,7 +75,7 @@ def _similar_pairs(images: Sequence[Pixels]) -> list[tuple[int, int]]:
 
 
 def _thumbnail(image: Pixels) -> NDArray[np.float32]:
-    """Without its mean and of length one, so that brightness and contrast do not matter; float32 (n,)."""
+    """Return a thumbnail without its mean and of length one: brightness and contrast do not matter; float32 (n,)."""
     small = Image.fromarray(image).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     values = np.asarray(small, np.float32).ravel()
     values = values - values.mean()

@@ -1,6 +1,7 @@
-"""Networks by name. Each takes uint8 gray films and holds its own preprocessing, so serving cannot drift from training.
+"""Networks by name.
 
-Only layers of Keras itself that `pneumowatch.model_folder.ALLOWED_LAYERS` names, whatever the backend.
+Each takes uint8 gray images and contains its own preprocessing, so serving cannot drift from training. Only layers of
+Keras itself that `pneumowatch.model_folder.ALLOWED_LAYERS` lists, on any backend.
 """
 
 import os
@@ -18,24 +19,22 @@ from pneumowatch.model_folder import ModelFolder
 from trainer import efficientnet_lite
 from trainer.hyperparameters import PRECISIONS
 
-FOLDED_SUFFIX: Final = "_folded"  # behind the name of a network without normalisations
-LOGIT_LAYER: Final = "logits"  # the last layer with weights: its output is the logit, or the logits that are averaged
+FOLDED_SUFFIX: Final = "_folded"  # ends the name of a network without batch normalisations
+LOGIT_LAYER: Final = "logits"  # the last layer with weights: its output is the logit, or logits to average
 
 
 @dataclass(frozen=True)
 class Network:
-    side: int  # pixels of the square film that it takes
+    side: int  # pixels of the square image that it takes
     parameters: int  # as published or first built; a layer changed by mistake shows here
-    layers: Callable[..., Any]  # Keras and uint8 films (n, side, side, 1) to probabilities (n, 1)
-    folded_parameters: int = (
-        0  # parameters once its normalisations are part of its convolutions (`fold_batch_norms`); 0: it has none
-    )
-    imagenet: int | None = None  # which EfficientNet-Lite's weights it begins with
+    layers: Callable[..., Any]  # Keras and uint8 images (n, side, side, 1) to probabilities (n, 1)
+    folded_parameters: int = 0  # parameters after `fold_batch_norms`; 0: there is nothing to fold
+    imagenet: int | None = None  # number of the EfficientNet-Lite whose weights it starts with
 
 
 def load_keras() -> ModuleType:
-    """Keras, imported late: it takes seconds, and most of what imports this module never needs it."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reads it when it is loaded: no start-up chatter
+    """Import Keras late and return it: it takes seconds, and most users of this module never need it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reads it when it is loaded: no start-up messages
     with silence_stderr():
         import keras
 
@@ -43,17 +42,19 @@ def load_keras() -> ModuleType:
 
 
 def get_network(name: str) -> Network:
-    """Raises TrainingError where no network bears that name."""
+    """Return a network by name. Raises TrainingError where there is none of that name."""
     if name not in NETWORKS:
         raise TrainingError(f"There is no network {name!r}; there is {', '.join(sorted(NETWORKS))}.")
     return NETWORKS[name]
 
 
 def build(name: str, precision: str = "float32", fold: bool = False) -> Any:
-    """An uncompiled, untrained `keras.Model`: uint8 films (n, side, side, 1) to probabilities of pneumonia (n, 1).
+    """Build an uncompiled, untrained `keras.Model`.
+
+    It maps uint8 images (n, side, side, 1) to probabilities of pneumonia (n, 1).
 
     Args:
-        precision: of the arithmetic between the film's exposure and its logits; only a float32 one is saved.
+        precision: of the arithmetic between the normalised image and the logits; only a float32 network is saved.
         fold: without batch normalisations, as `fold_batch_norms` makes it.
     """
     network, keras = get_network(name), load_keras()
@@ -68,9 +69,9 @@ def build(name: str, precision: str = "float32", fold: bool = False) -> Any:
 
 
 def pretrained_network(name: str) -> Any:
-    """The network that a training begins with where it does not begin with random weights, else None.
+    """Return the network that training starts from, or None where it starts from random weights.
 
-    Raises TrainingError where the weights of ImageNet are not installed.
+    Raises TrainingError where the ImageNet weights are not installed.
     """
     which = get_network(name).imagenet
     if which is None:
@@ -81,8 +82,10 @@ def pretrained_network(name: str) -> Any:
 
 
 def fold_batch_norms(network: Any) -> Any:
-    """The same network with each batch normalisation made part of the convolution before it: what it says is the same
-    to the last digits, for a seventh less time. A network that has none, or whose are not to be folded, is given back.
+    """Fold each batch normalisation into the convolution before it.
+
+    The outputs stay the same to the last digits, for a seventh less time. A network that has none, or whose
+    normalisations are not to be folded, is returned unchanged.
     """
     if network.name not in NETWORKS or not get_network(network.name).folded_parameters:
         return network
@@ -101,8 +104,10 @@ def fold_batch_norms(network: Any) -> Any:
 
 
 def choose_precision(requested: str) -> str:
-    """What `auto` means here: mixed_bfloat16 where Keras sees a GPU, else float32. Raises TrainingError for what is no
-    precision."""
+    """Resolve `auto`: mixed_bfloat16 where Keras sees a GPU, else float32.
+
+    Raises TrainingError for an unknown precision.
+    """
     if requested not in PRECISIONS:
         raise TrainingError(f"There is no precision {requested!r}; there is {', '.join(PRECISIONS)}.")
     if requested != "auto":
@@ -122,8 +127,11 @@ def _dtype_policy(keras: ModuleType, precision: str) -> Iterator[None]:
 
 
 def inference_model(network: Any) -> Any:
-    """What is saved of a trained network: where its last weights give a logit for each place, a `keras.Model` with the
-    outputs `probability` (n, 1) and `map` (n, h, w, 1), whose mean is the film's logit; else the network itself."""
+    """Return the model to save of a trained network.
+
+    Where its last weights give a logit for each cell, that is a `keras.Model` with the outputs `probability` (n, 1) and
+    `map` (n, h, w, 1), whose mean is the image's logit; else the network itself.
+    """
     logits = network.get_layer(LOGIT_LAYER).output
     if len(logits.shape) != 4:
         return network
@@ -132,7 +140,7 @@ def inference_model(network: Any) -> Any:
 
 
 def load_inference_model(folder: ModelFolder) -> Any:
-    """The served `keras.Model` of a folder, verified. Raises ModelError where it is damaged."""
+    """Verify a model folder and load its served `keras.Model`. Raises ModelError where it is damaged."""
     folder.verify()
     try:
         return load_keras().saving.load_model(folder.weights, compile=False, safe_mode=True)
@@ -141,27 +149,30 @@ def load_inference_model(folder: ModelFolder) -> Any:
 
 
 def restore_network(folder: ModelFolder) -> Any:
-    """The network that a served model was made of, as `build` builds it and with its weights: where a next training
-    starts. One that was folded stays so: for the small steps of such a training, its normalisations are settled.
+    """Restore the network of a served model, as `build` builds it, with its weights: a next training starts from it.
+
+    A folded network stays folded: its normalisations are settled enough for the small steps of such a training.
 
     Raises:
         ModelError: the folder is damaged.
-        TrainingError: its network is not the one that bears that name now.
+        TrainingError: its network is not the one that has that name now.
     """
     model, keras = load_inference_model(folder), load_keras()
     name = str(folder.card.get("network"))
     network = build(name, fold=bool(get_network(name).folded_parameters))
-    # by way of the probability alone, so that the weights of a gate beside it are not among them
+    # through the probability alone, which leaves out the weights of a gate
     output = model.output["probability"] if isinstance(model.output, dict) else model.output
     weights = keras.Model(model.inputs, output).get_weights()
     if [of.shape for of in weights] != [of.shape for of in network.get_weights()]:
-        raise TrainingError(f"The model {folder.version} is of another {name} than this version of pneumowatch trains.")
+        raise TrainingError(
+            f"The model {folder.version} has another {name} network than this version of pneumowatch trains."
+        )
     network.set_weights(weights)
     return network
 
 
 def _dense(keras: ModuleType, images: Any) -> Any:
-    """The notebook's baseline: three small layers on the flat film."""
+    """Build the notebook's baseline: three small layers on the flattened image."""
     layers = keras.layers
     x = layers.Flatten()(_colour(keras, images))
     for units in (16, 12, 6):
@@ -170,12 +181,12 @@ def _dense(keras: ModuleType, images: Any) -> Any:
 
 
 def _cnn(keras: ModuleType, images: Any) -> Any:
-    """The notebook's second network: four convolutions, and nothing against learning by heart."""
+    """Build the notebook's second network: four convolutions, and nothing against overfitting."""
     return _notebook(keras, images, dropout=0.0)
 
 
 def _cnn_dropout(keras: ModuleType, images: Any) -> Any:
-    """The best network of the notebook this project started from, layer by layer."""
+    """Build the best network of the notebook this project started from, layer by layer."""
     return _notebook(keras, images, dropout=0.2)
 
 
@@ -193,17 +204,17 @@ def _notebook(keras: ModuleType, images: Any, dropout: float) -> Any:
 
 
 def _colour(keras: ModuleType, images: Any) -> Any:
-    """0 to 1, thrice: the notebook's networks were made for colour files, whose three channels are equal."""
+    """Scale to 0..1 and repeat three times: the notebook's networks took colour files with three equal channels."""
     x = keras.layers.Rescaling(1 / 255, dtype="float32")(images)
     return keras.layers.Concatenate()([x, x, x])
 
 
 def _compact(keras: ModuleType, images: Any, fold: bool = False, width: int = 16) -> Any:
-    """Ours: seven convolutions on a film that is first brought to one exposure, and an average over what they find.
+    """Build the project's own network: seven convolutions on a normalised image, and an average over their last map.
 
     Ordinary convolutions at low resolution: on a CPU they are faster than separable ones at a higher one. The last one
-    says for each of 10 x 10 places how much speaks for pneumonia; the probability is that of their mean, so the map
-    is what moved the network, at no cost.
+    gives a logit for each of 10 x 10 cells. The probability is that of their mean, so the map shows which regions moved
+    the network, at no extra cost.
     """
     layers = keras.layers
 
@@ -212,7 +223,7 @@ def _compact(keras: ModuleType, images: Any, fold: bool = False, width: int = 16
         return x if fold else layers.BatchNormalization()(x)
 
     x = layers.Rescaling(1 / 255, dtype="float32")(images)
-    # a film's own mean and contrast
+    # removes the image's own mean and contrast
     x = layers.LayerNormalization(axis=(1, 2, 3), epsilon=1e-5, center=False, scale=False, dtype="float32")(x)
     x = layers.ReLU()(convolved(x, width, size=5, stride=2))
     for filters, twice in ((2 * width, False), (4 * width, True), (8 * width, True)):
@@ -226,7 +237,7 @@ def _compact(keras: ModuleType, images: Any, fold: bool = False, width: int = 16
 
 
 def _wide(keras: ModuleType, images: Any) -> Any:
-    """A teacher: ours, half as wide again."""
+    """Build a teacher: the compact network, half as wide again."""
     return _compact(keras, images, width=24)
 
 

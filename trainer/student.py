@@ -1,4 +1,4 @@
-"""The network in training: its weights, their running mean, the best so far; and all of it as arrays."""
+"""The network in training: its weights, their running mean and the best so far; and all of it as arrays."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -11,16 +11,16 @@ from pneumowatch.imaging.reader import Pixels
 from trainer import networks
 from trainer.hyperparameters import Hyperparameters
 
-PREDICT_BATCH: Final = 64  # films; a matter of speed and memory only
+PREDICT_BATCH: Final = 64  # images; affects speed and memory only
 
 Array = NDArray[Any]
 
 
 class Student:
-    """Learns in the precision that the knobs ask for; what it says, and what is kept of it, is float32.
+    """A network that trains in the precision of its hyperparameters; its outputs and kept weights are float32.
 
     Args:
-        start: a network as `networks.build` builds it, whose weights it begins with; None for random ones.
+        start: a network as `networks.build` builds it, whose weights are the first; None for random ones.
     """
 
     def __init__(self, hyperparameters: Hyperparameters, start: Any = None) -> None:
@@ -34,18 +34,18 @@ class Student:
             self._network.set_weights(start.get_weights())
         self._ema = bool(hyperparameters.ema_momentum)
         self._optimizer = _optimizer(keras, hyperparameters)
-        self._optimizer.build(self._network.trainable_variables)  # now, so that what it remembers can be restored
+        self._optimizer.build(self._network.trainable_variables)  # now, so that a saved state can be restored into it
         # `auto`: XLA where there is a GPU
         self._network.compile(optimizer=self._optimizer, loss=hyperparameters.loss, jit_compile="auto")
         self._best: list[Array] = self._kept.get_weights() if hyperparameters.patience else []
 
     def train_step(self, images: Pixels, labels: NDArray[np.float32]) -> float:
-        """One step. Returns the loss of this batch."""
-        self._network.reset_metrics()  # or some versions of Keras return the mean of all steps instead of this one's
+        """Run one step. Returns the loss of this batch."""
+        self._network.reset_metrics()  # some versions of Keras return the mean of all steps otherwise
         return float(self._network.train_on_batch(images, labels[:, np.newaxis]))
 
     def sync_weights(self) -> None:
-        """What it says from here on, it says with its weights of now, or their running mean where that is kept."""
+        """Predict from here on with the current weights, or with their running mean where there is one."""
         weights = self._network.get_weights()
         if self._ema:
             self._optimizer.finalize_variable_values(self._network.trainable_variables)
@@ -53,21 +53,21 @@ class Student:
         self._network.set_weights(weights)
 
     def save_best(self) -> None:
-        """The settled weights are the best so far."""
+        """Remember the synchronised weights as the best so far."""
         self._best = self._kept.get_weights()
 
     def probabilities(self, images: Pixels) -> NDArray[np.float64]:
-        """Of pneumonia, (n,), with the settled weights."""
+        """Predict probabilities of pneumonia, (n,), with the synchronised weights."""
         return predict_probabilities(self._kept, images)
 
     def export(self) -> Any:
-        """The `keras.Model` that is kept, float32 and uncompiled: with the best weights where they were remembered."""
+        """Return the `keras.Model` to keep, float32 and uncompiled, with the best weights if they were remembered."""
         if self._best:
             self._kept.set_weights(self._best)
         return self._kept
 
     def state_arrays(self) -> list[Array]:
-        """All that it takes to go on: weights, chance of its dropout, the optimizer's memory, best weights."""
+        """Return all that it takes to resume: weights, states of dropout and optimizer, kept and best weights."""
         convert = networks.load_keras().ops.convert_to_numpy
         return [*(np.array(convert(one)) for one in self._variables), *self._kept.get_weights(), *self._best]
 
@@ -84,7 +84,10 @@ class Student:
 
 
 def predict_probabilities(model: Any, images: Pixels) -> NDArray[np.float64]:
-    """Of pneumonia, shape (n,), of films, uint8 (n, side, side, 1), by a trained network or a served one."""
+    """Predict probabilities of pneumonia, shape (n,), of images, uint8 (n, side, side, 1).
+
+    `model` is a trained network or a served one.
+    """
     if not len(images):
         return np.zeros(0)
     predicted = model.predict(images, batch_size=PREDICT_BATCH, verbose=0)
@@ -106,7 +109,6 @@ def _optimizer(keras: ModuleType, hyperparameters: Hyperparameters) -> Any:
     optimizer = {"rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}
     made = optimizer[hyperparameters.optimizer](**config)
     if hyperparameters.weight_decay:
-        made.exclude_from_weight_decay(
-            var_names=["bias", "gamma", "beta"]
-        )  # they scale, and are few: no need to shrink
+        # scales and biases are few and do not overfit
+        made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return made

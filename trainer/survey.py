@@ -1,4 +1,4 @@
-"""What a set of labelled films holds: classes, patients, splits, sizes, gray values and duplicates."""
+"""Survey a labelled dataset: classes, patients, splits, sizes, gray values and duplicates."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from PIL import Image
 
 from trainer.dataset import CLASSES, SPLITS, Dataset, LabelledImage
 
-SURVEY_SIDE: Final = 160  # pixels, to which films are reduced for their gray values and to find twins
+SURVEY_SIDE: Final = 160  # pixels, to which images are reduced for their gray values and to find duplicates
 GRAY_BINS: Final = 32  # bins of the histogram of gray values
 SPLIT_COLUMNS: Final = ("split", "class", "images", "patients")
 RANGE_COLUMNS: Final = ("what", "class", "least", "median", "most")
@@ -21,12 +21,12 @@ RANGES: Final = {
     "kilobytes": "file size, kB",
     "mean_gray": "mean gray, 0-255",
     "contrast": "contrast (deviation of gray)",
-    "images_per_patient": "films of one patient",
+    "images_per_patient": "images per patient",
 }
 
 
 def survey_dataset(data: Dataset) -> dict[str, Any]:
-    """Facts for JSON, by class where it matters; `sentences` tells the remarkable ones to people."""
+    """Describe a dataset for JSON, by class where it matters; `sentences` states the notable facts in words."""
     by_class = {name: [image for image in data.images if image.label == label] for label, name in enumerate(CLASSES)}
     facts = {
         "images": len(data.images),
@@ -76,7 +76,7 @@ def _range(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height from the file's header; None for the few kinds that only their decoder can measure."""
+    """Return width and height from the file's header; None for the few formats that only their decoder can measure."""
     try:
         with Image.open(path) as image:
             return image.size
@@ -90,13 +90,13 @@ def _size(path: Path) -> tuple[int, int] | None:
 
 
 def _images_per_patient(images: Sequence[LabelledImage]) -> dict[str, int]:
-    """How many patients have 1 film, 2 films, ..."""
+    """Count the patients with 1 image, 2 images, ..."""
     counts = Counter(Counter(image.patient for image in images).values())
     return {str(number): counts[number] for number in sorted(counts)}
 
 
 def _gray_histogram(images: Sequence[LabelledImage]) -> list[float]:
-    """Share of pixels in each of 32 equally wide bins from black to white."""
+    """Return the share of pixels in each of 32 equally wide bins from black to white."""
     counts = np.zeros(GRAY_BINS)
     for image in images:
         counts += np.bincount(image.pixels.ravel() // (256 // GRAY_BINS), minlength=GRAY_BINS)
@@ -109,18 +109,18 @@ def _patients_of_both(by_class: Any) -> int:
 
 
 def _sentences(facts: dict[str, Any]) -> list[str]:
-    duplicates, told = facts["duplicates"], []
-    told.append(
-        f"{facts['images']} films of {facts['patients']} patients; "
-        f"{duplicates['exact']} copies byte for byte, {duplicates['near']} pairs of one picture in two forms."
+    duplicates, sentences = facts["duplicates"], []
+    sentences.append(
+        f"{facts['images']} images of {facts['patients']} patients; "
+        f"{duplicates['exact']} exact copies, {duplicates['near']} pairs of one picture in another size or encoding."
     )
     if duplicates["across_patients"]:
-        told.append(f"{duplicates['across_patients']} of these stand under two patients, who therefore share a split.")
+        sentences.append(f"{duplicates['across_patients']} of these are of two patients, who therefore share a split.")
     if duplicates["across_classes"]:
-        told.append(f"{duplicates['across_classes']} of these are labelled both ways: one of the labels is wrong.")
+        sentences.append(f"{duplicates['across_classes']} of these are labelled both ways: one of the labels is wrong.")
     if facts["patients_of_both_classes"]:
-        told.append(f"{facts['patients_of_both_classes']} patients have films of both classes.")
+        sentences.append(f"{facts['patients_of_both_classes']} patients have images of both classes.")
     if facts["left_out"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in facts["left_out"].items())
-        told.append(f"Files that are no films and are left out: {reasons}.")
-    return told
+        sentences.append(f"Files that cannot be used as images and are left out: {reasons}.")
+    return sentences

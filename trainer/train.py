@@ -25,7 +25,9 @@ from trainer.training_batches import augmented_batches
 
 TEMPERATURES: Final = np.geomspace(0.2, 5, 161)
 SHIFTS: Final = np.linspace(-4, 4, 161)
-LOGIT_EPSILON: Final = 1e-6  # probabilities nearer to certainty have no logit worth fitting
+LOGIT_EPSILON: Final = (
+    1e-6  # probabilities are clipped to this distance from 0 and 1: their logits are not worth fitting
+)
 EPOCH_METRICS: Final = ("epoch", "loss", "validation_loss", "validation_accuracy")
 
 BatchIterator = Iterator[tuple[Pixels, NDArray[np.float32]]]
@@ -33,16 +35,19 @@ BatchIterator = Iterator[tuple[Pixels, NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a run stands after a step; the validation figures are those of the last whole epoch, NaN before it, and of
-    the weights that would be kept: the running mean where there is one."""
+    """Progress of a run after a step.
+
+    The validation figures are those of the last whole epoch, NaN before it, and of the weights that would be kept: the
+    running mean where there is one.
+    """
 
     epoch: int  # from 1
     step: int  # from 1, within the epoch
     loss: float  # mean of this epoch so far
     validation_loss: float = np.nan
-    validation_accuracy: float = np.nan  # at 0.5, as the threshold is chosen at the end
+    validation_accuracy: float = np.nan  # at 0.5, because the threshold is chosen at the end
     epoch_ended: bool = False  # the epoch is over, and the validation figures are its own
-    note: str = ""  # one sentence for people, before the first step: where the run begins
+    note: str = ""  # one sentence for people, before the first step: where the run starts
 
 
 ProgressCallback = Callable[[TrainingProgress], None]
@@ -68,24 +73,24 @@ def train_model(
 ) -> TrainingResult:
     """Train, choose the threshold, evaluate, and write `out`/<version>.
 
-    A run that is killed is taken up after its last whole epoch by the same call, and gives the same model.
+    After a kill, the same call resumes after the last whole epoch and gives the same model.
 
     Args:
         data: a folder with NORMAL and PNEUMONIA.
-        full_size_folder: another such folder, of films as they arrive, in full size. It may hold the same films as `data` in their
-            other form: both forms are learned from, the threshold is chosen on both, and those of test patients are
-            evaluated apart, as `test_full_size`.
+        full_size_folder: another such folder, of images as they arrive, in full size. It may hold the same images as
+            `data` in their other form. Both forms are trained on, and the threshold is chosen on both; those of test
+            patients are evaluated separately, as `test_full_size`.
         description: what is known of `data`, for the card (`card.read_data_description`).
-        on_progress: called after every step and every epoch; of a run that is taken up, with its former epochs first.
-        teachers: whose word replaces the labels of what is learned from (`trainer.distillation`).
-        start: a model of the same network, whose weights are begun with.
-        patient_rule: how patients are told apart.
+        on_progress: called after every step and every epoch; a resumed run first reports its former epochs.
+        teachers: models whose outputs replace the labels in training (`trainer.distillation`).
+        start: a model of the same network, whose weights training starts from.
+        patient_rule: how patients are identified.
 
     Raises:
-        TrainingError: the data or the knobs cannot be used, or the model cannot be written.
+        TrainingError: the data or the hyperparameters cannot be used, or the model cannot be written.
     """
     known = card.read_data_description(description)
-    networks.choose_precision(hyperparameters.precision)  # what cannot be is said before the films are read
+    networks.choose_precision(hyperparameters.precision)  # fails before the images are read, which takes long
     side = networks.get_network(hyperparameters.network).side
     images = small = dataset.read_dataset(data, side, patient_rule)
     evaluation_sets = {}
@@ -123,12 +128,12 @@ def _distillation_examples(
     folders: Sequence[ModelFolder],
     on_progress: ProgressCallback,
 ) -> Examples:
-    """Views of the training patients' films, with what the teachers say of them."""
+    """Make views of the training patients' images, labelled by the teachers."""
     teachers = [distillation.load_teacher(folder) for folder in folders]
     largest = max(teacher.side for teacher in teachers)
     images = reduce(operator.add, [dataset.read_dataset(folder, largest, patient_rule) for folder in data])
 
-    def tell(done: int, of: int) -> None:
+    def report(done: int, of: int) -> None:
         if done * 10 // of > max(done - distillation.VIEW_BATCH, 0) * 10 // of:
             on_progress(TrainingProgress(0, 0, np.nan, note=f"The teachers have labelled {done:,} of {of:,} views."))
 
@@ -139,7 +144,7 @@ def _distillation_examples(
         hyperparameters.views,
         hyperparameters.seed,
         hyperparameters.weak_share,
-        tell,
+        report,
     )
 
 
@@ -151,15 +156,18 @@ def fit_network(
     start: Any = None,
     unfinished: Path | None = None,
 ) -> Any:
-    """A trained `keras.Model` as `networks.build` builds it, uncompiled: what is saved carries no optimizer state.
+    """Train a network and return it as a `keras.Model`, as `networks.build` builds it.
+
+    It is uncompiled: what is saved carries no optimizer state.
 
     Args:
-        start: such a model, whose weights are begun with (`networks.restore_network`); None for random ones.
-        unfinished: a file in which the run is kept after each epoch and taken up from where it was killed, if films,
-            knobs and start are the same. Whoever names it removes it when the model is safe.
+        start: such a model, whose weights training starts from (`networks.restore_network`); None for random ones.
+        unfinished: a file in which the run is saved after each epoch. After a kill the run resumes from it, if images,
+            hyperparameters and start are the same. The caller removes it once the model is saved.
 
     Raises:
-        TrainingError: the knobs cannot be used, the loss is no number any more, or `unfinished` cannot be written.
+        TrainingError: the hyperparameters cannot be used, the loss is not finite any more, or `unfinished` cannot be
+            written.
     """
     learner = Student(hyperparameters, start)
     saved = (
@@ -189,14 +197,15 @@ def finalize_model(
     evaluation_sets: dict[str, Examples],
     history: Sequence[TrainingProgress] = (),
 ) -> ModelFolder:
-    """Make a served model of a trained one: calibrate it, in its own weights; choose the threshold; evaluate; write
-    `out`/<version>.
+    """Make a served model of a trained one, and write it to `out`/<version>.
+
+    Calibrate it in its own weights, fit its gate, choose the threshold, and evaluate it.
 
     Args:
-        images: all that there were, for the card.
+        images: all images of the run, for the card.
         description: what is known of them (`card.read_data_description`).
-        evaluation_sets: what it is evaluated on, by the name that the card gives it; on `validation` it is calibrated and its
-            threshold chosen.
+        evaluation_sets: what it is evaluated on, by the name that the card gives it. On `validation` it is also
+            calibrated, and its threshold is chosen.
         history: the ended epochs.
 
     Raises TrainingError where it cannot be written.
@@ -228,13 +237,15 @@ def _run_epoch(
     ended: Sequence[TrainingProgress],
     on_progress: ProgressCallback,
 ) -> TrainingProgress:
-    """The next epoch, of which the last standing is returned and not yet told."""
+    """Run the next epoch and return its last progress, which the caller reports."""
     at = replace(ended[-1], epoch_ended=False) if ended else TrainingProgress(0, 0, np.nan)
     losses: list[float] = []
     for step in range(1, hyperparameters.steps_per_epoch + 1):
         losses.append(learner.train_step(*next(batches)))
         if not np.isfinite(losses[-1]):
-            raise TrainingError("The loss is no number any more: the learning rate is too high for these films.")
+            raise TrainingError(
+                "The loss is not a finite number any more: the learning rate is too high for these images."
+            )
         at = replace(at, epoch=len(ended) + 1, step=step, loss=float(np.mean(losses)))
         on_progress(at)
     learner.sync_weights()
@@ -243,16 +254,16 @@ def _run_epoch(
 
 
 def _resume(saved: Checkpoint, learner: Student, on_progress: ProgressCallback) -> list[TrainingProgress]:
-    """The epochs of an unfinished run, whose weights the learner gets."""
+    """Restore the learner from an unfinished run and return the ended epochs."""
     found = saved.read()
     if found is None:
         if saved.path.exists():
-            note = "An unfinished run of other films, knobs or versions, or one that cannot be read, is given up."
+            note = "An unfinished run is discarded: it is damaged, or of other images, hyperparameters or versions."
             on_progress(TrainingProgress(0, 0, np.nan, note=note))
         return []
     epochs, arrays = found
     learner.restore_state(arrays)
-    on_progress(TrainingProgress(0, 0, np.nan, note=f"An unfinished run is taken up after its epoch {len(epochs)}."))
+    on_progress(TrainingProgress(0, 0, np.nan, note=f"An unfinished run resumes after its epoch {len(epochs)}."))
     ended = [TrainingProgress(**epoch) for epoch in epochs]
     for at in ended:
         on_progress(at)
@@ -279,21 +290,22 @@ def _epoch_metrics(at: TrainingProgress) -> dict[str, float]:
 
 
 def calibrate(model: Any, validation: Examples) -> tuple[float, float]:
-    """Bend the network's logits as the validation patients' films surprise it least (Platt, 1999), in its last weights:
-    divided by a temperature, and shifted. Returns both. Running means of weights see films a little darker or lighter
-    than the steps did, so a temperature alone does not do.
+    """Calibrate the network on the validation patients' images, in its last weights (Platt, 1999).
 
-    The film's logit is the mean of those of its places, or the only one, so that either is shifted by a bias.
+    The logits are divided by a temperature and shifted, so that the mean log loss is lowest. Returns both. A
+    temperature alone is not enough: running means of weights see images a little darker or lighter than the steps did.
+
+    The image's logit is the mean of those of its cells, or the only one; a bias shifts either.
     """
     predicted = np.clip(example_probabilities(model, validation), LOGIT_EPSILON, 1 - LOGIT_EPSILON)
     logits, ill = np.log(predicted / (1 - predicted)), validation.labels == 1
 
-    def surprise(temperature: float, shift: NDArray[np.float64]) -> NDArray[np.float64]:
-        bent = logits / temperature + shift[:, np.newaxis]
-        found: NDArray[np.float64] = np.logaddexp(0, np.where(ill, -bent, bent)).mean(axis=1)
+    def log_loss(temperature: float, shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        scaled = logits / temperature + shift[:, np.newaxis]
+        found: NDArray[np.float64] = np.logaddexp(0, np.where(ill, -scaled, scaled)).mean(axis=1)
         return found
 
-    found = np.array([surprise(temperature, SHIFTS) for temperature in TEMPERATURES])
+    found = np.array([log_loss(temperature, SHIFTS) for temperature in TEMPERATURES])
     row, column = np.unravel_index(int(np.argmin(found)), found.shape)
     temperature, shift = float(TEMPERATURES[row]), float(SHIFTS[column])
     last = model.get_layer(networks.LOGIT_LAYER)
@@ -303,7 +315,7 @@ def calibrate(model: Any, validation: Examples) -> tuple[float, float]:
 
 
 def example_probabilities(model: Any, examples: Examples) -> NDArray[np.float64]:
-    """Of pneumonia, shape (n,)."""
+    """Predict probabilities of pneumonia, shape (n,)."""
     return student.predict_probabilities(model, examples.pixels)
 
 
@@ -318,8 +330,8 @@ def _loss_and_accuracy(labels: NDArray[np.float32], probability: NDArray[np.floa
 
 def _check(training_set: Examples, validation: Examples) -> None:
     if not 0 < training_set.labels.mean() < 1:
-        raise TrainingError("The training patients need films of both classes; add films of more patients.")
+        raise TrainingError("The training patients need images of both classes; add images of more patients.")
     if not validation.labels.any():
         raise TrainingError(
-            "No validation patient has a film with pneumonia to choose a threshold by; add films of more patients."
+            "No validation patient has an image with pneumonia to choose a threshold by; add images of more patients."
         )

@@ -1,6 +1,6 @@
-"""What a network is shown: batches of films, in what order and how changed, with what is to be said of them.
+"""Training batches: images in random order, augmented, with their labels.
 
-Each batch's chance is its own, so that a run can be taken up at any of them.
+Each batch has a random generator of its own, so a run can resume at any batch.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,10 @@ from trainer.hyperparameters import Hyperparameters
 def augmented_batches(
     training_set: Examples, hyperparameters: Hyperparameters, first_batch: int = 0
 ) -> Iterator[tuple[Pixels, NDArray[np.float32]]]:
-    """Films uint8 (batch, side, side, 1) with labels (batch,), for ever, after the first `first_batch` batches."""
+    """Yield batches without end: images uint8 (batch, side, side, 1) with labels (batch,).
+
+    The first `first_batch` batches are skipped.
+    """
     order = islice(
         shuffled_batches(len(training_set), hyperparameters.batch_size, hyperparameters.seed), first_batch, None
     )
@@ -33,7 +36,7 @@ def augmented_batches(
 
 
 def shuffled_batches(images: int, batch: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Indices of `batch_size` films for ever: all of them in random order, then all of them in another, without a gap."""
+    """Yield `batch` image indices at a time, without end: random orders of all images, without a gap between them."""
     rng = np.random.default_rng(seed)
     waiting = rng.permutation(images)
     while True:

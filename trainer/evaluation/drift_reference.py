@@ -1,4 +1,4 @@
-"""What a model says of films like those it was judged on: the reference that `db.health.drift` holds a source against."""
+"""Distributions of a model's outputs on validation images: `db.health.drift` compares a source's images with them."""
 
 import json
 from pathlib import Path
@@ -15,13 +15,14 @@ from trainer import dataset, networks
 from trainer.dataset import PatientIdRule
 
 REFERENCE_BINS: Final = 10
-DIGITS: Final = 9  # float32 keeps no more
-REFERENCE_BATCH: Final = 64  # films; a matter of speed alone
+DIGITS: Final = 9  # float32 has no more
+REFERENCE_BATCH: Final = 64  # images; affects speed only
 
 
 def build_reference(served: Any, images: Pixels) -> dict[str, Any]:
-    """For the card: {images, probability, gate_score, brightness}, all but the first as `quantile_bins`; gate_score is None
-    where the network has no gate.
+    """Build the card's reference: {images, probability, gate_score, brightness}.
+
+    All but the first are `quantile_bins`; gate_score is None where the network has no gate.
 
     Args:
         served: a `keras.Model` as `gate.gated_inference_model` gives it.
@@ -39,16 +40,16 @@ def build_reference(served: Any, images: Pixels) -> dict[str, Any]:
 
 
 def write_reference(folder: Path, data: Path, full_size_folder: Path | None, settings: Settings) -> int:
-    """Put the reference into the card of a model that has none. Returns the number of films.
+    """Write the reference into the card of a model that has none. Returns the number of images.
 
     Args:
-        data: the films that it was trained on.
-        full_size_folder: a second such folder, of full-size films.
-        settings: whose patient key tells patients of headers apart.
+        data: the images that the model was trained on.
+        full_size_folder: a second such folder, of full-size images.
+        settings: its patient key identifies the patients of DICOM headers.
 
     Raises:
         ModelError: the folder is damaged.
-        TrainingError: the films cannot be used, or the card cannot be written.
+        TrainingError: the images cannot be used, or the card cannot be written.
     """
     model = ModelFolder.read(folder)
     model.verify()
@@ -58,7 +59,7 @@ def write_reference(folder: Path, data: Path, full_size_folder: Path | None, set
         images + dataset.read_dataset(full_size_folder, model.side, patient_rule) if full_size_folder else images
     ).examples("validation")
     if not len(validation.labels):
-        raise TrainingError("There is no film of a validation patient; see `pneumowatch train --help`.")
+        raise TrainingError("There is no image of a validation patient; see `pneumowatch train --help`.")
     card = model.card | {"reference": build_reference(networks.load_inference_model(model), validation.pixels)}
     try:
         (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
@@ -68,10 +69,10 @@ def write_reference(folder: Path, data: Path, full_size_folder: Path | None, set
 
 
 def quantile_bins(values: NDArray[Any]) -> dict[str, list[float]]:
-    """{edges, shares}: bins that hold a tenth of the values each, fewer where many are equal; none is empty."""
+    """Return {edges, shares}: bins with a tenth of the values each, fewer where many are equal; none is empty."""
     values = np.round(values.astype(np.float64), DIGITS)
     edges = np.unique(np.quantile(values, np.arange(1, REFERENCE_BINS) / REFERENCE_BINS, method="higher"))
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
-    if not counts[0]:  # all below the first edge are none: it separates nothing
+    if not counts[0]:  # no value lies below the first edge: it separates nothing
         edges, counts = edges[1:], counts[1:]
     return {"edges": edges.tolist(), "shares": (counts / len(values)).round(DIGITS).tolist()}

@@ -1,7 +1,7 @@
-"""How good a model is: pure functions over arrays of labels, probabilities and patients.
+"""Metrics of a model: pure functions of labels, probabilities and patients.
 
-Every measure takes weights of shape (rounds, n), how often each film counts in each round, and gives one value a round.
-Weights of one give the plain figure, those of a bootstrap its spread.
+Every metric takes weights of shape (rounds, n), how often each image counts in each round, and gives one value per
+round. Weights of one give the plain value, those of a bootstrap its spread.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
-PROBABILITY_EPSILON: Final = 1e-7  # no film is surer than this
-SHARE_EPSILON: Final = 1e-12  # of a share
+PROBABILITY_EPSILON: Final = 1e-7  # probabilities are clipped to this distance from 0 and 1
+SHARE_EPSILON: Final = 1e-12  # tolerance where shares are compared
 BOOTSTRAP_ROUNDS: Final = 1000
 CONFIDENCE: Final = 0.95
 CALIBRATION_BINS: Final = 10  # of the calibration curve, equally wide
-BOOTSTRAP_SEED: Final = 1  # of the bootstrap: the same films give the same intervals
+BOOTSTRAP_SEED: Final = 1  # of the bootstrap: the same images give the same intervals
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure with its interval; all three are NaN where it is undefined (a specificity without normal films)."""
+    """A metric with its interval; all three are NaN where it is undefined (a specificity without normal images)."""
 
     value: float
     low: float
@@ -36,12 +36,13 @@ def threshold_for(
     target_sensitivity: float,
     rounds: int = BOOTSTRAP_ROUNDS,
 ) -> float:
-    """The threshold that flags `target_sensitivity` of the ill films (labels 1; one at least) of patients like these.
+    """Choose the threshold that flags `target_sensitivity` of the images with pneumonia, for patients like these.
 
-    The highest that does on these very films hangs on one of them: between it and the next there may be a wide gap.
-    So it is chosen in each of many draws of the patients, and the mean of the logits is taken (bagging: Breiman, 1996;
-    of a quantile: Harrell and Davis, 1982). Where not even one of these films may be missed, they are too few to say
-    more than what flags them all.
+    At least one label is 1. The highest threshold that reaches the target on exactly these images depends on one of
+    them, and the gap to the next may be wide. So it is chosen in each of many bootstrap draws of the patients, and the
+    mean of the logits is taken (bagging: Breiman, 1996; of a quantile: Harrell and Davis, 1982). Where the target
+    allows not even one of these images to be missed, they are too few for that: the threshold is then the highest that
+    flags them all.
     """
     ill = labels == 1
     order = np.argsort(probabilities[ill])[::-1]
@@ -55,8 +56,10 @@ def threshold_for(
 
 
 def _highest(weights: Floats, target: float) -> NDArray[np.intp]:
-    """For each round, (rounds, n) weights of films in order of falling probability: the first film at which the target
-    share is reached."""
+    """Find for each round the first image at which the target share is reached.
+
+    `weights`: (rounds, n), of images in order of falling probability.
+    """
     sensitivity = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
     found: NDArray[np.intp] = np.argmax(sensitivity >= target - SHARE_EPSILON, axis=1)
     return found
@@ -65,14 +68,20 @@ def _highest(weights: Floats, target: float) -> NDArray[np.intp]:
 def estimate_metrics(
     labels: Floats, probabilities: Floats, patients: NDArray[np.str_], threshold: float, rounds: int = BOOTSTRAP_ROUNDS
 ) -> dict[str, Estimate]:
-    """Each measure with a percentile bootstrap interval that resamples patients, as films of one patient are alike."""
+    """Estimate each metric with a percentile bootstrap interval.
+
+    The bootstrap resamples patients, because images of one patient are alike.
+    """
     values = weighted_metrics(labels, probabilities, threshold, np.ones((1, len(labels))))
     spread = weighted_metrics(labels, probabilities, threshold, bootstrap_weights(patients, rounds))
     return {name: _estimate(float(value[0]), spread[name]) for name, value in values.items()}
 
 
 def bootstrap_weights(patients: NDArray[np.str_], rounds: int, seed: int = BOOTSTRAP_SEED) -> Floats:
-    """Weights (rounds, n): how often each film's patient was drawn, of as many draws as there are patients."""
+    """Draw weights (rounds, n): how often each image's patient was drawn.
+
+    Each round draws as many patients as there are.
+    """
     names, patient = np.unique(patients, return_inverse=True)
     if not len(names):
         return np.zeros((rounds, 0))
@@ -87,8 +96,10 @@ def paired_differences(
     thresholds: tuple[float, float],
     rounds: int = BOOTSTRAP_ROUNDS,
 ) -> dict[str, Estimate]:
-    """What each measure of the first model is above that of the second, on the same films: a paired bootstrap, which
-    draws the same patients for both."""
+    """Compute each metric of the first model minus that of the second, on the same images.
+
+    The bootstrap is paired: it draws the same patients for both.
+    """
     weights = np.ones((1, len(labels))), bootstrap_weights(patients, rounds)
     (plain, spread), (other_plain, other_spread) = (
         [weighted_metrics(labels, probability, threshold, each) for each in weights]
@@ -101,7 +112,7 @@ def paired_differences(
 
 
 def confusion_counts(labels: Floats, probabilities: Floats, threshold: float) -> dict[str, int]:
-    """How many films are ill or normal, and flagged or not."""
+    """Count images by label and by flag."""
     ill, flagged = labels == 1, probabilities >= threshold
     return {
         "true_positive": int((ill & flagged).sum()),
@@ -112,9 +123,11 @@ def confusion_counts(labels: Floats, probabilities: Floats, threshold: float) ->
 
 
 def roc_curve(labels: Floats, probabilities: Floats) -> tuple[Floats, Floats]:
-    """False positive rate and sensitivity at each distinct threshold, from none flagged to all; (k,) each."""
+    """Compute false positive rate and sensitivity at each distinct threshold, from none flagged to all; (k,) each."""
     order = np.argsort(-probabilities, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)  # films alike are flagged together
+    ends = np.append(
+        np.flatnonzero(np.diff(probabilities[order])), len(order) - 1
+    )  # equal probabilities are flagged together
     ill = np.concatenate([[0], np.cumsum(labels[order] == 1)[ends]])
     normal = np.concatenate([[0], np.cumsum(labels[order] == 0)[ends]])
     with np.errstate(invalid="ignore"):
@@ -123,7 +136,7 @@ def roc_curve(labels: Floats, probabilities: Floats) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Films whose probabilities lie in one tenth of 0..1: how many, their mean probability, the share that is ill."""
+    """Images with probabilities in one tenth of 0..1: their number, mean probability and share with pneumonia."""
 
     images: int
     probability: float
@@ -131,7 +144,7 @@ class CalibrationBin:
 
 
 def calibration_curve(labels: Floats, probabilities: Floats) -> list[CalibrationBin]:
-    """The bins that hold films, from low to high."""
+    """Compute the bins that hold images, from low to high."""
     number = _bins(probabilities)
     members = [number == one for one in np.unique(number)]
     return [CalibrationBin(int(of.sum()), float(probabilities[of].mean()), float(labels[of].mean())) for of in members]
@@ -142,16 +155,20 @@ def _bins(probabilities: Floats) -> NDArray[np.int64]:
 
 
 def expected_calibration_error(labels: Floats, probabilities: Floats, weights: Floats) -> Floats:
-    """Expected calibration error: how far a bin's mean probability is from its share of ill films, in the mean over
-    films (Naeini et al., 2015); (rounds,)."""
+    """Compute the expected calibration error (Naeini et al., 2015); (rounds,).
+
+    It is the distance of a bin's mean probability from its share with pneumonia, averaged over images.
+    """
     belongs = _bins(probabilities)[:, np.newaxis] == np.arange(CALIBRATION_BINS)
     gaps = weights @ ((probabilities - labels)[:, np.newaxis] * belongs)
     return np.abs(gaps).sum(axis=1) / weights.sum(axis=1)
 
 
 def weighted_metrics(labels: Floats, probabilities: Floats, threshold: float, weights: Floats) -> dict[str, Floats]:
-    """Accuracy, sensitivity, specificity, precision, F1, AUC, Brier score and expected calibration error, each of shape
-    (rounds,)."""
+    """Compute all metrics, each of shape (rounds,).
+
+    They are accuracy, sensitivity, specificity, precision, F1, AUC, Brier score and expected calibration error.
+    """
     ill, flagged = labels == 1, probabilities >= threshold
     hits, misses = weights @ (ill & flagged), weights @ (ill & ~flagged)
     alarms, passes = weights @ (~ill & flagged), weights @ (~ill & ~flagged)
@@ -169,7 +186,10 @@ def weighted_metrics(labels: Floats, probabilities: Floats, threshold: float, we
 
 
 def weighted_auc(labels: Floats, probabilities: Floats, weights: Floats) -> Floats:
-    """Mann-Whitney: how often an ill film's probability is above a normal one's, ties counting half; (rounds,)."""
+    """Compute the AUC (Mann-Whitney); (rounds,).
+
+    It is how often the probability of an image with pneumonia is above a normal one's; ties count half.
+    """
     if not len(labels):
         return np.full(len(weights), np.nan)
     order = np.argsort(probabilities)
@@ -187,5 +207,5 @@ def _estimate(value: float, spread: Floats) -> Estimate:
         return Estimate(np.nan, np.nan, np.nan)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
-    # films drawn twice are a little worse calibrated than all of them: that interval may lie above its value
+    # resampled images are a little worse calibrated than all of them: that interval may lie above its value
     return Estimate(value, min(float(low), value), max(float(high), value))

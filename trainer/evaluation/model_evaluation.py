@@ -1,4 +1,4 @@
-"""One model held against labelled films: what it said of each, and how good that is."""
+"""Evaluate one model on labelled images: its output for each image, and its metrics."""
 
 import math
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from trainer.evaluation import metrics
 from trainer.evaluation.metrics import Estimate
 
 SPLIT_MISMATCH_NOTE: Final = (
-    "Patients are told apart otherwise than when this model was trained (another pattern or patient key): it may have "
-    "learned from these {split} patients, and the figures say nothing of others."
+    "Patients are identified by another rule than when this model was trained (another pattern or patient key). It may "
+    "have been trained on these {split} patients, so the figures do not show how it performs on others."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredImage:
-    """A film, its name beneath the data folder, and the model's probability of pneumonia."""
+    """An image, its name relative to the data folder, and the model's probability of pneumonia."""
 
     image: LabelledImage
     name: str
@@ -54,10 +54,10 @@ class ModelEvaluation:
     version: str
     threshold: float
     split: str
-    fingerprint: str  # of the whole folder's films
+    fingerprint: str  # of all images of the folder
     scored_images: tuple[ScoredImage, ...]
     left_out: int
-    split_mismatch: bool = False  # patients were told apart otherwise when the model was trained
+    split_mismatch: bool = False  # patients were identified by another rule when the model was trained
 
     @cached_property
     def labels(self) -> NDArray[np.float32]:
@@ -81,17 +81,17 @@ class ModelEvaluation:
 
     @cached_property
     def misclassified(self) -> list[ScoredImage]:
-        """Missed and falsely flagged films, the worst first."""
+        """Missed and falsely flagged images, the worst first."""
         return sorted((one for one in self.scored_images if not one.correct), key=lambda one: -one.error)
 
     @property
     def notes(self) -> list[str]:
-        """What whoever reads the figures must know."""
+        """What a reader of the figures must know."""
         notes = [SPLIT_MISMATCH_NOTE.format(split=self.split)] if self.split_mismatch else []
         for label, name in enumerate(CLASSES):
             if label not in self.labels:
                 empty = ", ".join(key.replace("_", " ") for key, of in self.estimates.items() if math.isnan(of.value))
-                notes.append(f"There is no film of {name} among them, so these measures are undefined: {empty}.")
+                notes.append(f"There is no image of {name} among them, so these measures are undefined: {empty}.")
         if self.left_out:
             notes.append(f"{self.left_out} files of the folder could not be read and are left out.")
         return notes
@@ -100,10 +100,10 @@ class ModelEvaluation:
     def summary(self) -> str:
         images, patients = len(self.scored_images), len(set(self.patients.tolist()))
         of = "of all patients" if self.split == "all" else f"of {self.split} patients"
-        return f"{images} films of {patients} patients ({of}); flagged at {self.threshold:.3f} and above."
+        return f"{images} images of {patients} patients ({of}); flagged at {self.threshold:.3f} and above."
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the evaluation for JSON."""
         return {
             "model_version": self.version,
             "threshold": self.threshold,
@@ -125,18 +125,18 @@ class ModelEvaluation:
 def evaluate_model(
     model: ModelFolder, dataset: Dataset, folder: Path, split: str, predict: Callable[[Pixels], NDArray[np.float32]]
 ) -> ModelEvaluation:
-    """Have the films of a split, or of `all` patients, read at the model's own threshold.
+    """Score the images of a split, or of `all` patients, at the model's own threshold.
 
     Args:
-        folder: beneath which the films are named.
+        folder: the images' names are relative to it.
         predict: uint8 (n, side, side) to probabilities (n,).
 
-    Raises TrainingError where the split has no film.
+    Raises TrainingError where the split has no image.
     """
     chosen = dataset.in_split(split)
     if not chosen:
         raise TrainingError(
-            f"None of the {len(dataset.images)} films is of a {split} patient; --split all evaluates on all of them."
+            f"None of the {len(dataset.images)} images is of a {split} patient; --split all evaluates on all of them."
         )
     probability = predict(np.stack([image.pixels for image in chosen])).tolist()
     scored_images = tuple(
@@ -150,9 +150,9 @@ def evaluate_model(
 
 
 def compare_evaluations(one: ModelEvaluation, other: ModelEvaluation) -> dict[str, dict[str, float | None]]:
-    """What each measure of the first is above the second's.
+    """Compute each measure of the first minus that of the second.
 
-    Raises TrainingError where they did not read the same films.
+    Raises TrainingError where they did not read the same images.
     """
     if [image.name for image in one.scored_images] != [image.name for image in other.scored_images]:
         raise TrainingError("The folder changed while it was read for the two models; evaluate again.")

@@ -1,4 +1,4 @@
-"""Reports as one HTML page each: figures as inline SVG, films inlined, no script, nothing fetched from anywhere."""
+"""Reports as one HTML page each: figures as inline SVG, images inlined, no script, nothing loaded from elsewhere."""
 
 import base64
 import io
@@ -19,8 +19,8 @@ from trainer.dataset import CLASSES, SPLITS
 from trainer.evaluation import metrics, model_evaluation
 from trainer.evaluation.model_evaluation import ModelEvaluation
 
-WORST_SHOWN: Final = 24  # films shown of each kind of error
-PLOT: Final = 300  # edge of a figure's plane in SVG units, which the page scales
+WORST_SHOWN: Final = 24  # images shown of each kind of error
+PLOT: Final = 300  # edge of a figure's plot area in SVG units, which the page scales
 METRIC_NAMES: Final = {
     "accuracy": "Accuracy",
     "sensitivity": "Sensitivity (recall)",
@@ -84,12 +84,12 @@ def write_survey(target: Path, facts: dict[str, Any]) -> Path:
 
 
 def training_page(card: dict[str, Any]) -> str:
-    """The page of a training run, from its model's card, whose `history` holds an epoch at least."""
+    """Render the page of a training run from its model's card, whose `history` holds at least one epoch."""
     history = card["history"]
     losses = [[at[name] for at in history] for name in ("loss", "validation_loss")]
     accuracies = [at["validation_accuracy"] for at in history]
     highest = max(max(of) for of in losses) or 1.0
-    lowest = min(math.floor(min(accuracies) * 10) / 10, 0.9)  # of the plane, so that good epochs differ visibly
+    lowest = min(math.floor(min(accuracies) * 10) / 10, 0.9)  # end of the axis, so that good epochs differ visibly
     last = max(len(history) - 1, 1)
     kept = card["kept_epoch"] - 1
     return (
@@ -126,7 +126,7 @@ class _Image:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("trainer", "pages"),
-        autoescape=True,  # file names are other people's
+        autoescape=True,  # file names come from other people
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -141,7 +141,7 @@ def _common() -> dict[str, Any]:
 
 
 def _curve(one: ModelEvaluation) -> str | None:
-    """The ROC curve as SVG points; None where one class is missing."""
+    """Return the ROC curve as SVG points; None where one class is missing."""
     alarms, hits = metrics.roc_curve(one.labels, one.probabilities)
     if len(set(one.labels.tolist())) < len(CLASSES):
         return None
@@ -165,7 +165,7 @@ def _bars(counts: dict[str, int]) -> list[_Bar]:
 
 
 def _worst(one: ModelEvaluation) -> list[tuple[str, int, list[_Image]]]:
-    """For each kind of error: its title, how many there are, and the worst of them."""
+    """Return for each kind of error its title, the number of errors, and the worst of them."""
     kinds = []
     for label, title in ((1, "Missed: pneumonia, not flagged"), (0, "False alarms: normal, flagged")):
         misclassified = [image for image in one.misclassified if image.image.label == label]

@@ -74,7 +74,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(killed: Path) ->
     whole, rest = list[TrainingProgress](), list[TrainingProgress]()
     expected = taught(whole)
     found = taught(rest, unfinished=killed)
-    assert rest[0].note == "An unfinished run is taken up after its epoch 2."
+    assert rest[0].note == "An unfinished run resumes after its epoch 2."
     assert [(at.epoch, at.step) for at in rest if not at.epoch_ended and not at.note] == [
         (3, 1),
         (3, 2),
@@ -93,7 +93,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(killed: Path) ->
 def test_a_run_of_other_knobs_begins_anew_and_says_so(killed: Path) -> None:
     seen = list[TrainingProgress]()
     taught(seen, replace(KNOBS, seed=2, epochs=1, steps_per_epoch=1), killed)
-    assert "given up" in seen[0].note
+    assert "discarded" in seen[0].note
     assert [(at.epoch, at.step) for at in seen[1:]] == [(1, 1), (1, 1)]
 
 
@@ -129,7 +129,7 @@ def test_what_is_damaged_is_not_read(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(TrainingError, match="unfinished run cannot be kept"):
+    with pytest.raises(TrainingError, match="unfinished run cannot be saved"):
         Checkpoint(tmp_path / "file" / "run.npz", "a").write([], [])
 
 

@@ -145,7 +145,7 @@ def test_a_missing_or_empty_class_is_an_error(folder: Path) -> None:
         dataset.read_dataset(folder / "NORMAL", SIDE)
     for path in (folder / "PNEUMONIA").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(TrainingError, match="no film that can be read"):
+    with pytest.raises(TrainingError, match="no image that can be read"):
         dataset.read_dataset(folder, SIDE)
 
 
@@ -226,7 +226,7 @@ def test_patients_told_apart_otherwise_than_for_the_training(folder: Path) -> No
 
 def test_a_card_whose_pattern_is_none_is_refused_in_a_sentence(tmp_path: Path) -> None:
     for patterns in (["("], [7]):
-        with pytest.raises(TrainingError, match="no regular expression"):
+        with pytest.raises(TrainingError, match="not a regular expression"):
             PatientIdRule.from_card({"data": {"patients": {"patterns": patterns}}}, Settings(data_dir=tmp_path))
 
 

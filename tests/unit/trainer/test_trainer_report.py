@@ -111,7 +111,7 @@ def test_one_class_leaves_measures_undefined_and_says_so(folder: Path) -> None:
     assert plain["measures"]["specificity"] == plain["measures"]["auc"] == {"value": None, "low": None, "high": None}
     assert plain["measures"]["sensitivity"]["value"] is not None
     assert plain["data"]["classes"] == {"NORMAL": 0, "PNEUMONIA": 8}
-    assert "no film of NORMAL" in said.notes[0]
+    assert "no image of NORMAL" in said.notes[0]
     assert "specificity" in said.notes[0]
     page = reports.write_evaluation(folder / "page.html", [said]).read_text("utf-8")
     assert "undefined" in page

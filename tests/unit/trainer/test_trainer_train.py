@@ -281,7 +281,7 @@ def test_data_that_cannot_teach_is_refused_before_training(tmp_path: Path) -> No
         train_model(folder, tmp_path / "models", TINY)
     for path in (folder / "NORMAL").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(TrainingError, match="NORMAL holds no film"):
+    with pytest.raises(TrainingError, match="NORMAL holds no image"):
         train_model(folder, tmp_path / "models", TINY)
     assert not (tmp_path / "models").exists()
 
@@ -299,7 +299,7 @@ def test_the_command_prints_json_for_scripts(labelled: Path, tmp_path: Path) -> 
     report = json.loads(run(labelled, tmp_path, *options))
     page = Path(report["report"])
     assert page == tmp_path / "pages" / f"evaluation-{report['version']}.html"
-    assert f"How well {report['version']} reads" in page.read_text("utf-8")
+    assert f"Evaluation of {report['version']}" in page.read_text("utf-8")
     assert ModelFolder.read(Path(report["path"])).card["training"]["patience"] == 4
     assert ModelFolder.read(Path(report["path"])).card["training"]["seed"] == 3
     assert set(report["metrics"]) == {"validation", "test"}
@@ -313,7 +313,7 @@ def test_the_command_prints_figures_with_intervals(
         "trainer.train.train_model", lambda *_: trained
     )  # printing is tested here; the run above is real
     told = run(labelled, tmp_path)
-    assert "Test patients, full-size films" in told
+    assert "Test patients, full-size images" in told
     assert all(measure in told for measure in MEASURES)
     assert "1 files could not be read" in told
     assert str(trained.folder.path) in told
