@@ -1,8 +1,8 @@
-"""A night at school: verdicts and the base dataset make a challenger, which takes over if it passes the comparison.
+"""Nightly retraining: verdicts and the base dataset make a challenger, which is promoted if it passes the comparison.
 
-From beginning to end: labels, enough new ones?, a base dataset?, the champion goes on learning, the comparison, and the
-decision, which is one transaction with the promotion. Until that transaction nothing that anyone looks at has changed,
-so an attempt may be killed at any point.
+The steps: read the labels; check that enough are new and that there is a base dataset; train on from the champion;
+compare; decide. The decision and the promotion are one transaction. Nothing that others use changes before it, so an
+attempt may be killed at any point.
 """
 
 import secrets
@@ -40,25 +40,25 @@ from trainer.nightly.workspace import locked_workspace
 log = get_logger("training")
 
 LABELS_CONTRADICT: Final = (
-    "The newer verdicts say the contrary of what the champion says: labels were exchanged, or films are shown "
+    "The newer verdicts say the contrary of what the champion predicts: labels were exchanged, or images are shown "
     "inverted. Nothing was learned from them."
 )
 SPLIT_MISMATCH_REASON: Final = (
-    "Patients of the base dataset are told apart otherwise than when the champion was trained, so it may have learned "
-    "from those that are held out now. Set PNEUMOWATCH_PATIENT_PATTERN and the patient key as they were then, or train "
-    "a model here and promote it."
+    "Patients of the base dataset are identified by another rule than when the champion was trained, so it may have "
+    "been trained on those that are held out now. Set PNEUMOWATCH_PATIENT_PATTERN and the patient key as they were "
+    "then, or train a model here and promote it."
 )
-RECHECK_SECONDS: Final = 0.5  # how often a training that may be dead is looked at
+RECHECK_SECONDS: Final = 0.5  # how often a training that may be dead is checked
 
 StageCallback = Callable[[str, int, int, str], None]  # stage, how much of it is done, of how much, a sentence
 
 
 @dataclass(frozen=True)
 class RetrainOptions:
-    """How an attempt is to be run. None: as the network's preset has it."""
+    """Options of one attempt. None: the value of the network's preset."""
 
     force: bool = False  # even where too few labels are new
-    when_due: bool = False  # only if the timetable says so
+    when_due: bool = False  # only if a training is due by the timetable
     epochs: int | None = None
     steps_per_epoch: int | None = None
 
@@ -70,15 +70,15 @@ def run_retraining(
     options: RetrainOptions = RetrainOptions(),
     on_progress: StageCallback = lambda stage, done, of, note: None,
 ) -> dict[str, Any] | None:
-    """One attempt at a better model. Returns its row (`db.registry.training_runs.recent_runs`), or None where none is due.
+    """Run one retraining. Returns its row (`db.registry.training_runs.recent_runs`), or None where none is due.
 
     Raises:
-        TrainingError: another one is running, or it could not come to a decision; its row then says so too.
+        TrainingError: another one is running, or this one came to no decision; its row then says so too.
         ShuttingDown: `stop` was set; its row is `killed`.
     """
     token = secrets.token_hex(16)
     with locked_workspace(settings.data_dir, token) as workspace:
-        gone = "Its process ended in the middle."
+        gone = "Its process ended before the training did."
         database.write(
             lambda connection: training_runs.fail_run(connection, workspace.previous_token, gone, TrainingState.KILLED)
         )
@@ -100,7 +100,10 @@ def _start_run(
     options: RetrainOptions,
     on_progress: StageCallback,
 ) -> int | None:
-    """The attempt's number. A row of another one that is not seen to move for a lease is a dead one's."""
+    """Start the attempt and return its number; None where none is due.
+
+    Another attempt whose row is not renewed for a lease is taken to be dead.
+    """
     reaper = StaleRunReaper(database, LEASE_FACTOR * settings.lease_seconds)
     by, first = component_name("retrain"), None
 
@@ -117,17 +120,17 @@ def _start_run(
         other = reaper.check()
         if other is None:
             continue
-        stands = (other["token"], other["renewed_at"])
-        if first not in (None, stands):
+        current = (other["token"], other["renewed_at"])
+        if first not in (None, current):
             raise TrainingError("Another training is running; `pneumowatch retrain --status` shows it.")
-        first = stands
-        on_progress("waiting", 0, 0, "another training has not been heard of for a while")
+        first = current
+        on_progress("waiting", 0, 0, "another training has not reported for a while")
         if stop.wait(RECHECK_SECONDS):
-            raise ShuttingDown("Shutdown was asked for while another training was looked at.")
+            raise ShuttingDown("Shutdown was requested while another training was being checked.")
 
 
 def _run_to_conclusion(retrain_run: "RetrainRun") -> None:
-    """Run it, and see that its row says how it ended."""
+    """Run the attempt and record in its row how it ended."""
 
     def failed(reason: str, state: TrainingState = TrainingState.FAILED) -> None:
         retrain_run.database.write(
@@ -137,19 +140,19 @@ def _run_to_conclusion(retrain_run: "RetrainRun") -> None:
     try:
         retrain_run.run()
     except ShuttingDown:
-        failed("It was told to stop.", TrainingState.KILLED)
+        failed("A shutdown stopped it.", TrainingState.KILLED)
         raise
     except PneumowatchError as error:
         failed(str(error))
         raise
     except Exception as error:
-        # whatever TensorFlow or the disk came up with: the row must not look as if it still ran
-        failed(f"It ended in an error that should not be ({type(error).__name__}); the log says where.")
+        # any error of TensorFlow or the disk: the row must not look as if the attempt still ran
+        failed(f"It ended with an unexpected error ({type(error).__name__}); see the log.")
         raise
 
 
 class RetrainRun:
-    """What one attempt holds in its hands."""
+    """One attempt at a better model."""
 
     def __init__(
         self,
@@ -172,7 +175,7 @@ class RetrainRun:
         self._stage = ""
 
     def run(self) -> None:
-        """To a decision, which stands in its row."""
+        """Run until there is a decision, and record it in the row."""
         self._progress("reading")
         patient_rule = PatientIdRule.from_settings(self._settings, self._settings.patient_pattern)
         reviews = self.database.read(verdicts.standing_reviews)
@@ -182,10 +185,10 @@ class RetrainRun:
         )
         new = verdict_labels.count_newer(judgements, used)
         if new < self._settings.min_new_labels and not self._options.force:
-            few = f"{new} judged films are new; {self._settings.min_new_labels} are asked for."
+            few = f"{new} judged images are new; {self._settings.min_new_labels} are required."
             return self._finish(TrainingOutcome(TrainingDecision.NOTHING_TO_DO, (few,), new_labels=new))
         if self._settings.training_dir is None:
-            without = "There is no base dataset (PNEUMOWATCH_TRAINING_DIR) to hold a challenger against."
+            without = "There is no base dataset (PNEUMOWATCH_TRAINING_DIR) to evaluate a challenger on."
             return self._finish(TrainingOutcome(TrainingDecision.NO_BASE, (without,), new_labels=new))
         model_cache.register_local_models(self.database, self._settings.models, component_name("retrain"))
         champion = model_cache.fetch_model(self.database, self._settings.models)
@@ -212,9 +215,7 @@ class RetrainRun:
         self._progress("looking")
         data = NightlyData.combine(base, verdict_data, promoted)
         outcome = replace(outcome, figures={"labels": data.counts()})
-        if (
-            len(data.held_out) < comparison.MIN_IMAGES and not self._options.force
-        ):  # it could not pass, whatever it learned
+        if len(data.held_out) < comparison.MIN_IMAGES and not self._options.force:  # no challenger could pass
             few = comparison.too_few(len(data.held_out))
             return self._finish(replace(outcome, decision=TrainingDecision.NOTHING_TO_DO, reasons=(few,)))
         if _labels_contradict(champion, data):
@@ -232,7 +233,7 @@ class RetrainRun:
         return self.promote(challenger, replace(outcome, decision=TrainingDecision.PROMOTED))
 
     def _train_challenger(self, champion: ModelFolder, data: NightlyData) -> ModelFolder:
-        """The challenger, written where nobody else looks."""
+        """Train the challenger and write it where nobody else looks."""
         hyperparameters = self._hyperparameters(champion)
         steps, ended = hyperparameters.epochs * hyperparameters.steps_per_epoch, list[train.TrainingProgress]()
 
@@ -258,20 +259,20 @@ class RetrainRun:
 
     def _hyperparameters(self, champion: ModelFolder) -> Hyperparameters:
         network = str(champion.card.get("network"))
-        networks.get_network(network)  # for its complaint
+        networks.get_network(network)  # raises where there is none of that name
         preset = fine_tuning(network)
         return replace(
             preset,
             epochs=self._options.epochs or preset.epochs,
             steps_per_epoch=self._options.steps_per_epoch or preset.steps_per_epoch,
-            # a gate is fitted anew where there was one: what turns films away is not for a night to begin
+            # a gate is fitted again where there was one; a nightly retraining never adds one
             gated=bool(champion.card.get("outputs", {}).get("gate")),
-            # what this site, or whoever made the champion, asked for
+            # the sensitivity that this site, or the maker of the champion, chose
             target_sensitivity=champion.card["threshold"].get("target_sensitivity", preset.target_sensitivity),
         )
 
     def _shipped(self, champion: ModelFolder, data: NightlyData) -> Scores | None:
-        """Of the frozen films, in the size that the shipped model takes; None where it is the champion."""
+        """Score the frozen images with the shipped model, in the size that it takes; None where it is the champion."""
         ships = shipped_folder()
         if ships.version == champion.version:
             return None
@@ -280,7 +281,10 @@ class RetrainRun:
         return score_images(ships, self._base(champion, ships.side, "comparing").examples("test"))
 
     def _base(self, champion: ModelFolder, side: int, stage: str = "reading") -> Dataset:
-        """Its patients told apart as when the champion was trained, or it would be examined on what it learned from."""
+        """Read the base dataset, with patients identified as when the champion was trained.
+
+        By another rule it would be evaluated on images that it was trained on.
+        """
         folder = self._settings.training_dir
         assert folder is not None
         deployment.check_patient_key(self.database, self._settings)
@@ -290,14 +294,14 @@ class RetrainRun:
         )
 
     def promote(self, challenger: ModelFolder, outcome: TrainingOutcome) -> None:
-        """The decision and what it brings about, or neither."""
+        """Record the decision and promote the challenger: both, or neither."""
         self._progress("promoting")
         archive, by = model_cache.pack_folder(challenger), component_name("retrain")
 
         def promote(connection: Connection) -> bool:
-            model_registry.lock_promotions(connection)  # or another promotion could come between the look and this one
+            model_registry.lock_promotions(connection)  # or another promotion could come between the check and this one
             if model_registry.champion_version(connection) != outcome.champion:
-                moved = "Another model was promoted while this one learned; it was not held against that one."
+                moved = "Another model was promoted during the training; the challenger was not compared with that one."
                 return training_runs.finish_run(
                     connection, self.token, replace(outcome, decision=TrainingDecision.REFUSED, reasons=(moved,))
                 )
@@ -310,8 +314,8 @@ class RetrainRun:
         self._require_ownership(self.database.write(promote))
         try:
             model_cache.fetch_model(self.database, self._settings.models)
-        except ModelError as error:  # it serves all the same: each worker fetches it for itself
-            log.warning("this machine's model store cannot take the new champion", error=str(error))
+        except ModelError as error:  # the promotion holds: each worker fetches the model itself
+            log.warning("the new champion cannot be stored on this machine", error=str(error))
 
     def _finish(self, outcome: TrainingOutcome) -> None:
         self._require_ownership(
@@ -319,10 +323,10 @@ class RetrainRun:
         )
 
     def _progress(self, stage: str, done: int = 0, of: int = 0, note: str = "") -> None:
-        """Told to whoever watches, and to the row: at each stage, and within it a few times a lease."""
+        """Report progress to the caller, and to the row at each stage and several times a lease within it."""
         self._on_progress(stage, done, of, note)
         if self._stop.is_set():
-            raise ShuttingDown("Shutdown was asked for in the middle of a training.")
+            raise ShuttingDown("Shutdown was requested during a training.")
         moment = time.monotonic()
         if stage != self._stage or moment - self._renewed > self._settings.lease_seconds:
             self._require_ownership(
@@ -332,7 +336,9 @@ class RetrainRun:
 
     def _require_ownership(self, still_ours: bool) -> None:
         if not still_ours:
-            raise TrainingError("This training was taken for dead, and its place given away; it decides nothing.")
+            raise TrainingError(
+                "This training was taken for dead and another one may have started; it decides nothing."
+            )
 
 
 def _labels_contradict(champion: ModelFolder, data: NightlyData) -> bool:

@@ -1,4 +1,4 @@
-"""What served models say of the films they are compared on."""
+"""Score images with the served models that are compared."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from trainer.student import PREDICT_BATCH
 
 
 def score_images(folder: ModelFolder, examples: Examples) -> Scores:
-    """As whoever loads the folder hears it. Raises ModelError where it is damaged."""
+    """Score images with the model as it is loaded from its folder. Raises ModelError where it is damaged."""
     if not len(examples):
         return Scores(np.zeros(0), folder.threshold, np.zeros(0, np.bool_))
     predicted = networks.load_inference_model(folder).predict(examples.pixels, batch_size=PREDICT_BATCH, verbose=0)

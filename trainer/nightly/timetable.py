@@ -1,4 +1,4 @@
-"""When the next training is due, by the attempts that there were: nothing is kept in memory, nothing is missed."""
+"""When the next training is due, from the recorded attempts: nothing is kept in memory, nothing is missed."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -19,14 +19,17 @@ log = get_logger("training")
 
 NEVER: Final = "never"
 POLL_SECONDS: Final = 20.0
-STUCK_SECONDS: Final = 120.0  # without a look, it hangs
-RETRY_SECONDS: Final = 600.0  # after one that could not even begin
-MAX_ATTEMPTS: Final = 3  # that may be killed in one night; what kills more of them kills the next one too
+STUCK_SECONDS: Final = 120.0  # without a check, the timetable counts as stuck
+RETRY_SECONDS: Final = 600.0  # after a training that could not even start
+MAX_ATTEMPTS: Final = 3  # killed attempts in one night: what kills these kills the next one too
 
 
 def latest_occurrence(now: datetime, at: time) -> datetime:
-    """The last time that a local clock showed `at`: the first of two where it shows it twice, an hour earlier where it
-    leaves it out (Pythons differ there: the earlier of both readings is the same on all)."""
+    """Return the last time that a local clock showed `at`.
+
+    The first of two where it shows it twice; an hour earlier where it skips it (Python versions differ there: the
+    earlier of both readings is the same on all).
+    """
     for days in (0, 1):
         shown = datetime.combine(now.astimezone().date() - timedelta(days=days), at)
         moment = min(shown.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
@@ -36,13 +39,13 @@ def latest_occurrence(now: datetime, at: time) -> datetime:
 
 
 def is_run_due(moment: datetime, known_since: datetime | None, begun: Sequence[TrainingState]) -> bool:
-    """Whether the training of that moment is still to be done: a night with the machine off is made up.
+    """Tell whether the training of that moment is still to be done: a night with the machine off is made up.
 
     Args:
-        moment: when it was to begin.
-        known_since: when there was first something to learn; what had not begun then is not made up.
-        begun: states of the attempts since the moment. Whatever decision one came to is the night's; one that was
-            killed is made up, but not for ever.
+        moment: when it should have started.
+        known_since: when the first verdict arrived; a training that was due before is not made up.
+        begun: states of the attempts since the moment. An attempt that ended by itself settles the night. One that was
+            killed is repeated, up to MAX_ATTEMPTS.
     """
     if known_since is None or known_since >= moment:
         return False
@@ -65,11 +68,10 @@ def follow_timetable(
     stop: threading.Event,
     component: Component,
 ) -> None:
-    """Until `stop`: call `start_training` whenever a training is due, and see that dead ones are told from those that live.
-    It returns False where a training could not even begin.
+    """Call `start_training` whenever a training is due, until `stop`, and mark dead trainings as killed.
 
-    What `start_training` starts looks for itself whether it is due and alone: two timetables begin nothing twice. `component` is
-    told.
+    `start_training` returns False where a training could not even start. What it starts checks by itself whether it is
+    due and alone: two timetables never start two. `component` reports the health of this loop.
     """
     reaper = StaleRunReaper(database, LEASE_FACTOR * settings.lease_seconds)
     while not stop.is_set():
@@ -78,12 +80,12 @@ def follow_timetable(
         if database.read(
             lambda connection: is_retraining_due(connection, settings.retrain_at, datetime.now().astimezone())
         ):
-            component.clear_expectation("the timetable")  # it may train for hours
+            component.clear_expectation("the timetable")  # a training may take hours
             try:
                 begun = start_training()
             except BrokerUnavailable:
                 begun = False
             if not begun:
-                log.warning("a training is due and cannot begin; tried again later")
+                log.warning("a training is due and cannot start; trying again later")
                 stop.wait(RETRY_SECONDS)
         stop.wait(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Readers' verdicts as labelled films: which of them teach, and what they say."""
+"""Turn readers' verdicts into labelled images: which images become training labels, and which label they get."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,26 +21,26 @@ LABEL_OF_VERDICT: Final = {Verdict.NO_PNEUMONIA: CLASSES.index("NORMAL"), Verdic
 
 @dataclass(frozen=True)
 class ConsensusLabel:
-    """A film on which all its readers agree."""
+    """The label of an image on which all its readers agree."""
 
     sha256: str
     label: int
     patient: str
     review_id: int  # of the newest of its reviews
-    keyed: bool = False  # the patient is told by a header
+    keyed: bool = False  # a DICOM header identifies the patient
 
 
 @dataclass(frozen=True, eq=False)
 class VerdictDataset:
-    """What the verdicts teach."""
+    """The labelled images that the verdicts give."""
 
     dataset: Dataset
-    reviews: dict[str, int]  # SHA-256 of a film -> its newest review
-    left_out: dict[str, int]  # films that teach nothing, by why
-    last_review_id: int  # of all that were looked at; 0 where there is none
+    reviews: dict[str, int]  # SHA-256 of an image -> its newest review
+    left_out: dict[str, int]  # images that give no label, by reason
+    last_review_id: int  # of all reviews, used or not; 0 where there is none
 
     def judged_after(self, review_id: int) -> Dataset:
-        """The films that were judged after this review."""
+        """Return the images that were judged after this review."""
         images = tuple(image for image in self.dataset.images if self.reviews[image.sha256] > review_id)
         return Dataset(images, (), self.dataset.side)
 
@@ -48,17 +48,18 @@ class VerdictDataset:
 def consensus_labels(
     reviews: Iterable[ReviewRecord], patient_rule: PatientIdRule = KERMANY_RULE
 ) -> tuple[list[ConsensusLabel], Counter[str]]:
-    """The films that teach, and how many do not, by why.
+    """Return the images that give a label, and count those that do not, by reason.
 
-    A reader's last word counts. A film teaches where all its readers say `pneumonia`, or all `no_pneumonia`: where one
-    of them says another thing, be it `unsure`, somebody has yet to look again. Drawn films never teach.
+    A reader's last verdict counts. An image gives a label where all its readers say `pneumonia`, or all `no_pneumonia`.
+    Where one of them says anything else, even `unsure`, the image needs another review. Drawn images never give a
+    label.
     """
-    of_film: dict[str, dict[str, ReviewRecord]] = {}
-    for review in reviews:  # a scan that was judged as another one's twin before shares its film by the hash
-        of_film.setdefault(review.sha256 or f"scan {review.scan_id}", {})[review.reviewer] = review
+    of_image: dict[str, dict[str, ReviewRecord]] = {}
+    for review in reviews:  # scans with the same bytes, known as duplicates or not, are one image
+        of_image.setdefault(review.sha256 or f"scan {review.scan_id}", {})[review.reviewer] = review
     images: list[ConsensusLabel] = []
     left_out: Counter[str] = Counter()
-    for latest_reviews in of_film.values():
+    for latest_reviews in of_image.values():
         newest = max(latest_reviews.values())
         why = _exclusion_reason(latest_reviews.values())
         if why:
@@ -75,7 +76,7 @@ def consensus_labels(
 def read_verdict_dataset(
     data_dir: Path, reviews: Sequence[ReviewRecord], side: int, patient_rule: PatientIdRule = KERMANY_RULE
 ) -> VerdictDataset:
-    """The films of the verdicts that teach, as they were kept, `side` pixels large."""
+    """Read the stored images of the verdicts that give a label, at `side` pixels."""
     judgements, left_out = consensus_labels(reviews, patient_rule)
     images = []
     for judgement in judgements:
@@ -93,17 +94,18 @@ def read_verdict_dataset(
 
 
 def count_newer(judgements: Iterable[ConsensusLabel], review_id: int) -> int:
-    """How many films that teach were judged after this review."""
+    """Count the labelled images that were judged after this review."""
     return sum(judgement.review_id > review_id for judgement in judgements)
 
 
 def oversampling_factor(images: int, among: int, share: float, at_most: int) -> int:
-    """How often each film of the verdicts is to be learned from, so that of all lessons they are about this share:
+    """Return how often each image of a verdict is trained on, so that they make up about this share of all.
+
     1 to `at_most` times.
 
     Args:
-        images: of the verdicts.
-        among: films of the base dataset.
+        images: number of images of the verdicts.
+        among: number of images of the base dataset.
     """
     return int(np.clip(round(share / (1 - share) * among / max(images, 1)), 1, at_most))
 
@@ -121,7 +123,7 @@ def _exclusion_reason(latest_reviews: Iterable[ReviewRecord]) -> str | None:
 
 
 def _patient(review: ReviewRecord, patient_rule: PatientIdRule) -> str:
-    """By the header; else by the file's name, else by its path; else a patient of its own."""
+    """Identify the patient by the header; else by the file's name, then its path; else as a patient of its own."""
     if review.patient_key:
         return review.patient_key
     name = PurePosixPath(review.path).name
@@ -133,7 +135,7 @@ def _patient(review: ReviewRecord, patient_rule: PatientIdRule) -> str:
 
 
 def _sized(pixels: Pixels, side: int) -> Pixels:
-    """Films are kept as they were reduced for the model of their day; another one may take another size."""
+    """Resize an image where needed: it was stored in the size of the model of its day."""
     if pixels.shape == (side, side):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))

@@ -1,5 +1,7 @@
-"""Where a training writes before anything of it counts: one at a time on this machine, and what a dead one left there
-is removed."""
+"""The folder in which a training writes before anything of it counts.
+
+One training at a time uses it on this machine, and what a dead one left there is removed.
+"""
 
 import fcntl
 import shutil
@@ -17,10 +19,10 @@ LOCK_FILE: Final = "lock"
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder of one's own, made by whoever first writes to it.
+    """A private folder, created by its first writer.
 
-    `previous_token` is the token of whoever worked here before: as the kernel gives a lock up with its process, that one no
-    longer works.
+    `previous_token` is the token of the training that used it before. The kernel releases a lock with its process, so
+    that training no longer runs.
     """
 
     scratch: Path
@@ -29,9 +31,9 @@ class Workspace:
 
 @contextmanager
 def locked_workspace(data_dir: Path, token: str) -> Iterator[Workspace]:
-    """Hold the workplace of this data folder under one's token, and leave nothing there.
+    """Hold the workspace of this data folder under `token`, and leave nothing in it.
 
-    Raises TrainingError where another training works there, or it cannot be written to.
+    Raises TrainingError where another training holds it, or it cannot be written to.
     """
     folder = data_dir / TRAINING_FOLDER
     scratch = folder / "scratch"
@@ -44,7 +46,7 @@ def locked_workspace(data_dir: Path, token: str) -> Iterator[Workspace]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise TrainingError("Another training works in this data folder; wait until it has ended.") from None
+            raise TrainingError("Another training uses this data folder; wait until it has ended.") from None
         lock.seek(0)
         previous_token = lock.read()
         lock.truncate(0)

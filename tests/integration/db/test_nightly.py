@@ -58,7 +58,7 @@ def test_with_nothing_to_learn(database: Database, settings: Settings) -> None:
     row = run_retraining(settings, database, threading.Event())
     assert row is not None
     assert (row["decision"], row["new_labels"]) == ("nothing_to_do", 0)
-    assert row["reasons"] == ["0 judged films are new; 20 are asked for."]
+    assert row["reasons"] == ["0 judged images are new; 20 are required."]
     forced = run_retraining(settings, database, threading.Event(), RetrainOptions(force=True))
     assert forced is not None
     assert forced["decision"] == "no_base"
@@ -128,7 +128,7 @@ def test_where_patients_were_told_apart_otherwise_nothing_is_learned(
     here._base = lambda *_: keyed  # type: ignore[method-assign]
     here._learn(champion, None, BETTER)  # type: ignore[arg-type]
     (row,) = database.read(lambda c: training_runs.recent_runs(c, 1))
-    assert "told apart otherwise" in row["reasons"][0]
+    assert "identified by another rule" in row["reasons"][0]
 
 
 def test_promotion_and_row_are_one(championed: Database, settings: Settings, tiny_model: ModelFolder) -> None:
