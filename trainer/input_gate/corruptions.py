@@ -1,5 +1,7 @@
-"""Chest films spoilt: turned, inverted, cut, put together. Each function takes chance and a film, 0 to 1, and gives a
-picture of the same side."""
+"""Corrupt chest images: turn, invert, crop, put together.
+
+Each function takes a random generator and an image, 0 to 1, and returns a picture of the same side.
+"""
 
 from collections.abc import Callable
 
@@ -30,13 +32,13 @@ def inverted_and_turned(rng: Rng, image: Plane) -> Plane:
 
 
 def cropped(rng: Rng, image: Plane) -> Plane:
-    """A part of 0.1 to 0.4 of the side, enlarged."""
+    """Crop a part of 0.1 to 0.4 of the side, and enlarge it."""
     size = rng.uniform(0.1, 0.4)
     return _part(rng, image, size, size)
 
 
 def strip_cropped(rng: Rng, image: Plane) -> Plane:
-    """A part of 0.1 to 0.4 of the one side and of more of the other, drawn out to the whole."""
+    """Crop a part of 0.1 to 0.4 of one side and of more of the other, and stretch it to the whole."""
     short, long = rng.uniform(0.1, 0.4), rng.uniform(0.4, 1)
     return _part(rng, image, short, long) if rng.random() < 0.5 else _part(rng, image, long, short)
 
@@ -49,7 +51,7 @@ def _part(rng: Rng, image: Plane, high: float, wide: float) -> Plane:
 
 
 def corner_cropped(rng: Rng, image: Plane) -> Plane:
-    """One of the corners, up to 0.45 of the side, enlarged."""
+    """Crop one of the corners, up to 0.45 of the side, and enlarge it."""
     side = len(image)
     size = max(int(side * rng.uniform(0.2, 0.45)), 4)
     rows = slice(size) if rng.random() < 0.5 else slice(side - size, side)
@@ -58,7 +60,7 @@ def corner_cropped(rng: Rng, image: Plane) -> Plane:
 
 
 def shrunk(rng: Rng, image: Plane) -> Plane:
-    """The whole of it, but small, on an even ground: a picture of a screen, a thumbnail."""
+    """Shrink the whole image onto an even background, like a picture of a screen or a thumbnail."""
     side = len(image)
     size = int(side * rng.uniform(0.15, 0.45))
     top, left = rng.integers(0, side - size + 1, 2)
@@ -69,7 +71,7 @@ def shrunk(rng: Rng, image: Plane) -> Plane:
 
 def tiled(rows: int, columns: int) -> Callable[[Rng, Plane], Plane]:
     def put_together(rng: Rng, image: Plane) -> Plane:
-        """Several films beside each other in one picture, each in its own exposure."""
+        """Tile several copies in one picture, each in its own exposure."""
         side = len(image)
         small = resized(image, side // columns, side // rows)
         tiles = [_flipped(rng, small) ** np.exp(rng.normal(0, 0.2)) for _ in range(rows * columns)]
@@ -80,7 +82,7 @@ def tiled(rows: int, columns: int) -> Callable[[Rng, Plane], Plane]:
 
 
 def patches_shuffled(rng: Rng, image: Plane) -> Plane:
-    """Cut into squares, and these put together in another order."""
+    """Cut the image into squares, and put these together in another order."""
     many = int(rng.integers(2, 6))
     size = len(image) // many
     cut = resized(image, many * size).reshape(many, size, many, size).swapaxes(1, 2).reshape(-1, size, size)
@@ -89,7 +91,7 @@ def patches_shuffled(rng: Rng, image: Plane) -> Plane:
 
 
 def phase_scrambled(rng: Rng, image: Plane) -> Plane:
-    """The film's waves, each as strong as it was, at other places."""
+    """Keep the amplitude of each frequency of the image, and replace the phases by random ones."""
     waves = np.abs(np.fft.rfft2(image - image.mean()))
     phases = np.angle(np.fft.rfft2(rng.standard_normal(image.shape)))
     x: Plane = (np.fft.irfft2(waves * np.exp(1j * phases), image.shape) + image.mean()).astype(np.float32)
@@ -97,7 +99,7 @@ def phase_scrambled(rng: Rng, image: Plane) -> Plane:
 
 
 def warped(rng: Rng, image: Plane) -> Plane:
-    """As if on a crumpled sheet."""
+    """Distort the image as if it were on a crumpled sheet."""
     side, strong = len(image), rng.uniform(0.4, 0.9)
     x, y = pixel_grid(side)
     rows, columns = (axis + strong * (fractal_noise(rng, side, 2) - 0.5) for axis in (y, x))
@@ -105,7 +107,7 @@ def warped(rng: Rng, image: Plane) -> Plane:
 
 
 def swirled(rng: Rng, image: Plane) -> Plane:
-    """Turned the more, the nearer to a place near the middle."""
+    """Turn the image about a point near the middle, the more the nearer to that point."""
     side, (at_x, at_y) = len(image), rng.uniform(0.35, 0.65, 2)
     x, y = pixel_grid(side)
     angle = rng.choice([-1, 1]) * rng.uniform(2, 6) * np.exp(-(((x - at_x) ** 2 + (y - at_y) ** 2) / 0.08))
@@ -116,7 +118,7 @@ def swirled(rng: Rng, image: Plane) -> Plane:
 
 
 def half_cropped(rng: Rng, image: Plane) -> Plane:
-    """The upper or lower part alone, drawn out to the whole."""
+    """Crop the upper or lower part, and stretch it to the whole."""
     side = len(image)
     size = int(side * rng.uniform(0.25, 0.4))
     return resized(image[:size] if rng.random() < 0.5 else image[side - size :], side)

@@ -1,6 +1,6 @@
-"""Pages, screens, plots and charts.
+"""Draw pages, screens, plots and charts.
 
-Every function draws one picture, float (side, side), about 0 to 1, from a generator of chance.
+Every function draws one picture, float (side, side), about 0 to 1, from a random generator.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from trainer.input_gate.drawing import Plane, Rng, ellipse, pixel_grid, random_t
 
 
 def text_page(rng: Rng, side: int) -> Plane:
-    """Paragraphs in columns, headings, now and then a picture."""
+    """Draw paragraphs in columns, headings, now and then a picture."""
     paper, ink = rng.uniform(0.75, 1), rng.uniform(0, 0.3)
     size, columns = rng.uniform(0.02, 0.07) * side, int(rng.integers(1, 4))
 
@@ -30,7 +30,7 @@ def text_page(rng: Rng, side: int) -> Plane:
 
 
 def form(rng: Rng, side: int) -> Plane:
-    """A ruled table, some of its cells filled in, and a bar code."""
+    """Draw a ruled table, some of its cells filled in, and a bar code."""
     rows, columns = int(rng.integers(4, 16)), int(rng.integers(1, 7))
 
     def rule(canvas: ImageDraw.ImageDraw) -> None:
@@ -48,7 +48,7 @@ def form(rng: Rng, side: int) -> Plane:
 
 
 def handwriting(rng: Rng, side: int) -> Plane:
-    """Loops of a pen, line after line."""
+    """Draw loops of a pen, line after line."""
 
     def scrawl(canvas: ImageDraw.ImageDraw) -> None:
         for top in np.arange(0.08, 0.95, rng.uniform(0.05, 0.12)):
@@ -61,7 +61,7 @@ def handwriting(rng: Rng, side: int) -> Plane:
 
 
 def screen(rng: Rng, side: int) -> Plane:
-    """Windows with bars, buttons and text, light or dark."""
+    """Draw windows with bars, buttons and text, light or dark."""
     dark = rng.random() < 0.5
 
     def draw(canvas: ImageDraw.ImageDraw) -> None:
@@ -92,7 +92,7 @@ def screen(rng: Rng, side: int) -> Plane:
 
 
 def plot(rng: Rng, side: int) -> Plane:
-    """Axes with curves, bars or points."""
+    """Draw axes with curves, bars or points."""
 
     def draw(canvas: ImageDraw.ImageDraw) -> None:
         canvas.line([(0.1 * side, 0.05 * side), (0.1 * side, 0.9 * side), (0.95 * side, 0.9 * side)], fill=255)
@@ -117,7 +117,7 @@ def plot(rng: Rng, side: int) -> Plane:
 
 
 def test_pattern(rng: Rng, side: int) -> Plane:
-    """Test patterns: fields of gray, checks, rings, wedges."""
+    """Draw a test pattern: fields of gray, checks, rings or wedges."""
     x, y = pixel_grid(side)
     many = int(rng.integers(2, 16))
     kind = rng.integers(5)
@@ -134,7 +134,7 @@ def test_pattern(rng: Rng, side: int) -> Plane:
 
 
 def logo(rng: Rng, side: int) -> Plane:
-    """One plain mark on a plain ground, a word under it."""
+    """Draw one plain mark on a plain background, with a word under it."""
     ground, ink = rng.random(2)
     mark = rasterize(
         side,

@@ -1,4 +1,4 @@
-"""What strangers are drawn with: planes of numbers, about 0 to 1, and shapes on them."""
+"""Drawing tools for out-of-distribution samples: planes of numbers, about 0 to 1, and shapes on them."""
 
 import string
 from collections.abc import Callable
@@ -18,14 +18,17 @@ LETTERS: Final = string.ascii_letters + string.digits + ".,;:-()/%"
 
 @cache
 def pixel_grid(side: int) -> tuple[Plane, Plane]:
-    """x and y of every pixel, 0 to 1; not to be written to."""
+    """Return x and y of every pixel, 0 to 1; read-only."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     x.flags.writeable = y.flags.writeable = False
     return x, y
 
 
 def fractal_noise(rng: Rng, side: int, slope: float) -> Plane:
-    """Noise from 0 to 1 whose amplitude falls with frequency to the power of `slope`; that of landscapes is near 1."""
+    """Generate noise from 0 to 1 whose amplitude falls with frequency to the power of `slope`.
+
+    The slope of landscapes is near 1.
+    """
     waves = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
     waves[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((side, side))) / waves**slope
@@ -33,19 +36,19 @@ def fractal_noise(rng: Rng, side: int, slope: float) -> Plane:
 
 
 def stretch_contrast(x: NDArray[np.floating]) -> Plane:
-    """From 0 to 1, the outermost percent cut off."""
+    """Stretch to 0..1, and cut off the outermost percent at each end."""
     low, high = np.percentile(x, (1, 99))
     return np.clip((x - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
 def gaussian_blur(x: Plane, radius: float) -> Plane:
-    """By a Gaussian of `radius` pixels, in 256 grays from 0 to 1."""
+    """Blur by a Gaussian of `radius` pixels, in 256 grays from 0 to 1."""
     image = Image.fromarray(np.round(np.clip(x, 0, 1) * 255).astype(np.uint8))
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
 
 
 def rasterize(side: int, paint: Callable[[ImageDraw.ImageDraw], object]) -> Plane:
-    """What a brush leaves on black, 255 being 1."""
+    """Return what `paint` draws on black, 255 being 1."""
     image = Image.new("L", (side, side))
     paint(ImageDraw.Draw(image))
     return np.asarray(image, np.float32) / 255
@@ -72,7 +75,7 @@ def random_text(canvas: ImageDraw.ImageDraw, rng: Rng, at: Point, size: float, w
 
 
 def ellipse(side: int, at: Point, reach: Point, angle: float = 0.0, soft: float = 0.02) -> Plane:
-    """1 inside, 0 outside, over an edge of about `soft`."""
+    """Draw an ellipse: 1 inside, 0 outside, over an edge of about `soft`."""
     x, y = pixel_grid(side)
     x, y = x - at[0], y - at[1]
     cos, sin = np.cos(angle), np.sin(angle)
@@ -82,7 +85,7 @@ def ellipse(side: int, at: Point, reach: Point, angle: float = 0.0, soft: float 
 
 
 def project_on_line(side: int, start: Point, end: Point) -> tuple[Plane, Plane]:
-    """Of every pixel: how far along the line from start to end it lies, 0 to 1, and how far off that line."""
+    """Return for every pixel how far along the line from start to end it lies, 0 to 1, and how far off it."""
     x, y = pixel_grid(side)
     wide, high = end[0] - start[0], end[1] - start[1]
     share = np.clip(((x - start[0]) * wide + (y - start[1]) * high) / max(wide**2 + high**2, 1e-9), 0, 1)
@@ -90,13 +93,13 @@ def project_on_line(side: int, start: Point, end: Point) -> tuple[Plane, Plane]:
 
 
 def soft_tissue(side: int, start: Point, end: Point, thick: float) -> Plane:
-    """The shadow of a limb: round, so fainter towards its edges."""
+    """Draw the shadow of a limb: round, so fainter towards its edges."""
     _, off = project_on_line(side, start, end)
     return np.sqrt(np.clip(1 - (off / thick) ** 2, 0, 1))
 
 
 def bone_shaft(side: int, start: Point, end: Point, thick: float, ends: float = 1.5) -> Plane:
-    """A shaft with bright rims and wider ends."""
+    """Draw the shaft of a bone, with bright rims and wider ends."""
     share, off = project_on_line(side, start, end)
     near = off / (thick * (1 + (ends - 1) * np.abs(2 * share - 1) ** 6))
     bone: Plane = np.exp(-(near**6)) * (0.6 + 0.4 * np.clip(near, 0, 1) ** 2)
@@ -104,5 +107,5 @@ def bone_shaft(side: int, start: Point, end: Point, thick: float, ends: float = 
 
 
 def polar_offset(at: Point, by: float, far: float) -> Point:
-    """The point that lies `far` from `at`; `by` 0 is upwards, in radians clockwise."""
+    """Return the point that lies `far` from `at` in the direction `by`: radians clockwise, 0 is upwards."""
     return at[0] + far * np.sin(by), at[1] - far * np.cos(by)

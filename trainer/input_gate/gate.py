@@ -1,9 +1,10 @@
-"""The gate: what is no frontal chest film is told by what the network sees in it, inside the served model.
+"""The input gate: recognise what is no frontal chest image by the network's own features, inside the served model.
 
-Two judges look at the same features: the film itself, small, and what the network's last convolutions find in it, and
-where. A head has learned to tell films from strangers that we can draw; a distance to the films (Mahalanobis, along the
-directions in which films differ most, and in all others together) catches what nobody thought of. Each says 1 at its
-limit, and the larger one is the model's `gate_score`: above 1, a picture is no chest film.
+Two detectors use the same features: the image itself, reduced, and the outputs of the network's last convolutions, by
+place. A classifier head is trained to distinguish chest images from out-of-distribution samples that we can draw. A
+Mahalanobis distance to the chest images, along the directions in which they vary most and in all others together,
+catches what nobody thought of. Each is 1 at its limit, and the larger one is the model's `gate_score`: above 1, a
+picture is no frontal chest image.
 """
 
 from collections.abc import Iterator
@@ -24,19 +25,16 @@ from trainer.networks import load_keras
 
 Floats = NDArray[np.float32]
 
-IMAGE_CELLS: Final = 16  # the film is looked at as 16 x 16 means
-CELLS: Final = (
-    4,
-    3,
-)  # along each edge, in which the last two kinds of layers are looked at, by resolution; deepest last
-CLIP: Final = 8.0  # standard deviations; how far off a feature is beyond that tells nothing more
-DIRECTIONS: Final = 48  # in which films differ most
+IMAGE_CELLS: Final = 16  # the image enters as 16 x 16 means
+CELLS: Final = (4, 3)  # cells along each edge for the outputs of the last two resolutions; the deepest last
+CLIP: Final = 8.0  # standard deviations: beyond that, a feature's distance tells nothing more
+DIRECTIONS: Final = 48  # in which chest images vary most
 HIDDEN: Final = 64  # units of the head
-FEATURE_BATCH: Final = 64  # films
-FRAME: Final = 0.25  # of the side at most, around a film
-# What is let through: films as a network learns them, though less strangely processed, or strangers would come along;
+FEATURE_BATCH: Final = 64  # images
+FRAME: Final = 0.25  # of the side at most, around an image
+# Accepted: images as a network learns them, but less strongly processed, or other pictures would be accepted as well;
 SITE_AUGMENTATION: Final = replace(Augmentation(), gamma=0.6, contrast=0.35, brightness=0.15, detail=0.1, shading=0.1)
-# and films of other hospitals, further from ours than any of ours: half of them look like this.
+# and images of other hospitals, further from ours than any of ours: half of them look like this.
 OTHER_SITE_AUGMENTATION: Final = replace(
     SITE_AUGMENTATION, zoom=0.25, aspect=0.22, gamma=0.75, contrast=0.5, brightness=0.2, borders=0.2, degrees=15
 )
@@ -44,18 +42,18 @@ OTHER_SITE_AUGMENTATION: Final = replace(
 
 @dataclass(frozen=True)
 class FitBudget:
-    """How much is made for fitting: at most, as few films cannot say much, however often they are looked at."""
+    """How many samples are made for fitting: at most, as few images cannot say much, however often they are used."""
 
-    images: int = 8000  # training films, each time changed in another way
+    images: int = 8000  # training images, changed in another way each time
     ood_samples: int = 10000
-    repeats: int = 3  # a film is looked at, and as many strangers are made for it
+    repeats: int = 3  # uses of each image, and out-of-distribution samples made for it
     phantoms: int = 150
     epochs: int = 14
-    false_rejections: float = 0.002  # share of validation films beyond a limit
-    false_rejections_augmented: float = 0.005  # the same of validation films changed as by other scanners: the margin
+    false_rejections: float = 0.002  # share of validation images beyond a limit
+    false_rejections_augmented: float = 0.005  # the same of validation images changed as by other scanners: the margin
 
     def scaled(self, images: int) -> "FitBudget":
-        """For a set of so many films."""
+        """Return the budget for a set of so many images."""
         most = max(images * self.repeats, FEATURE_BATCH)
         return replace(
             self,
@@ -67,9 +65,9 @@ class FitBudget:
 
 @dataclass(frozen=True, eq=False)
 class MahalanobisDistance:
-    """How far features (n, d) lie from those of films, float32."""
+    """Distance of features (n, d) from those of chest images, float32."""
 
-    mean: Floats  # (d,) of films
+    mean: Floats  # (d,) of chest images
     variance: Floats  # (d,)
     directions: Floats  # (d, k)
     weights: Floats  # (d + k, 1) of the squares: of the features themselves, and along the directions
@@ -79,7 +77,7 @@ class MahalanobisDistance:
         return standardised
 
     def squared(self, standardized: Floats) -> Floats:
-        """(n,) of standardised features."""
+        """Compute squared distances, (n,), of standardised features."""
         far: Floats = (np.concatenate([standardized, standardized @ self.directions], axis=1) ** 2 @ self.weights)[:, 0]
         return far
 
@@ -92,13 +90,13 @@ class Head:
     outer: tuple[Floats, Floats]
 
     def logits(self, standardized: Floats) -> Floats:
-        """(n,) of standardised features."""
+        """Compute logits, (n,), of standardised features."""
         (kernel, bias), (outer_kernel, outer_bias) = self.hidden, self.outer
         logits: Floats = (np.tanh(standardized @ kernel + bias) @ outer_kernel + outer_bias)[:, 0]
         return logits
 
     def scaled(self, zero: float, one: float) -> "Head":
-        """Whose logits are 0 and 1 where they were `zero` and `one`."""
+        """Return a head whose logits are 0 and 1 where they were `zero` and `one`."""
         kernel, bias = self.outer
         return Head(self.hidden, (kernel / (one - zero), (bias - zero) / (one - zero)))
 
@@ -106,7 +104,7 @@ class Head:
 @dataclass(frozen=True, eq=False)
 class InputGate:
     distance: MahalanobisDistance  # 1 at its limit
-    head: Head  # 0 for the median film, 1 at its limit
+    head: Head  # 0 for the median image, 1 at its limit
 
 
 def fit_gate(
@@ -116,12 +114,12 @@ def fit_gate(
 
     Args:
         network: as `networks.build` builds it, trained.
-        images: uint8 (n, side, side, 1) of training patients, in every form in which films arrive.
-        validation: the same of patients not among them, on whom the limits are chosen.
-        seed: of strangers, augmentation and the head.
+        images: uint8 (n, side, side, 1) of training patients, in every form in which images arrive.
+        validation: the same of other patients, on whom the limits are chosen.
+        seed: of out-of-distribution samples, augmentation and the head.
 
     Returns:
-        None where the network has no convolutions to look through (`dense`).
+        None where the network has no convolutions to take features from (`dense`).
     """
     if not _taps(load_keras(), network):
         return None
@@ -145,8 +143,11 @@ def fit_gate(
 
 
 def gated_inference_model(network: Any, gate: InputGate | None = None) -> Any:
-    """What is saved of a trained network: as `networks.inference_model` says, and with a gate the output `gate_score` (n, 1)
-    beside `probability` and any map. The weights are the network's own."""
+    """Return the model to save of a trained network, with its gate.
+
+    It is as `networks.inference_model` makes it; a gate adds the output `gate_score` (n, 1) beside `probability` and
+    any map. The weights are the network's own.
+    """
     plain = networks.inference_model(network)
     if gate is None:
         return plain
@@ -160,7 +161,7 @@ def gated_inference_model(network: Any, gate: InputGate | None = None) -> Any:
 
 
 def _taps(keras: ModuleType, network: Any) -> list[Any]:
-    """The last two resolutions of the network's ReLUs, the last output of each, deepest last."""
+    """Return the last ReLU output of each of the network's last two resolutions, deepest last."""
     kinds = keras.layers.ReLU, keras.layers.Activation, keras.layers.Conv2D
     last = {}
     for layer in network.layers:
@@ -171,7 +172,7 @@ def _taps(keras: ModuleType, network: Any) -> list[Any]:
 
 
 def _features(keras: ModuleType, network: Any) -> Any:
-    """(n, d): means of the film, 0 to 1, and of the network's taps, in cells of a grid."""
+    """Build the features (n, d): means of the image, 0 to 1, and of the network's taps, in cells of a grid."""
     scaled = next((layer.output for layer in network.layers if isinstance(layer, keras.layers.Rescaling)), None)
     image = keras.layers.Rescaling(1 / 255, name="gate_image")(network.input) if scaled is None else scaled
     taps = _taps(keras, network)
@@ -183,7 +184,7 @@ def _features(keras: ModuleType, network: Any) -> Any:
 
 
 def _cells(keras: ModuleType, x: Any, cells: int, name: str) -> Any:
-    """Means over `cells` x `cells` squares, which overlap where the edge is no multiple."""
+    """Average over `cells` x `cells` squares, which overlap where the edge is no multiple."""
     side = x.shape[1]
     size = -(-side // cells)
     stride = max((side - size) // (cells - 1), 1)
@@ -202,7 +203,7 @@ def _feature_extractor(network: Any) -> Any:
 
 
 def _accepted_images(images: Pixels, budget: FitBudget, rng: np.random.Generator) -> Iterator[Pixels]:
-    """What is to be let through, in batches: films as they are, films changed, phantoms."""
+    """Yield what the gate must accept, in batches: images as they are, images changed, phantoms."""
     side = images.shape[1]
     chosen = np.resize(rng.permutation(len(images)), budget.images)
     for number, part in enumerate(np.array_split(chosen, max(budget.images // FEATURE_BATCH, 1))):
@@ -217,7 +218,7 @@ def _accepted_images(images: Pixels, budget: FitBudget, rng: np.random.Generator
 
 
 def _augmented(images: Pixels, strength: Augmentation, rng: np.random.Generator) -> Pixels:
-    """As other scanners, hands and screens give films: a third of them within a frame of one gray."""
+    """Change images as other scanners, positioning and screens do; a third get a frame of one gray."""
     changed = augment(images, strength, rng)
     side = images.shape[1]
     for image in changed:
@@ -230,16 +231,18 @@ def _augmented(images: Pixels, strength: Augmentation, rng: np.random.Generator)
     return changed
 
 
-# Judges
+# Detectors
 
 
 def _distance(features: Floats) -> MahalanobisDistance:
-    """By the films' own spread and the directions in which they differ most, of a covariance whose other directions
-    share what is left (Tipping and Bishop, 1999). No limit yet."""
+    """Fit the distance, still without its limit.
+
+    It uses the images' own spread and the directions in which they vary most. The covariance shares what is left among
+    all other directions (Tipping and Bishop, 1999).
+    """
     mean, variance = features.mean(axis=0), features.var(axis=0)
-    variance = (
-        variance + 1e-3 * variance.mean() + 1e-8
-    )  # a feature that is the same on all films is not all that counts
+    # or a feature that is the same on all images would outweigh all others
+    variance = variance + 1e-3 * variance.mean() + 1e-8
     bare = MahalanobisDistance(mean, variance, *(np.zeros((0, 0), np.float32),) * 2)
     standardized = bare.standardize(features)
     spread, axes = np.linalg.eigh(standardized.T @ standardized / len(standardized))
@@ -250,11 +253,11 @@ def _distance(features: Floats) -> MahalanobisDistance:
 
 
 def _head(images: Floats, others: Floats, seed: int, budget: FitBudget) -> Head:
-    """Learned on standardised features, films and strangers weighing the same in all."""
+    """Train the head on standardised features; chest images and other samples have the same total weight."""
     keras = load_keras()
     keras.utils.set_random_seed(seed)
     layers = keras.layers
-    hidden = layers.Dense(HIDDEN, activation="tanh")  # bounded: what is far off is for the distance to judge
+    hidden = layers.Dense(HIDDEN, activation="tanh")  # bounded: the distance judges what is far off
     outer = layers.Dense(1)
     head = keras.Sequential(
         [
@@ -282,7 +285,7 @@ def _head(images: Floats, others: Floats, seed: int, budget: FitBudget) -> Head:
 
 
 def _limit(plain: Floats, changed: Floats, budget: FitBudget) -> float:
-    """Beyond which hardly any film lies, neither as it is nor changed as by other scanners."""
+    """Return the value that hardly any image exceeds, neither as it is nor changed as by other scanners."""
     return float(
         max(
             np.quantile(plain, 1 - budget.false_rejections), np.quantile(changed, 1 - budget.false_rejections_augmented)
@@ -300,7 +303,7 @@ def _gate_score(keras: ModuleType, features: Any, gate: InputGate) -> Any:
     outer = layers.Dense(1, name="gate_head")
     directions = layers.Dense(gate.distance.directions.shape[1], use_bias=False, name="gate_directions")
     distance = layers.Dense(1, use_bias=False, name="gate_distance")
-    # clipped by a ReLU, which begins at 0
+    # clipped by a ReLU, which starts at 0: hence the offset
     x = layers.ReLU(max_value=2 * CLIP, name="gate_clip")(standard(features))
     x = layers.Rescaling(1.0, offset=-CLIP, name="gate_centre")(x)
     both = layers.Concatenate(name="gate_all_directions")([x, directions(x)])

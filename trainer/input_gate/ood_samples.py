@@ -1,8 +1,8 @@
-"""Strangers: pictures that are no frontal chest films, for fitting the gate and for measuring it.
+"""Out-of-distribution samples: pictures that are no frontal chest images, to fit the input gate and to measure it.
 
-Drawn ones come from `photographs`, `papers`, `bodies` and `slices`; spoilt ones are the caller's chest films turned,
-inverted, cut or put together. Nothing is copied from anywhere. Some kinds are held out: no gate is fitted to them, so
-that what is measured on them tells how it will do on pictures that nobody drew.
+Drawn ones come from `photographs`, `documents`, `other_anatomy` and `other_modality`. Corrupted ones are the caller's
+chest images turned, inverted, cropped or put together. Nothing is copied from anywhere. Some kinds are held out: no
+gate is fitted to them, so that results on them show how it does on pictures that nobody drew.
 """
 
 import math
@@ -17,26 +17,29 @@ from trainer.input_gate import corruptions, documents, other_anatomy, other_moda
 from trainer.input_gate.corruptions import resized
 from trainer.input_gate.drawing import Plane, Rng, gaussian_blur, stretch_contrast
 
-CORRUPTED_SHARE: Final = 3  # chest films spoilt, for each picture that is drawn: they are the hardest to tell
+CORRUPTED_SHARE: Final = 3  # corrupted chest images for each drawn picture: they are the hardest to recognise
 
 
 @dataclass(frozen=True)
 class SampleKind:
-    """One way of being no chest film. `draw_samples` takes chance and a side, or chance and a chest film, 0 to 1."""
+    """One kind of picture that is no frontal chest image.
+
+    `draw` takes a random generator and a side; `corrupt` takes a random generator and a chest image, 0 to 1.
+    """
 
     name: str
-    group: str  # the class under which it is counted
+    group: str  # the class under which results are counted
     draw: Callable[[Rng, int], Plane] | None = None
     corrupt: Callable[[Rng, Plane], Plane] | None = None
-    held_out: bool = False  # for measuring alone
-    weight: int = 1  # as many of it as of its like, in a mixture
+    held_out: bool = False  # only for measuring
+    weight: int = 1  # in a mixture, relative to other drawn or other corrupted kinds
 
 
 def draw_samples(kind: SampleKind, count: int, images: Pixels, seed: int) -> Pixels:
-    """Pictures of one kind, uint8 (count, side, side, 1), the same for the same seed.
+    """Draw pictures of one kind, uint8 (count, side, side, 1), the same for the same seed.
 
     Args:
-        images: uint8 (n, side, side, 1) chest films of at least one; their side is that of the pictures, and spoilt
+        images: uint8 (n, side, side, 1) chest images, at least one. The pictures have their side, and corrupted
             pictures are made of them.
     """
     rng = np.random.default_rng([seed, *kind.name.encode()])
@@ -44,8 +47,10 @@ def draw_samples(kind: SampleKind, count: int, images: Pixels, seed: int) -> Pix
 
 
 def draw_mixture(count: int, images: Pixels, seed: int) -> Pixels:
-    """About `count` pictures of all kinds that are not held out, more of those that are nearest to films; uint8
-    (m, side, side, 1)."""
+    """Draw about `count` pictures of all kinds that are not held out; uint8 (m, side, side, 1).
+
+    There are more of the kinds that are nearest to chest images.
+    """
     fitted = [kind for kind in KINDS if not kind.held_out]
     shares = [kind.weight * (CORRUPTED_SHARE if kind.corrupt else 1) for kind in fitted]
     unit = count / sum(shares)
@@ -67,7 +72,7 @@ def _pixels(x: Plane) -> Pixels:
 
 
 def _camera_varied(rng: Rng, x: Plane) -> Plane:
-    """As some camera gave it: cut, turned, sharp or not, of any exposure, negative or not."""
+    """Vary a picture as cameras do: cut, turned, sharp or not, of any exposure, negative or not."""
     side = len(x)
     if rng.random() < 0.3:
         size = int(side * rng.uniform(0.5, 1))
@@ -94,8 +99,8 @@ def _camera_varied(rng: Rng, x: Plane) -> Plane:
 
 PHOTOGRAPH, DOCUMENT, SCREEN, PATTERN = "photographs", "documents", "screenshots and plots", "test patterns and logos"
 NOISE, BLANK, OTHER_ANATOMY, LATERAL = "noise", "blank", "other parts of the body", "chests from the side"
-OTHER_MODALITY, TURNED, INVERTED = "other modalities", "chest films turned", "chest films inverted"
-CROPPED, MONTAGE, SCRAMBLED = "chest films cropped", "several films, or a small one", "chest films in pieces"
+OTHER_MODALITY, TURNED, INVERTED = "other modalities", "chest images turned", "chest images inverted"
+CROPPED, MONTAGE, SCRAMBLED = "chest images cropped", "several images, or a small one", "chest images in pieces"
 
 KINDS: Final = (
     SampleKind("scene", PHOTOGRAPH, photographs.scene),

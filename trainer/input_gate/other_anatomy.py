@@ -1,6 +1,6 @@
-"""X-rays of other parts of the body, and of the chest from the side.
+"""Draw x-rays of other parts of the body, and of the chest from the side.
 
-Every function draws one picture, float (side, side), about 0 to 1, from a generator of chance.
+Every function draws one picture, float (side, side), about 0 to 1, from a random generator.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from trainer.input_gate.drawing import (
 
 
 def _exposed(tissue: Plane, bone: Plane, rng: Rng) -> Plane:
-    """The film of what lies in the beam, with its grain."""
+    """Simulate the x-ray image of what lies in the beam, with its grain."""
     shadow = rng.uniform(0.5, 1.2) * tissue + rng.uniform(0.7, 1.6) * bone
     shadow = shadow * (1 + 0.15 * (fractal_noise(rng, len(shadow), 1.2) - 0.5))
     image = 1 - np.exp(-rng.uniform(0.8, 1.8) * shadow)
@@ -45,7 +45,7 @@ def hand(rng: Rng, side: int) -> Plane:
 
 
 def limb(rng: Rng, side: int) -> Plane:
-    """Long bones that meet at a joint: knee, elbow, ankle or shoulder, or between two of them."""
+    """Draw long bones that meet at a joint: knee, elbow, ankle or shoulder, or between two of them."""
     joint, lean = (rng.uniform(0.3, 0.7), rng.uniform(0.1, 0.9)), rng.uniform(0, np.pi)
     bend, thick = rng.normal(0, 0.5), rng.uniform(0.1, 0.25)
     tissue, bones = [], []
@@ -62,7 +62,7 @@ def limb(rng: Rng, side: int) -> Plane:
 
 
 def foot(rng: Rng, side: int) -> Plane:
-    """From the side: heel, arch, toes, and the leg above."""
+    """Draw a foot from the side: heel, arch, toes, and the leg above."""
     heel, way = (rng.uniform(0.2, 0.3), rng.uniform(0.65, 0.8)), rng.choice([-1.0, 1.0])
     ankle, toes = (heel[0] + 0.12, heel[1] - 0.15), (heel[0] + rng.uniform(0.5, 0.65), heel[1] + 0.05)
     tissue = [
@@ -83,7 +83,7 @@ def foot(rng: Rng, side: int) -> Plane:
 
 
 def skull(rng: Rng, side: int) -> Plane:
-    """From the front or from the side: vault, orbits or base, jaw, teeth."""
+    """Draw a skull from the front or from the side: vault, orbits or base, jaw, teeth."""
     at, wide, high = (0.5, rng.uniform(0.38, 0.45)), rng.uniform(0.26, 0.38), rng.uniform(0.3, 0.38)
     outer, inner = ellipse(side, at, (wide, high)), ellipse(side, at, (wide * 0.93, high * 0.93))
     bone = outer - 0.65 * inner + 0.2 * ellipse(side, (0.5, at[1] + 0.3), (wide * 0.65, 0.2))
@@ -97,7 +97,7 @@ def skull(rng: Rng, side: int) -> Plane:
 
 
 def pelvis(rng: Rng, side: int) -> Plane:
-    """Iliac wings, sacrum, the ring, and the heads of the femurs."""
+    """Draw a pelvis: iliac wings, sacrum, the pelvic ring, and the heads of the femurs."""
     top, x, y = rng.uniform(0.1, 0.3), *pixel_grid(side)
     bone = 0.6 * bone_shaft(side, (0.5, -0.1), (0.5, top + 0.3), 0.06)
     for left in (-1, 1):
@@ -114,7 +114,7 @@ def pelvis(rng: Rng, side: int) -> Plane:
 
 
 def abdomen(rng: Rng, side: int) -> Plane:
-    """Trunk without lungs: spine, gas in the bowel, the top of the pelvis, the lowest ribs."""
+    """Draw a trunk without lungs: spine, gas in the bowel, the top of the pelvis, the lowest ribs."""
     x, y = pixel_grid(side)
     tissue = np.clip(1.2 - (np.abs(x - 0.5) / rng.uniform(0.4, 0.6)) ** 4, 0, 1)
     bone = 0.7 * bone_shaft(side, (0.5, -0.2), (0.5, rng.uniform(0.7, 0.9)), 0.05, 1) * (0.7 + 0.3 * np.sin(y * 60))
@@ -132,7 +132,7 @@ def abdomen(rng: Rng, side: int) -> Plane:
 
 
 def spine(rng: Rng, side: int) -> Plane:
-    """A column of vertebrae with discs between them, from the side."""
+    """Draw a column of vertebrae with discs between them, from the side."""
     x, y = pixel_grid(side)
     middle = 0.5 + rng.normal(0, 0.15) * np.sin((y - rng.random()) * rng.uniform(2, 5))
     wide, tall = rng.uniform(0.07, 0.14), rng.uniform(0.09, 0.18)
@@ -143,7 +143,7 @@ def spine(rng: Rng, side: int) -> Plane:
 
 
 def lateral(rng: Rng, side: int) -> Plane:
-    """A chest from the side: one lung field between spine and breastbone, heart in front, no symmetry."""
+    """Draw a chest from the side: one lung field between spine and sternum, heart in front, no symmetry."""
     x, y = pixel_grid(side)
     back = 0.75 + 0.08 * np.sin(3 * y) + rng.normal(0, 0.02)
     tissue = ellipse(side, (0.5, 0.6), (rng.uniform(0.36, 0.48), 0.62)) * rng.uniform(0.8, 1)

@@ -1,6 +1,6 @@
-"""What other machines make of a body: CT, MR, ultrasound, angiography.
+"""Draw images of other modalities: CT, MR, ultrasound, angiography.
 
-Every function draws one picture, float (side, side), about 0 to 1, from a generator of chance.
+Every function draws one picture, float (side, side), about 0 to 1, from a random generator.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from trainer.input_gate.drawing import (
 
 
 def ct(rng: Rng, side: int) -> Plane:
-    """A slice across the trunk: fat, organs, spine, ribs; lungs in some; the couch under it."""
+    """Draw a slice across the trunk: fat, organs, spine, ribs; lungs in some; the couch under it."""
     at, reach = (0.5, rng.uniform(0.45, 0.55)), (rng.uniform(0.3, 0.46), rng.uniform(0.2, 0.35))
     body, inner = ellipse(side, at, reach, soft=0.008), ellipse(side, at, (reach[0] * 0.9, reach[1] * 0.88), soft=0.01)
     slice_ = body * rng.uniform(0.2, 0.45) + inner * rng.uniform(0.1, 0.3)
@@ -42,7 +42,7 @@ def ct(rng: Rng, side: int) -> Plane:
 
 
 def mr(rng: Rng, side: int) -> Plane:
-    """A slice through a head: scalp, skull, folded cortex, ventricles."""
+    """Draw a slice through a head: scalp, skull, folded cortex, ventricles."""
     at, reach = tuple(rng.uniform(0.45, 0.55, 2)), (rng.uniform(0.28, 0.4), rng.uniform(0.33, 0.45))
     scalp, gap = ellipse(side, at, reach, soft=0.01), ellipse(side, at, (0.94 * reach[0], 0.95 * reach[1]), soft=0.01)
     brain = ellipse(side, at, (0.87 * reach[0], 0.88 * reach[1]), soft=0.012)
@@ -50,16 +50,16 @@ def mr(rng: Rng, side: int) -> Plane:
     tissue = rng.uniform(0.3, 0.7) + rng.uniform(0.05, 0.2) * folds
     slice_ = scalp * rng.uniform(0.4, 0.9) * (1 - gap) + brain * tissue
     for left in (-1, 1):
-        room = ellipse(
+        ventricle = ellipse(
             side, (at[0] + left * 0.05, at[1]), (rng.uniform(0.02, 0.05), rng.uniform(0.06, 0.12)), left * 0.3
         )
-        slice_ = slice_ + room * brain * rng.uniform(-0.5, 0.5)
+        slice_ = slice_ + ventricle * brain * rng.uniform(-0.5, 0.5)
     cleft = ellipse(side, at, (0.006, reach[1]), soft=0.006)
     return (slice_ - 0.3 * cleft * brain + rng.normal(0, 0.02, (side, side))).astype(np.float32)
 
 
 def ultrasound(rng: Rng, side: int) -> Plane:
-    """A fan of speckle on black, dark where there is fluid, with writing at its edge."""
+    """Draw a fan of speckle on black, dark where there is fluid, with text at its edge."""
     x, y = pixel_grid(side)
     far, angle = np.hypot(x - 0.5, y + 0.1), np.arctan2(x - 0.5, y + 0.1)
     fan = (np.abs(angle) < rng.uniform(0.4, 0.75)) * (far > 0.2) * (far < rng.uniform(0.85, 1.05))
@@ -71,7 +71,7 @@ def ultrasound(rng: Rng, side: int) -> Plane:
 
 
 def angiogram(rng: Rng, side: int) -> Plane:
-    """A tree of vessels on an even ground: an angiogram, or the back of an eye where the ground is round."""
+    """Draw a tree of vessels on an even background: an angiogram, or a retina where the background is round."""
 
     def draw(canvas: ImageDraw.ImageDraw) -> None:
         waiting = [

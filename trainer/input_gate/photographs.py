@@ -1,6 +1,6 @@
-"""Pictures as cameras and microscopes take them, and pictures of nothing.
+"""Draw pictures as cameras and microscopes take them, and pictures of nothing.
 
-Every function draws one picture, float (side, side), about 0 to 1, from a generator of chance.
+Every function draws one picture, float (side, side), about 0 to 1, from a random generator.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from trainer.input_gate.drawing import (
 
 
 def scene(rng: Rng, side: int) -> Plane:
-    """Any number of things of any shape and surface before each other: no scene in particular."""
+    """Draw any number of things of any shape and surface before each other: no scene in particular."""
     picture = _surface(rng, side)
     for _ in range(rng.integers(2, 25)):
         mask = gaussian_blur(rasterize(side, random_shape(rng, side, rng.uniform(0.05, 0.5))), rng.exponential(1.2))
@@ -30,7 +30,7 @@ def scene(rng: Rng, side: int) -> Plane:
 
 
 def single_object(rng: Rng, side: int) -> Plane:
-    """One thing in the middle, its two sides alike as those of a chest are, before an even ground."""
+    """Draw one thing in the middle of an even background, symmetric as a chest is."""
     (_, y), ground = pixel_grid(side), rng.choice([0.0, 1.0, rng.random()])
     picture = np.full((side, side), ground, np.float32)
     for _ in range(rng.integers(2, 10)):
@@ -46,7 +46,7 @@ def single_object(rng: Rng, side: int) -> Plane:
 
 
 def _surface(rng: Rng, side: int) -> Plane:
-    """A texture under a light from somewhere."""
+    """Draw a texture, lit from one side."""
     x, y = pixel_grid(side)
     angle = rng.uniform(0, 2 * np.pi)
     light = rng.random() + rng.normal(0, 0.4) * (np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5))
@@ -57,7 +57,7 @@ def _surface(rng: Rng, side: int) -> Plane:
 
 
 def landscape(rng: Rng, side: int) -> Plane:
-    """Sky, ridges one behind the other, and trees."""
+    """Draw sky, ridges one behind the other, and trees."""
     _, y = pixel_grid(side)
     picture = rng.uniform(0.6, 1) - rng.uniform(0, 0.4) * y + 0.3 * (fractal_noise(rng, side, 1.7) - 0.5)
     horizon = rng.uniform(0.25, 0.6)
@@ -75,7 +75,7 @@ def landscape(rng: Rng, side: int) -> Plane:
 
 
 def portrait(rng: Rng, side: int) -> Plane:
-    """A head with hair, eyes and mouth on shoulders, lit from one side."""
+    """Draw a head with hair, eyes and mouth on shoulders, lit from one side."""
     picture, (x, y) = _surface(rng, side), (rng.uniform(0.35, 0.65), rng.uniform(0.3, 0.5))
     size, skin = rng.uniform(0.12, 0.28), rng.uniform(0.35, 0.9)
     light = skin + rng.normal(0, 0.5) * (pixel_grid(side)[0] - x)
@@ -94,7 +94,7 @@ def portrait(rng: Rng, side: int) -> Plane:
 
 
 def street(rng: Rng, side: int) -> Plane:
-    """House fronts with rows of windows, a road, things on it."""
+    """Draw house fronts with rows of windows, a road, and things on it."""
     x, y = pixel_grid(side)
     picture = np.full((side, side), rng.uniform(0.6, 1), np.float32)
     left = -0.1
@@ -114,7 +114,7 @@ def street(rng: Rng, side: int) -> Plane:
 
 
 def animal(rng: Rng, side: int) -> Plane:
-    """A body with head, legs and a coat, in grass."""
+    """Draw a body with head, legs and a coat, in grass."""
     picture = fractal_noise(rng, side, rng.uniform(0.3, 1.2)) * rng.uniform(0.3, 1)
     coat = np.sin(fractal_noise(rng, side, 1.8) * rng.uniform(5, 60)) * 0.3 + rng.uniform(0.3, 0.7)
     at, long = (rng.uniform(0.35, 0.65), rng.uniform(0.4, 0.6)), rng.uniform(0.15, 0.3)
@@ -128,7 +128,7 @@ def animal(rng: Rng, side: int) -> Plane:
 
 
 def microscopy(rng: Rng, side: int) -> Plane:
-    """Round things by the dozen under a microscope, or coins, or stones."""
+    """Draw dozens of round things, like cells under a microscope, coins or stones."""
     picture = rng.random() + 0.2 * (fractal_noise(rng, side, 1.5) - 0.5)
     size = rng.uniform(0.015, 0.08)
     for _ in range(rng.integers(10, 60)):
@@ -140,7 +140,7 @@ def microscopy(rng: Rng, side: int) -> Plane:
 
 
 def noise(rng: Rng, side: int) -> Plane:
-    """Snow, pepper and salt, or waves of every length."""
+    """Draw noise: Gaussian, salt and pepper, coarse, or of all frequencies."""
     kind = rng.integers(4)
     if kind == 0:
         return rng.normal(rng.random(), rng.uniform(0.05, 0.5), (side, side)).astype(np.float32)
@@ -154,14 +154,14 @@ def noise(rng: Rng, side: int) -> Plane:
 
 
 def stripes(rng: Rng, side: int) -> Plane:
-    """Lines of chance along one axis, as a broken detector gives."""
+    """Draw random lines along one axis, as a broken detector gives."""
     lines = np.repeat(rng.random((side, 1)), side, axis=1).astype(np.float32)
     picture = lines if rng.random() < 0.5 else lines.T
     return picture * rng.uniform(0.3, 1) + rng.uniform(0, 0.3) * fractal_noise(rng, side, rng.uniform(0, 2))
 
 
 def blank(rng: Rng, side: int) -> Plane:
-    """One gray, or one that changes slowly, with hardly any grain."""
+    """Draw one gray, or one that changes slowly, with hardly any grain."""
     x, y = pixel_grid(side)
     slope = rng.normal(0, 0.3, 2) * (rng.random() < 0.7)
     bow = rng.normal(0, 0.8) * ((x - rng.random()) ** 2 + (y - rng.random()) ** 2) * (rng.random() < 0.5)
