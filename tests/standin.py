@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from support.phantoms import phantom
 
-from pneumowatch.imaging.phantom import draw_phantom
 from pneumowatch.model_folder import CARD, REFERENCE, WEIGHTS, ModelFolder
 
 SIDE = 64
@@ -58,7 +58,7 @@ def gated_network(side: int = SIDE) -> Any:
 
 
 def reference_films(side: int = SIDE, count: int = 3) -> np.ndarray:
-    return np.stack([draw_phantom(seed, bool(seed % 2), side, side) for seed in range(count)])[..., None]
+    return np.stack([phantom(seed, bool(seed % 2), side, side) for seed in range(count)])[..., None]
 
 
 def write_model(folder: Path, network: Any, side: int = SIDE, **card: Any) -> ModelFolder:

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.phantoms import phantoms
 
-from pneumowatch.imaging.phantom import draw_phantom
 from trainer.augment import Augmentation, augment, mixup
 
 SIDE = 40
@@ -11,9 +11,7 @@ NOTHING = Augmentation(0, 0, 0, 0, 0, False, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def films(count: int = 12) -> np.ndarray:
-    return np.array([draw_phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(1, count + 1)], np.uint8)[
-        ..., None
-    ]
+    return phantoms(1, count, SIDE)
 
 
 def augmented(how: Augmentation, seed: int = 1) -> np.ndarray:

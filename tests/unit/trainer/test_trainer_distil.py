@@ -2,8 +2,8 @@ import io
 
 import numpy as np
 from PIL import Image
+from support.phantoms import phantom, phantoms
 
-from pneumowatch.imaging.phantom import draw_phantom
 from pneumowatch.imaging.reader import read_image
 from trainer import distillation
 from trainer.dataset import Examples
@@ -13,7 +13,7 @@ SIDE, SMALL = 48, 32
 
 
 def films(count: int = 6) -> Examples:
-    pixels = np.array([draw_phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(count)], np.uint8)[..., None]
+    pixels = phantoms(0, count, SIDE)
     return Examples(pixels, np.zeros(count, np.float32), np.array([f"p{number}" for number in range(count)]))
 
 
@@ -57,7 +57,7 @@ def test_together_is_the_mean_logit_and_never_quite_sure() -> None:
 
 
 def test_films_are_reduced_as_the_reader_does() -> None:
-    film = draw_phantom(1, True, SIDE, SIDE)
+    film = phantom(1, True, SIDE, SIDE)
     expected = read_image(_png(film), SMALL).pixels
     np.testing.assert_array_equal(distillation.resized_images(film[None, ..., None], SMALL)[0, ..., 0], expected)
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 from standin import write_card
+from support.phantoms import phantoms
 
-from pneumowatch.imaging.phantom import draw_phantom
 from pneumowatch.model_folder import WEIGHTS, ModelFolder
 from trainer import networks
 from trainer.input_gate import gate, ood_samples
@@ -18,9 +18,7 @@ EFFORT = FitBudget(images=256, ood_samples=500, phantoms=4, epochs=10, repeats=1
 
 def films(first: int, count: int) -> np.ndarray:
     """Phantoms stand for films here."""
-    return np.array([draw_phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(first, first + count)], np.uint8)[
-        ..., None
-    ]
+    return phantoms(first, count, SIDE)
 
 
 @pytest.fixture(scope="module")

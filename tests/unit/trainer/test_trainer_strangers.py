@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.phantoms import phantoms
 
-from pneumowatch.imaging.phantom import draw_phantom
 from trainer.input_gate import ood_samples
 from trainer.input_gate.ood_samples import KINDS, SampleKind
 
@@ -12,7 +12,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def films() -> np.ndarray:
-    return np.array([draw_phantom(seed, seed % 2 == 0, SIDE, SIDE) for seed in range(1, 7)], np.uint8)[..., None]
+    return phantoms(1, 6, SIDE)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
