@@ -108,7 +108,7 @@ def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
         hang.free.clear()
         (inbox / "film.jpeg").write_bytes(b"film")
         activity = {"walk": "the rescan of ward", "look": "the intake of ward"}[what]
-        until_told(database, HealthStatus.STALLED, f"lives, but {activity}: no progress for")
+        until_told(database, HealthStatus.STALLED, f"runs, but {activity}: no progress for")
         hang.free.set()
         until_told(database, HealthStatus.HEALTHY)
 
@@ -125,7 +125,7 @@ def test_a_sweep_that_hangs_is_stalled_until_it_goes_on(
     try:
         until_told(database, HealthStatus.HEALTHY)
         hang.free.clear()
-        until_told(database, HealthStatus.STALLED, "lives, but the sweep: no progress for")
+        until_told(database, HealthStatus.STALLED, "runs, but the sweep: no progress for")
         hang.free.set()
         until_told(database, HealthStatus.HEALTHY)
     finally:
