@@ -1,13 +1,14 @@
-"""Drift: whether a source's films still look to the model like those that it was judged on.
+"""Drift: whether a source's images still look to the model like those that it was evaluated on.
 
-Of the model's probability, of its gate's distance (`gate_score`) and of the films' mean gray level (`brightness`), the
-population stability index: the sum of (share now - share then) * ln(share now / share then) over ten bins that held a
-tenth of the reference each (Siddiqi, Credit Risk Scorecards, 2006). Below 0.1 nothing has moved; above 0.25 it has. The
-reference stands in the model's card: films of validation patients, as the trainer's `reference` writes it.
+The measure is the population stability index, for three quantities: the model's probability, its input gate's score
+(`gate_score`) and the images' mean gray level (`brightness`). It is the sum of (share now - share then) * ln(share now
+/ share then) over ten bins that held a tenth of the reference each (Siddiqi, Credit Risk Scorecards, 2006). Below 0.1
+nothing has moved; above 0.25 it has. The reference is in the model's card: images of validation patients, as the
+trainer's `reference` writes it.
 
-Each sees what the others do not. Probability moves with the patients, too. A network that was taught to look through
-gray levels keeps its strangeness where another scanner's curve moves the brightness of all films: with a gamma of 0.8
-the shipped one's index is 0.1, that of brightness 0.9.
+Each quantity detects what the others miss. The probability also moves with the patients. A network trained to ignore
+gray levels keeps its gate score when another scanner's curve moves the brightness of all images: with a gamma of 0.8
+the shipped network's index is 0.1, that of brightness 0.9.
 """
 
 from bisect import bisect_right
@@ -21,14 +22,14 @@ from db.ledger.statements import in_state
 from db.models import Prediction, Scan
 from db.states import FINAL, State
 
-DRIFT_WINDOW: Final = 200  # the last films of a source
-MIN_DRIFT_IMAGES: Final = 100  # of them, without which chance alone would move the index by 0.1
+DRIFT_WINDOW: Final = 200  # the last images of a source
+MIN_DRIFT_IMAGES: Final = 100  # with fewer, chance alone moves the index by 0.1
 QUANTITIES: Final = ("probability", "gate_score", "brightness")
-EMPTY_BIN_COUNT: Final = 0.5  # films that an empty bin counts as
+EMPTY_BIN_COUNT: Final = 0.5  # images that an empty bin counts as
 
 
 class RecentPrediction(NamedTuple):
-    """What a model said of one film; `gate_score` and `brightness` are None where an earlier version read it."""
+    """The prediction for one image; `gate_score` and `brightness` are None where an earlier version made it."""
 
     probability: float
     gate_score: float | None
@@ -38,8 +39,8 @@ class RecentPrediction(NamedTuple):
 
 
 def recent_predictions(connection: Connection, source: str) -> Sequence[RecentPrediction]:
-    """A source's last WINDOW films with a result, duplicates aside."""
-    # both conditions: SQLite sees in neither alone that the partial index on the final states will do
+    """Return the current predictions of a source's last DRIFT_WINDOW classified scans, without duplicates."""
+    # both conditions: SQLite uses the partial index on the final states with neither of them alone
     classified = (in_state(*FINAL), Scan.state == literal_column(f"'{State.CLASSIFIED}'"))
     newest = (
         select(Scan.id).where(Scan.inbox == source, *classified).order_by(Scan.finished_at.desc()).limit(DRIFT_WINDOW)
@@ -53,7 +54,7 @@ def recent_predictions(connection: Connection, source: str) -> Sequence[RecentPr
 def stability_indexes(
     predictions: Sequence[RecentPrediction], version: str, card: Mapping[str, Any]
 ) -> dict[str, float]:
-    """{what: its index}, of those that this model read; only what is measurable."""
+    """Return {quantity: its index}, of predictions by this model; only quantities that are measurable."""
     reference = card.get("reference") or {}
     indexes = {}
     for quantity in QUANTITIES:
@@ -65,7 +66,7 @@ def stability_indexes(
 
 
 def stability_index(edges: Sequence[float], shares: Sequence[float], values: Sequence[float]) -> float:
-    """The population stability index of values.
+    """Return the population stability index of values.
 
     Args:
         edges: between the bins, ascending; a value on an edge belongs to the upper bin.

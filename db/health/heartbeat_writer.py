@@ -1,9 +1,9 @@
-"""The pulse of a process: what each of its parts does, and when it last got something done, written down as it lives.
+"""Write the heartbeats of a process: the state of each component, and when it last made progress.
 
-A timer alone would prove that a thread lives. So a part promises: each thing that it does again and again (a rescan, a
-sweep) or has in hand (films) moves within so many seconds, or it is stuck; its heartbeat says how long ago each moved.
-Ages are measured by the process' own monotonic clock and times are the database's, so clocks that differ, or are set,
-disturb nothing.
+A timer alone would prove only that a thread runs. So a component declares its activities, either repeated ones (a
+rescan, a sweep) or work in hand (scans), and the seconds within which each makes progress; otherwise it is stuck. Its
+heartbeat reports how long ago each made progress. Ages are measured by the process's own monotonic clock and times are
+the database's, so clocks may differ or be set.
 """
 
 import threading
@@ -25,35 +25,36 @@ from pneumowatch.metrics import WORK_DONE, Family
 log = get_logger("heartbeats")
 
 BEAT_SECONDS: Final = 5.0
-CLOSE_SECONDS: Final = 2.0  # the end of a process waits no longer for a database that hangs
-HEARTBEAT_EXPIRY: Final = timedelta(days=1)  # a part that was killed and never came back
+CLOSE_SECONDS: Final = 2.0  # a process that ends waits no longer for a database that hangs
+HEARTBEAT_EXPIRY: Final = timedelta(days=1)  # rows of components that were killed and never restarted are older
 
 
 class HeartbeatWriter(Collector):
-    """Writes the heartbeats of a process' parts, in a thread of its own that nothing else waits for.
+    """Writes the heartbeats of a process's components, in a thread of its own that nothing else waits for.
 
-    A database that does not answer costs beats and nothing else: no other thread, no error in the parts.
+    A database that does not answer costs heartbeats and nothing else: it blocks no other thread and raises no error in
+    the components.
     """
 
     def __init__(self, database: Database, seconds: float = BEAT_SECONDS) -> None:
-        # one that does not wait an outage out: by the time it is over, the beat is no longer true
+        # one that does not wait until an outage ends: by then the heartbeat is outdated
         self._database = Database(database.engine.url.render_as_string(hide_password=False))
         self._seconds = seconds
         self._components: list[Component] = []
         self._wake, self._stopping = threading.Event(), False
         self._failing = False
-        self.failed = False  # set by whoever ends because something is wrong
+        self.failed = False  # set by a component that ends because of an error
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
 
     def add_component(self, kind: str) -> Component:
-        """One more part, whose heartbeat is written at once and from now on."""
+        """Add a component, whose heartbeat is written at once and from now on."""
         component = Component(kind)
         self._components.append(component)
         self._wake.set()
         return component
 
     def collect(self) -> Iterator[Family]:
-        """What each part got done, for the metrics of this process."""
+        """Yield the work done by each component, for the metrics of this process."""
         done = {component.kind: component.done for component in list(self._components)}
         yield WORK_DONE.family({(kind, what): count for kind, counts in done.items() for what, count in counts.items()})
 
@@ -61,7 +62,10 @@ class HeartbeatWriter(Collector):
         self._thread.start()
 
     def close(self, clean: bool) -> None:
-        """Beat no more. After a clean end nothing is left of the parts; else it is to be seen that they are gone."""
+        """Stop writing heartbeats.
+
+        After a clean end the rows are deleted. Otherwise they stay, so that the components are seen to be gone.
+        """
         self._stopping = True
         self._wake.set()
         self._thread.join(CLOSE_SECONDS)
@@ -84,9 +88,9 @@ class HeartbeatWriter(Collector):
     def _try_write(self, work: Callable[[Connection], Any]) -> None:
         try:
             self._database.write(work)
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from being written, the parts must go on
+        except Exception as error:  # noqa: BLE001 - whatever the error, the components must go on
             if not self._failing:
-                log.warning("no heartbeat can be written; the work goes on", error=type(error).__name__)
+                log.warning("heartbeats cannot be written; the work goes on without them", error=type(error).__name__)
             self._failing = True
         else:
             self._failing = False
@@ -103,12 +107,15 @@ class HeartbeatWriter(Collector):
 
 @contextmanager
 def writing_heartbeats(database: Database) -> Iterator[HeartbeatWriter]:
-    """The pulse of this process until this is left; where that is by an exception, or broken, it stays to be seen."""
+    """Write the heartbeats of this process until the context ends.
+
+    If it ends by an exception, or `failed` is set, the rows stay.
+    """
     writer = HeartbeatWriter(database)
     writer.start()
     try:
         yield writer
     except BaseException as error:
-        writer.close(clean=isinstance(error, KeyboardInterrupt))  # Ctrl-C while it starts is an end that was asked for
+        writer.close(clean=isinstance(error, KeyboardInterrupt))  # Ctrl-C while it starts is a requested end
         raise
     writer.close(clean=not writer.failed)

@@ -1,4 +1,4 @@
-"""Who watches the watchers: what the parts' heartbeats say of them, in one word and one sentence each."""
+"""Judge the health of components by their heartbeats: a status and one sentence each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,23 +15,22 @@ from db.states import State
 from pneumowatch.durations import format_duration
 
 HEARTBEATS: Final[Any] = Heartbeat.__table__
-SILENT_AFTER_SECONDS: Final = 30.0  # six beats: a machine that is busy may lose one or two
+SILENT_AFTER_SECONDS: Final = 30.0  # six heartbeats: a busy machine may miss one or two
 WORKER: Final = "worker"
 SWEEPERS: Final = ("watcher", "schedule")
-IDLE_LEASES: Final = (
-    2  # a film that was announced this long ago, its message lost once, should have found any idle worker
-)
+# any idle worker should have claimed a scan that was announced this many leases ago, even if its message was lost once
+IDLE_LEASES: Final = 2
 
 
 class HealthStatus(StrEnum):
     HEALTHY = "healthy"
-    STALLED = "stalled"  # it lives, and does not do what it should
-    SILENT = "silent"  # nothing is heard of it: it is gone
+    STALLED = "stalled"  # it runs, but makes no progress
+    SILENT = "silent"  # it writes no heartbeat: it is gone, or hangs
 
 
 @dataclass(frozen=True)
 class ComponentHealth:
-    """One part, its verdict, and what to do. Ages in seconds; `done` counts since it started."""
+    """The health of one component, and what to do. Ages in seconds; `done` counts since it started."""
 
     component: str
     kind: str
@@ -50,12 +49,12 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Nothing that was started is stuck or gone, and no film waits for a worker that is not there."""
+        """Whether no started component is stuck or gone, and no scan waits for a missing worker."""
         return all(component.status is HealthStatus.HEALTHY for component in self.components)
 
 
 def readiness(connection: Connection, lease_seconds: float) -> Readiness:
-    """How the parts are, those of all machines."""
+    """Judge the health of the components of all machines."""
     at = database_now(connection)
     rows = connection.execute(select(HEARTBEATS).order_by(HEARTBEATS.c.kind, HEARTBEATS.c.started_at)).all()
     components = [_assess(row, at) for row in rows if not _is_replaced(row, rows, at)]
@@ -67,7 +66,7 @@ def readiness(connection: Connection, lease_seconds: float) -> Readiness:
 
 
 def sweeper_is_alive(connection: Connection) -> bool:
-    """Whether a part is alive that announces what waits unannounced."""
+    """Tell whether a component runs that announces unannounced scans."""
     alive = database_now(connection) - timedelta(seconds=SILENT_AFTER_SECONDS)
     found = select(HEARTBEATS.c.component).where(HEARTBEATS.c.kind.in_(SWEEPERS), HEARTBEATS.c.beat_at > alive)
     return connection.scalar(found.limit(1)) is not None
@@ -75,8 +74,8 @@ def sweeper_is_alive(connection: Connection) -> bool:
 
 def _assess(row: Row[Any], at: datetime) -> ComponentHealth:
     beat, progress = (at - row.beat_at).total_seconds(), (at - row.progress_at).total_seconds()
-    status, sentence = HealthStatus.HEALTHY, f"{row.state}; last got something done {format_duration(progress)} ago"
-    # a beat that is late ages what it told
+    status, sentence = HealthStatus.HEALTHY, f"{row.state}; last progress {format_duration(progress)} ago"
+    # the age of the heartbeat adds to the ages that it reports
     overdue = {
         activity: expectations["idle_seconds"] + beat
         for activity, expectations in row.expectations.items()
@@ -84,11 +83,16 @@ def _assess(row: Row[Any], at: datetime) -> ComponentHealth:
     }
     if beat > SILENT_AFTER_SECONDS:
         status = HealthStatus.SILENT
-        sentence = f"not heard of for {format_duration(beat)}: its process or machine is gone, or hangs; see its log, and start it"
+        sentence = (
+            f"no heartbeat for {format_duration(beat)}: its process or machine is gone or hangs; "
+            "see its log, and start it"
+        )
     elif overdue:
         activity = max(overdue, key=lambda activity: overdue[activity])
         status = HealthStatus.STALLED
-        sentence = f"lives, but {activity}: no progress for {format_duration(overdue[activity])}; see its log, and start it anew"
+        sentence = (
+            f"runs, but {activity}: no progress for {format_duration(overdue[activity])}; see its log, and restart it"
+        )
     return ComponentHealth(
         row.component, row.kind, row.machine, status, row.state, beat, progress, dict(row.done), sentence
     )
@@ -102,7 +106,7 @@ def _stalled_if_idle(component: ComponentHealth, max_idle_seconds: float) -> Com
     ):
         return component
     sentence = (
-        f"lives, but films wait and it has read none for {format_duration(component.progress_seconds)}; start it anew"
+        f"runs, but scans wait and it has processed none for {format_duration(component.progress_seconds)}; restart it"
     )
     return replace(component, status=HealthStatus.STALLED, sentence=sentence)
 
@@ -116,13 +120,15 @@ _MISSING: Final = ComponentHealth(
     0.0,
     0.0,
     {},
-    "films wait and there is no worker: start `pneumowatch work` (or `up`)",
+    "scans wait and there is no worker: start `pneumowatch work` (or `up`)",
 )
 
 
 def _is_replaced(row: Row[Any], rows: Sequence[Row[Any]], at: datetime) -> bool:
-    """Whether another one has been started in the place of this one, which is gone: one for each, the first gone
-    first."""
+    """Tell whether a component is gone and another one was started in its place.
+
+    Each new one replaces one that is gone, the first gone first.
+    """
     if not _is_silent(row, at):
         return False
     silent = sorted((one for one in rows if one.kind == row.kind and _is_silent(one, at)), key=lambda one: one.beat_at)
@@ -141,6 +147,6 @@ def _is_silent(row: Row[Any], at: datetime) -> bool:
 
 
 def _scans_are_waiting(connection: Connection, since: datetime) -> bool:
-    """Whether a film waits that was last announced before then."""
+    """Tell whether a scan waits that was last announced before `since`."""
     overdue_scan = select(Scan.id).where(in_state(State.QUEUED), Scan.announced_at < since).limit(1)
     return connection.scalar(overdue_scan) is not None

@@ -1,16 +1,16 @@
-"""Is the inbox there? What a machine has registered of each, held against the folder that is at its place now.
+"""Tell whether an inbox is there: compare what this machine has registered with the folder that is there now.
 
-A dropped mount is an empty folder, and a tree that was moved away may have one in its place. So a film that is not
-there has vanished only where the folder that it is not in is the inbox: the one whose place (`pneumowatch.mount_identity`) this
-machine has registered, for machines of one deployment mount an inbox at different places.
+A dropped mount leaves an empty folder, and a moved tree may be replaced by one. So a missing file has vanished only if
+the folder in which it is missing is the inbox. This machine registers the inbox's identity
+(`pneumowatch.mount_identity`) for itself, as machines of one deployment may mount an inbox at different places.
 
-A folder of another place stands there for good, too: an inbox made anew, a share on another server. It is taken for the
-inbox, and registered, as soon as that costs no film that waits:
+A folder with another identity may also be there for good: an inbox that was recreated, or a share on another server. It
+is accepted as the inbox, and registered, as soon as no waiting scan can be lost by that:
 
-- none waits; or
-- it holds a film that was registered before the inbox went away; or
-- it has been there for PNEUMOWATCH_MOUNT_GRACE_SECONDS. Not so where a mount is missing: however long that takes, the
-  films wait.
+- no scan waits; or
+- it holds a file that was registered before the inbox became unavailable; or
+- it has been there for PNEUMOWATCH_MOUNT_GRACE_SECONDS. This does not apply where a mount is missing: the scans wait,
+  however long that takes.
 """
 
 import os
@@ -39,10 +39,10 @@ from pneumowatch.mount_identity import MountedFolder
 log = get_logger("inboxes")
 
 INBOXES: Final[Any] = Inbox.__table__
-MOUNT_SAMPLE_SIZE: Final = 200  # films that are looked for in a doubtful folder, of the waiting and of the latest each
-RECENT_SCANS: Final = 20_000  # scans among which the latter are looked for
-SEEN_AT_INTERVAL_SECONDS: Final = 60.0  # how often a row says that its machine still looks
-MACHINE_EXPIRY: Final = timedelta(days=30)  # machines that have not looked for so long
+MOUNT_SAMPLE_SIZE: Final = 200  # files to look for in a changed folder: waiting and latest ones, each
+RECENT_SCANS: Final = 20_000  # the newest scans, from which the latest are taken
+SEEN_AT_INTERVAL_SECONDS: Final = 60.0  # how often `seen_at` of a row is updated
+MACHINE_EXPIRY: Final = timedelta(days=30)  # rows of machines that have not updated them for longer are deleted
 CANNOT_BE_OPENED: Final = "its folder cannot be opened"
 DOES_NOT_ANSWER: Final = "it does not answer"
 
@@ -56,7 +56,7 @@ class InboxState(StrEnum):
 
 @dataclass(frozen=True)
 class RescanReport:
-    """How a rescan of an inbox went: how it is watched, seconds it took, files that it saw."""
+    """The result of a rescan: how the inbox is watched, seconds it took, files that it saw."""
 
     watch_mode: str
     seconds: float
@@ -64,11 +64,11 @@ class RescanReport:
 
 
 class InboxPresence:
-    """What this machine knows of its inboxes. Used by every part that would say that a film is gone.
+    """The availability of this machine's inboxes. Every component that may report a file as vanished uses it.
 
     Args:
-        accept_after_seconds: how long a folder that stands in an inbox's place is doubted.
-        machine: under whose name the inboxes are registered.
+        accept_after_seconds: how long a changed folder must be there before it is accepted as the inbox.
+        machine: the name under which the inboxes are registered.
     """
 
     def __init__(self, database: Database, accept_after_seconds: float, machine: str | None = None) -> None:
@@ -77,9 +77,9 @@ class InboxPresence:
         self._machine = machine or socket.gethostname()
 
     def check(self, inbox: str, root: Path, io_context: IoContext = nullcontext) -> bool:
-        """Whether the inbox is there now. Raises ShareUnavailable where its folder cannot be opened at all.
+        """Tell whether the inbox is there now. Raises ShareUnavailable if its folder cannot be opened at all.
 
-        `io_context`: entered while the file system is asked, and not while the database is.
+        `io_context`: entered during file system calls, and not during database queries.
         """
         try:
             with io_context():
@@ -90,7 +90,10 @@ class InboxPresence:
         return self.verify_mount(inbox, root, found, io_context)
 
     def verify_mount(self, inbox: str, root: Path, found: MountedFolder, io_context: IoContext = nullcontext) -> bool:
-        """Whether the folder at `found` is the inbox, so that what is not in it is gone. `io_context`: as in `check`."""
+        """Tell whether the folder `found` is the inbox, so that a file missing in it has vanished.
+
+        `io_context`: as in `check`.
+        """
         known = self._database.read(lambda c: _select_row(c, inbox, self._machine))
         if known is not None and (known.identity, known.state) == (found.identity, InboxState.AVAILABLE):
             if (transitions.utc_now() - known.seen_at).total_seconds() > SEEN_AT_INTERVAL_SECONDS:
@@ -104,11 +107,11 @@ class InboxPresence:
         return mismatch is None
 
     def report_unavailable(self, inbox: str, root: Path, why: str) -> None:
-        """The inbox is not there: `why`, in words that name no path."""
+        """Report that the inbox is unavailable: `why`, in words without a path."""
         self._mark_unavailable(inbox, root, self._database.read(lambda c: _select_row(c, inbox, self._machine)), why)
 
     def record_rescan(self, inbox: str, rescan: RescanReport) -> None:
-        """A rescan has ended."""
+        """Record a finished rescan."""
         at = transitions.utc_now()
         values = {"watch_mode": rescan.watch_mode, "rescan_seconds": rescan.seconds, "files": rescan.files}
         self._database.write(lambda c: _update_row(c, inbox, self._machine, rescanned_at=at, seen_at=at, **values))
@@ -116,7 +119,7 @@ class InboxPresence:
     def _mismatch(
         self, inbox: str, root: Path, known: Row[Any] | None, found: MountedFolder, io_context: IoContext
     ) -> str | None:
-        """Why the folder is not taken for the inbox; None where it is."""
+        """Return why the folder is not accepted as the inbox, or None if it is."""
         if known is not None and known.identity == found.identity:
             return None
         may_be_accepted = True
@@ -132,12 +135,12 @@ class InboxPresence:
         elif not self._database.read(lambda c: _has_waiting_scans(c, inbox)):
             return None
         else:
-            mismatch = "another folder stands in its place"
+            mismatch = "another folder is in its place"
         last_scan_id = None if known is None else known.last_scan_id
         samples = self._database.read(lambda c: _sample_files(c, inbox, last_scan_id))
         with io_context():
-            stands = any(shared_files.is_unchanged(root, *sample) for sample in samples)
-        if stands:
+            is_same = any(shared_files.is_unchanged(root, *sample) for sample in samples)
+        if is_same:
             return None
         already_reported = known is not None and (known.state, known.detail) == (InboxState.UNAVAILABLE, mismatch)
         if may_be_accepted and already_reported and transitions.utc_now() - known.since >= self._accept_after:  # type: ignore[union-attr]
@@ -165,12 +168,12 @@ class InboxPresence:
 
         self._database.write(work)
         if known is None:
-            log.info("an inbox is watched or read for the first time here", inbox=inbox, filesystem=found.kind)
+            log.info("an inbox is used for the first time on this machine", inbox=inbox, filesystem=found.kind)
         elif known.state == InboxState.UNAVAILABLE:
             seconds = round((at - known.since).total_seconds())
-            log.info("an inbox is there again", inbox=inbox, filesystem=found.kind, after_seconds=seconds)
+            log.info("an inbox is available again", inbox=inbox, filesystem=found.kind, after_seconds=seconds)
         else:
-            log.info("another folder is the inbox from now on", inbox=inbox, filesystem=found.kind)
+            log.info("another folder was accepted as the inbox", inbox=inbox, filesystem=found.kind)
 
     def _mark_unavailable(self, inbox: str, root: Path, known: Row[Any] | None, why: str) -> None:
         if known is not None and (known.state, known.detail) == (InboxState.UNAVAILABLE, why):
@@ -186,11 +189,11 @@ class InboxPresence:
             _upsert(connection, inbox, self._machine, values)
 
         self._database.write(work)
-        log.warning("an inbox is away; its films wait", inbox=inbox, why=why)
+        log.warning("an inbox is unavailable; its scans wait until it is mounted again", inbox=inbox, why=why)
 
 
 def require_available(database: Database, inbox: str, root: Path, machine: str | None = None) -> None:
-    """Raises ShareUnavailable where this machine's watcher or worker has reported the inbox as away, and it still is."""
+    """Raise ShareUnavailable if this machine has reported the inbox as unavailable and it still is."""
     known = database.read(lambda c: _select_row(c, inbox, machine or socket.gethostname()))
     if known is None or known.state == InboxState.AVAILABLE:
         return
@@ -199,18 +202,18 @@ def require_available(database: Database, inbox: str, root: Path, machine: str |
     except OSError:
         is_back = False
     if not is_back:
-        raise ShareUnavailable(f"The inbox '{inbox}' is away: {known.detail}.")
+        raise ShareUnavailable(f"The inbox '{inbox}' is unavailable: {known.detail}.")
 
 
 def known_roots(connection: Connection, machine: str | None = None) -> dict[str, Path]:
-    """{name: folder} of the inboxes that were once there on this machine."""
+    """Return {name: folder} of the inboxes that were available once on this machine."""
     on_this_machine = Inbox.machine == (machine or socket.gethostname()), Inbox.identity.is_not(None)
     found = connection.execute(select(Inbox.inbox, Inbox.root).where(*on_this_machine))
     return {row.inbox: Path(row.root) for row in found}
 
 
 def inbox_states(connection: Connection) -> Sequence[dict[str, Any]]:
-    """Every inbox as every machine sees it, for `status` and `doctor`: the columns of `db.models.Inbox`."""
+    """Return every inbox as every machine sees it, for `status` and `doctor`: the columns of `db.models.Inbox`."""
     found = connection.execute(select(INBOXES).order_by(Inbox.inbox, Inbox.machine))
     return [dict(row) for row in found.mappings()]
 
@@ -236,7 +239,7 @@ def _update_row(connection: Connection, inbox: str, machine: str, **values: Any)
 
 
 def _filesystem_types(connection: Connection, inbox: str, machine: str) -> set[str]:
-    """On which types of file system other machines have it."""
+    """Return the file system types of the inbox on other machines."""
     on_other_machines = Inbox.inbox == inbox, Inbox.machine != machine, Inbox.kind.is_not(None)
     return {kind for kind in connection.scalars(select(Inbox.kind).where(*on_other_machines)) if kind is not None}
 
@@ -247,7 +250,10 @@ def _has_waiting_scans(connection: Connection, inbox: str) -> bool:
 
 
 def _sample_files(connection: Connection, inbox: str, last_scan_id: int | None) -> list[tuple[bytes, int, int]]:
-    """Films by which the inbox would be known: of those registered up to scan `last_scan_id`, some that wait, some others."""
+    """Return files by which the inbox can be recognised: some that wait, and some others.
+
+    Only those registered up to scan `last_scan_id` are taken.
+    """
     sample = (
         select(Scan.path_bytes, Scan.size, Scan.mtime_ns)
         .where(Scan.inbox == inbox, Scan.path_bytes != b"")

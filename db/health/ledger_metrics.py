@@ -1,4 +1,4 @@
-"""What Prometheus is told of the ledger: counted when it asks, and not more often than that is cheap."""
+"""The ledger's metrics for Prometheus, collected on request, but not more often than is cheap."""
 
 import threading
 import time
@@ -26,9 +26,9 @@ from pneumowatch.settings import Settings
 
 log = get_logger("metrics")
 
-METRICS_CACHE_SECONDS: Final = 15.0  # what was counted is told again for so long, ...
-METRICS_CACHE_FACTOR: Final = 20  # ... and for so many times as long as the counting took
-COLLECT_TIMEOUT_SECONDS: Final = 5.0  # who asks while it is being counted is told what was counted before
+METRICS_CACHE_SECONDS: Final = 15.0  # metrics are reused for so long ...
+METRICS_CACHE_FACTOR: Final = 20  # ... and for so many times the duration of their collection
+COLLECT_TIMEOUT_SECONDS: Final = 5.0  # a request during a collection then gets the previous metrics
 TRAINING_OUTCOMES: Final = (TrainingState.RUNNING, TrainingState.FAILED, TrainingState.KILLED, *TrainingDecision)
 
 
@@ -36,7 +36,7 @@ class LedgerCollector(Collector):
     """The ledger's metrics.
 
     Args:
-        database: one that raises during an outage (`DatabaseUnavailable`): metrics are told now, or not at all.
+        database: one that raises during an outage (`DatabaseUnavailable`), so that a request never waits for its end.
     """
 
     def __init__(self, database: Database, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -48,7 +48,7 @@ class LedgerCollector(Collector):
         self._expires_at = float("-inf")
 
     def describe(self) -> Iterable[Family]:
-        """By name alone: to be registered, nothing need be counted."""
+        """Return the metrics without values: registering the collector needs no query."""
         return [one.family({}) for one in LEDGER_FAMILIES]
 
     def collect(self) -> Iterable[Family]:
@@ -64,8 +64,8 @@ class LedgerCollector(Collector):
         began = self._monotonic()
         try:
             self._families = self._database.read(self._collect_families)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, that itself is told
-            log.warning("the ledger cannot be counted now", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - any error of the database is itself reported as a metric
+            log.warning("the ledger's metrics cannot be collected now", error=type(error).__name__)
             self._families = [metrics.DATABASE_UP.family({(): 0})]
         took = self._monotonic() - began
         self._expires_at = began + max(METRICS_CACHE_SECONDS, METRICS_CACHE_FACTOR * took)
@@ -93,14 +93,15 @@ class LedgerCollector(Collector):
 
 
 LEDGER_FAMILIES: Final = (
-    metrics.DATABASE_UP, metrics.SCANS_BY_STATE, metrics.WAITING_SCANS, metrics.OLDEST_WAITING, metrics.UNSCORED_SCANS, metrics.FLAGGED_RATIO,
-    metrics.DRIFT_PSI, metrics.SOURCE_SILENCE, metrics.SOURCE_SILENT, metrics.CHAMPION_INFO, metrics.HEARTBEAT_AGE, metrics.COMPONENTS,
-    metrics.LAST_TRAINING, metrics.LAST_TRAINING_TIME, metrics.OUTBOX_MESSAGES, metrics.OUTBOX_OLDEST,
+    metrics.DATABASE_UP, metrics.SCANS_BY_STATE, metrics.WAITING_SCANS, metrics.OLDEST_WAITING, metrics.UNSCORED_SCANS,
+    metrics.FLAGGED_RATIO, metrics.DRIFT_PSI, metrics.SOURCE_SILENCE, metrics.SOURCE_SILENT, metrics.CHAMPION_INFO,
+    metrics.HEARTBEAT_AGE, metrics.COMPONENTS, metrics.LAST_TRAINING, metrics.LAST_TRAINING_TIME,
+    metrics.OUTBOX_MESSAGES, metrics.OUTBOX_OLDEST,
 )  # fmt: skip
 
 
 def finished_counts(connection: Connection) -> dict[tuple[str, str], float]:
-    """{(source, state): scans} of those with a final state, from an index alone."""
+    """Return {(source, state): scans} of the final states, from an index alone."""
     counted = select(Scan.inbox, Scan.state, func.count()).where(in_state(*FINAL)).group_by(Scan.inbox, Scan.state)
     return {(source, state): number for source, state, number in connection.execute(counted)}
 
@@ -110,7 +111,7 @@ def _scan_metrics(connection: Connection, finished: dict[tuple[str, str], float]
     waiting = select(Scan.inbox, Scan.state, func.count(), func.min(Scan.received_at)).where(in_state(*WAITING))
     rows = connection.execute(waiting.group_by(Scan.inbox, Scan.state)).all()
     sources |= {row[0] for row in rows}
-    # every source with every state: what falls to nothing must be seen to be 0
+    # every source with every state: a count that falls to 0 must be reported as 0
     states = {(source, str(state)): 0.0 for source in sources for state in State} | finished
     count, oldest = dict.fromkeys(((source,) for source in sources), 0.0), {(source,): 0.0 for source in sources}
     for source, state, number, since in rows:
@@ -144,7 +145,11 @@ def _prediction_metrics(connection: Connection, sources: list[str]) -> list[Fami
 
 
 def _card_of(champion: Any) -> Any:
-    """Where an earlier version made the shipped model known, its card has no reference yet, but the shipped one has."""
+    """Return the champion's card.
+
+    If an earlier version registered the shipped model, the stored card has no reference yet, so the shipped one is
+    returned.
+    """
     shipped_model = shipped_folder()
     return shipped_model.card if champion.version == shipped_model.version else champion.card
 
@@ -153,7 +158,7 @@ def _component_metrics(connection: Connection, lease_seconds: float) -> list[Fam
     ages: dict[Any, float] = {}
     counts: dict[Any, float] = {}
     for component in heartbeats.readiness(connection, lease_seconds).components:
-        if component.machine:  # a worker that is missing has none
+        if component.machine:  # a missing worker has none
             ages[component.kind, component.machine] = max(
                 ages.get((component.kind, component.machine), 0.0), component.beat_seconds
             )

@@ -184,7 +184,7 @@ def a_worker_that_is_gone_is_told_until_another_takes_its_place(deployment: Depl
     doctor = deployment.command("doctor")
     assert doctor.code == 1
     (bad,) = (finding for finding in doctor.json if finding["status"] == "error")
-    assert bad["message"].startswith("not heard of for")
+    assert bad["message"].startswith("no heartbeat for")
     with deployment.start("work") as worker:
         worker.wait_until(lambda: deployment.verdicts() == {"watcher": "healthy", "worker": "healthy"})
         assert deployment.command("doctor").code == 0

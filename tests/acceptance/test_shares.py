@@ -20,8 +20,8 @@ def test_a_share_taken_away_and_brought_back(tmp_path: Path, own_redis: Server, 
     answers = shares.story(tmp_path, FILMS, SECONDS, ["renamed", "covered"], own_redis.url, postgres_database)
     assert shares.faults(answers) == [], answers["said"]
     assert answers["states"] == {"classified": 2 * FILMS}
-    assert "an inbox is away; its films wait" in answers["said"]
-    assert "an inbox is there again" in answers["said"]
+    assert "an inbox is unavailable; its scans wait" in answers["said"]
+    assert "an inbox is available again" in answers["said"]
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here")

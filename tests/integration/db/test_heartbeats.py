@@ -135,7 +135,7 @@ def test_a_part_that_is_not_heard_of_is_silent(database: Database) -> None:
     assert verdicts(database) == {"worker@m:1": HealthStatus.HEALTHY, "watcher@m:2": HealthStatus.SILENT}
     assert not found.ready
     (silent,) = (component for component in found.components if component.status is HealthStatus.SILENT)
-    assert silent.sentence.startswith("not heard of for 2 min")
+    assert silent.sentence.startswith("no heartbeat for 2 min")
 
 
 def test_one_that_was_started_in_its_place_replaces_a_silent_one(database: Database) -> None:
@@ -171,7 +171,7 @@ def test_what_was_promised_and_does_not_move_is_stalled(database: Database) -> N
     write(database, component, 2)
     assert verdicts(database) == {"watcher@m:1": HealthStatus.HEALTHY, "watcher@m:2": HealthStatus.STALLED}
     (stalled,) = (one for one in asked(database).components if one.status is HealthStatus.STALLED)
-    assert stalled.sentence.startswith("lives, but the rescan of ward: no progress for 5 min")
+    assert stalled.sentence.startswith("runs, but the rescan of ward: no progress for 5 min")
 
 
 def old_worker(database: Database, pid: int = 1, **expectations: Any) -> None:
@@ -192,7 +192,7 @@ def test_an_idle_worker_while_films_wait_is_stalled(book: Book) -> None:
     assert asked(book.database).ready  # just announced
     book.set(scan_id, announced_at=transitions.utc_now() - timedelta(seconds=2 * LEASE + 1))
     (worker,) = asked(book.database).components
-    assert (worker.status, worker.sentence[:35]) == (HealthStatus.STALLED, "lives, but films wait and it has re")
+    assert (worker.status, worker.sentence[:37]) == (HealthStatus.STALLED, "runs, but scans wait and it has proce")
     book.finish(book.claimed(), classified(scan_id))
     assert asked(book.database).ready
 
@@ -212,7 +212,7 @@ def test_films_wait_and_there_is_no_worker(book: Book) -> None:
     found = asked(book.database)
     assert not found.ready
     assert [component.sentence for component in found.components if component.kind == "worker"] == [
-        "films wait and there is no worker: start `pneumowatch work` (or `up`)"
+        "scans wait and there is no worker: start `pneumowatch work` (or `up`)"
     ]
 
 

@@ -136,7 +136,7 @@ def test_an_empty_folder_in_its_place_is_not_the_inbox_while_a_film_waits(
     root.mkdir()
     assert not presence.check("inbox", root)
     assert not presence.verify_mount("inbox", root, mount_identity.identify_folder(root)), "a worker is told the same"
-    assert standing(database)["detail"] == "another folder stands in its place"
+    assert standing(database)["detail"] == "another folder is in its place"
     root.rmdir()
     root.with_name("moved").rename(root)
     assert presence.check("inbox", root)

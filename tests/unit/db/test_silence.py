@@ -61,7 +61,7 @@ def test_a_working_day_is_missed_within_an_hour_and_a_half(films: list[datetime]
     assert asked(before, out + HOUR - 5 * MINUTE).status is SourceStatus.HEALTHY
     found = asked(before, out + 90 * MINUTE)
     assert found.status is SourceStatus.SILENT
-    assert "see that the scanner" in found.sentence
+    assert "check the scanner" in found.sentence
 
 
 def test_an_outage_in_the_evening_is_missed_in_the_morning(films: list[datetime]) -> None:
