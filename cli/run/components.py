@@ -1,4 +1,4 @@
-"""Commands that run parts of pneumowatch until they are stopped: all of it (`up`), or one part each."""
+"""Commands that run components of pneumowatch until they are stopped: all of them (`up`), or one each."""
 
 import logging
 import os
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
     from pneumowatch.queue import Announcer
     from pneumowatch.settings import Settings
 
-Inbox = Annotated[Path | None, typer.Option("--inbox", help="The shared folder (default: as configured, or ./inbox).")]
+Inbox = Annotated[
+    Path | None, typer.Option("--inbox", help="The shared folder (default: PNEUMOWATCH_INBOXES, or ./inbox).")
+]
 
 
 def up(
     inbox: Inbox = None,
     data: Data = None,
-    once: Annotated[bool, typer.Option("--once", help="Read what the folder holds now, then end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Process the files that are there now, then exit.")] = False,
     review_app: Annotated[
         bool, typer.Option("--review/--no-review", help="Serve the review app on this machine.")
     ] = True,
 ) -> None:
-    """Run everything on this machine: watcher, worker, schedule and desk, with SQLite and a queue of its own.
+    """Run everything on this machine: watcher, worker, schedule and review app, with SQLite and an in-process queue.
 
-    Drop films into the inbox; look at the desk, by the link that is printed, or with
-    [bold]pneumowatch flagged[/bold]. Ctrl-C finishes what is being read and ends;
-    the next start goes on where this one stopped. With [bold]--once[/bold] it ends with 0 if every file has its result
-    or reason and nothing failed, else with 1.
+    Copy images into the inbox. Open the review app with the link that is printed, or list results with
+    [bold]pneumowatch flagged[/bold]. Ctrl-C finishes the running scans and exits; the next start continues where this
+    one stopped. With [bold]--once[/bold] the exit code is 0 if every file has a result or a reason and nothing failed,
+    else 1.
     """
     from cli import signals
     from cli.run.embedded import run_embedded
@@ -46,12 +48,12 @@ def up(
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where the demo's films and results go.")] = Path("demo"),
+    folder: Annotated[Path, typer.Option("--folder", help="Folder for the demo's images and results.")] = Path("demo"),
     count: Annotated[int, typer.Option("--images", min=1, max=9999, help="How many images to generate.")] = 24,
 ) -> None:
-    """Show the whole way on generated phantom films, without patients: files, queue, model, ledger; then end.
+    """Demonstrate the pipeline on generated phantom images, without patient data, then exit.
 
-    The films are drawn by a program and marked as source 'synthetic'; what the model says of them means nothing.
+    The images are drawn by a program and marked as source 'synthetic'. The model's results on them mean nothing.
     """
     from cli import signals
     from cli.output import console
@@ -63,16 +65,19 @@ def demo(
     inbox = (folder / "inbox").absolute()
     inbox.mkdir(parents=True, exist_ok=True)
     write_phantoms(inbox, count)
-    console.print(f"{count} phantom films lie in {folder / 'inbox'}; reading them as `up --once` would.")
+    console.print(f"{count} phantom images are in {folder / 'inbox'}; processing them like `up --once`.")
     config = settings.load_settings(data_dir=folder / "data")
     code = run_embedded(config, {PHANTOM_SOURCE: inbox}, signals.stop_event(), once=True)
     flagged(data=folder / "data", limit=10)
-    console.print("These films are synthetic: the figures show that the way works, not how well the model reads.")
+    console.print("These images are synthetic: they show that the pipeline works, not how good the model is.")
     raise typer.Exit(code)
 
 
 def watch() -> None:
-    """Watch the inboxes (PNEUMOWATCH_INBOXES) and announce films to the workers. Needs Redis; one a deployment."""
+    """Watch the inboxes (PNEUMOWATCH_INBOXES), register files and announce them to the workers.
+
+    Needs Redis. Run one per deployment.
+    """
     from db.health.heartbeat_writer import writing_heartbeats
     from db.health.inbox_presence import known_roots
     from pneumowatch import inboxes, metrics
@@ -93,12 +98,15 @@ def work(
     device: Annotated[
         str | None, typer.Option(help="cpu, or gpu:0, gpu:1, ... (default: a GPU where TensorFlow sees one).")
     ] = None,
-    queue: Annotated[str, typer.Option(help="films, or training: the nightly training in place of films.")] = "films",
+    queue: Annotated[
+        str, typer.Option(help="scans: classify scans; training: run the nightly training instead.")
+    ] = "scans",
 ) -> None:
-    """Read films that are announced: one process a GPU, as many as you like. Needs Redis.
+    """Classify announced scans. Run one process per GPU, as many as you like. Needs Redis.
 
-    SIGTERM drains: what is being read is finished, the rest is left to the others. With [bold]--queue training[/bold]
-    it runs the nightly training when `schedule` says that it is time, as a process of its own behind the films.
+    SIGTERM drains: running scans are finished, the others are left to other workers. With
+    [bold]--queue training[/bold] it runs the nightly training when `schedule` announces it, in a process of its own
+    with lower priority.
     """
     from cli.run import training_process
     from db import schema
@@ -109,17 +117,16 @@ def work(
     from pneumowatch.queue import SCANS_QUEUE, TRAINING_QUEUE, make_celery_app
     from worker.tasks import process_scans
 
-    if queue not in (SCANS_QUEUE, TRAINING_QUEUE):
-        raise typer.BadParameter(
-            f"'{queue}' is no queue; there is {SCANS_QUEUE} and {TRAINING_QUEUE}.", param_hint="--queue"
-        )
+    queues = {"scans": SCANS_QUEUE, "training": TRAINING_QUEUE}  # option -> name at the broker
+    if queue not in queues:
+        raise typer.BadParameter(f"'{queue}' is not a queue; use one of: {', '.join(queues)}.", param_hint="--queue")
     config, stop = _configure()
     _require_services(config)
     database = Database(config.database, stop)
     schema.require_current(database)
     app = make_celery_app(config)
     with writing_heartbeats(database) as writer, metrics.serving_metrics(config, writer):
-        if queue == TRAINING_QUEUE:
+        if queues[queue] == TRAINING_QUEUE:
             code = training_process.work_training_queue(app, config, stop, writer.add_component("training"))
         else:
             read_from = inboxes.validated(config, known=database.read(known_roots))
@@ -130,10 +137,11 @@ def work(
 
 
 def schedule() -> None:
-    """Look after the queue: announce what it has forgotten, take back what dead workers held. Safe to run twice.
+    """Run periodic work: announce lost scans again, deliver notifications, start the nightly training.
 
-    And every night at PNEUMOWATCH_RETRAIN_AT, tell the training queue that it is time. And deliver what is to be told
-    of flagged films: to the webhook, by e-mail, to the PACS, as far as the settings name them.
+    Scans whose message was lost are announced again, and scans of dead workers are queued again. Notifications about
+    flagged scans go to the configured channels: webhook, e-mail, PACS. The nightly training is announced at
+    PNEUMOWATCH_RETRAIN_AT. Several may run at once.
     """
     from cli.run import dispatchers, training_process
     from db.health.heartbeat_writer import writing_heartbeats
@@ -144,7 +152,7 @@ def schedule() -> None:
     config, stop = _configure()
     database, announcer = _connect(config, stop)
     running = dispatchers.make_dispatchers(config, database, inboxes.configured(config))
-    # a database of its own, that does not wait an outage out: that there is one is what is to be told
+    # a database of its own that does not wait for the end of an outage: the metrics must report the outage
     collector = LedgerCollector(Database(config.database), config)
     with writing_heartbeats(database) as writer, metrics.serving_metrics(config, writer, collector):
         component = writer.add_component("schedule")
@@ -157,7 +165,7 @@ def schedule() -> None:
 
 
 def _exit_now(code: int) -> NoReturn:
-    """End, with all closed, and without taking TensorFlow apart, which would cost a second or more for nothing."""
+    """Exit with all streams flushed, but skip TensorFlow's teardown, which would cost a second or more for nothing."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -165,7 +173,7 @@ def _exit_now(code: int) -> NoReturn:
 
 
 def _configure() -> "tuple[Settings, threading.Event]":
-    """Settings, logs, and an event that SIGTERM and Ctrl-C set."""
+    """Load the settings and configure the log. Returns the settings, and an event that SIGTERM and Ctrl-C set."""
     from cli import signals
     from pneumowatch import logs, settings
 
@@ -187,16 +195,16 @@ def _connect(config: "Settings", stop: threading.Event) -> "tuple[Database, Anno
 
 
 def _require_services(config: "Settings") -> None:
-    """An outage is waited out, but not what was never there."""
+    """Raise SettingsError where broker or database are not configured. Outages are waited for, missing settings not."""
     if config.embedded_queue:
         raise SettingsError(
-            "PNEUMOWATCH_BROKER_URL is not set: parts that run apart need Redis between them (redis://HOST:6379/0). "
-            "`pneumowatch up` runs everything without."
+            "PNEUMOWATCH_BROKER_URL is not set: components in separate processes need Redis (redis://HOST:6379/0). "
+            "`pneumowatch up` runs everything without Redis."
         )
     if not config.database_url and not (config.data_dir / "pneumowatch.db").exists():
         raise SettingsError(
-            f"PNEUMOWATCH_DATABASE_URL is not set, and there is no ledger in {config.data_dir}; set it, or make one "
-            "with `pneumowatch db upgrade`."
+            f"PNEUMOWATCH_DATABASE_URL is not set, and there is no ledger in {config.data_dir}; set it, or create a "
+            "ledger with `pneumowatch db upgrade`."
         )
 
 

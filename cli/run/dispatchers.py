@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from pneumowatch.settings import Settings
 
 
-DELIVERY_GRACE_SECONDS: Final = 10.0  # within which a delivery that has begun ends, at a shutdown
+DELIVERY_GRACE_SECONDS: Final = 10.0  # that a started delivery gets to finish at shutdown
 
 
 def make_dispatchers(settings: "Settings", database: "Database", inboxes: Mapping[str, Path]) -> "list[Dispatcher]":
-    """One for each way out that is set; none by default. Raises SettingsError where one cannot work as it is set."""
+    """Make one dispatcher per configured channel; none by default. Raises SettingsError where a setting is wrong."""
     from db import deployment
     from db.ledger import outbox as outbox_rows
     from pneumowatch.logs import get_logger
@@ -25,7 +25,7 @@ def make_dispatchers(settings: "Settings", database: "Database", inboxes: Mappin
     for kind, states in database.read(outbox_rows.counts_by_channel).items():
         if states["waiting"] and kind not in settings.notification_channels:
             get_logger("outbox").warning(
-                "messages wait, but their way out is not set here", channel=kind, waiting=states["waiting"]
+                "notifications wait, but their channel is not configured here", channel=kind, waiting=states["waiting"]
             )
     if not settings.notification_channels:
         return []
@@ -41,15 +41,18 @@ def make_dispatchers(settings: "Settings", database: "Database", inboxes: Mappin
 def running_dispatchers(
     settings: "Settings", dispatchers: "list[Dispatcher]", stop: threading.Event, component: "Component"
 ) -> Iterator[None]:
-    """A thread for each of them until `stop` is set, as it is when this is left: a receiver that hangs holds up neither
-    the others nor any film. `component`: in whose heartbeat it is told when one of them hangs."""
+    """Run each dispatcher in a thread of its own until `stop` is set; sets `stop` on exit.
+
+    A receiver that hangs delays neither the other channels nor any scan. `component`: its heartbeat reports when a
+    dispatcher hangs.
+    """
     from pneumowatch.errors import ShuttingDown
 
     def deliver(dispatcher: "Dispatcher") -> None:
         with suppress(ShuttingDown):
             dispatcher.run(stop, settings.sweep_seconds, component)
 
-    # daemons: who waits for a receiver that hangs is left behind, and his notice goes out again under the same id
+    # daemons: a thread that hangs on its receiver is abandoned; its notification is sent again under the same id
     threads = [
         threading.Thread(target=deliver, args=(dispatcher,), name="dispatcher", daemon=True)
         for dispatcher in dispatchers
@@ -65,7 +68,7 @@ def running_dispatchers(
 
 
 def deliver_due(dispatchers: "list[Dispatcher]") -> None:
-    """What is due now, each once; what fails stays for later."""
+    """Deliver each due notification once; those that fail stay for later."""
     for dispatcher in dispatchers:
         while dispatcher.deliver(interval=1) == 0:
             pass

@@ -1,4 +1,4 @@
-"""`up`: every part in one process, on SQLite and an in-process queue. Threads, but for the decoding children."""
+"""`up`: all components as threads of one process, on SQLite and an in-process queue; only decoders are processes."""
 
 import fcntl
 import logging
@@ -29,21 +29,21 @@ from pneumowatch.settings import Settings
 from watcher.intake import Watcher
 from watcher.reconcile import reconcile_inboxes
 
-COMPLETION_POLL_SECONDS: Final = 0.2  # how often `--once` looks whether it is done
+COMPLETION_POLL_SECONDS: Final = 0.2  # how often `--once` checks whether it is done
 
 
 def run_embedded(
     settings: Settings, inboxes: dict[str, Path], stop: threading.Event, once: bool, review_app: bool = False
 ) -> int:
-    """Run everything until `stop` or, with `once`, until the folders are worked off. Returns the exit code.
+    """Run everything until `stop` or, with `once`, until all files are processed. Returns the exit code.
 
     Args:
-        review_app: serve it too; not with `once`.
+        review_app: serve the review app too; ignored with `once`.
     """
     if settings.database_url or not settings.embedded_queue:
         raise SettingsError(
-            "`up` runs on its own SQLite and queue; PNEUMOWATCH_DATABASE_URL and PNEUMOWATCH_BROKER_URL are for "
-            "`watch` and `work`. Unset them, or run those."
+            "`up` uses its own SQLite database and queue. PNEUMOWATCH_DATABASE_URL and PNEUMOWATCH_BROKER_URL are for "
+            "`watch` and `work`: unset them, or run those commands."
         )
     logs.configure(settings.log_format, logging.WARNING if once else logging.INFO)
     with lock_data_dir(settings.data_dir):
@@ -62,7 +62,7 @@ class _Embedded:
 
     def run(self, once: bool) -> int:
         schema.upgrade(self._database)
-        deployment.load_patient_key(self._database, self._settings)  # here for its complaints, before anything is begun
+        deployment.load_patient_key(self._database, self._settings)  # to fail early: a wrong key raises here
         self._database.write(lambda connection: _take_over(connection, self._settings.max_attempts))
         self._dispatchers = dispatchers.make_dispatchers(self._settings, self._database, self._inboxes)
         collector = LedgerCollector(Database(self._settings.database), self._settings)
@@ -80,7 +80,7 @@ class _Embedded:
         sweep = threading.Thread(target=self._sweep, name="sweep")
         with ExitStack() as components:
             if self._with_review_app:
-                components.enter_context(self._review_app())  # left last: readers see what is drained
+                components.enter_context(self._review_app())  # stopped last: readers still see results while draining
             if not once:
                 self._print_banner()
             components.enter_context(self._watcher.running())
@@ -101,8 +101,10 @@ class _Embedded:
         return 1 if self._watcher.broken else code
 
     def _run_worker(self, wait_for_model: bool = True) -> int:
-        """Read films until stopped; `wait_for_model`: even if it takes a while until a model can be loaded. TensorFlow is
-        loaded here, while the watcher registers what is there already."""
+        """Process scans until stopped. `wait_for_model`: wait until a model can be loaded.
+
+        TensorFlow is loaded here, while the watcher already registers files.
+        """
         from worker.tasks import process_scans
 
         given = self._settings, self._inboxes, self._database, self._stop, self._worker
@@ -121,9 +123,9 @@ class _Embedded:
         return self._watcher.initial_scan_done.is_set() and self._database.read(queries.count_waiting) == 0
 
     def _show_progress(self) -> None:
-        """Draw the bar, and end the run once every film has a final state."""
+        """Show a progress bar, and end the run once every scan has a final state."""
         columns = (
-            TextColumn("reading"),
+            TextColumn("processing"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("scans"),
@@ -133,7 +135,7 @@ class _Embedded:
         try:
             before = self._database.read(queries.count_finished)
             with Progress(*columns, console=error_console) as progress:
-                bar = progress.add_task("reading", total=None)
+                bar = progress.add_task("processing", total=None)
                 while not self._stop.wait(COMPLETION_POLL_SECONDS):
                     done, waiting = self._database.read(
                         lambda c: (queries.count_finished(c) - before, queries.count_waiting(c))
@@ -161,32 +163,32 @@ class _Embedded:
 
     @contextmanager
     def _running_nightly(self) -> Iterator[None]:
-        """The nightly training, in a process of its own: as a thread it would make films wait."""
+        """Run the nightly training in a process of its own: as a thread it would delay scans."""
         begin = partial(training_process.run_training_process, self._settings, self._stop)
         with training_process.running_timetable(self._settings, self._database, begin, self._stop, self._schedule):
             yield
 
     @contextmanager
     def _review_app(self) -> Iterator[None]:
-        """On loopback alone, with a link for whoever sees this terminal."""
+        """Serve the review app on loopback only, and print a one-time sign-in link."""
         from review.access.one_time_sign_in import OneTimeLink
         from review.app import create_app as make_review_app
         from review.server import Server
 
         given, link = self._settings, OneTimeLink()
-        own = Database(given.database)  # a reader is told of an outage; the parts that read films wait it out
+        own = Database(given.database)  # readers must see an error during an outage; the worker's database waits
         app = make_review_app(given, own, inboxes=self._inboxes, announcer=self._announcer, one_time_link=link)
         with closing(own), Server(app, port=given.review_port, allow_other_port=True) as server:
             console.print(f"Review: {server.url}{link.path()}", markup=False, highlight=False, soft_wrap=True)
-            console.print("The link signs you in, once and within ten minutes; `pneumowatch users add` makes accounts.")
+            console.print("The link signs you in once, within ten minutes; `pneumowatch users add` creates accounts.")
             yield
 
     def _print_banner(self) -> None:
         data = self._settings.data_dir
         for name, folder in self._inboxes.items():
-            console.print(f"Watching [bold]{folder}[/bold] ({name}): drop films there.")
+            console.print(f"Watching [bold]{folder}[/bold] ({name}): copy images there.")
         console.print(f"Results: [bold]pneumowatch flagged --data {data}[/bold], or SQL: sqlite3 {data}/pneumowatch.db")
-        console.print("Ctrl-C ends it. Research and triage only; no medical device.")
+        console.print("Ctrl-C ends it. For research and triage only; not a medical device.")
 
     def _print_summary(self) -> int:
         dispatchers.deliver_due(self._dispatchers)
@@ -198,28 +200,30 @@ class _Embedded:
         unscored = self._database.read(lambda c: queries.count_view_rows(c, "unscored_cases"))
         if unscored:
             console.print(
-                f"{unscored} files got no result: `pneumowatch unscored --data {self._settings.data_dir}` says why."
+                f"{unscored} files have no result: `pneumowatch unscored --data {self._settings.data_dir}` says why."
             )
         for line in outbox_command.summary_lines(self._database.read(outbox.counts_by_channel)):
             console.print(line)
         console.print(
-            "The ledger is closed." if report.closed else "Files are missing from the ledger; see `reconcile_inboxes`."
+            "The ledger is closed."
+            if report.closed
+            else "Files are missing from the ledger: `pneumowatch reconcile` lists them."
         )
         waiting = self._database.read(queries.count_waiting)
         if waiting:
-            console.print(f"{waiting} films still wait; the next run goes on with them.")
+            console.print(f"{waiting} scans still wait; the next run continues with them.")
         return 0 if report.closed and not waiting and not counts[State.FAILED] else 1
 
 
 def _take_over(connection: Connection, max_attempts: int) -> None:
-    """What a process that is gone had claimed or announced: nobody else can have, as the data folder is locked."""
+    """Release claims and announcements of an earlier process. No other can hold any, as the data folder is locked."""
     transitions.release_all(connection, max_attempts, component_name("up"))
     outbox.release_claims(connection)
 
 
 @contextmanager
 def lock_data_dir(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder for this process alone."""
+    """Lock the data folder for this process. Raises SettingsError where another `up` holds it, or it is read-only."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = (data_dir / "lock").open("w")
@@ -230,6 +234,6 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise SettingsError(
-                f"Another `pneumowatch up` works in {data_dir}; stop it, or name another --data."
+                f"Another `pneumowatch up` uses {data_dir}; stop it, or name another folder with --data."
             ) from None
         yield

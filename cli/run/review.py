@@ -1,4 +1,4 @@
-"""The desk by itself, for a deployment."""
+"""`review`: serve the review app as a process of its own, for a deployment."""
 
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pneumowatch.queue import Announcer
     from pneumowatch.settings import Settings
 
-LIVENESS_POLL_SECONDS: Final = 1.0  # how often it is looked whether the desk's thread still lives
+LIVENESS_POLL_SECONDS: Final = 1.0  # how often it is checked that the server's thread is alive
 
 
 def review(
@@ -20,20 +20,20 @@ def review(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="The port (default: PNEUMOWATCH_REVIEW_PORT); 0: any free one.")
     ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate and its chain.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the certificate and its chain.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's key.")] = None,
     behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="A proxy before it does TLS; browsers never come here directly.")
+        bool, typer.Option("--behind-proxy", help="A reverse proxy terminates TLS; no browser connects directly.")
     ] = False,
     data: Annotated[
         Path | None, typer.Option("--data", help="The data folder (default: PNEUMOWATCH_DATA_DIR, or ./data).")
     ] = None,
 ) -> None:
-    """Serve the desk: worklist, films, verdicts, upload, overview and models, for readers with a browser.
+    """Serve the review app for readers: worklist, images, verdicts, upload, overview and models.
 
-    [bold]pneumowatch users add[/bold] makes accounts. On any other address than this machine's own it needs TLS: a
-    certificate and its key, or a proxy that does it. Of such a proxy's sign-on, PNEUMOWATCH_TRUSTED_PROXIES says whom
-    to believe.
+    [bold]pneumowatch users add[/bold] creates accounts. On any address other than loopback TLS is required: give a
+    certificate and its key, or use a reverse proxy. If that proxy also signs users in, PNEUMOWATCH_TRUSTED_PROXIES
+    names the addresses to trust.
     """
     from cli import signals
     from cli.connection import open_database
@@ -50,7 +50,7 @@ def review(
     stop = signals.stop_event()
     with closing(Database(config.database, stop)) as database_for_checks:
         if not config.database_url:
-            open_database(data)  # which says where there is none, and how one is made
+            open_database(data)  # for its error where there is no ledger: connecting to SQLite would create one
         schema.require_current(database_for_checks)
         deployment.check_patient_key(database_for_checks, config)
     with closing(Database(config.database)) as database:
@@ -75,21 +75,21 @@ def review(
 
 
 def _require_tls(host: str, certificate: Path | None, key: Path | None, behind_proxy: bool) -> tuple[Path, Path] | None:
-    """Raises SettingsError where films would travel in the clear."""
+    """Return certificate and key, or None. Raises SettingsError where images would be sent unencrypted."""
     from review.address import is_loopback
 
     if (certificate is None) != (key is None):
         raise SettingsError("--tls-cert and --tls-key go together: name both, or neither.")
     if certificate is None and not behind_proxy and not is_loopback(host):
         raise SettingsError(
-            f"On {host}, passwords and films would travel in the clear. Give --tls-cert and --tls-key, or say "
-            "--behind-proxy where a proxy before the desk does TLS."
+            f"On {host}, passwords and images would be sent unencrypted. Give --tls-cert and --tls-key, or "
+            "--behind-proxy where a reverse proxy terminates TLS."
         )
     return None if certificate is None or key is None else (certificate, key)
 
 
 def _announcer(config: "Settings") -> "Announcer | None":
-    """None beside an embedded queue, which lives in another process: the sweep there rings for what is uploaded."""
+    """Make the announcer for uploads; None with the in-process queue of another process: its sweep announces them."""
     from pneumowatch.queue import Announcer, make_celery_app
 
     return None if config.embedded_queue else Announcer(make_celery_app(config), config)

@@ -1,4 +1,4 @@
-"""The nightly training in a process of its own, behind the films: begun by a timetable, or by a message."""
+"""Run the nightly training in a niced child process, started by the timetable or by a message."""
 
 import subprocess
 import sys
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 log = get_logger("training")
 
-TERMINATE_SECONDS: Final = 30.0  # within which a training that is told to stop has written so into its row
-REANNOUNCE_SECONDS: Final = 60.0  # before a training that is due is announced again: it may be about to begin
+TERMINATE_SECONDS: Final = 30.0  # that a training gets after SIGTERM to record in its row that it was stopped
+REANNOUNCE_SECONDS: Final = 60.0  # before a training that is due is announced again: it may be about to start
 
 
 def run_training_process(settings: Settings, stop: threading.Event) -> bool:
-    """Have another process look whether a training is due, and run it; until it has ended, or `stop`, which ends it.
-    Returns False where it failed."""
+    """Run `retrain --nightly` in a child process, which trains if a training is due.
+
+    Blocks until the child has ended; `stop` ends it. Returns False where it failed.
+    """
     command = [sys.executable, "-m", "pneumowatch", "retrain", "--nightly", "--data", str(settings.data_dir.absolute())]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while child.poll() is None:
@@ -41,10 +43,13 @@ def run_training_process(settings: Settings, stop: threading.Event) -> bool:
 
 
 def work_training_queue(app: Celery, settings: Settings, stop: threading.Event, component: Component) -> int:
-    """Work on the training queue, one message at a time. Returns the exit code. `component` is told."""
+    """Consume the training queue, one message at a time. Returns the exit code.
+
+    `component` receives status and progress for the heartbeat.
+    """
     from worker.tasks import run_worker
 
-    # before the training is over: it takes hours, and its row, not its message, is what survives a crash
+    # acknowledged early: a training takes hours, and after a crash its row is the record, not its message
     @app.task(name=RETRAIN_TASK, acks_late=False, shared=False)
     def retrain() -> None:
         component.set_status("training, if one is due")
@@ -57,7 +62,7 @@ def work_training_queue(app: Celery, settings: Settings, stop: threading.Event, 
 
 
 def training_announcer(announcer: Announcer) -> Callable[[], bool]:
-    """Announces a training that is due, again after a while where it is still due then; raises BrokerUnavailable."""
+    """Return a function that announces a due training, at most once a minute. It raises BrokerUnavailable."""
     announced_at = -REANNOUNCE_SECONDS
 
     def announce() -> bool:
@@ -74,7 +79,10 @@ def training_announcer(announcer: Announcer) -> Callable[[], bool]:
 def running_timetable(
     settings: Settings, database: Database, begin: Callable[[], bool], stop: threading.Event, component: Component
 ) -> Iterator[None]:
-    """A thread that follows the timetable until `stop` is set, as it must be before this is left. `component` is told."""
+    """Follow the training timetable in a thread until `stop` is set; sets `stop` on exit.
+
+    `component` receives status and progress for the heartbeat.
+    """
 
     def follow() -> None:
         with suppress(ShuttingDown):

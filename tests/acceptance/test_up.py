@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Drop, Part, environment, run
+from support.programs import Drop, RunningCommand, environment, run
 
 ENV = environment(settle_seconds=0.5, batch_size=4, decoders=2)
 FINAL = {"classified", "rejected", "duplicate", "failed"}
@@ -39,11 +39,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def up(folder: Path) -> Part:
-    return Part(("up",), folder, folder / "log", ENV)
+def up(folder: Path) -> RunningCommand:
+    return RunningCommand(("up",), folder, folder / "log", ENV)
 
 
-def test_films_are_read_as_they_come_and_ctrl_c_drains(folder: Path, sample: list[Path], drop: Drop) -> None:
+def test_images_are_read_as_they_come_and_ctrl_c_drains(folder: Path, sample: list[Path], drop: Drop) -> None:
     with up(folder) as part:
         part.wait_until_said("model ready")
 
@@ -52,7 +52,7 @@ def test_films_are_read_as_they_come_and_ctrl_c_drains(folder: Path, sample: lis
 
         second = run("up", "--once", cwd=folder, env=ENV)
         assert second.code == 1
-        assert "Another `pneumowatch up` works in data" in second.err
+        assert "Another `pneumowatch up` uses data" in second.err
         assert second.err.count("\n") == 1
 
         drop(folder / "inbox" / "many", 60)
@@ -60,7 +60,7 @@ def test_films_are_read_as_they_come_and_ctrl_c_drains(folder: Path, sample: lis
         assert part.interrupt() == 0, part.said()
         assert "Traceback" not in part.said()
         assert states(folder)["running"] == 0
-        assert not [film.name for film in sample if film.stem in part.said()]
+        assert not [image.name for image in sample if image.stem in part.said()]
 
     ended = run("up", "--once", cwd=folder, env=ENV)  # goes on where the other stopped
     assert ended.code == 0, ended.err
@@ -69,7 +69,7 @@ def test_films_are_read_as_they_come_and_ctrl_c_drains(folder: Path, sample: lis
     assert ask(folder, "SELECT max(lost_leases) FROM scans") == [(0,)]  # what was handed back counts against nobody
 
 
-def test_films_survive_a_worker_that_is_killed(folder: Path, drop: Drop) -> None:
+def test_images_survive_a_worker_that_is_killed(folder: Path, drop: Drop) -> None:
     drop(folder / "inbox", 160)
     with up(folder) as part:
         part.wait_until(lambda: finished(folder) >= 8)
