@@ -1,4 +1,4 @@
-"""Commands that keep a backup, and put it back: `backup`, `restore`."""
+"""`backup` and `restore`: write a backup while everything runs, and restore it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,15 +19,15 @@ _Progress = Callable[[int, int], None]
 
 def backup(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, on another disk.")],
-    key: Annotated[bool, typer.Option("--key/--no-key", help="With the patient key, or without.")] = True,
+    key: Annotated[bool, typer.Option("--key/--no-key", help="Include the patient key, or not.")] = True,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Write database, patient key, models, kept films and uploads into a new folder, while everything runs.
+    """Back up database, patient key, models, stored images and uploads into a new folder, while everything runs.
 
-    It is complete or not there, nothing is overwritten, and a manifest holds the SHA-256 of every file. It holds
-    patients' films and the patient key: keep it as you keep those. The films of your own inboxes are not in it.
-    PostgreSQL's pg_dump must be installed where that is the database.
+    The backup is complete or absent, nothing is overwritten, and a manifest holds the SHA-256 of every file. It holds
+    patients' images and the patient key: protect it like them. The files in your inboxes are not included. With
+    PostgreSQL, its program pg_dump must be installed.
     """
     from cli.connection import require_ledger
     from cli.output import console, print_json
@@ -49,23 +49,23 @@ def backup(
         return print_json(report)
     console.print(f"{out} holds {len(manifest.files)} files, {manifest.size:,} bytes.", markup=False, highlight=False)
     return console.print(
-        "The patient key is among them: who has it can test which patient a key stands for."
+        "It includes the patient key: whoever has it can test which patient a hashed ID belongs to."
         if manifest.has_key
-        else "The patient key is not among them: without it, no patient's next film is known for his."
+        else "It does not include the patient key: without the key, new scans cannot be linked to known patients."
     )
 
 
 def restore(
     source: Annotated[Path, typer.Argument(metavar="FROM", help="The folder that `backup` wrote.")],
-    replace: Annotated[bool, typer.Option("--replace", help="What is there may make way.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing installation's data.")] = False,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Put a backup back, all of it verified before anything is touched, and bring its tables up to this version.
+    """Restore a backup. It is verified completely before anything is changed, then upgraded to this version.
 
-    Nothing may run, and nothing may be there. With [bold]--replace[/bold] files make way, into folders named
-    replaced-..., and PostgreSQL's tables are lost. Then [bold]pneumowatch reconcile[/bold] names what came since, and a
-    running watcher takes it up.
+    No component may run, and there must be no data yet. With [bold]--replace[/bold] existing files are moved into
+    folders named replaced-..., and PostgreSQL's tables are dropped. Afterwards [bold]pneumowatch reconcile[/bold] lists
+    the files that arrived since the backup; a running watcher registers them.
     """
     from cli.output import console, print_json
     from cli.run.embedded import lock_data_dir
@@ -87,17 +87,19 @@ def restore(
     }
     if json:
         return print_json(report)
-    console.print(f"The backup of {manifest.made_at} is back.")
+    console.print(f"The backup of {manifest.made_at} is restored.")
     for folder in moved:
-        console.print(f"What was there before is in {folder}; remove it when all is well.", markup=False)
+        console.print(f"The previous data are in {folder}; remove them when all is well.", markup=False)
     if not manifest.has_key:
-        console.print(f"It holds no patient key: put your copy at {config.patient_key_path} before anything runs.")
+        console.print(f"It holds no patient key: put your copy at {config.patient_key_path} before you start anything.")
     return console.print(
-        "Next: `pneumowatch reconcile`, then start what ran before. Whoever was erased since is back: erase them again."
+        "Next: `pneumowatch reconcile`, then start the components. Patients erased since the backup are restored too: "
+        "erase them again."
     )
 
 
 def write_backup(database: "Database", config: "Settings", out: Path, key: bool) -> "Manifest":
+    """Write a backup with progress bars, and return its manifest."""
     from db.maintenance import backup as backups
 
     with _progress_bars() as on_progress:
@@ -106,7 +108,7 @@ def write_backup(database: "Database", config: "Settings", out: Path, key: bool)
 
 @contextmanager
 def _progress_bars() -> Iterator[Callable[[str], _Progress]]:
-    """A bar for each step."""
+    """Show one progress bar per step. Yields a function that starts a step's bar."""
     from cli.output import progress_bar
 
     with ExitStack() as bar:

@@ -1,4 +1,4 @@
-"""Commands for whoever looks after an installation."""
+"""`db`: upgrade and check the database's tables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,20 +8,20 @@ import typer
 from cli.options import Data, Json
 
 database_commands = typer.Typer(
-    no_args_is_help=True, help="The database's tables: bring them up to date, or look where they stand."
+    no_args_is_help=True, help="The database's tables: upgrade them, show their revision, check them."
 )
 
 
 @database_commands.command("upgrade")
 def upgrade_database(
     backup: Annotated[
-        Path | None, typer.Option("--backup", metavar="OUT", help="First write a backup into this new folder.")
+        Path | None, typer.Option("--backup", metavar="OUT", help="Write a backup into this new folder first.")
     ] = None,
     data: Data = None,
 ) -> None:
-    """Make or mend the tables and views for this version. Safe to repeat.
+    """Create or upgrade the tables and views for this version. Safe to repeat.
 
-    Tables never go back: the way to an earlier version is a backup from before, put back by that version
+    There is no downgrade. To return to an earlier version, restore a backup from before the upgrade with that version
     ([bold]pneumowatch restore[/bold]).
     """
     from cli.maintenance import backups
@@ -38,19 +38,19 @@ def upgrade_database(
     if have is not None and have != want:
         if backup is None:
             typer.echo(
-                f"From revision {have} to {want}. There is no way back but a backup from before: "
+                f"Upgrading from revision {have} to {want}. Only a backup from before allows a return: "
                 "`pneumowatch backup OUT`, or --backup OUT."
             )
         else:
             backups.write_backup(connected, config, backup, key=True)
-            typer.echo(f"{backup} holds everything as it was at revision {have}.")
+            typer.echo(f"{backup} is a backup at revision {have}.")
     schema.upgrade(connected)
     typer.echo(f"The database is at revision {want}.")
 
 
 @database_commands.command("current")
 def show_revision(data: Data = None, json: Json = False) -> None:
-    """Print the database's revision and the one this version wants. Ends with 1 where they differ."""
+    """Print the database's revision and the one that this version needs. Exits with 1 if they differ."""
     from cli.output import print_json
     from db import schema
     from db.session import Database
@@ -69,7 +69,7 @@ def show_revision(data: Data = None, json: Json = False) -> None:
 
 @database_commands.command("check")
 def check_tables(data: Data = None) -> None:
-    """Compare the tables with what this version expects, column by column. Ends with 1 where they differ."""
+    """Compare the tables with this version's models, column by column. Exits with 1 if they differ."""
     from db import schema
     from db.session import Database
     from pneumowatch import settings

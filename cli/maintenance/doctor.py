@@ -8,10 +8,10 @@ from cli.options import Data, Json
 
 
 def doctor(data: Data = None, json: Json = False) -> None:
-    """Find what is wrong before a user does: inboxes, database, broker, model, disk, clock, parts, silent sources.
+    """Check the installation: inboxes, database, broker, model, disk, clock, components, silent sources.
 
-    Ends with 1 where something keeps films from being read, or would: a part that is gone or does nothing, a source
-    that has sent nothing for longer than usual.
+    Exits with 1 if a problem keeps scans from being processed, or soon will: for example a component that is gone or
+    stalled, or a source that has sent nothing for longer than usual.
     """
     from cli.maintenance.health_checks import run_checks
     from cli.output import print_json, print_table

@@ -1,4 +1,4 @@
-"""What `doctor` examines, each finding with what to do."""
+"""The checks of `doctor`. Each message says what is wrong and what to do."""
 
 import os
 import shutil
@@ -25,9 +25,9 @@ from pneumowatch.queue import Announcer, make_celery_app
 from pneumowatch.settings import Settings
 from watcher import mounts
 
-LOW_DISK_BYTES: Final = 2 * 2**30  # bytes
-MAX_CLOCK_SKEW_SECONDS: Final = 5  # seconds between this machine and the database's
-STUCK_SECONDS: Final = 3600  # seconds; as the alert of deploy/prometheus/rules.yml
+LOW_DISK_BYTES: Final = 2 * 2**30
+MAX_CLOCK_SKEW_SECONDS: Final = 5  # between this machine and the database's
+STUCK_SECONDS: Final = 3600  # the same as the alert in deploy/prometheus/rules.yml
 
 Result = TypeVar("Result")
 
@@ -40,6 +40,7 @@ class CheckResult:
 
 
 def run_checks(settings: Settings) -> list[CheckResult]:
+    """Run all checks, in the order in which they are shown."""
     return [
         *_inboxes(settings),
         *_shares(settings),
@@ -58,11 +59,12 @@ def _inboxes(settings: Settings) -> Iterator[CheckResult]:
         check = f"inbox {name}"
         reachable = inboxes.is_folder(folder)
         if reachable is None:
-            yield CheckResult("error", check, f"{folder} does not answer; see to its share")
+            yield CheckResult("error", check, f"{folder} does not answer; check its share")
         elif not reachable:
-            yield CheckResult("error", check, f"{folder} is no folder; create or mount it, or set PNEUMOWATCH_INBOXES")
+            message = f"{folder} is not a folder; create or mount it, or set PNEUMOWATCH_INBOXES"
+            yield CheckResult("error", check, message)
         elif not os.access(folder, os.R_OK | os.X_OK):
-            yield CheckResult("error", check, f"{folder} may not be listed; give this user permission to read it")
+            yield CheckResult("error", check, f"{folder} cannot be listed; give this user permission to read it")
         elif mounts.events_suffice(folder):
             yield CheckResult("ok", check, f"{folder} is readable; file events work ({mounts.filesystem_type(folder)})")
         else:
@@ -70,16 +72,16 @@ def _inboxes(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult(
                 "info",
                 check,
-                f"{folder} is readable; no file events from other machines ({kind}), it is rescanned often",
+                f"{folder} is readable; no file events from other machines ({kind}), so it is rescanned often",
             )
 
 
 def _shares(settings: Settings) -> Iterator[CheckResult]:
-    """Inboxes that a watcher or worker has reported as away, on whichever machine."""
+    """Report inboxes that a watcher or worker on any machine has found away."""
     states = _query(settings, inbox_presence.inbox_states) or ()
     for one in (one for one in states if one["state"] == inbox_presence.InboxState.UNAVAILABLE):
         since = f"{one['since']:%Y-%m-%d %H:%M} UTC"
-        message = f"away on {one['machine']} since {since}: {one['detail']}; mount it again, its films wait"
+        message = f"away on {one['machine']} since {since}: {one['detail']}; mount it again, its scans wait"
         yield CheckResult("error", f"inbox {one['inbox']}", message)
 
 
@@ -101,13 +103,16 @@ def _disk_space(check: str, path: Path, shown: Path) -> CheckResult:
     if free >= LOW_DISK_BYTES:
         return CheckResult("ok", check, f"{free / 2**30:.1f} GiB free for {shown}")
     return CheckResult(
-        "error", check, f"only {free / 2**30:.1f} GiB free for {shown}; make room: results wait, and films are not kept"
+        "error",
+        check,
+        f"only {free / 2**30:.1f} GiB free for {shown}; free some space: on a full disk results wait, and images are "
+        "not stored",
     )
 
 
 def _database(settings: Settings) -> Iterator[CheckResult]:
     if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
-        yield CheckResult("info", "database", "none yet; `pneumowatch up` makes one")
+        yield CheckResult("info", "database", "none yet; `pneumowatch up` creates one")
         return
     try:
         database = Database(settings.database)
@@ -119,29 +124,29 @@ def _database(settings: Settings) -> Iterator[CheckResult]:
     yield CheckResult("ok", "database", f"{database.dialect}, tables at revision {schema.head_revision()}")
     if skew > MAX_CLOCK_SKEW_SECONDS:
         yield CheckResult(
-            "error", "clock", f"this machine and the database's differ by {skew:.0f} s; set up time synchronisation"
+            "error", "clock", f"differs by {skew:.0f} s from the database's clock; set up time synchronisation"
         )
     else:
-        yield CheckResult("ok", "clock", "agrees with the database's")
+        yield CheckResult("ok", "clock", "agrees with the database's clock")
 
 
 def _patient_key(settings: Settings) -> CheckResult:
     check, file, known = "patient key", settings.patient_key_path, _known_fingerprint(settings)
     if known is None and not os.access(file, os.F_OK):
         if settings.patient_key_file is not None and not file.parent.is_dir():
-            return CheckResult("error", check, f"the folder of {file} is not there; make it, or name another file")
-        return CheckResult("info", check, f"none yet; the first worker, or `pneumowatch up`, makes {file}")
+            return CheckResult("error", check, f"the folder of {file} does not exist; create it, or set another file")
+        return CheckResult("info", check, f"none yet; the first worker, or `pneumowatch up`, creates {file}")
     try:
         fingerprint = patient_hashing.key_fingerprint(patient_hashing.read_key(file))
     except PneumowatchError as error:
         return CheckResult("error", check, str(error))
     if known not in (None, fingerprint):
         return CheckResult(
-            "error", check, f"{file} is not the key of this database; restore the one that was used before"
+            "error", check, f"{file} is not the key of this database; restore the key that was used before"
         )
     if file.stat().st_mode & 0o077:
-        return CheckResult("info", check, f"{file} is right, but not its owner's alone: chmod 600 it")
-    return CheckResult("ok", check, f"{file}, fingerprint {fingerprint[:12]}; keep a copy where backups are")
+        return CheckResult("info", check, f"{file} is right, but other users may read it; run chmod 600 on it")
+    return CheckResult("ok", check, f"{file}, fingerprint {fingerprint[:12]}; keep a copy with your backups")
 
 
 def _known_fingerprint(settings: Settings) -> str | None:
@@ -149,7 +154,7 @@ def _known_fingerprint(settings: Settings) -> str | None:
 
 
 def _query(settings: Settings, query: Callable[[Connection], Result]) -> Result | None:
-    """What the database says; None also where it does not answer or is none yet, of which `_database` tells."""
+    """Return the query's result; None where there is no database or it does not answer: `_database` reports that."""
     if not settings.database_url and not (settings.data_dir / "pneumowatch.db").exists():
         return None
     try:
@@ -163,19 +168,19 @@ def _query(settings: Settings, query: Callable[[Connection], Result]) -> Result 
 def _broker(settings: Settings) -> Iterator[CheckResult]:
     if settings.embedded_queue:
         yield CheckResult(
-            "info", "broker", "in-process: enough for `up`; `watch` and `work` need PNEUMOWATCH_BROKER_URL"
+            "info", "broker", "in-process, which is enough for `up`; `watch` and `work` need PNEUMOWATCH_BROKER_URL"
         )
         return
     try:
         held = Announcer(make_celery_app(settings), settings).outstanding()
     except PneumowatchError as error:
-        yield CheckResult("error", "broker", f"{error} Is PNEUMOWATCH_BROKER_URL right, and Redis running?")
+        yield CheckResult("error", "broker", f"{error} Check PNEUMOWATCH_BROKER_URL, and that Redis runs.")
     else:
         yield CheckResult("ok", "broker", f"answers; it holds {held} messages")
 
 
 def _components(settings: Settings) -> Iterator[CheckResult]:
-    """What runs, and which sources send."""
+    """Report the health of the running components, and of the sources."""
     readiness = _query(settings, lambda c: heartbeats.readiness(c, settings.lease_seconds))
     if readiness is None:
         return
@@ -197,7 +202,7 @@ def _components(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _channels(settings: Settings) -> Iterator[CheckResult]:
-    """Who is told of flagged films: whether it can work as it is set, and whether it does."""
+    """Check the settings of the notification channels, and whether they deliver."""
     try:
         configured_channels(settings, inboxes.configured(settings))
     except SettingsError as error:
@@ -210,16 +215,18 @@ def _channels(settings: Settings) -> Iterator[CheckResult]:
 def _channel(channel: str, backlog: Backlog, is_set: bool) -> CheckResult:
     age = 0.0 if backlog.since is None else (datetime.now(UTC) - backlog.since).total_seconds()
     if backlog.waiting and not is_set:
-        return CheckResult("error", channel, f"{backlog.waiting} messages wait, but where to is not set here")
+        message = f"{backlog.waiting} notifications wait, but this channel is not configured here"
+        return CheckResult("error", channel, message)
     if backlog.given_up:
-        message = f"{backlog.given_up} messages were given up; `pneumowatch outbox` says why, --retry tries them again"
+        message = f"{backlog.given_up} notifications were given up; see `pneumowatch outbox`, retry with --retry"
         return CheckResult("error", channel, message)
     if age > STUCK_SECONDS:
         message = (
-            f"{backlog.waiting} messages wait, the oldest for {format_duration(age)}; `pneumowatch outbox` says why"
+            f"{backlog.waiting} notifications wait, the oldest for {format_duration(age)}; see `pneumowatch outbox`"
         )
         return CheckResult("error", channel, message)
-    return CheckResult("ok", channel, f"{backlog.waiting} messages wait" if backlog.waiting else "no message waits")
+    message = f"{backlog.waiting} notifications wait" if backlog.waiting else "no notification waits"
+    return CheckResult("ok", channel, message)
 
 
 def _model(settings: Settings) -> Iterator[CheckResult]:
@@ -230,23 +237,25 @@ def _model(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("error", "model", str(error))
     else:
         yield CheckResult(
-            "ok", "model", f"{folder.version}, threshold {folder.threshold:.3f}, its weights are as its card says"
+            "ok", "model", f"{folder.version}, threshold {folder.threshold:.3f}, its weights match its card"
         )
         yield from _champion(settings, folder.version)
 
 
 def _champion(settings: Settings, here: str) -> Iterator[CheckResult]:
-    """Whether the model of this machine's store is the one that serves. Nothing where the database tells of none, or
-    where no worker has filled the store yet."""
+    """Check that the model in this machine's store is the champion.
+
+    Yields nothing where the database has no champion, or no worker has filled the store yet.
+    """
     champion = _query(settings, model_registry.champion_version)
     if champion is None or not (settings.models / model_folder.CHAMPION_LINK).exists():
         return
     if champion == here:
-        yield CheckResult("ok", "champion", f"{champion}, in this machine's model store too")
+        yield CheckResult("ok", "champion", f"{champion}, also in this machine's model store")
     else:
         yield CheckResult(
             "error",
             "champion",
-            f"{champion} serves, but {settings.models} has {here}: start a worker here, or see in the log of the one "
-            "that runs why it could not take it",
+            f"{champion} serves, but {settings.models} has {here}: start a worker here, or look in the running "
+            "worker's log why it could not load the champion",
         )

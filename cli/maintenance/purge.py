@@ -1,4 +1,4 @@
-"""`purge`: remove what is old."""
+"""`purge`: remove old stored images, events and audit rows."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,20 +11,20 @@ from cli.options import ACTOR, Data, DryRun, Json
 
 
 def purge(
-    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="As 12h, 90d or 8w.")],
+    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="Minimum age: 12h, 90d, 8w, ...")],
     images: Annotated[
-        bool, typer.Option("--images", help="Stored images, but not reviewed ones: these are training data.")
+        bool, typer.Option("--images", help="Stored images, except those of reviewed scans: they are training data.")
     ] = False,
-    reviewed: Annotated[bool, typer.Option("--reviewed", help="With --images, reviewed ones too.")] = False,
-    events: Annotated[bool, typer.Option("--events", help="What happened to each scan.")] = False,
-    audit: Annotated[bool, typer.Option("--audit", help="Who did what.")] = False,
+    reviewed: Annotated[bool, typer.Option("--reviewed", help="With --images: reviewed ones too.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="The event history of scans.")] = False,
+    audit: Annotated[bool, typer.Option("--audit", help="The audit log: who did what.")] = False,
     dry_run: DryRun = False,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Remove what is old: kept films, events, audit rows. Safe beside everything that runs.
+    """Remove old stored images, events or audit rows. Safe while everything runs.
 
-    Scans, results and verdicts stay, so the ledger stays closed; an inbox is never touched.
+    Scans, results and verdicts stay, so the ledger stays closed. Inboxes are never changed.
     """
     from cli.output import console, print_json
     from db.maintenance import retention
@@ -32,7 +32,7 @@ def purge(
     from pneumowatch import durations, settings
 
     if not images and not events and not audit:
-        raise typer.BadParameter("say what: --images, --events, --audit.")
+        raise typer.BadParameter("say what to remove: --images, --events or --audit.")
     try:
         before = datetime.now(UTC) - durations.parse_duration(older_than)
     except (ValueError, OverflowError) as error:
@@ -54,12 +54,12 @@ def purge(
         )
     if json:
         return print_json(report)
-    would = "would go" if dry_run else "are gone"
+    would = "would be removed" if dry_run else "were removed"
     if images:
         found = report["images"]
-        console.print(f"{found['removed']} kept films {would} ({found['bytes']:,} bytes).", highlight=False)
+        console.print(f"{found['removed']} stored images {would} ({found['bytes']:,} bytes).", highlight=False)
         if found["reviewed"]:
-            console.print(f"{found['reviewed']} stay for their verdicts, which teach; --reviewed takes them too.")
+            console.print(f"{found['reviewed']} reviewed ones stay as training data; --reviewed removes them too.")
     for name in ("events", "audit"):
         if name in report:
             console.print(f"{report[name]} rows of {name} {would}.")

@@ -1,4 +1,4 @@
-"""Accounts of the desk: who may read, who may let another model serve, and tokens for scripts."""
+"""`users`: accounts of the review app, their roles, and API tokens for scripts."""
 
 import sys
 from typing import Annotated, Any
@@ -10,11 +10,11 @@ from db import LARGEST_ID
 from pneumowatch.errors import AccountRefused
 
 user_commands = typer.Typer(
-    no_args_is_help=True, help="Accounts of the desk: list, add, remove, change; tokens for scripts."
+    no_args_is_help=True, help="Accounts of the review app: list, add, remove, change; tokens for scripts."
 )
 
-Name = Annotated[str, typer.Argument(help="The user.")]
-RoleName = Annotated[str, typer.Option("--role", help="reader, or admin: who may also let another model serve.")]
+Name = Annotated[str, typer.Argument(help="The user's name.")]
+RoleName = Annotated[str, typer.Option("--role", help="reader, or admin: may also promote models.")]
 
 
 @user_commands.command("list")
@@ -29,13 +29,13 @@ def list_users(data: Data = None, json: Json = False) -> None:
         return print_json(rows)
     print_table("Users", rows, ["name", "role", "created_at"])
     if not rows:
-        console.print("There is none yet; `pneumowatch users add NAME` makes one.")
+        console.print("There is no account yet; `pneumowatch users add NAME` creates one.")
     return None
 
 
 @user_commands.command("add")
 def add_user(name: Name, role: RoleName = "reader", data: Data = None) -> None:
-    """Make an account. The password is asked for or, where nobody sits at a terminal, read from standard input."""
+    """Create an account. The password is prompted for or, without a terminal, read from standard input."""
     from cli.connection import open_database
     from db.worklist import accounts, audit
     from db.worklist.audit import AuditAction
@@ -66,19 +66,22 @@ def remove_user(name: Name, data: Data = None) -> None:
         audit.record_action(connection, ACTOR, AuditAction.USER_REMOVED, detail=user)
 
     open_database(data).write(work)
-    typer.echo(f"{user} is removed.")
+    typer.echo(f"{user} was removed.")
 
 
 @user_commands.command("password")
 def change_password(name: Name, data: Data = None) -> None:
-    """Give an account another password, asked for as `add_user` does. Signs it out everywhere; forgets wrong passwords."""
+    """Change an account's password, entered as for `users add`.
+
+    Signs the account out everywhere and clears its count of wrong passwords.
+    """
     from cli.connection import open_database
     from db.worklist import accounts, audit, throttle
     from db.worklist.audit import AuditAction
     from review.access.passwords import hash_password
 
     database, user = open_database(data), accounts.normalize_name(name)
-    database.read(lambda connection: accounts.require_user(connection, user))  # before it is asked for
+    database.read(lambda connection: accounts.require_user(connection, user))  # before the prompt
     password_hash = hash_password(_read_password())
 
     def work(connection: Any) -> None:
@@ -87,14 +90,14 @@ def change_password(name: Name, data: Data = None) -> None:
         audit.record_action(connection, ACTOR, AuditAction.USER_CHANGED, detail=f"{user}: password")
 
     database.write(work)
-    typer.echo(f"{user} has another password.")
+    typer.echo(f"The password of {user} was changed.")
 
 
 @user_commands.command("role")
 def change_role(
     name: Name, role: Annotated[str, typer.Argument(metavar="ROLE", help="reader or admin.")], data: Data = None
 ) -> None:
-    """Give an account another role, from its next request on."""
+    """Change an account's role, from its next request on."""
     from cli.connection import open_database
     from db.worklist import accounts, audit
     from db.worklist.audit import AuditAction
@@ -106,21 +109,21 @@ def change_role(
         audit.record_action(connection, ACTOR, AuditAction.USER_CHANGED, detail=f"{user}: {wanted}")
 
     open_database(data).write(work)
-    typer.echo(f"{user} is {wanted} now.")
+    typer.echo(f"{user} now has the role {wanted}.")
 
 
 @user_commands.command("token")
 def create_token(
     name: Name,
-    label: Annotated[str, typer.Option(help="What it is for.")] = "",
+    label: Annotated[str, typer.Option(help="What the token is for.")] = "",
     role: RoleName = "reader",
-    revoke: Annotated[int | None, typer.Option(max=LARGEST_ID, help="Revoke the token of this id instead.")] = None,
+    revoke: Annotated[int | None, typer.Option(max=LARGEST_ID, help="Revoke the token with this id instead.")] = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Make a token by which a script acts as this user, or list the user's tokens.
+    """Create a token with which a script acts as this user, or list the user's tokens.
 
-    With [bold]--label WHAT[/bold] one is made and printed, this once; without, the tokens are listed.
+    With [bold]--label WHAT[/bold] a token is created and printed once; without it, the tokens are listed.
     """
     from cli.connection import open_database
     from cli.output import print_json, print_table
@@ -129,7 +132,7 @@ def create_token(
     database, user = open_database(data), accounts.normalize_name(name)
     if revoke is not None:
         revoked_label = database.write(lambda connection: _revoke_token(connection, user, revoke))
-        return typer.echo(f"The token '{revoked_label}' is revoked.")
+        return typer.echo(f"The token '{revoked_label}' was revoked.")
     if label:
         created = database.write(lambda connection: _create_token(connection, user, _parse_role(role), label))
         return print_json({"token": created}) if json else typer.echo(created)
@@ -162,15 +165,15 @@ def _parse_role(given: str) -> Any:
     from db.worklist.accounts import Role
 
     if given not in set(Role):
-        raise typer.BadParameter(f"'{given}' is no role; there are: {', '.join(Role)}.")
+        raise typer.BadParameter(f"'{given}' is not a role; use one of: {', '.join(Role)}.")
     return Role(given)
 
 
 def _read_password() -> str:
-    """Never from the command line, which every user of the machine can read."""
+    """Read a password from the terminal or standard input; never from the command line, which other users can see."""
     if sys.stdin.isatty():
         return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
     given = sys.stdin.readline().rstrip("\r\n")
     if not given:
-        raise AccountRefused("No password came on standard input; pipe one line into it, or run it at a terminal.")
+        raise AccountRefused("No password came on standard input; pipe one line into the command, or use a terminal.")
     return given
