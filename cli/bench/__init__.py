@@ -1,4 +1,4 @@
-"""`bench`: what this machine can do, and how much of it the pipeline makes use of."""
+"""`bench`: measure this machine's throughput, and how much of it the pipeline reaches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 def bench(
     inbox: Annotated[
-        Path | None, typer.Option("--inbox", help="Take films from here (copied; default: drawn phantoms).")
+        Path | None, typer.Option("--inbox", help="Folder of images to copy and use (default: generated phantoms).")
     ] = None,
-    images: Annotated[int, typer.Option(min=32, max=100_000, help="How many films to measure with.")] = 1000,
+    images: Annotated[int, typer.Option(min=32, max=100_000, help="Number of images to measure with.")] = 1000,
     deployed: Annotated[
-        bool, typer.Option("--deployed", help="Also on the configured Redis and PostgreSQL, in a database of its own.")
+        bool, typer.Option("--deployed", help="Also measure on the configured Redis and PostgreSQL, in a new database.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Measure films a second on this machine: the model alone, and the whole pipeline. Takes about a minute.
+    """Measure images per second on this machine: the model alone, and the whole pipeline. Takes about a minute.
 
-    Films are copied into a temporary folder (TMPDIR) and none of the results is kept. With [bold]--deployed[/bold] the
-    pipeline also runs on the configured servers: in a database that is created there and dropped at the end, and in a
-    Redis database that is empty. Nothing of your ledger and your queue is touched, but the servers are kept busy.
+    Images are copied into a temporary folder (TMPDIR), and no result is kept. With [bold]--deployed[/bold] the pipeline
+    also runs on the configured servers: in a database that is created and dropped again, and in an empty Redis
+    database. Your ledger and queue are not touched, but the servers are under load.
     """
     from cli.bench.measurement import measure
     from cli.output import print_json
@@ -37,7 +37,7 @@ def bench(
     with _progress_bar() as start_step:
         report = measure(config, inbox, images, deployed, start_step)
     if not deployed and config.database_url and not config.embedded_queue:
-        report["note"] = "Redis and PostgreSQL were left alone; --deployed measures on them."
+        report["note"] = "Redis and PostgreSQL were not measured; --deployed measures on them."
     if json:
         print_json(report)
     else:
@@ -46,7 +46,7 @@ def bench(
 
 @contextmanager
 def _progress_bar() -> "Iterator[StartStep]":
-    """On standard error, so that --json stays clean."""
+    """Show a progress bar on standard error, so that --json stays clean. Yields a function that starts a step."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from cli.output import error_console
@@ -72,9 +72,9 @@ def _print(report: dict[str, Any]) -> None:
     for name, one in systems.items():
         cpu = sum(one["cpu_ms_per_image"].values())
         rows.append(_row(f"{name} pipeline", one["images_per_second"], cpu, one))
-    print_table(f"{report['images']} films ({report['made_from']}), model {report['model']}", rows, list(rows[0]))
+    print_table(f"{report['images']} images ({report['made_from']}), model {report['model']}", rows, list(rows[0]))
     print_table(
-        "Where the time goes: each stage by itself, a film",
+        "Time per image of each stage, measured alone",
         [{"stage": name, **{key: f"{ms:.2f}" for key, ms in one.items()}} for name, one in report["stages"].items()],
         ["stage", "wall_ms", "cpu_ms"],
     )
@@ -83,10 +83,10 @@ def _print(report: dict[str, Any]) -> None:
         for name, one in systems.items()
         for component, size in one["peak_bytes"].items()
     ]
-    print_table("Memory of each part with its children", memory, ["pipeline", "component", "peak_MB"])
+    print_table("Memory of each component with its children", memory, ["pipeline", "component", "peak_MB"])
     for name, one in systems.items():
         if one["without_result"]:
-            console.print(f"{name}: {one['without_result']} films were rejected or passed for duplicates.")
+            console.print(f"{name}: {one['without_result']} images were rejected, or counted as duplicates.")
     if "note" in report:
         console.print(report["note"])
 
@@ -95,7 +95,7 @@ def _row(what: str, images_per_second: float, cpu_ms: float, system: dict[str, A
     latency = system["latency_ms"] if system else {}
     return {
         "what": what,
-        "films/s": f"{images_per_second:.1f}",
+        "images/s": f"{images_per_second:.1f}",
         "of_ceiling": f"{100 * system['ratio_to_ceiling']:.0f} %" if system else "",
         "CPU_ms": f"{cpu_ms:.2f}",
         **{f"{name}_ms": f"{latency[name]:.0f}" if latency else "" for name in ("p50", "p95", "p99")},

@@ -1,7 +1,7 @@
-"""Films for measuring: any number of files with equal pixels of which none has the bytes of another.
+"""Make many distinct image files from a few, for measuring: equal pixels, different bytes.
 
-A comment inserted into a JPEG, or bytes behind the end of a PNG, change what SHA-256 sees and nothing else, so that a
-few films give many which are no duplicates.
+A comment in a JPEG, or bytes after the end of a PNG, change the SHA-256 and nothing else, so that the copies do not
+count as duplicates.
 """
 
 import struct
@@ -14,12 +14,12 @@ from pneumowatch.errors import PneumowatchError
 
 JPEG_MAGIC: Final = b"\xff\xd8"
 PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
-PHANTOM_HEIGHT: Final = 1050  # a phantom of 1400 x 1050 has as many pixels as a child's film from a digital detector
-PHANTOM_COUNT: Final = 24  # phantoms; drawing takes seconds, copying does not
+PHANTOM_HEIGHT: Final = 1050  # 1400 x 1050 pixels, as many as a child's x-ray from a digital detector
+PHANTOM_COUNT: Final = 24  # a few: drawing takes seconds, copying does not
 
 
 def distinct_copy(data: bytes, number: int) -> bytes | None:
-    """The same film in other bytes, for each number its own. None for a kind that cannot be told apart harmlessly."""
+    """Return the same image in other bytes, different for each number; None where it is neither JPEG nor PNG."""
     mark = f"pneumowatch {number}".encode()
     if data.startswith(JPEG_MAGIC):
         return JPEG_MAGIC + b"\xff\xfe" + struct.pack(">H", len(mark) + 2) + mark + data[2:]
@@ -29,17 +29,17 @@ def distinct_copy(data: bytes, number: int) -> bytes | None:
 def copy_images(
     sources: Iterable[Path], folder: Path, count: int, report_done: Callable[[int], None] = lambda done: None
 ) -> list[Path]:
-    """Write `count` distinct films into `folder`, the sources taken in turn.
+    """Write `count` distinct images into `folder`, using the sources in turn.
 
     Args:
-        report_done: told how many are there.
+        report_done: called with the number written so far.
 
     Raises:
         PneumowatchError: none of the sources is a JPEG or PNG file.
     """
     images = [path for path in sources if path.is_file() and _magic(path).startswith((JPEG_MAGIC, PNG_MAGIC))]
     if not images:
-        raise PneumowatchError("There is no film to measure with: JPEG and PNG files are taken, and none was found.")
+        raise PneumowatchError("There is no image to measure with: only JPEG and PNG files are used; none was found.")
     folder.mkdir(parents=True, exist_ok=True)
     copies = []
     for number, image in enumerate(islice(cycle(images), count)):
@@ -51,7 +51,7 @@ def copy_images(
 
 
 def draw_phantoms(folder: Path, report_done: Callable[[int], None] = lambda done: None) -> list[Path]:
-    """Phantom films of full size, where no real ones are at hand."""
+    """Draw full-size phantom images, for use without real ones. Returns their paths."""
     from PIL import Image
 
     from pneumowatch.imaging.phantom import JPEG_QUALITY, draw_phantom

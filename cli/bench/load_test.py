@@ -1,4 +1,4 @@
-"""Trials of a running system: a heap of films at once, and single films on an idle one."""
+"""Load tests of a running system: a burst of images, and single images while it is idle."""
 
 import hashlib
 import random
@@ -16,23 +16,23 @@ from db.ledger import queries
 from db.states import FINAL, State
 from pneumowatch.errors import PneumowatchError
 
-PROGRESS_POLL_SECONDS: Final = 1.0  # while a heap is read; when the last film was done is asked of its row
-FINE_POLL_SECONDS: Final = 0.004  # while a single film is; it is found committed this late at most
-PAUSE_SECONDS: Final = (0.2, 0.4)  # seconds between single films, drawn, so that they fall in step with nothing
+PROGRESS_POLL_SECONDS: Final = 1.0  # during a burst; coarse, because the end time is taken from the last row
+FINE_POLL_SECONDS: Final = 0.004  # for a single image: the largest error of its latency
+PAUSE_SECONDS: Final = (0.2, 0.4)  # between single images; random, so that they do not align with any polling
 STALLED_SECONDS: Final = 60.0  # without a new result
 
-ReportDone = Callable[[int], None]  # told how many films are done
+ReportDone = Callable[[int], None]  # called with the number of images done
 
 
 @dataclass(frozen=True)
 class Burst:
-    """A heap of films read, from the first one's rename into the inbox until the last result was written."""
+    """A processed burst, from the first image's rename into the inbox until the last result was written."""
 
     images: int
-    without_result: int  # of them: rejected, or taken for duplicates
+    without_result: int  # of these images: rejected, or counted as duplicates
     seconds: float
-    cpu_ms_per_image: dict[str, float]  # by part
-    peak_bytes: dict[str, int]  # by part, since its start
+    cpu_ms_per_image: dict[str, float]  # by component
+    peak_bytes: dict[str, int]  # by component, since its start
 
     @property
     def images_per_second(self) -> float:
@@ -41,7 +41,7 @@ class Burst:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds from the close of a written film until another connection saw its result committed."""
+    """Milliseconds from closing a written file until another connection saw its result committed."""
 
     images: int
     p50: float
@@ -50,9 +50,9 @@ class Latency:
 
 
 def run_burst(rig: Rig, images: Sequence[Path], report_done: ReportDone = lambda done: None) -> Burst:
-    """Move films of the inbox' own file system into it, as fast as can be, and wait until all have been read.
+    """Rename images into the inbox as fast as possible, and wait until all are processed.
 
-    Raises PneumowatchError where no film is finished any more.
+    The images must be on the inbox's file system. Raises PneumowatchError where no more scans are finished.
     """
     before, usage = rig.database.read(queries.counts_by_state), rig.usage()
     started = time.time()
@@ -68,7 +68,7 @@ def run_burst(rig: Rig, images: Sequence[Path], report_done: ReportDone = lambda
 
 
 def run_single_images(rig: Rig, images: Sequence[Path], report_done: ReportDone = lambda done: None) -> Latency:
-    """Write each film into the inbox, one after another, as a scanner would; each finds the system idle."""
+    """Write images into the inbox one by one, as a scanner would; the system is idle before each."""
     taken = []
     for number, image in enumerate(images):
         data, name = image.read_bytes(), f"single-{image.name}"
@@ -82,7 +82,7 @@ def run_single_images(rig: Rig, images: Sequence[Path], report_done: ReportDone 
 
 
 def _wait_until_finished(rig: Rig, finished: int, images: int, report_done: ReportDone) -> None:
-    """Until so many scans have a final state."""
+    """Wait until `finished` scans have a final state."""
     done, moment = -1, time.monotonic()
     while done < finished:
         time.sleep(PROGRESS_POLL_SECONDS)
@@ -91,15 +91,15 @@ def _wait_until_finished(rig: Rig, finished: int, images: int, report_done: Repo
             done, moment = now, time.monotonic()
             report_done(max(0, images - (finished - done)))
         elif time.monotonic() - moment > STALLED_SECONDS:
-            raise PneumowatchError(f"No result for {STALLED_SECONDS:.0f} seconds; {finished - done} films still wait.")
+            raise PneumowatchError(f"No result for {STALLED_SECONDS:.0f} seconds; {finished - done} scans still wait.")
 
 
 def _seconds_until_finished(rig: Rig, name: str) -> float:
-    """Seconds from now until this file of the inbox has a final state."""
+    """Wait until this file of the inbox has a final state. Returns the seconds."""
     started = time.perf_counter()
     path = hashlib.sha256(name.encode()).digest()
     while rig.database.read(lambda c: queries.current_state(c, INBOX_NAME, path)) not in FINAL:
         if time.perf_counter() - started > STALLED_SECONDS:
-            raise PneumowatchError(f"A single film had no result after {STALLED_SECONDS:.0f} seconds.")
+            raise PneumowatchError(f"A single image had no result after {STALLED_SECONDS:.0f} seconds.")
         time.sleep(FINE_POLL_SECONDS)
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What `bench` measures, one thing after another: the model alone, each stage alone, then whole pipelines."""
+"""Run the measurements of `bench` in order: the model alone, each stage alone, then whole pipelines."""
 
 import shutil
 import tempfile
@@ -15,21 +15,21 @@ from pneumowatch.model_folder import CHAMPION_LINK, champion_folder
 from pneumowatch.settings import Settings
 from worker.inference.classifier import Classifier
 
-SINGLE_IMAGES: Final = 50  # films read one by one
-WARM_UP_IMAGES: Final = 5  # ... before them, uncounted
+SINGLE_IMAGES: Final = 50  # processed one by one, for the latency
+WARM_UP_IMAGES: Final = 5  # processed before them and not counted
 
-StartStep = Callable[[str, int], Callable[[int], None]]  # a step of so many films; gives what tells how many are done
+StartStep = Callable[[str, int], Callable[[int], None]]  # (step, images) -> function that reports the number done
 
 
 def measure(
     settings: Settings, inbox: Path | None, count: int, deployed: bool, start_step: StartStep
 ) -> dict[str, Any]:
-    """The report of `bench --json`: times in milliseconds, memory in bytes.
+    """Measure, and return the report of `bench --json`: times in milliseconds, memory in bytes.
 
-    The ceiling is the mean of a run before the pipelines and one after: machines that others use too change meanwhile.
+    The ceiling is the mean of a run before and a run after the pipelines, since the load of a shared machine changes.
     """
     with ExitStack() as stack:
-        # the servers first: it would be a pity to find out at the end that they cannot be used
+        # the servers first, to fail early where they cannot be used
         servers = stack.enter_context(scratch_servers.provision_servers(settings)) if deployed else None
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pneumowatch-bench-")))
         staged = _stage_images(folder, inbox, count + SINGLE_IMAGES + WARM_UP_IMAGES, start_step)
@@ -40,7 +40,7 @@ def measure(
         start_step("each stage by itself", 0)
         each = stages.measure_stages(burst, classifier, settings, folder)
         before = _measure_ceiling(burst, classifier, settings, start_step)
-        # in a model store of its own, as the parts write to it
+        # a model store of its own, because the components write to it
         models = folder / "models"
         shutil.copytree(model.path, models / CHAMPION_LINK)
         systems = {"embedded": rig.embedded(folder / "embedded", models)}
@@ -69,7 +69,7 @@ def _stage_images(folder: Path, inbox: Path | None, count: int, start_step: Star
         sources = sorted(path for path in inbox.rglob("*") if path.is_file())
     else:
         sources = draw_phantoms(folder / "drawn", start_step("drawing phantoms", PHANTOM_COUNT))
-    return copy_images(sources, folder / "staged", count, start_step("copying films", count))
+    return copy_images(sources, folder / "staged", count, start_step("copying images", count))
 
 
 def _measure_ceiling(
@@ -84,9 +84,9 @@ def _measure_pipeline(
 ) -> dict[str, Any]:
     run_single_images(running, single_images[:WARM_UP_IMAGES])
     latency = run_single_images(
-        running, single_images[WARM_UP_IMAGES:], start_step(f"{name}: single films", SINGLE_IMAGES)
+        running, single_images[WARM_UP_IMAGES:], start_step(f"{name}: single images", SINGLE_IMAGES)
     )
-    result = run_burst(running, burst, start_step(f"{name}: {len(burst)} films at once", len(burst)))
+    result = run_burst(running, burst, start_step(f"{name}: burst of {len(burst)} images", len(burst)))
     return {
         "images_per_second": result.images_per_second,
         "without_result": result.without_result,

@@ -1,4 +1,4 @@
-"""What processes cost, read from /proc: processor time and memory of one with all its children."""
+"""CPU time and memory of a process with all its children, read from /proc."""
 
 import os
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Final
 
 PROC: Final = Path("/proc")
-TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")  # a second of processor time, as /proc/PID/stat counts it
+TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")  # unit of CPU time in /proc/PID/stat
 KIB: Final = 1024
 
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """Of a process and its children: user and system seconds so far, resident bytes now and at their highest.
+    """Usage of a process and its children: user and system seconds so far, resident bytes now and at their peak.
 
-    Bytes are summed over the processes, so that what they share counts for each; the peaks need not have been at one
-    moment. Both make the sum too high rather than too low.
+    Bytes are summed over the processes: shared memory counts once per process, and the peaks need not coincide. Both
+    make the sum too high rather than too low.
     """
 
     cpu_seconds: float = 0.0
@@ -30,12 +30,12 @@ class ResourceUsage:
 
 
 def resource_usage(pid: int) -> ResourceUsage:
-    """Of this process, the children it has, and (their time only) those that it had and waited for."""
+    """Return the usage of this process and its children. Of ended children that it waited for, only their CPU time."""
     return sum((_usage_of_one(one) for one in process_tree(pid)), ResourceUsage())
 
 
 def process_tree(pid: int) -> list[int]:
-    """This process and all below it that live."""
+    """Return the ids of this process and all its living descendants."""
     children: dict[int, list[int]] = {}
     for one, parent in _parents():
         children.setdefault(parent, []).append(one)
@@ -64,7 +64,7 @@ def _usage_of_one(pid: int) -> ResourceUsage:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on (the name before it may hold blanks); none where it is gone."""
+    """Return the fields of /proc/PID/stat from the state on, after the name, which may hold blanks; [] when gone."""
     try:
         return (PROC / str(pid) / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except OSError:
@@ -72,7 +72,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def _status(pid: int, field: str) -> int:
-    """Bytes; 0 for a process that is gone."""
+    """Return a field of /proc/PID/status in bytes; 0 for a process that is gone."""
     try:
         lines = (PROC / str(pid) / "status").read_text("utf-8", "replace").splitlines()
     except OSError:

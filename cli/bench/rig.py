@@ -1,4 +1,4 @@
-"""The test rig: pneumowatch's parts as processes of their own, with an inbox to drop films into."""
+"""The test rig: pneumowatch's components as separate processes, with an inbox of their own."""
 
 import os
 import signal
@@ -21,9 +21,9 @@ READY_LINE: Final = "model ready"  # the worker's log line
 STARTUP_SECONDS: Final = 180.0
 STOP_SECONDS: Final = 30.0
 LOG_POLL_SECONDS: Final = 0.05
-IDLE_WINDOW_SECONDS: Final = 1.0  # how long a system must have been idle
-IDLE_SHARE: Final = 0.08  # of one core: what polling and sweeping take
-# A measured part is set by the rig alone, but for what these say of the machine.
+IDLE_WINDOW_SECONDS: Final = 1.0  # how long a system must be idle
+IDLE_SHARE: Final = 0.08  # of one core, which polling and sweeping take
+# The rig sets all settings of a measured component, except these, which describe the machine.
 INHERITED_SETTINGS: Final = frozenset(f"{ENV_PREFIX}{name}" for name in ("BATCH_SIZE", "DECODERS"))
 
 Process = subprocess.Popen[bytes]
@@ -31,17 +31,18 @@ Process = subprocess.Popen[bytes]
 
 @dataclass(frozen=True)
 class Rig:
-    """A running system. `pids`: name -> process id; films moved into `inbox` are its work."""
+    """A running system. `pids`: name -> process id. It processes the images that are moved into `inbox`."""
 
     inbox: Path
     database: Database
     pids: Mapping[str, int]
 
     def usage(self) -> dict[str, ResourceUsage]:
+        """Return the usage of each process, by name."""
         return {name: resource_usage(pid) for name, pid in self.pids.items()}
 
     def wait_until_idle(self, limit: float = STARTUP_SECONDS) -> None:
-        """Returns once its parts leave the processor alone, or after `limit` seconds: some machines never rest."""
+        """Wait until its processes are idle, at most `limit` seconds: some machines are never idle."""
         deadline = time.monotonic() + limit
         while time.monotonic() < deadline:
             before = sum(one.cpu_seconds for one in self.usage().values())
@@ -52,7 +53,7 @@ class Rig:
 
 @contextmanager
 def embedded(folder: Path, models: Path, **settings: object) -> Iterator[Rig]:
-    """`pneumowatch up` in one process, with SQLite, in `folder`; idle on entry. `settings`: of `process_environment`."""
+    """Run `pneumowatch up` with SQLite in `folder`; idle on entry. `settings`: as for `process_environment`."""
     inbox, data = folder / "inbox", folder / "data"
     inbox.mkdir(parents=True, exist_ok=True)
     command = ["up", "--inbox", str(inbox), "--data", str(data)]
@@ -66,7 +67,7 @@ def embedded(folder: Path, models: Path, **settings: object) -> Iterator[Rig]:
 
 @contextmanager
 def deployed(folder: Path, models: Path, database_url: str, broker_url: str, workers: int = 1) -> Iterator[Rig]:
-    """One `watch` and `workers` times `work` on a migrated database and a Redis that nobody else uses."""
+    """Run one `watch` and `workers` times `work` on a migrated database and an otherwise unused Redis database."""
     inbox = folder / "inbox"
     inbox.mkdir(parents=True, exist_ok=True)
     variables = process_environment(
@@ -91,7 +92,7 @@ def deployed(folder: Path, models: Path, database_url: str, broker_url: str, wor
 
 
 def process_environment(**settings: object) -> dict[str, str]:
-    """The environment with these settings as PNEUMOWATCH_<NAME>, and without those of this installation."""
+    """Return the environment with these settings as PNEUMOWATCH_<NAME>, and without those of this installation."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -103,13 +104,13 @@ def process_environment(**settings: object) -> dict[str, str]:
 def pneumowatch_process(
     name: str, arguments: list[str], folder: Path, variables: dict[str, str]
 ) -> AbstractContextManager[Process]:
-    """A `pneumowatch` process."""
+    """Run a `pneumowatch` process, as `process` does."""
     return process(name, [sys.executable, "-m", "pneumowatch", *arguments], folder, variables)
 
 
 @contextmanager
 def process(name: str, command: list[str], folder: Path, variables: dict[str, str]) -> Iterator[Process]:
-    """A process, its log in `folder`; asked to end on exit, and killed where it does not."""
+    """Run a process with its log in `folder`. On exit it gets SIGTERM, and is killed where it does not end."""
     with log_path(name, folder).open("wb") as log:
         started = subprocess.Popen(command, env=variables, cwd=folder, stdout=log, stderr=log)
     try:
@@ -128,10 +129,10 @@ def log_path(name: str, folder: Path) -> Path:
 
 
 def wait_for_log_line(line: str, name: str, folder: Path, process: Process) -> None:
-    """Returns when this stands in a part's log. Raises PneumowatchError, with the log's end, where it never does."""
+    """Wait until a line is in a process's log. Raises PneumowatchError, with the end of the log, where it never is."""
     deadline = time.monotonic() + STARTUP_SECONDS
     log = log_path(name, folder)
     while line.encode() not in log.read_bytes():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise PneumowatchError(f"`{name}` did not start. Its log ends so:\n{log.read_text('utf-8')[-2000:]}")
+            raise PneumowatchError(f"`{name}` did not start. The end of its log:\n{log.read_text('utf-8')[-2000:]}")
         time.sleep(LOG_POLL_SECONDS)

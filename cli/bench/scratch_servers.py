@@ -1,4 +1,4 @@
-"""A place of one's own on servers that others use: a new PostgreSQL database, and a Redis database that is empty."""
+"""Scratch space on shared servers: a new PostgreSQL database, and an empty Redis database."""
 
 import secrets
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from db.session import Database
 from pneumowatch.errors import BrokerUnavailable, DatabaseUnavailable, SettingsError
 from pneumowatch.settings import Settings
 
-REDIS_DATABASES: Final = range(15, 0, -1)  # of Redis' usual sixteen; 0 is where everybody begins
+REDIS_DATABASES: Final = range(15, 0, -1)  # of Redis's usual sixteen; 0 is the default, which others use
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class ScratchServers:
 
 @contextmanager
 def provision_servers(settings: Settings) -> Iterator[ScratchServers]:
-    """Migrated and empty on entry; dropped and emptied on exit.
+    """Provide a migrated, empty database and an empty queue; drop and flush them on exit.
 
-    Raises SettingsError where no such servers are configured, or no room is given.
+    Raises SettingsError where the servers are not configured, or give no space.
     """
     if settings.embedded_queue or not settings.database_url.startswith("postgresql"):
         raise SettingsError(
@@ -52,7 +52,7 @@ def _scratch_database(url: str) -> Iterator[str]:
         if error.connection_invalidated or "permission" not in str(error.orig):
             raise DatabaseUnavailable(f"The database server does not answer ({type(error.orig).__name__}).") from error
         raise SettingsError(
-            "The database's user may not create a database to measure in; give it CREATEDB, or a URL of one who may."
+            "The database user may not create a database to measure in; give it CREATEDB, or set a user who has it."
         ) from error
     try:
         yield make_url(url).set(database=name).render_as_string(hide_password=False)
@@ -73,7 +73,7 @@ def _scratch_broker(url: str) -> Iterator[str]:
     except RedisError as error:
         raise BrokerUnavailable("The Redis server does not answer, or has only one database.") from error
     if number is None:
-        raise SettingsError("None of Redis' databases 1 to 15 is empty; there is no place to measure in.")
+        raise SettingsError("None of the Redis databases 1 to 15 is empty; empty one of them to measure in.")
     try:
         yield make_url(url).set(database=str(number)).render_as_string(hide_password=False)
     finally:

@@ -1,4 +1,4 @@
-"""The stages of a film's way, each by itself in a plain loop in this process: what the pipeline cannot do without."""
+"""Measure each stage of the pipeline alone, in a plain loop in this process: the unavoidable cost of an image."""
 
 import hashlib
 import time
@@ -28,14 +28,14 @@ from pneumowatch.queue import SCANS_QUEUE, Announcer, make_celery_app
 from pneumowatch.settings import EMBEDDED_BROKER, Settings
 from worker.inference.classifier import Classifier
 
-REGISTRATION_BATCH: Final = 1000  # files of one transaction, as the watcher registers them
+REGISTRATION_BATCH: Final = 1000  # files per transaction, as in the watcher
 LEASE: Final = timedelta(minutes=5)
 BENCH: Final = "bench"
 
 
 @dataclass(frozen=True)
 class StageTime:
-    """Milliseconds a film: on the clock, and of processor time on all cores."""
+    """Milliseconds per image: wall time, and CPU time on all cores."""
 
     wall_ms: float
     cpu_ms: float
@@ -43,13 +43,14 @@ class StageTime:
 
 @dataclass
 class StageClock:
-    """Times what is done within `measure`, and divides it by the number of films."""
+    """Times the blocks within `measure`, per image."""
 
     images: int
     spent: dict[str, StageTime] = field(default_factory=dict)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
+        """Measure the block as this stage."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -57,7 +58,10 @@ class StageClock:
 
 
 def measure_ceiling(images: Sequence[Path], classifier: Classifier, threads: int, batch_size: int) -> StageTime:
-    """Read, hash and decode in threads, four batches ahead; predict in batches. Nothing is queued, nothing written."""
+    """Measure the ceiling: no queue, no database.
+
+    Threads read, hash and decode, four batches ahead; the model predicts in batches.
+    """
 
     def load(path: Path) -> reader.Pixels:
         data = path.read_bytes()
@@ -80,7 +84,7 @@ def measure_ceiling(images: Sequence[Path], classifier: Classifier, threads: int
 def measure_stages(
     images: Sequence[Path], classifier: Classifier, settings: Settings, scratch: Path
 ) -> dict[str, StageTime]:
-    """What each stage takes of a film: `read` (with SHA-256), `decode`, `predict`, `database`, `queue`."""
+    """Measure the time per image of each stage: `read` (with SHA-256), `decode`, `predict`, `database`, `queue`."""
     clock, size = StageClock(len(images)), settings.batch_size
     with clock.measure("read"):
         files = [shared_files.read_file(path.parent, path.name.encode(), settings.max_bytes) for path in images]
@@ -117,7 +121,7 @@ def _write_ledger(database: Database, seen: list[FileVersion], hashes: list[str]
 
 
 def _announce(images: int, settings: Settings) -> None:
-    """Announce films and take the messages from the in-process queue again."""
+    """Announce scans and take the messages from the in-process queue again."""
     app = make_celery_app(settings.model_copy(update={"broker_url": EMBEDDED_BROKER}))
     Announcer(app, settings).announce(range(images))
     with app.connection_for_read() as connection, connection.SimpleQueue(SCANS_QUEUE) as queue:
