@@ -1,4 +1,4 @@
-"""The command line: `pneumowatch COMMAND`. Commands import what they need when they run, so that help is instant."""
+"""The command line: `pneumowatch COMMAND`. Commands import their modules when they run, so that --help is fast."""
 
 import io
 import sys
@@ -18,10 +18,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     help=(
-        "Watches shared folders for chest x-rays, classifies them in batches, and keeps a closed ledger "
-        "of every file.\n\n"
-        "Start with [bold]pneumowatch up[/bold], drop films into the inbox, and look with "
-        "[bold]pneumowatch flagged[/bold]. For research and triage; no medical device."
+        "Watch shared folders for chest x-rays, classify them in batches, and record every file in a database.\n\n"
+        "Start with [bold]pneumowatch up[/bold], copy images into the inbox, and list the results with "
+        "[bold]pneumowatch flagged[/bold]. For research and triage only; not a medical device."
     ),
 )
 
@@ -62,9 +61,9 @@ def options(
 
 
 def main() -> None:
-    """Entry point. Errors that people are told about end with one sentence and exit code 1; misuse ends with 2."""
+    """Run the command line. An expected error prints one sentence and exits with 1; wrong usage exits with 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of films that the terminal's encoding does not know
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal's encoding cannot print
     try:
         app()
     except PneumowatchError as error:

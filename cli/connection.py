@@ -1,4 +1,4 @@
-"""Open the database that the settings name, for a command."""
+"""Open the database of the settings, for a command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def open_database(data: Path | None) -> "Database":
-    """The database of these settings, at the right revision."""
+    """Open the database of these settings. Raises DatabaseUnavailable where there is none, or its revision is wrong."""
     from db import schema
     from db.session import Database
     from pneumowatch import settings
@@ -22,10 +22,10 @@ def open_database(data: Path | None) -> "Database":
 
 
 def require_ledger(config: "Settings") -> None:
-    """Raises DatabaseUnavailable where there is none: looking for it would make one."""
+    """Raise DatabaseUnavailable where there is no ledger yet: connecting to SQLite would create an empty one."""
     from pneumowatch.errors import DatabaseUnavailable
 
     if not config.database_url and not (config.data_dir / "pneumowatch.db").exists():
         raise DatabaseUnavailable(
-            f"There is no ledger in {config.data_dir} yet; `pneumowatch up` makes one (--data names another)."
+            f"There is no ledger in {config.data_dir} yet. `pneumowatch up` creates one; --data names another folder."
         )

@@ -1,4 +1,4 @@
-"""Commands about labelled films: how well a model reads them (`evaluate`), and what they are (`survey`)."""
+"""Commands about labelled images: measure a model on them (`evaluate`), and describe them (`survey`)."""
 
 import re
 from collections.abc import Callable
@@ -17,50 +17,52 @@ if TYPE_CHECKING:
     from trainer.evaluation.model_evaluation import ModelEvaluation
 
 SPLIT_CHOICES: Final = ("test", "validation", "train", "all")
-MAX_LISTED: Final = 10  # wrongly read films in the table; the report and --json have them all
+MAX_LISTED: Final = 10  # misclassified images in the table; the report and --json list all
 
 ReportOption = Annotated[
-    Path | None, typer.Option("--report", help="Write an HTML page here: a file, or a folder to put it in.")
+    Path | None, typer.Option("--report", help="Write an HTML report: a file, or a folder to put it in.")
 ]
 PatientPattern = Annotated[
     str | None,
     typer.Option(
         "--patient-pattern",
-        help="Regular expression that finds the patient in a file name: its first group, or all it matches.",
+        help="Regular expression for the patient in a file name: its first group, or the whole match.",
     ),
 ]
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option("--data", help="Labelled films, in sub-folders NORMAL and PNEUMONIA.")],
+    data: Annotated[Path, typer.Option("--data", help="Labelled images, in sub-folders NORMAL and PNEUMONIA.")],
     model: Annotated[
-        str | None, typer.Option(help="A version in the model store, or a model folder (default: the one that serves).")
+        str | None, typer.Option(help="A version in the model store, or a model folder (default: the champion).")
     ] = None,
-    split: Annotated[str, typer.Option(help="Of which patients: test, validation, train or all.")] = "test",
+    split: Annotated[str, typer.Option(help="Which patients: test, validation, train or all.")] = "test",
     against: Annotated[
-        str | None, typer.Option(help="A second model to compare with on the same films, named as --model.")
+        str | None, typer.Option(help="A second model, named like --model, to compare on the same images.")
     ] = None,
     report: ReportOption = None,
     patient_pattern: PatientPattern = None,
     json: Json = False,
 ) -> None:
-    """Measure how well a model reads labelled films, at its own threshold, with 95 % intervals by patient.
+    """Measure a model on labelled images, at its own threshold, with 95 % confidence intervals by patient.
 
-    By default on the films of test patients, which training never saw: the patient is read from the file name (or the
-    DICOM header) and decides the split, whatever folders the set came in. For films of which no patient was trained on,
-    say [bold]--split all[/bold].
+    By default only images of test patients count, which training never saw. The patient is read from the file name (or
+    the DICOM header) and decides the split, whatever folders the dataset came in. For images of patients that were not
+    trained on at all, use [bold]--split all[/bold].
 
-    [bold]--against[/bold] tells what one model is above another on the same films. [bold]--report[/bold] writes one
-    page with figures and the films that were read wrongly: it shows films and names their files, so keep it as you keep
-    them. A measure that the films cannot tell (specificity without normal films) is left empty, null in JSON. Ends with
-    1 where the films or a model cannot be used.
+    [bold]--against[/bold] prints the differences to a second model on the same images. [bold]--report[/bold] writes one
+    page with figures and the misclassified images; it shows images and file names, so protect it like them. A measure
+    that cannot be computed (specificity without normal images) is left empty, null in JSON. Exits with 1 if the images
+    or a model cannot be used.
     """
     from pneumowatch import settings
     from trainer.dataset import PatientIdRule
     from trainer.evaluation import model_evaluation
 
     if split not in SPLIT_CHOICES:
-        raise typer.BadParameter(f"'{split}' is no split; there are: {', '.join(SPLIT_CHOICES)}.", param_hint="--split")
+        raise typer.BadParameter(
+            f"'{split}' is not a split; use one of: {', '.join(SPLIT_CHOICES)}.", param_hint="--split"
+        )
     config = settings.load_settings()
     folders = [_model(name, config) for name in ((model, against) if against else (model,))]
     if patient_pattern is not None:
@@ -80,15 +82,15 @@ def evaluate(
 
 
 def survey(
-    data: Annotated[Path, typer.Argument(help="Labelled films, in sub-folders NORMAL and PNEUMONIA.")],
+    data: Annotated[Path, typer.Argument(help="Labelled images, in sub-folders NORMAL and PNEUMONIA.")],
     report: ReportOption = None,
     patient_pattern: PatientPattern = None,
     json: Json = False,
 ) -> None:
-    """Tell what a set of labelled films holds: classes, patients, splits, sizes, gray values, duplicates.
+    """Describe a labelled dataset: classes, patients, splits, sizes, gray values, duplicates.
 
-    Look here before training: a patient in two classes, or a picture under two names, is seen at once. Films that are
-    the same picture, byte for byte or encoded and resized anew, never stand in two splits.
+    Run it before training: it shows a patient in two classes, or an image under two names. Duplicate images, identical
+    or re-encoded and resized, are never in two splits.
     """
     from cli.output import console, print_json, print_table
     from pneumowatch import settings
@@ -104,24 +106,27 @@ def survey(
         report = write_survey(report, facts)
     if json:
         return print_json(facts | {"report": str(report) if report else None})
-    print_table("Films and patients by split", dataset_survey.split_rows(facts), dataset_survey.SPLIT_COLUMNS)
-    print_table("What the films are like", dataset_survey.range_rows(facts), dataset_survey.RANGE_COLUMNS)
+    print_table("Images and patients by split", dataset_survey.split_rows(facts), dataset_survey.SPLIT_COLUMNS)
+    print_table("Properties of the images", dataset_survey.range_rows(facts), dataset_survey.RANGE_COLUMNS)
     for sentence in facts["sentences"]:
         console.print(sentence, highlight=False)
     return _print_report_path(report)
 
 
 def read_dataset(data: Path, side: int, patient_rule: "PatientIdRule") -> "Dataset":
+    """Read a labelled dataset with a progress bar. One class is enough."""
     from cli.output import progress_bar
     from trainer import dataset
 
-    with progress_bar("reading films") as watch:
+    with progress_bar("reading images") as watch:
         return dataset.read_dataset(data, side, patient_rule, require_both_classes=False, on_progress=watch)
 
 
 def _model(name: str | None, config: "Settings") -> "ModelFolder":
-    """A model folder, a version in the model store, or the champion. What this machine has no copy of is fetched from
-    the database, where there is one."""
+    """Find a model: a model folder, a version in the model store, or (None) the champion.
+
+    A version without a copy on this machine is fetched from the database, if there is one.
+    """
     from cli.connection import open_database
     from db.registry import model_cache
     from pneumowatch.model_folder import CARD, ModelFolder, champion_folder, shipped_folder
@@ -140,7 +145,7 @@ def _model(name: str | None, config: "Settings") -> "ModelFolder":
 
 
 def _predictor(folder: "ModelFolder", config: "Settings") -> Callable[[Any], Any]:
-    """The very classifier that serves; uint8 (n, side, side) to float32 (n,)."""
+    """Return a function from images, uint8 (n, side, side), to probabilities, float32 (n,): the worker's classifier."""
     import numpy as np
 
     from cli.output import progress_bar
@@ -160,11 +165,11 @@ def _predictor(folder: "ModelFolder", config: "Settings") -> Callable[[Any], Any
 
 
 def valid_pattern(pattern: str) -> str:
-    """Raises BadParameter where it is no regular expression."""
+    """Return the pattern. Raises BadParameter where it is not a regular expression."""
     try:
         re.compile(pattern)
     except re.error as error:
-        raise typer.BadParameter(f"it is no regular expression: {error}.", param_hint="--patient-pattern") from None
+        raise typer.BadParameter(f"not a regular expression: {error}.", param_hint="--patient-pattern") from None
     return pattern
 
 
@@ -184,14 +189,14 @@ def _print_evaluations(found: "list[ModelEvaluation]", report: Path | None, json
         for sentence in one.notes:
             console.print(sentence, highlight=False)
     if differences:
-        title = f"{found[0].version} above {found[1].version}"
+        title = f"{found[0].version} minus {found[1].version}"
         print_table(title, _rows(differences), ["measure", "value", "low", "high"])
     wrong = [
         {"path": image.name, "label": image.label_name, "probability": image.probability}
         for image in found[0].misclassified
     ]
     if wrong:
-        title = f"Read wrongly: {len(wrong)}" + (f", the worst {MAX_LISTED}" if len(wrong) > MAX_LISTED else "")
+        title = f"Misclassified: {len(wrong)}" + (f", the worst {MAX_LISTED}" if len(wrong) > MAX_LISTED else "")
         print_table(title, wrong[:MAX_LISTED], ["path", "label", "probability"])
     return _print_report_path(report)
 
@@ -204,4 +209,4 @@ def _print_report_path(report: Path | None) -> None:
     from cli.output import console
 
     if report:
-        console.print(f"The report lies in {report}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"The report is in {report}", soft_wrap=True, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""Commands of the model store: which models there are, which of them serves, and letting another one serve."""
+"""`models`: list the model store, and promote or roll back models."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 model_commands = typer.Typer(
     no_args_is_help=True,
-    help="The model store: list models, look at one, let another one serve, go back to the one before.",
+    help="The model store: list and show models, add one, promote one to champion, roll back.",
 )
 
-ReasonOption = Annotated[str, typer.Option(help="Why; it is kept with the change.")]
+ReasonOption = Annotated[str, typer.Option(help="The reason, recorded with the change.")]
 
 MODEL_COLUMNS: Final = ("version", "serves", "network", "side", "threshold", "registered_at", "promoted_at")
 PROMOTION_COLUMNS: Final = ("at", "version", "previous", "by", "reason")
@@ -23,9 +23,9 @@ PROMOTION_COLUMNS: Final = ("at", "version", "previous", "by", "reason")
 
 @model_commands.command("list")
 def list_models(data: Data = None, json: Json = False) -> None:
-    """List all models that the database knows, the newest first, and which of them serves.
+    """List all models in the database, the newest first, and which one serves (the champion).
 
-    A model that is trained, brought by an upgrade or added by hand is a challenger until it is promoted.
+    A new model (from training, an upgrade, or `models add`) is a challenger until it is promoted.
     """
     from cli.connection import open_database
     from cli.output import console, print_json, print_table
@@ -36,19 +36,19 @@ def list_models(data: Data = None, json: Json = False) -> None:
         return print_json(rows)
     print_table("Models", rows, MODEL_COLUMNS)
     if not rows:
-        console.print("The database knows no model yet; a worker brings the shipped one when it starts.")
+        console.print("The database has no model yet; a worker registers the shipped one when it starts.")
     return None
 
 
 @model_commands.command("show")
 def show_model(
-    version: Annotated[str | None, typer.Argument(help="Which one (default: the one that serves).")] = None,
+    version: Annotated[str | None, typer.Argument(help="The model's version (default: the champion).")] = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Show one model: its card, with the measures that training found, and when it began to serve.
+    """Show one model: its figures from training, and when it was promoted or replaced.
 
-    [bold]--json[/bold] has the whole card.
+    [bold]--json[/bold] prints its whole card.
     """
     from cli.connection import open_database
     from cli.output import console, print_json, print_table
@@ -65,20 +65,20 @@ def show_model(
         rows = [{"measure": name, **figure} for name, figure in measures.items() if isinstance(figure, dict)]
         print_table(f"On {split.replace('_', ' ')}", rows, ["measure", "value", "low", "high"])
     if changes:
-        print_table("When it came and went", changes, PROMOTION_COLUMNS)
+        print_table("Promotions", changes, PROMOTION_COLUMNS)
     return None
 
 
 @model_commands.command("promote")
 def promote_model(
-    version: Annotated[str, typer.Argument(help="The model that is to serve.")],
+    version: Annotated[str, typer.Argument(help="The version of the model to promote.")],
     reason: ReasonOption = "by hand",
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Let a model serve. Running workers load it beside the old one and take it within seconds.
+    """Promote a model to champion. Running workers load it and switch to it within seconds.
 
-    What was classified before keeps its result; [bold]pneumowatch rescore[/bold] reads old films again.
+    Scans that were classified before keep their result; [bold]pneumowatch rescore[/bold] classifies them again.
     """
     from cli.connection import open_database
     from cli.output import console, print_json
@@ -94,9 +94,9 @@ def promote_model(
 
 @model_commands.command("rollback")
 def roll_back_model(reason: ReasonOption = "by hand", data: Data = None, json: Json = False) -> None:
-    """Go back to the model that served before the one that serves now. Ends with 1 where there was none.
+    """Roll back to the previous champion. Exits with 1 if there is none.
 
-    Repeated, it goes back further; what was left is not come back to.
+    Repeated, it goes back further; models that were rolled back are skipped.
     """
     from cli.connection import open_database
     from cli.output import console, print_json
@@ -116,9 +116,9 @@ def add_model(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Add a trained model to the store, as a challenger: it serves once it is promoted.
+    """Add a trained model to the store as a challenger. It serves after `models promote`.
 
-    It is loaded here, and must give its own reference outputs.
+    The model is loaded here, and must reproduce its reference outputs.
     """
     from cli.connection import open_database
     from cli.output import console, print_json
@@ -130,37 +130,38 @@ def add_model(
     model = ModelFolder.read(folder)
     database = open_database(data)
     Classifier(model, batch_size=1)
-    model_cache.register_local_models(
-        database, settings.load_settings(data_dir=data).models, ACTOR
-    )  # or the first one added would serve at once
+    # first the shipped model: in an empty store the first model becomes champion at once
+    model_cache.register_local_models(database, settings.load_settings(data_dir=data).models, ACTOR)
     model_cache.register_folder(database, model, ACTOR)
     row = _row(_find(database, model.version))
     if json:
         return print_json(row)
-    state = "serves already" if row["serves"] else f"serves once you say `pneumowatch models promote {model.version}`"
-    return console.print(f"{model.version} is in the store; it {state}.", highlight=False, soft_wrap=True)
+    state = "It serves already." if row["serves"] else f"To let it serve: `pneumowatch models promote {model.version}`."
+    return console.print(f"{model.version} is in the store. {state}", highlight=False, soft_wrap=True)
 
 
 @model_commands.command("reference")
 def write_reference(
-    folder: Annotated[Path, typer.Argument(help="The model's folder; its card is written anew, its weights stay.")],
-    images: Annotated[Path, typer.Argument(help="The labelled films that it was trained on.")],
-    also: Annotated[Path | None, typer.Option(help="The second such folder, where there was one.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(help="The model's folder; its card is rewritten, its weights do not change.")
+    ],
+    images: Annotated[Path, typer.Argument(help="The labelled images that it was trained on.")],
+    also: Annotated[Path | None, typer.Option(help="The second folder of training images, if there was one.")] = None,
 ) -> None:
-    """Tell a model's card what it says of its validation patients' films: what drift is measured against.
+    """Write the drift reference into a model's card: its outputs on the images of validation patients.
 
-    `train` does so itself; this is for models of earlier versions. Films are read as they were for the training.
+    `train` does this itself; the command is for models of earlier versions. Images are read as for training.
     """
     from cli.output import console
     from pneumowatch import settings
     from trainer.evaluation import drift_reference as references
 
     told = references.write_reference(folder, images, also, settings.load_settings())
-    console.print(f"The card of {folder} has its reference now: {told} films of validation patients.", markup=False)
+    console.print(f"The card of {folder} now has its reference: {told} images of validation patients.", markup=False)
 
 
 def _find(database: "Database", version: str | None) -> Any:
-    """The model of this version, or the one that serves."""
+    """Return the row of this version, or (None) of the champion. Raises ModelError where there is none."""
     from db.registry import model_registry
     from pneumowatch.errors import ModelError
 
@@ -168,8 +169,8 @@ def _find(database: "Database", version: str | None) -> Any:
         if model["champion"] if version is None else model["version"] == version:
             return model
     if version is None:
-        raise ModelError("The database knows no model yet; a worker brings the shipped one when it starts.")
-    raise ModelError(f"There is no model '{version}' here; `pneumowatch models list` shows which there are.")
+        raise ModelError("The database has no model yet; a worker registers the shipped one when it starts.")
+    raise ModelError(f"There is no model '{version}'; `pneumowatch models list` lists all.")
 
 
 def _row(model: Any) -> dict[str, Any]:

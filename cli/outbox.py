@@ -1,4 +1,4 @@
-"""What goes out of the house, while `up` or `schedule` runs, and the command that looks into the outbox: `outbox`."""
+"""`outbox`: list the notifications that `up` or `schedule` has not delivered yet."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final
@@ -13,13 +13,17 @@ OUTBOX_COLUMNS: Final = ("scan_id", "channel", "state", "since", "attempts", "la
 
 def outbox(
     retry: Annotated[
-        bool, typer.Option("--retry", help="Try what was given up again, and at once what waits for its next attempt.")
+        bool,
+        typer.Option("--retry", help="Retry now: notifications that were given up, and those waiting for a retry."),
     ] = False,
     data: Data = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
-    """List what could not be told yet of flagged films: to the webhook, by e-mail, to the PACS."""
+    """List notifications about flagged scans that are not delivered yet: webhook, e-mail, PACS.
+
+    A notification is given up after repeated failures; [bold]last_error[/bold] says why it failed.
+    """
     from cli.output import console, print_json, print_table
     from db.ledger import outbox as outbox_rows
 
@@ -30,7 +34,7 @@ def outbox(
     if json:
         return print_json({"counts": counts, "undelivered": rows, "retried": retried})
     if retried is not None:
-        console.print(f"{retried} that were given up are tried again; a running `up` or `schedule` delivers them.")
+        console.print(f"{retried} notifications are tried again; a running `up` or `schedule` delivers them.")
     print_table("Not delivered", rows, OUTBOX_COLUMNS)
     for line in summary_lines(counts):
         console.print(line)
@@ -38,9 +42,7 @@ def outbox(
 
 
 def summary_lines(counts: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
-    """For each way out, what `db.ledger.outbox.counts_by_channel` says of it."""
+    """Yield one line per channel with its counts (`db.ledger.outbox.counts_by_channel`)."""
     for kind, states in counts.items():
         hint = "  -> pneumowatch outbox" if states["given_up"] else ""
-        yield (
-            f"{kind}: {states['sent']} delivered, {states['waiting']} wait, {states['given_up']} were given up{hint}"
-        )
+        yield (f"{kind}: {states['sent']} delivered, {states['waiting']} waiting, {states['given_up']} given up{hint}")

@@ -1,4 +1,4 @@
-"""How commands print: tables for people, JSON for scripts."""
+"""Print results: tables for people, JSON for scripts."""
 
 import codecs
 import json
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from pneumowatch.logs import STDERR
 
-FOLDED_COLUMNS: Final = ("path", "detail", "sentence", "message", "rule")  # columns that may be folded
+FOLDED_COLUMNS: Final = ("path", "detail", "sentence", "message", "rule")  # columns that may wrap
 
 console = Console()
 error_console = Console(file=STDERR)
@@ -39,14 +39,14 @@ def print_table(title: str, rows: Iterable[Mapping[str, Any]], columns: Sequence
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """What takes (done, of how many). On standard error, so that --json stays clean."""
+    """Show a progress bar on standard error, so that --json stays clean. Yields a function of (done, total)."""
     with Progress(console=error_console, transient=True, disable=not error_console.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def format_cell(value: Any) -> Text:
-    """One value for a table. File names are other people's: markup in them is text, control characters are shown."""
+    """Format one value for a table. Markup in file names is shown as text, control characters are escaped."""
     if value is None:
         return Text("")
     if isinstance(value, bool):
@@ -59,10 +59,11 @@ def format_cell(value: Any) -> Text:
 
 
 def escape_unprintable(text: str) -> str:
+    """Replace characters that cannot be printed by their escape sequences."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _encode(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,4 +1,4 @@
-"""Commands that look into the ledger and mend it."""
+"""Commands that list scans, compare the ledger with the folders, and queue scans again."""
 
 from dataclasses import asdict
 from datetime import timedelta
@@ -22,41 +22,46 @@ CLASSIFY_COLUMNS: Final = (
     "reason",
     "sentence",
 )
-RULE_ADVICE: Final = {  # by which a file has no row, and what to do where it should have one
-    "missing": "a running watcher registers them at its next rescan; `pneumowatch status` says whether one runs",
-    "unlistable": "folders that cannot be looked into; give this user permission, or see to the share",
-    "unreachable": "names that cannot be looked at; see to the share",
-    "hidden": "they begin with a dot, or lie in a folder that does; never read",
-    "system": "what desktops leave beside films; never read",
-    "temporary": "unfinished copies by their names; read once they are renamed",
-    "link": "links are not followed; put the film itself there",
-    "not a file": "pipes, sockets, devices; never read",
+RULE_ADVICE: Final = {  # rule by which a file has no row -> what to do
+    "missing": "a running watcher registers them at its next rescan; `pneumowatch status` tells whether one runs",
+    "unlistable": "folders that cannot be listed; give this user permission, or check the share",
+    "unreachable": "names that cannot be examined; check the share",
+    "hidden": "the name, or a folder's name, begins with a dot; ignored",
+    "system": "files of an operating system; ignored",
+    "temporary": "unfinished copies, by their names; registered once they are renamed",
+    "link": "links are not followed; put the file itself there",
+    "not a file": "pipes, sockets, devices; ignored",
 }
 UNSCORED_COLUMNS: Final = ("scan_id", "state", "reason", "detail", "path", "source")
 
 
-def flagged(data: Data = None, limit: Limit = 50, unread: bool = False, json: Json = False) -> None:
-    """List flagged films, the most probable first.
+def flagged(
+    data: Data = None,
+    limit: Limit = 50,
+    unread: Annotated[bool, typer.Option(help="Only scans without a verdict.")] = False,
+    json: Json = False,
+) -> None:
+    """List flagged scans, the most probable first.
 
-    [bold]--unread[/bold] leaves out those that have a verdict. The same rows stand in the SQL view flagged_cases.
+    The SQL view flagged_cases has the same rows.
     """
-    _list("flagged_cases", "Flagged films", FLAGGED_COLUMNS, data, limit, json, unread)
+    _list("flagged_cases", "Flagged scans", FLAGGED_COLUMNS, data, limit, json, unread)
 
 
 def unscored(data: Data = None, limit: Limit = 50, json: Json = False) -> None:
-    """List what nobody has read: rejected and failed films, with the reason, and those that wait too long.
+    """List scans without a result: rejected or failed, with the reason, or waiting for too long.
 
-    The same rows stand in the SQL view unscored_cases. [bold]pneumowatch requeue[/bold] tries them again.
+    The SQL view unscored_cases has the same rows. [bold]pneumowatch requeue[/bold] tries scans again.
     """
-    _list("unscored_cases", "Films that got no result", UNSCORED_COLUMNS, data, limit, json)
+    _list("unscored_cases", "Scans without a result", UNSCORED_COLUMNS, data, limit, json)
 
 
 def status(data: Data = None, json: Json = False) -> None:
-    """Show how many films are in which state, by source, how long the oldest has waited, and how every part is.
+    """Show the number of scans by source and state, the longest wait, and the health of all components.
 
-    A part is well, stalled (it lives and does not do what it should), or silent (it is gone). A source is silent where
-    no film came for longer than usual at this time of the week. [bold]pneumowatch doctor[/bold] ends with 1 where any
-    of them is.
+    A component is healthy, stalled (it runs but makes no progress), or silent (it is gone). A source is silent if it
+    has sent nothing for longer than usual at this time of the week. [bold]pneumowatch doctor[/bold] exits with 1 if
+    any of them is stalled or silent.
     """
     from cli import outbox as outbox_command
     from cli.output import console, print_json, print_table
@@ -99,10 +104,10 @@ def status(data: Data = None, json: Json = False) -> None:
         return print_json(report)
     for one in inbox_states:
         if one["state"] == inbox_presence.InboxState.UNAVAILABLE:
-            console.print(f"inbox {one['inbox']} is away on {one['machine']}: {one['detail']}; its films wait")
+            console.print(f"inbox {one['inbox']} is away on {one['machine']}: {one['detail']}; its scans wait")
     rows = [{"source": name, **of_source} for name, of_source in sources.items()]
     print_table(
-        "Films by source and state",
+        "Scans by source and state",
         [*rows, {"source": "all", **{str(state): count for state, count in counts.items()}}],
         ["source", *counts],
     )
@@ -117,12 +122,12 @@ def status(data: Data = None, json: Json = False) -> None:
     for line in outbox_command.summary_lines(outbox_counts):
         console.print(line)
     for name, seconds in waiting_seconds.items():
-        console.print(f"the oldest film of {name} waits for {format_duration(seconds)}")
+        console.print(f"the oldest scan of {name} has waited for {format_duration(seconds)}")
     if not waiting_seconds:
-        console.print("nothing waits")
+        console.print("no scan waits")
     if not readiness.components:
-        console.print("no part is running: start `pneumowatch up`, or `watch` and `work`")
-    return console.print(f"model: {report['model'] or 'none has read a film yet'}")
+        console.print("no component is running: start `pneumowatch up`, or `watch` and `work`")
+    return console.print(f"model: {report['model'] or 'none yet'}")
 
 
 def reconcile(
@@ -130,10 +135,9 @@ def reconcile(
     inbox: Annotated[Path | None, typer.Option(help="The inbox of `up --inbox` (default: as configured).")] = None,
     json: Json = False,
 ) -> None:
-    """Hold the folders against the ledger: name each file without a row, and the rule that ignores it.
+    """Compare the inboxes with the ledger: list each file without a row, and the rule that ignores it.
 
-    It looks, and changes nothing. Ends with 1 where a file is missing from the ledger, or nobody can say whether one
-    is.
+    Changes nothing. Exits with 1 if a file is missing from the ledger, or if a folder or name cannot be examined.
     """
     from cli.output import console, escape_unprintable, print_json, print_table
     from pneumowatch import inboxes, settings
@@ -155,21 +159,21 @@ def reconcile(
         )
         for rule, count in sorted(report.rules.items()):
             console.print(f"{count} {rule}: {RULE_ADVICE[rule]}", markup=False)
-        verdict = "The ledger is closed." if report.closed else "Files are missing from the ledger."
-        console.print(f"{report.files} files have a row. {verdict}")
+        conclusion = "The ledger is closed." if report.closed else "Files are missing from the ledger."
+        console.print(f"{report.files} files have a row. {conclusion}")
     raise typer.Exit(0 if report.closed else 1)
 
 
 def requeue(
-    scan_ids: Annotated[list[int] | None, typer.Argument(max=LARGEST_ID, help="Scans to try again, by id.")] = None,
-    reason: Annotated[str | None, typer.Option(help="All rejected for this reason (see `unscored`).")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All that failed.")] = False,
+    scan_ids: Annotated[list[int] | None, typer.Argument(max=LARGEST_ID, help="Ids of the scans to try again.")] = None,
+    reason: Annotated[str | None, typer.Option(help="All scans rejected for this reason (see `unscored`).")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All failed scans.")] = False,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Try rejected or failed films again, after what was wrong has been mended.
+    """Queue rejected or failed scans again, after the cause has been fixed.
 
-    A running watcher or schedule announces them within seconds. What has a result, or waits, is left alone.
+    A running watcher or schedule announces them within seconds. Scans that have a result or are waiting do not change.
     """
     from cli.output import console, print_json
     from db.health import heartbeats
@@ -177,35 +181,37 @@ def requeue(
     from db.states import Reason
 
     if reason is not None and reason not in set(Reason):
-        raise typer.BadParameter(f"'{reason}' is no reason; there are: {', '.join(Reason)}.", param_hint="--reason")
+        raise typer.BadParameter(f"'{reason}' is not a reason; use one of: {', '.join(Reason)}.", param_hint="--reason")
     if not (scan_ids or reason or failed):
-        raise typer.BadParameter("say which: scan ids, --reason CODE, or --failed.")
+        raise typer.BadParameter("say which scans: ids, --reason CODE, or --failed.")
     database, code = open_database(data), Reason(reason) if reason else None
     moved = database.write(
         lambda c: transitions.requeue_matching(c, ACTOR, scan_ids=scan_ids or (), reason=code, failed=failed)
     )
     if json:
         return print_json({"requeued": moved})
-    console.print(f"{len(moved)} films are queued again.")
+    console.print(f"{len(moved)} scans are queued again.")
     if moved and not database.read(heartbeats.sweeper_is_alive):
-        console.print("Nothing runs that announces them: start `pneumowatch up`, or `watch`.")
+        console.print("No running component announces them: start `pneumowatch up`, or `watch`.")
     return None
 
 
 def classify(
-    files: Annotated[list[Path], typer.Argument(help="Films.")],
+    files: Annotated[list[Path], typer.Argument(help="Image files: DICOM, JPEG, PNG, TIFF, ...")],
     model: Annotated[
         Path | None, typer.Option(help="A model folder (default: the champion, else the shipped one).")
     ] = None,
     explain: Annotated[
-        Path | None, typer.Option("--explain", help="Write a picture of each film here, with what moved the model.")
+        Path | None,
+        typer.Option("--explain", help="Folder for overlays: each image with the region that moved the model."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Classify films right here, without queue or database. Ends with 1 where a film got no result.
+    """Classify image files directly, without queue or database. Exits with 1 if a file got no result.
 
-    The pictures of [bold]--explain[/bold] show the film as the model saw it beneath the heat of what moved the model,
-    which is not where disease is. They bear the films' names and show patients: keep them as you keep the films.
+    The overlays of [bold]--explain[/bold] show each image as the model saw it, under a heatmap of the region that moved
+    the model. That is not where disease is. They carry the files' names and show patients: protect them like the
+    images.
     """
     from cli.output import print_json, print_table
     from pneumowatch import settings
@@ -232,5 +238,5 @@ def _list(
     print_table(title, rows, columns)
     total = database.read(lambda c: queries.count_view_rows(c, view, unread))
     if total > len(rows):
-        console.print(f"{len(rows)} of {total}; --limit shows more.")
+        console.print(f"{len(rows)} of {total} rows; --limit shows more.")
     return None

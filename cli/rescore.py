@@ -1,4 +1,4 @@
-"""The command that reads old scans again: `rescore`."""
+"""`rescore`: classify old scans again with another model."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,21 +10,19 @@ from cli.options import ACTOR, Data, Json
 
 
 def rescore(
-    model: Annotated[
-        str | None, typer.Option(help="A version in the model store (default: the one that serves).")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="A version in the model store (default: the champion).")] = None,
     make_current: Annotated[
-        bool, typer.Option("--make-current", help="Let the scans show this model's result from now on.")
+        bool, typer.Option("--make-current", help="Show this model's results for the scans from now on.")
     ] = False,
     inbox: Annotated[Path | None, typer.Option(help="The inbox of `up --inbox` (default: as configured).")] = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Read classified films again with another model. No earlier prediction is lost.
+    """Classify old scans again with another model. Earlier predictions are kept.
 
-    From the films that were kept (PNEUMOWATCH_KEEP_IMAGES), else from the files where they still stand unchanged; how
-    many could not be had is said. Safe to stop and to repeat: a film that the model has read is not read again. Without
-    [bold]--make-current[/bold] the predictions stand beside the others, and the views show what they showed.
+    Uses the stored images (PNEUMOWATCH_KEEP_IMAGES), else the original files if they are unchanged, and reports how
+    many scans had neither. Safe to stop and to repeat: scans with a prediction of this model are skipped. Without
+    [bold]--make-current[/bold] the new predictions are only stored, and the SQL views do not change.
     """
     from cli.connection import open_database
     from cli.output import console, print_json, progress_bar
@@ -39,18 +37,18 @@ def rescore(
     serving = load_served_model(folder, config)
     rescorer = Rescorer(database, config, inboxes.configured(config, inbox), serving, ACTOR)
     try:
-        with progress_bar(f"reading with {folder.version}") as on_progress:
+        with progress_bar(f"rescoring with {folder.version}") as on_progress:
             counts = rescorer.run(make_current, on_progress)
     finally:
         rescorer.close()
         serving.close()
     if json:
         return print_json({"model": folder.version, **asdict(counts)})
-    console.print(f"{folder.version} read {counts.rescored} films again; {counts.already} it had read before.")
+    console.print(f"{folder.version}: {counts.rescored} scans rescored; {counts.already} had its prediction already.")
     if counts.not_chest_xray:
-        console.print(f"{counts.not_chest_xray} it takes for something else than a chest film; they keep their result.")
+        console.print(f"{counts.not_chest_xray} scans are rejected by its input gate; they keep their result.")
     if counts.left_out:
-        console.print(f"{counts.left_out} were left out: neither kept in this model's size, nor still in their folder.")
+        console.print(f"{counts.left_out} scans were left out: no stored image of this model's size, and no file.")
     if make_current:
         console.print(f"{counts.made_current} scans now show its result.")
     return None

@@ -1,4 +1,4 @@
-"""The nightly training, by hand and as the schedule runs it."""
+"""`retrain`: the nightly retraining, started by hand or by the schedule."""
 
 import logging
 import os
@@ -14,29 +14,30 @@ from cli.options import Data, Json, Limit
 if TYPE_CHECKING:
     from db.session import Database
 
-NICE: Final = 10  # films come first
+NICE: Final = 10  # lower CPU priority: scans come first
 TRAINING_COLUMNS: Final = ("id", "state", "decision", "started_at", "new_labels")
 
 
 def retrain(
-    force: Annotated[bool, typer.Option("--force", help="Even where too few verdicts are new.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Only show the latest attempts.")] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="How many (default: the network's own).")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Batches in an epoch (default: its own).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Retrain even with too few new verdicts.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Only show the latest runs.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs (default: the network's own).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Batches per epoch (default: the network's own).")] = None,
     data: Data = None,
     limit: Limit = 10,
     json: Json = False,
     nightly: Annotated[bool, typer.Option("--nightly", hidden=True)] = False,  # only when due, niced, no bar
 ) -> None:
-    """Let the serving model learn from readers' verdicts, and promote what comes of it only if it is better.
+    """Train a challenger on readers' verdicts, and promote it only if it is better than the champion.
 
-    Learns from the base dataset (PNEUMOWATCH_TRAINING_DIR) and from judged films that are kept. The challenger takes
-    over if it is as good on the held-out patients of the base dataset, against the serving and the shipped model, and
-    better on the newer verdicts of held-out patients. Decision, figures and reasons stay ([bold]--status[/bold]);
-    [bold]pneumowatch models rollback[/bold] takes a promotion back. One runs at a time, and may be killed at any point.
+    The training data are the base dataset (PNEUMOWATCH_TRAINING_DIR) and the stored images of reviewed scans. The
+    challenger is promoted if it is as good as the champion and the shipped model on held-out patients of the base
+    dataset, and better on newer verdicts about held-out patients. Decision, figures and reasons are recorded
+    ([bold]--status[/bold]); [bold]pneumowatch models rollback[/bold] undoes a promotion. Only one training runs at a
+    time, and it may be killed at any point.
 
-    The schedule does this every night at PNEUMOWATCH_RETRAIN_AT if enough films were judged. Ends with 0 for any
-    decision, with 1 where it could come to none.
+    The schedule runs this every night at PNEUMOWATCH_RETRAIN_AT if there are enough new verdicts. Exits with 0 for any
+    decision, with 1 where no decision was reached.
     """
     from cli.connection import open_database
     from cli.output import print_json, print_table
@@ -59,7 +60,7 @@ def _attempt(data: Any, force: bool, epochs: int | None, steps: int | None, json
 
     config = settings.load_settings(data_dir=data)
     logs.configure(config.log_format)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that several models are asked, one by one
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns when several models are run one after another
     stop = signals.stop_event()
     parent_pid = os.getppid()
     if nightly:
@@ -69,7 +70,7 @@ def _attempt(data: Any, force: bool, epochs: int | None, steps: int | None, json
 
         def on_progress(*at: Any) -> None:
             if nightly and os.getppid() != parent_pid:
-                stop.set()  # whoever began it was killed: nobody would know why this machine is busy
+                stop.set()  # the parent was killed: nobody would know why this machine is busy
             progress(*at)
 
         row = nightly_training.run_retraining(config, _blocking_database(data, stop), stop, options, on_progress)
@@ -81,7 +82,7 @@ def _attempt(data: Any, force: bool, epochs: int | None, steps: int | None, json
 
 
 def _blocking_database(data: Any, stop: threading.Event) -> "Database":
-    """One that waits out an outage, once it was there: hours of learning must not be lost over it."""
+    """Open a database that waits for the end of an outage, so that hours of training are not lost to one."""
     from cli.connection import open_database
     from db.session import Database
 
@@ -101,14 +102,14 @@ def _print_run(row: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _progress_bar(shown: bool) -> Iterator[Callable[[str, int, int, str], None]]:
-    """On standard error, so that --json stays clean."""
+    """Show a progress bar on standard error, so that --json stays clean. Yields its update function."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from cli.output import error_console
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=error_console, disable=not shown) as progress:
-        task = progress.add_task("beginning", total=None, note="")
+        task = progress.add_task("starting", total=None, note="")
 
         def on_progress(stage: str, done: int, of: int, note: str) -> None:
             progress.update(task, description=stage, completed=done, total=of or None, note=note)

@@ -1,4 +1,4 @@
-"""The end that people or a supervisor ask for, from a command's first moment on."""
+"""Turn SIGTERM and Ctrl-C into an event, from the start of a command on."""
 
 import _thread
 import signal
@@ -7,17 +7,17 @@ from typing import Any
 
 
 def stop_event() -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set from now on, while the main thread goes on. A second Ctrl-C ends at once.
+    """Return an event that SIGTERM and Ctrl-C set from now on. A second Ctrl-C ends the process at once.
 
-    No KeyboardInterrupt, which is raised wherever the main thread happens to be: libraries that catch whatever goes
-    wrong while they are loaded lose it, and nothing ends.
+    No KeyboardInterrupt is used: it is raised wherever the main thread happens to be, and libraries that catch every
+    error while they load would swallow it.
     """
     stop = threading.Event()
 
     def request_stop(number: int, _frame: Any) -> None:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        # by another thread: this one may be within the event, and would wait for its lock for ever
+        # in another thread: this one may hold the event's lock, and would wait for it for ever
         _thread.start_new_thread(stop.set, ())
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Commands of the school: training a model from a labelled folder."""
+"""`train`: train a model on a folder of labelled images."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,57 +17,61 @@ from trainer.hyperparameters import PRECISIONS, PRESETS, Hyperparameters, distil
 if TYPE_CHECKING:
     from trainer.train import TrainingProgress, TrainingResult
 
-TABLE_TITLES: Final = {"test": "Test patients", "test_full_size": "Test patients, full-size films"}
+TABLE_TITLES: Final = {"test": "Test patients", "test_full_size": "Test patients, full-size images"}
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Labelled films, in sub-folders NORMAL and PNEUMONIA.")],
-    out: Annotated[Path, typer.Argument(help="Where the model's folder, named by its version, appears.")],
-    network: Annotated[str, typer.Option(help=f"Which network: {', '.join(PRESETS)}.")] = "compact",
-    epochs: Annotated[int | None, typer.Option(min=1, help="How many (default: the network's own).")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Batches in an epoch (default: its own).")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, films and chance.")] = Hyperparameters.seed,
+    data: Annotated[Path, typer.Argument(help="Labelled images, in sub-folders NORMAL and PNEUMONIA.")],
+    out: Annotated[Path, typer.Argument(help="Folder in which the model's folder, named by its version, is created.")],
+    network: Annotated[str, typer.Option(help=f"The network: {', '.join(PRESETS)}.")] = "compact",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs (default: the network's own).")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Batches per epoch (default: the network's own).")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of weights, shuffling and augmentation.")
+    ] = Hyperparameters.seed,
     also: Annotated[
         Path | None,
         typer.Option(
-            help="A second such folder, of full-size films: learned from too, and those of test patients judged."
+            help="A second folder, of full-size images: used for training too, and evaluated on its test patients."
         ),
     ] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(help="A model folder whose word replaces the labels; several may be named, and speak together."),
+        typer.Option(help="Distillation: a model folder whose outputs replace the labels; several are averaged."),
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(help="A taught model folder that is finished: small steps, on views near the films.")
+        Path | None, typer.Option(help="Distilled model folder to fine-tune: low learning rate, weak augmentation.")
     ] = None,
     about: Annotated[
-        Path | None, typer.Option(help="JSON that tells the films' source, licence and limits, for the model's card.")
+        Path | None, typer.Option(help="JSON file with source, terms of use and limits of the images, for the card.")
     ] = None,
     patience: Annotated[
         int | None,
-        typer.Option(min=0, help="Epochs without a gain on validation patients, after which it ends; 0: never."),
+        typer.Option(min=0, help="Stop after this many epochs without a gain on validation patients; 0: never."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help=f"Of the arithmetic: {', '.join(PRECISIONS)} (default: the network's own).")
+        str | None, typer.Option(help=f"Numeric precision: {', '.join(PRECISIONS)} (default: the network's own).")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write a page about the films of test patients here, as `evaluate` does.")
+        Path | None, typer.Option(help="Write an HTML report on the images of test patients, as `evaluate` does.")
     ] = None,
     patient_pattern: PatientPattern = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    """Train a model on labelled films and say how good it is on patients it never saw.
+    """Train a model on labelled images, and measure it on patients it never saw.
 
     The patient is read from the DICOM header or the file name (person63_bacteria_306.jpeg is person63,
     IM-0115-0001.jpeg is IM-0115, others as [bold]--patient-pattern[/bold] says; any other name counts as a patient of
     its own) and decides the split: a tenth of the patients for the test, a tenth for validation, which chooses the
-    threshold, the rest for training. Nobody is in two splits, nor moves when films are added. With the defaults and two
-    CPU cores it takes about half an hour.
+    threshold, the rest for training. No patient is in two splits, nor changes the split when images are added. With the
+    defaults and two CPU cores it takes about half an hour.
 
-    Killed at any point, the same command goes on after the last whole epoch. [bold]--precision mixed_bfloat16[/bold]
-    trains the notebook's convolutions twice as fast on processors that know avx512_bf16 or amx_bf16.
+    After an interruption, the same command continues after the last complete epoch. [bold]--precision
+    mixed_bfloat16[/bold] trains the notebook's convolutions twice as fast on processors with avx512_bf16 or amx_bf16.
 
-    Try the model with [bold]pneumowatch classify --model OUT/VERSION FILE...[/bold]; its card.json holds every figure,
+    Try the model with [bold]pneumowatch classify --model OUT/VERSION FILE...[/bold]; its card.json holds all figures,
     training.html shows the epochs.
     """
     from pneumowatch import settings
@@ -75,7 +79,7 @@ def train(
     from trainer.dataset import PatientIdRule
 
     if network not in PRESETS:
-        raise TrainingError(f"There is no network {network!r}; there is {', '.join(PRESETS)}.")
+        raise TrainingError(f"There is no network {network!r}; use one of: {', '.join(PRESETS)}.")
     teachers = [ModelFolder.read(folder) for folder in teacher or ()]
     start_model = ModelFolder.read(start) if start else None
     if start_model and not teachers:
@@ -99,7 +103,7 @@ def train(
 
 
 def _write_report(trained: "TrainingResult", data: Path, target: Path) -> Path | None:
-    """None where no film is of a test patient."""
+    """Write the report and return its path; None where there is no image of a test patient."""
     from trainer import networks, student
     from trainer.evaluation import model_evaluation
     from trainer.evaluation.reports import write_evaluation
@@ -118,14 +122,16 @@ def _write_report(trained: "TrainingResult", data: Path, target: Path) -> Path |
 
 @contextmanager
 def _progress_bar(hyperparameters: Hyperparameters) -> Iterator[Callable[["TrainingProgress"], None]]:
-    """On standard error, so that --json stays clean."""
+    """Show a progress bar on standard error, so that --json stays clean."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from cli.output import error_console
 
     shown = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
     with Progress(*shown, console=error_console) as bar:
-        task = bar.add_task("reading films", total=hyperparameters.epochs * hyperparameters.steps_per_epoch, figures="")
+        task = bar.add_task(
+            "reading images", total=hyperparameters.epochs * hyperparameters.steps_per_epoch, figures=""
+        )
 
         def watch(at: "TrainingProgress") -> None:
             if at.note:
@@ -155,11 +161,11 @@ def _print_result(trained: "TrainingResult", page: Path | None, json: bool) -> N
         if split in folder.card["metrics"]:
             print_table(title, _rows(folder, split), ["measure", "value", "low", "high"])
     if trained.left_out:
-        console.print(f"{len(trained.left_out)} files could not be read and were left out; --json names them.")
+        console.print(f"{len(trained.left_out)} files could not be read and were left out; --json lists them.")
     console.print(f"Flags at {folder.threshold:.3f} and above. {folder.card['threshold']['chosen']}")
     if page:
-        console.print(f"The report lies in {page}", soft_wrap=True, markup=False, highlight=False)
-    return console.print(f"The model lies in {folder.path}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"The report is in {page}", soft_wrap=True, markup=False, highlight=False)
+    return console.print(f"The model is in {folder.path}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _rows(folder: ModelFolder, split: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Readers' verdicts from the command line and from files."""
+"""`verdict`: record readers' verdicts from the command line or from a CSV file."""
 
 import csv
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pneumowatch.settings import Settings
 
 MAX_ID_DIGITS: Final = len(str(LARGEST_ID))
-CSV_COLUMNS: Final = ("scan_id", "verdict", "reviewer")  # of a file; `comment` may stand beside them
+CSV_COLUMNS: Final = ("scan_id", "verdict", "reviewer")  # required columns of a file; `comment` is optional
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class VerdictEntry:
 
 
 def verdict(
-    scan_id: Annotated[int | None, typer.Argument(max=LARGEST_ID, help="The scan, by id (see `flagged`).")] = None,
+    scan_id: Annotated[int | None, typer.Argument(max=LARGEST_ID, help="The scan's id (see `flagged`).")] = None,
     value: Annotated[
         str | None, typer.Argument(metavar="VERDICT", help="pneumonia, no_pneumonia, unsure or unusable.")
     ] = None,
-    reviewer: Annotated[str | None, typer.Option(help="Who says so.")] = None,
-    comment: Annotated[str | None, typer.Option(help="What else is to be said.")] = None,
+    reviewer: Annotated[str | None, typer.Option(help="Name of the reader.")] = None,
+    comment: Annotated[str | None, typer.Option(help="A comment, stored with the verdict.")] = None,
     file: Annotated[
         Path | None, typer.Option("--from", help="A CSV file of verdicts: scan_id,verdict,reviewer[,comment].")
     ] = None,
@@ -43,20 +43,20 @@ def verdict(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Record what a reader says of a film: pneumonia, no_pneumonia, unsure or unusable.
+    """Record a reader's verdict on a scan: pneumonia, no_pneumonia, unsure or unusable.
 
-    Each verdict is kept, with the prediction that its reader saw; the newest one stands in the views. The first two
-    teach the next model ([bold]pneumowatch retrain[/bold]), unless readers disagree. A judged film is kept in the data
-    folder, so that the inbox may be emptied.
+    Every verdict is kept, with the prediction that the reader saw; the SQL views show the newest. The first two are
+    training labels ([bold]pneumowatch retrain[/bold]), unless readers disagree. The image of a reviewed scan is stored
+    in the data folder, so that the inbox may be emptied.
 
-    With [bold]--from FILE[/bold] all verdicts of the file are recorded, or none of them where one is refused.
+    With [bold]--from FILE[/bold] all verdicts of the file are recorded, or none if one is refused.
     """
     if file is not None:
         if scan_id is not None or value is not None:
-            raise typer.BadParameter("say either SCAN_ID and VERDICT, or --from FILE.")
+            raise typer.BadParameter("give either SCAN_ID and VERDICT, or --from FILE.")
         entries = list(_read_csv(file, reviewer))
     elif scan_id is None or value is None or not reviewer:
-        raise typer.BadParameter("say SCAN_ID, VERDICT and --reviewer NAME, or --from FILE.")
+        raise typer.BadParameter("give SCAN_ID, VERDICT and --reviewer NAME, or --from FILE.")
     else:
         entries = [VerdictEntry(scan_id, _valid_verdict(value), reviewer, comment)]
     _record(entries, data, inbox, json)
@@ -66,12 +66,12 @@ def _valid_verdict(value: str) -> str:
     from db.states import Verdict
 
     if value not in set(Verdict):
-        raise typer.BadParameter(f"'{value}' is no verdict; there are: {', '.join(Verdict)}.")
+        raise typer.BadParameter(f"'{value}' is not a verdict; use one of: {', '.join(Verdict)}.")
     return value
 
 
 def _read_csv(file: Path, reviewer: str | None) -> Iterator[VerdictEntry]:
-    """Raises BadParameter with the line that cannot be used."""
+    """Yield the verdicts of a CSV file. Raises BadParameter, with the line number, where a line cannot be used."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             rows = csv.DictReader(lines)
@@ -89,7 +89,7 @@ def _parse_row(row: dict[str, str], line: int, reviewer: str | None) -> VerdictE
         raise typer.BadParameter(f"line {line} does not hold {', '.join(CSV_COLUMNS)}.", param_hint="--from")
     digits = row["scan_id"].lstrip("0") or "0"
     if len(digits) > MAX_ID_DIGITS or (scan_id := int(digits)) > LARGEST_ID:
-        raise typer.BadParameter(f"line {line} has a scan_id that no scan has.", param_hint="--from")
+        raise typer.BadParameter(f"line {line} has a scan_id that is too large.", param_hint="--from")
     return VerdictEntry(scan_id, _valid_verdict(row["verdict"]), name, row.get("comment") or None)
 
 
@@ -118,15 +118,15 @@ def _record(entries: list[VerdictEntry], data: Path | None, inbox: Path | None, 
     ]
     if json:
         return print_json(rows)
-    console.print(f"{len(rows)} verdicts are recorded.")
+    console.print(f"{len(rows)} verdicts recorded.")
     lost = sum(not of for of in kept.values())
     if lost:
-        console.print(f"{lost} of these films are kept nowhere and cannot be read any more: they teach nothing.")
+        console.print(f"{lost} of these images are not stored and can no longer be read: training cannot use them.")
     return None
 
 
 def _keep_images(database: "Database", config: "Settings", inbox: Path | None, scan_ids: set[int]) -> dict[int, bool]:
-    """{scan: whether its film is kept now}."""
+    """Store the images of reviewed scans. Returns {scan id: whether its image is stored now}."""
     from db.ledger import queries
     from db.registry import model_registry
     from pneumowatch import inboxes
@@ -143,5 +143,5 @@ def _keep_images(database: "Database", config: "Settings", inbox: Path | None, s
         return kept
     except OSError as error:
         raise ReviewRefused(
-            f"The verdicts are recorded, but their films cannot be kept in {config.data_dir}: {error.strerror}."
+            f"The verdicts are recorded, but their images cannot be stored in {config.data_dir}: {error.strerror}."
         ) from None

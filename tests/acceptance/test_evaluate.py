@@ -4,20 +4,20 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from programs import environment, run
+from support.programs import environment, run
 
 from pneumowatch.model_folder import shipped_folder
 
-FILMS = 16
+IMAGES = 16
 
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory, sample: list[Path]) -> Path:
     folder = tmp_path_factory.mktemp("labelled")
-    for number, film in enumerate(sample[:FILMS]):
-        path = folder / ("NORMAL", "PNEUMONIA")[number % 2] / f"site-{number}{film.suffix}"
+    for number, image in enumerate(sample[:IMAGES]):
+        path = folder / ("NORMAL", "PNEUMONIA")[number % 2] / f"site-{number}{image.suffix}"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(film.read_bytes())
+        path.write_bytes(image.read_bytes())
     return folder
 
 
@@ -27,8 +27,8 @@ def test_every_door_says_the_same(labelled: Path, tmp_path: Path) -> None:
     assert evaluated.code == 0, evaluated.err
     assert evaluated.json["model_version"] == shipped_folder().version
     assert page.read_text("utf-8").startswith("<!doctype html>")
-    said = {film["path"]: film for film in evaluated.json["films"]}
-    assert len(said) == FILMS
+    said = {image["path"]: image for image in evaluated.json["films"]}
+    assert len(said) == IMAGES
 
     here = run("classify", "--json", *(labelled / name for name in said), cwd=tmp_path)
     assert here.code == 0, here.err
@@ -67,7 +67,7 @@ def test_against_itself_and_what_cannot_be_evaluated(labelled: Path, tmp_path: P
 def test_a_survey_of_them(labelled: Path, tmp_path: Path) -> None:
     told = run("survey", labelled, "--json", "--report", tmp_path, cwd=tmp_path)
     assert told.code == 0, told.err
-    assert told.json["films"] == FILMS
+    assert told.json["films"] == IMAGES
     assert (tmp_path / "survey.html").exists()
     table = run("survey", labelled, cwd=tmp_path)
-    assert "Films and patients by split" in table.out
+    assert "Images and patients by split" in table.out

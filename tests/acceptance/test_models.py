@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Drop, Ended, Part, environment, run
-from services import Server, connect
-from standin import tiny_network, write_model
+from support.programs import CompletedCommand, Drop, RunningCommand, environment, run
+from support.services import Server, connect
+from support.tiny_models import tiny_network, write_model
 
 from pneumowatch.model_folder import ModelFolder, shipped_folder
 
@@ -33,7 +33,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def models(data: Path, *words: object) -> Ended:
+def models(data: Path, *words: object) -> CompletedCommand:
     return run("models", *words, "--data", data, cwd=data.parent)
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_is_a_sentence(data: Path, challenger: ModelFolder, tmp_p
 
 
 @pytest.mark.slow
-def test_a_worker_at_work_takes_a_promoted_model_and_rescore_reads_old_films(
+def test_a_worker_at_work_takes_a_promoted_model_and_rescore_reads_old_images(
     data: Path, challenger: ModelFolder, drop: Drop, tmp_path: Path
 ) -> None:
     (tmp_path / "inbox").mkdir()
@@ -99,23 +99,23 @@ def test_a_worker_at_work_takes_a_promoted_model_and_rescore_reads_old_films(
     def finished() -> int:
         return ask("SELECT count(*) FROM scan_ledger WHERE state = 'classified'")[0][0]
 
-    with Part(("up", "--data", data), tmp_path, tmp_path / "up.log", env) as up:
+    with RunningCommand(("up", "--data", data), tmp_path, tmp_path / "up.log", env) as up:
         up.wait_until_said("model ready")
         drop(tmp_path / "inbox" / "before", 6)
         up.wait_until(lambda: finished() == 6)
         assert models(data, "add", challenger.path).code == 0
         assert models(data, "promote", "challenger-1").code == 0
         up.wait_until_said("new model in use")
-        for film in drop(tmp_path / "outside", 12)[6:]:
-            shutil.copy(film, tmp_path / "inbox")
+        for image in drop(tmp_path / "outside", 12)[6:]:
+            shutil.copy(image, tmp_path / "inbox")
         up.wait_until(lambda: finished() == 12)
         assert up.interrupt() == 0
     read = ask("SELECT model_version, threshold, count(*) FROM scan_ledger GROUP BY 1, 2 ORDER BY 1")
     assert read == [("challenger-1", 0.25, 6), (shipped_folder().version, shipped_folder().threshold, 6)]
     link = data / "models" / "champion"
     assert (link.is_symlink(), json.loads((link / "card.json").read_text())["version"]) == (True, "challenger-1")
-    film = next(iter((tmp_path / "inbox" / "before").iterdir()))
-    (said,) = run("classify", film, "--json", cwd=tmp_path, env=environment(data_dir=data)).json
+    image = next(iter((tmp_path / "inbox" / "before").iterdir()))
+    (said,) = run("classify", image, "--json", cwd=tmp_path, env=environment(data_dir=data)).json
     assert said["model_version"] == "challenger-1"  # as the last one verified here says, without the database
 
     words = ("rescore", "--model", "challenger-1", "--data", data, "--json")
@@ -131,7 +131,7 @@ def test_a_worker_at_work_takes_a_promoted_model_and_rescore_reads_old_films(
     assert (current.json["rescored"], current.json["made_current"]) == (0, 6)
     assert ask("SELECT DISTINCT model_version, threshold FROM scan_ledger") == [("challenger-1", 0.25)]
     assert ask("SELECT count(*), count(DISTINCT scan_id) FROM predictions") == [(18, 12)]
-    (rescored,) = (one for one in ask("SELECT path, probability FROM scan_ledger") if film.name in one[0])
+    (rescored,) = (one for one in ask("SELECT path, probability FROM scan_ledger") if image.name in one[0])
     assert rescored[1] == pytest.approx(said["probability"], abs=1e-5)
 
 
@@ -143,7 +143,7 @@ class Deployment:
     folder: Path
     database: str
     env: dict[str, str]
-    parts: list[Part]
+    parts: list[RunningCommand]
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
         with connect(self.database) as connection:
@@ -170,28 +170,28 @@ def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Ite
     )
     assert run("db", "upgrade", cwd=tmp_path, env=env).code == 0
     with ExitStack() as stack:
-        parts = [stack.enter_context(Part(("watch",), tmp_path, tmp_path / "watch.log", env))]
+        parts = [stack.enter_context(RunningCommand(("watch",), tmp_path, tmp_path / "watch.log", env))]
         for number in (1, 2):
             own = env | {"PNEUMOWATCH_MODEL_DIR": str(tmp_path / f"store-{number}")}
-            parts.append(stack.enter_context(Part(("work",), tmp_path, tmp_path / f"work-{number}.log", own)))
+            parts.append(stack.enter_context(RunningCommand(("work",), tmp_path, tmp_path / f"work-{number}.log", own)))
         for worker in parts[1:]:
             worker.wait_until_said("model ready")
         yield Deployment(tmp_path, postgres_database, env, parts)
 
 
 @pytest.mark.slow
-def test_models_change_while_films_arrive_and_none_is_lost_or_read_twice(
+def test_models_change_while_images_arrive_and_none_is_lost_or_read_twice(
     deployment: Deployment, challenger: ModelFolder, drop: Drop
 ) -> None:
     """Champion, challenger and back again, while a film arrives every few milliseconds; a third worker comes late."""
     deployment.models("add", challenger.path)
-    films = drop(deployment.folder / "outside", 480)
-    waiting = iter(films)
+    images = drop(deployment.folder / "outside", 480)
+    waiting = iter(images)
 
     def arrive(count: int) -> None:
         for _ in range(count):
-            film = next(waiting)
-            film.rename(deployment.folder / "films" / film.name)
+            image = next(waiting)
+            image.rename(deployment.folder / "films" / image.name)
             time.sleep(0.005)  # the pace of arrivals: they shall last for all changes of model
 
     arrive(40)
@@ -214,7 +214,7 @@ def test_models_change_while_films_arrive_and_none_is_lost_or_read_twice(
 
     deployment.models("promote", "challenger-1")
     late = deployment.env | {"PNEUMOWATCH_MODEL_DIR": str(deployment.folder / "store-3")}
-    with Part(("work",), deployment.folder, deployment.folder / "work-3.log", late) as worker:
+    with RunningCommand(("work",), deployment.folder, deployment.folder / "work-3.log", late) as worker:
         worker.wait_until_said("model ready")
         assert "challenger-1" in worker.said()  # from the database: its own store was empty
     for part in deployment.parts:
