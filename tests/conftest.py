@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
-from lacking import lacking
-from services import Server, ServiceMissing, fresh_database, postgres_server, redis_server
-from standin import gated_network, tiny_network, write_model
+from support.requirements import skip_or_fail
+from support.services import Server, ServiceMissing, fresh_database, postgres_server, redis_server
+from support.tiny_models import gated_network, tiny_network, write_model
 
 from pneumowatch.imaging.phantom import write_phantoms
 from pneumowatch.model_folder import ModelFolder
@@ -19,7 +19,7 @@ IMAGES = "PNEUMOWATCH_TEST_IMAGES"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what can read real images, so that it can be run once more where there are some."""
     for item in items:
-        if {"films", "sample"} & set(getattr(item, "fixturenames", ())):
+        if {"images", "sample"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.images)
 
 
@@ -58,7 +58,7 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def films() -> Path:
+def images() -> Path:
     """Folder of real films: `originals/` as they came and `kermany-224/` reduced, each with NORMAL and PNEUMONIA."""
     named = os.environ.get(IMAGES)
     if not named:
@@ -93,4 +93,4 @@ def _start(stack: ExitStack, server: AbstractContextManager[Server]) -> Server:
     try:
         return stack.enter_context(server)
     except ServiceMissing as missing:
-        lacking(str(missing))
+        skip_or_fail(str(missing))

@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from drop import drop
-from programs import Part, environment, run
-from services import connect, fresh_database, postgres_server, redis_server
+from support.programs import RunningCommand, environment, run
+from support.services import connect, fresh_database, postgres_server, redis_server
 
 QUESTIONS = {
     "rows, paths": "SELECT count(*), count(DISTINCT path) FROM scan_ledger",
@@ -28,8 +28,8 @@ FINISHED = "SELECT count(*) FROM scan_ledger WHERE finished_at IS NOT NULL"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("films", type=Path)
-    films = parser.parse_args().films
+    parser.add_argument("images", type=Path)
+    images = parser.parse_args().images
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pneumowatch-deployed-")))
         broker = stack.enter_context(redis_server())
@@ -41,12 +41,12 @@ def main() -> int:
         )
         run("db", "upgrade", cwd=folder, env=env)
         watcher, *workers = (
-            stack.enter_context(Part((command,), folder, folder / f"{number}-{command}.log", env))
+            stack.enter_context(RunningCommand((command,), folder, folder / f"{number}-{command}.log", env))
             for number, command in enumerate(("watch", "work", "work"))
         )
         for worker in workers:
             worker.wait_until_said("model ready")
-        dropped = drop(films, inbox)
+        dropped = drop(images, inbox)
         asked = stack.enter_context(connect(database))
         watcher.wait_until(lambda: asked.execute(FINISHED).fetchall()[0][0] >= dropped, timeout=600)
         answers = {name: asked.execute(question).fetchall() for name, question in QUESTIONS.items()}

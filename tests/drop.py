@@ -18,12 +18,12 @@ CHUNKS = 4
 WRITERS = 24
 
 
-def copied(film: Path, target: Path) -> None:
-    shutil.copyfile(film, target)
+def copied(image: Path, target: Path) -> None:
+    shutil.copyfile(image, target)
 
 
-def written_slowly(film: Path, target: Path) -> None:
-    data = film.read_bytes()
+def written_slowly(image: Path, target: Path) -> None:
+    data = image.read_bytes()
     size = -(-len(data) // CHUNKS)
     for start in range(0, len(data), size):
         with target.open("ab") as file:
@@ -31,33 +31,33 @@ def written_slowly(film: Path, target: Path) -> None:
         time.sleep(PAUSE)  # a slow writer's own pace
 
 
-def renamed_in(film: Path, target: Path) -> None:
+def renamed_in(image: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.absolute().parent.parent) as outside:
         copy = Path(outside, "film")
-        shutil.copyfile(film, copy)
+        shutil.copyfile(image, copy)
         copy.rename(target)
 
 
 def drop(source: Path, inbox: Path) -> int:
     """Returns how many films were dropped, once all are."""
-    films = sorted(path for path in source.rglob("*") if path.is_file())
+    images = sorted(path for path in source.rglob("*") if path.is_file())
     ways = (copied, written_slowly, renamed_in)
     with ThreadPoolExecutor(WRITERS) as writers:
         dropped = [
-            writers.submit(ways[number % 3], film, inbox / f"{film.parent.name}-{film.name}")
-            for number, film in enumerate(films)
+            writers.submit(ways[number % 3], image, inbox / f"{image.parent.name}-{image.name}")
+            for number, image in enumerate(images)
         ]
     for one in dropped:
         one.result()
-    return len(films)
+    return len(images)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("films", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("inbox", type=Path)
     given = parser.parse_args()
-    print(f"{drop(given.films, given.inbox)} films dropped into {given.inbox}, a third in each way.")
+    print(f"{drop(given.images, given.inbox)} films dropped into {given.inbox}, a third in each way.")
 
 
 if __name__ == "__main__":

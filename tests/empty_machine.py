@@ -31,7 +31,7 @@ BLOCK: Final = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND: Final = re.compile(r"^as_pneumowatch\(\) \{.*?^\}$", re.DOTALL | re.MULTILINE)
 TAKEN_ALONG: Final = ("etc/pip.conf", "etc/ssl/certs/ca-certificates.crt", "etc/resolv.conf", "etc/apt/apt.conf.d")
 CHECKOUT: Final = "usr/src/pneumowatch"  # on that machine
-FILMS: Final = 12
+IMAGES: Final = 12
 BOOT_SECONDS, SETUP_SECONDS, READ_SECONDS = 120, 1800, 60
 PASSWORD: Final = "a sentence of some words\n"
 
@@ -45,7 +45,7 @@ def main() -> None:
         make(box)
         with booted(box, given.bind) as leader:
             follow_the_document(box, leader)
-            films_are_read(box, leader)
+            images_are_read(box, leader)
 
 
 def make(box: Path) -> None:
@@ -104,9 +104,9 @@ def follow_the_document(box: Path, leader: int) -> None:
         sys.exit(f"A line of docs/operate/install.md failed:\n{done.stderr[-3000:]}")
 
 
-def films_are_read(box: Path, leader: int) -> None:
+def images_are_read(box: Path, leader: int) -> None:
     tell("dropping films")
-    write_phantoms(box / "srv" / "inboxes" / "ward", FILMS)
+    write_phantoms(box / "srv" / "inboxes" / "ward", IMAGES)
     command = COMMAND.search((ROOT / "docs" / "operate" / "install.md").read_text("utf-8"))
     assert command is not None
 
@@ -115,12 +115,12 @@ def films_are_read(box: Path, leader: int) -> None:
 
     def all_are_read() -> bool:
         counts = ask("status")["counts"]
-        return bool(counts["classified"] + counts["rejected"] == FILMS)
+        return bool(counts["classified"] + counts["rejected"] == IMAGES)
 
     eventually(all_are_read, READ_SECONDS, 1, "no results")
     flagged = ask("flagged")
     assert flagged, "no film is flagged"
-    tell(f"{FILMS} films have their results; {len(flagged)} of them stand in the worklist")
+    tell(f"{IMAGES} films have their results; {len(flagged)} of them stand in the worklist")
 
 
 def tell(words: str) -> None:

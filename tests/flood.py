@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import redis as redis_client
-from programs import Part, environment, run
-from services import connect, fresh_database, postgres_server, redis_server
+from support.programs import RunningCommand, environment, run
+from support.services import connect, fresh_database, postgres_server, redis_server
 
 A_FOLDER: Final = 1000  # files of one folder
 QUEUE: Final = "films"
-LOOK_SECONDS: Final = 0.1
+POLL_SECONDS: Final = 0.1
 LIMIT_SECONDS: Final = 900.0
 
 
@@ -43,7 +43,7 @@ class Counter(threading.Thread):
 
     def run(self) -> None:
         with redis_client.Redis.from_url(self._redis) as broker, connect(self._postgres) as asked:
-            while not self._done.wait(LOOK_SECONDS):
+            while not self._done.wait(POLL_SECONDS):
                 held = int(broker.llen(QUEUE))  # type: ignore[arg-type]
                 # asked after the messages were counted: meanwhile scans can only have become more
                 waiting = asked.execute("SELECT count(*) FROM scans WHERE state = 'queued'").fetchall()[0][0]
@@ -149,10 +149,10 @@ def counting(redis: str, postgres: str) -> Iterator[Counter]:
 
 
 @contextmanager
-def watching(folder: Path, env: dict[str, str], count: int) -> Iterator[list[Part]]:
+def watching(folder: Path, env: dict[str, str], count: int) -> Iterator[list[RunningCommand]]:
     with ExitStack() as stack:
         parts = [
-            stack.enter_context(Part(("watch",), folder, folder / f"watch-{number}.log", env))
+            stack.enter_context(RunningCommand(("watch",), folder, folder / f"watch-{number}.log", env))
             for number in range(count)
         ]
         yield parts
@@ -161,7 +161,7 @@ def watching(folder: Path, env: dict[str, str], count: int) -> Iterator[list[Par
                 assert part.terminate() == 0, part.said()
 
 
-def wait(parts: list[Part], is_so: Any) -> None:
+def wait(parts: list[RunningCommand], is_so: Any) -> None:
     parts[-1].wait_until(is_so, LIMIT_SECONDS)
 
 

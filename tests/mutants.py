@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import dicoms
 import numpy as np
 from PIL import Image
 from pydicom import uid
+from support import dicom_files
 
 from pneumowatch.imaging.phantom import draw_phantom
 
@@ -33,11 +33,11 @@ def whole() -> tuple[bytes, ...]:
     files += [_saved(picture, "JPEG", progressive=True), _saved(picture.convert("CMYK"), "JPEG")]
     files += [_saved(Image.fromarray(deep), "PNG"), _saved(Image.fromarray(deep), "TIFF", compression="tiff_lzw")]
     syntaxes = (
-        *dicoms.NATIVE, uid.RLELossless, uid.JPEGBaseline8Bit, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
+        *dicom_files.NATIVE, uid.RLELossless, uid.JPEGBaseline8Bit, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
         uid.JPEG2000Lossless, uid.HTJ2KLossless,
     )  # fmt: skip
-    files += [dicoms.film(gray, syntax, 8) for syntax in syntaxes]
-    files += [dicoms.film(deep, syntax, 16) for syntax in (uid.ExplicitVRLittleEndian, uid.JPEG2000Lossless)]
+    files += [dicom_files.make_dicom(gray, syntax, 8) for syntax in syntaxes]
+    files += [dicom_files.make_dicom(deep, syntax, 16) for syntax in (uid.ExplicitVRLittleEndian, uid.JPEG2000Lossless)]
     return tuple(files)
 
 

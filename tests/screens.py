@@ -15,13 +15,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from browser import NARROW, WIDE, Visitor, chromium
 from PIL import Image
-from programs import COMMAND, Part, environment
+from support.browser import NARROW, WIDE, Visitor, chromium
+from support.programs import COMMAND, RunningCommand, environment
 
 from pneumowatch.imaging.phantom import write_phantoms
 
-FILMS: Final = 60
+IMAGES: Final = 60
 NAME, PASSWORD = "rita", "a sentence of some words"
 COLOURS: Final = 96  # a picture of a page needs no more, and is a third of the size
 PAGES: Final = ("worklist", "scan", "unscored", "upload", "overview", "models", "model", "account")
@@ -36,10 +36,10 @@ def main() -> None:
         folder = Path(name)
         inbox = folder / "inbox"
         inbox.mkdir()
-        write_phantoms(inbox, FILMS)
+        write_phantoms(inbox, IMAGES)
         (inbox / "report.txt").write_text("No film.", "utf-8")
         env = environment(settle_seconds=0.2, retrain_at="never", keep_images="all")
-        with Part(("up",), folder, folder / "log", env) as part, chromium() as browser:
+        with RunningCommand(("up",), folder, folder / "log", env) as part, chromium() as browser:
             url = part.wait_until(lambda: re.search(r"Review: (http://[^/]+)/", part.said()))[1]
             command = [*COMMAND, "users", "add", NAME, "--role", "admin"]
             subprocess.run(command, cwd=folder, env=env, input=PASSWORD, text=True, check=True, capture_output=True)
@@ -63,7 +63,7 @@ def _sign_in(visitor: Visitor, out: Path) -> None:
 def _read(folder: Path) -> bool:
     with closing(sqlite3.connect(f"file:{folder}/data/pneumowatch.db?mode=ro", uri=True)) as ledger:
         statement = "SELECT count(*) FROM scans WHERE finished_at IS NOT NULL"
-        return bool(ledger.execute(statement).fetchone()[0] == FILMS + 1)
+        return bool(ledger.execute(statement).fetchone()[0] == IMAGES + 1)
 
 
 def _judge_some(visitor: Visitor) -> None:

@@ -21,8 +21,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from programs import Part, environment, run
-from services import connect, fresh_database, postgres_server, redis_server
+from support.programs import RunningCommand, environment, run
+from support.services import connect, fresh_database, postgres_server, redis_server
 
 from pneumowatch.imaging.phantom import write_phantoms
 
@@ -31,7 +31,7 @@ POLL_SECONDS: Final = 0.5
 START_SECONDS: Final = 180.0
 REGISTERED: Final = "SELECT count(*) FROM scans"
 FINISHED: Final = "SELECT count(*) FROM scans WHERE finished_at IS NOT NULL"
-HERE: Final = "SELECT state FROM inboxes WHERE inbox = 'ward'"
+INBOX_STATE: Final = "SELECT state FROM inboxes WHERE inbox = 'ward'"
 ANSWERS: Final = {
     "states": "SELECT state || coalesce(' ' || reason, ''), count(*) FROM scans GROUP BY 1 ORDER BY 1",
     "paths": "SELECT count(DISTINCT path) FROM scans",
@@ -39,7 +39,7 @@ ANSWERS: Final = {
     "deaths": "SELECT coalesce(sum(lost_leases), 0) FROM scans",
     "vanished": "SELECT count(*) FROM scan_events WHERE detail = 'vanished'",
     "put_off": "SELECT count(DISTINCT scan_id) FROM scan_events WHERE detail = 'the share is away'",
-    "events_a_film": "SELECT max(n) FROM (SELECT count(*) AS n FROM scan_events GROUP BY scan_id) AS each",
+    "events_an_image": "SELECT max(n) FROM (SELECT count(*) AS n FROM scan_events GROUP BY scan_id) AS each",
 }
 
 
@@ -47,51 +47,51 @@ class Share:
     """The inbox, and ways to take it away and bring it back."""
 
     def __init__(self, folder: Path, mounted: bool) -> None:
-        self.inbox, self._kept = folder / "ward", folder / "kept"
+        self.inbox, self._elsewhere = folder / "ward", folder / "kept"
         self.inbox.mkdir()
         if mounted:
-            self._kept.mkdir()
-            _mount("-t", "tmpfs", "-o", "size=2g", "tmpfs", self._kept)
-            _mount("--bind", self._kept, self.inbox)
+            self._elsewhere.mkdir()
+            _mount("-t", "tmpfs", "-o", "size=2g", "tmpfs", self._elsewhere)
+            _mount("--bind", self._elsewhere, self.inbox)
 
-    def take_away(self, way: str) -> None:
+    def remove(self, way: str) -> None:
         if way == "unmounted":
             # as lazily as a share that drops: who has a file of it open keeps it
             subprocess.run(["umount", "--lazy", self.inbox], check=True)
             return
-        self.inbox.rename(self._kept)
+        self.inbox.rename(self._elsewhere)
         if way == "covered":
             self.inbox.mkdir()
 
-    def bring_back(self, way: str) -> None:
+    def restore(self, way: str) -> None:
         if way == "unmounted":
-            _mount("--bind", self._kept, self.inbox)
+            _mount("--bind", self._elsewhere, self.inbox)
             return
         if way == "covered":
             self.inbox.rmdir()
-        self._kept.rename(self.inbox)
+        self._elsewhere.rename(self.inbox)
 
 
 def _mount(*words: object) -> None:
     subprocess.run(["mount", *map(str, words)], check=True)
 
 
-def write_films(folder: Path, drawn: Path, count: int) -> None:
+def write_images(folder: Path, drawn: Path, count: int) -> None:
     """Distinct files: behind the picture each has its own bytes."""
-    films = sorted(drawn.iterdir())
+    images = sorted(drawn.iterdir())
     there = sum(1 for _ in folder.iterdir())
     for number in range(there, there + count):
         path = folder / f"{number:05}.jpeg"
-        shutil.copyfile(films[number % len(films)], path)
+        shutil.copyfile(images[number % len(images)], path)
         with path.open("ab") as file:
             file.write(number.to_bytes(4, "big"))
 
 
-def story(folder: Path, films: int, seconds: float, ways: Sequence[str], redis: str, postgres: str) -> dict[str, Any]:
+def story(folder: Path, images: int, seconds: float, ways: Sequence[str], redis: str, postgres: str) -> dict[str, Any]:
     """What became of the films. `folder` is empty; `postgres` names a database without tables."""
     drawn = folder / "drawn"
     drawn.mkdir()
-    write_phantoms(drawn, min(films, DRAWN))
+    write_phantoms(drawn, min(images, DRAWN))
     share = Share(folder, "unmounted" in ways)
     env = environment(
         inboxes=f"ward={share.inbox}",
@@ -107,7 +107,7 @@ def story(folder: Path, films: int, seconds: float, ways: Sequence[str], redis: 
     )
     upgraded = run("db", "upgrade", cwd=folder, env=env)
     assert upgraded.code == 0, upgraded.err
-    answers: dict[str, Any] = {"films": films * len(ways)}
+    answers: dict[str, Any] = {"images": images * len(ways)}
     with ExitStack() as stack:
         asked = stack.enter_context(connect(postgres))
 
@@ -117,20 +117,20 @@ def story(folder: Path, films: int, seconds: float, ways: Sequence[str], redis: 
         def until(is_so: Callable[[], bool]) -> None:
             watcher.wait_until(is_so, START_SECONDS)
 
-        watcher = stack.enter_context(Part(("watch",), folder, folder / "watch.log", env))
-        worker = stack.enter_context(Part(("work",), folder, folder / "work.log", env))
+        watcher = stack.enter_context(RunningCommand(("watch",), folder, folder / "watch.log", env))
+        worker = stack.enter_context(RunningCommand(("work",), folder, folder / "work.log", env))
         worker.wait_until(lambda: "model ready" in worker.said(), START_SECONDS)
         for number, way in enumerate(ways):
-            before = films * number
-            write_films(share.inbox, drawn, films)
-            until(lambda: ask(REGISTERED) == before + films and ask(FINISHED) > before)  # noqa: B023 - at once
-            share.take_away(way)
-            until(lambda: ask(HERE) == "unavailable")
+            before = images * number
+            write_images(share.inbox, drawn, images)
+            until(lambda: ask(REGISTERED) == before + images and ask(FINISHED) > before)  # noqa: B023 - at once
+            share.remove(way)
+            until(lambda: ask(INBOX_STATE) == "unavailable")
             time.sleep(seconds)  # an outage is the time that it lasts
-            answers[f"waited, {way}"] = before + films - ask(FINISHED)
-            share.bring_back(way)
+            answers[f"waited, {way}"] = before + images - ask(FINISHED)
+            share.restore(way)
             returned = time.monotonic()
-            until(lambda: ask(FINISHED) == before + films)  # noqa: B023 - at once
+            until(lambda: ask(FINISHED) == before + images)  # noqa: B023 - at once
             answers[f"seconds to recover, {way}"] = round(time.monotonic() - returned, 1)
         answers |= {name: _plain(asked.execute(statement).fetchall()) for name, statement in ANSWERS.items()}
         answers["codes"] = [part.terminate() for part in (watcher, worker)]
@@ -144,10 +144,10 @@ def _plain(rows: list[tuple[Any, ...]]) -> Any:
 
 def faults(answers: dict[str, Any]) -> list[str]:
     """What is not as it should be."""
-    films = answers["films"]
+    images = answers["images"]
     wrong = {
-        "a film has no result, or two": answers["predictions"] != films,
-        "a film is twice there": not answers["paths"] == sum(answers["states"].values()) == films,
+        "a film has no result, or two": answers["predictions"] != images,
+        "a film is twice there": not answers["paths"] == sum(answers["states"].values()) == images,
         "a film has vanished": answers["vanished"] > 0,
         "an attempt is counted": answers["deaths"] > 0,
         "nothing waited for the share": answers["put_off"] == 0,
@@ -158,7 +158,7 @@ def faults(answers: dict[str, Any]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=500)
+    parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--ways", default="renamed,covered")
     parser.add_argument("--redis", help="one that runs (default: its own)")
@@ -169,7 +169,7 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pneumowatch-shares-")))
         redis = given.redis or stack.enter_context(redis_server()).url
         postgres = given.postgres or stack.enter_context(fresh_database(stack.enter_context(postgres_server()).url))
-        answers = story(folder, given.films, given.seconds, ways, redis, postgres)
+        answers = story(folder, given.images, given.seconds, ways, redis, postgres)
         if "unmounted" in ways:
             subprocess.run(["umount", "--lazy", folder / "ward", folder / "kept"], check=True)
     print(json.dumps({**answers, "faults": faults(answers)}, indent=1))

@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from socket import create_connection, create_server, socket
 from typing import Final
 
-from services import connect, postgres_server
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
+from support.services import connect, postgres_server
 from support.waiting import eventually
 
 from db.session import Database

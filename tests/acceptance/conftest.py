@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import BrowserMissing, chromium
-from lacking import lacking
 from playwright.sync_api import Browser
-from programs import Drop
+from support.browser import BrowserMissing, chromium
+from support.programs import Drop
+from support.requirements import skip_or_fail
 
 from pneumowatch.imaging.phantom import write_phantoms
 
@@ -17,13 +17,13 @@ from pneumowatch.imaging.phantom import write_phantoms
 def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Films of both kinds in turn, each with bytes of its own: 160 real ones where some are named, else 24 drawn."""
     try:
-        folder = request.getfixturevalue("films")
+        folder = request.getfixturevalue("images")
     except pytest.skip.Exception:
         drawn = tmp_path_factory.mktemp("sample")
         write_phantoms(drawn, 24)
         return sorted(drawn.iterdir())
     kinds = [sorted((folder / "kermany-224" / kind).iterdir())[-80:] for kind in ("NORMAL", "PNEUMONIA")]
-    return [film for pair in zip(*kinds, strict=True) for film in pair]
+    return [image for pair in zip(*kinds, strict=True) for image in pair]
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +34,9 @@ def drop(sample: list[Path]) -> Drop:
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for number in range(count):
-            film = sample[number % len(sample)]
-            path = folder / f"{number:04}-{film.name}"
-            shutil.copyfile(film, path)
+            image = sample[number % len(sample)]
+            path = folder / f"{number:04}-{image.name}"
+            shutil.copyfile(image, path)
             if number >= len(sample):
                 with path.open("ab") as file:
                     file.write(number.to_bytes(4, "big"))  # behind the picture: another file, the same film
@@ -52,4 +52,4 @@ def browser() -> Iterator[Browser]:
         with chromium() as browser:
             yield browser
     except BrowserMissing as missing:
-        lacking(str(missing))
+        skip_or_fail(str(missing))

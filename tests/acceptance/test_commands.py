@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import environment, run
+from support.programs import environment, run
 from typer.main import get_command
 
 from cli import app

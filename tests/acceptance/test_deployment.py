@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Drop, Part, environment, run
-from services import Server, connect
+from support.programs import Drop, RunningCommand, environment, run
+from support.services import Server, connect
 
 from pneumowatch.model_folder import shipped_folder
 from pneumowatch.queue import Announcer, make_celery_app
@@ -25,15 +25,15 @@ class Deployment:
     database: str
     broker: str
     env: dict[str, str]
-    watcher: Part
-    workers: list[Part]
+    watcher: RunningCommand
+    workers: list[RunningCommand]
 
     @property
     def inbox(self) -> Path:
         return self.folder / "films"
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[RunningCommand]:
         return [self.watcher, *self.workers]
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
@@ -65,7 +65,7 @@ def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Ite
     assert upgraded.code == 0, upgraded.err
     with ExitStack() as stack:
         watcher, *workers = (
-            stack.enter_context(Part((command,), tmp_path, tmp_path / f"{number}-{command}.log", env))
+            stack.enter_context(RunningCommand((command,), tmp_path, tmp_path / f"{number}-{command}.log", env))
             for number, command in enumerate(("watch", "work", "work"))
         )
         for worker in workers:
@@ -75,20 +75,20 @@ def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Ite
 
 def test_a_day_of_a_department(deployment: Deployment, sample: list[Path], drop: Drop) -> None:
     """One story, as starting all this takes longer than what happens in it."""
-    all_films_however_they_come(deployment, drop)
+    all_images_however_they_come(deployment, drop)
     the_commands_see_it(deployment)
-    nothing_that_was_said_names_a_film(deployment, sample)
+    nothing_that_was_said_names_an_image(deployment, sample)
     all_end_when_asked_to(deployment)
 
 
-def all_films_however_they_come(deployment: Deployment, drop: Drop) -> None:
+def all_images_however_they_come(deployment: Deployment, drop: Drop) -> None:
     inbox, outside = deployment.inbox, deployment.folder / "outside"
     drop(inbox / "copied", 14)
-    for number, film in enumerate(drop(outside, 28)[14:]):
+    for number, image in enumerate(drop(outside, 28)[14:]):
         (inbox / f"renamed-{number}").touch() if number == 0 else None  # a name that is taken over
-        film.rename(inbox / f"renamed-{number}")
-    for number, film in enumerate(drop(outside, 40)[28:]):
-        write_and_reopen(film.read_bytes(), inbox / f"reopened-{number}")
+        image.rename(inbox / f"renamed-{number}")
+    for number, image in enumerate(drop(outside, 40)[28:]):
+        write_and_reopen(image.read_bytes(), inbox / f"reopened-{number}")
     deployment.wait_for(40)
     # were anything to be read twice, a message of it would be left: all have been taken, and acknowledged
     given = Settings(broker_url=deployment.broker)
@@ -123,8 +123,8 @@ def the_commands_see_it(deployment: Deployment) -> None:
     assert status["unscored"] == 0
 
 
-def nothing_that_was_said_names_a_film(deployment: Deployment, sample: list[Path]) -> None:
-    names = {film.stem for film in sample} | {"renamed-", "reopened-"}
+def nothing_that_was_said_names_an_image(deployment: Deployment, sample: list[Path]) -> None:
+    names = {image.stem for image in sample} | {"renamed-", "reopened-"}
     for log in deployment.folder.glob("*.log"):
         said = log.read_text("utf-8")
         assert not [name for name in names if name in said], said

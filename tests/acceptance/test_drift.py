@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from deploying import DEPLOY
 from PIL import Image
-from programs import environment, run
+from support.deploy_files import DEPLOY
+from support.programs import environment, run
 
 from db.health import drift
 from db.health.ledger_metrics import LedgerCollector
@@ -24,19 +24,19 @@ pytestmark = pytest.mark.slow  # 400 real images
 GAMMA = 0.75  # what is mid-gray, 128, becomes 152
 
 
-def test_the_drifted_source_passes_the_alert_within_200_films_and_the_other_does_not(
-    films: Path, tmp_path: Path
+def test_the_drifted_source_passes_the_alert_within_200_images_and_the_other_does_not(
+    images: Path, tmp_path: Path
 ) -> None:
-    found = sorted((films / "kermany-224").glob("*/*.jpeg"))
-    held_out = [film for film in found if split_of(patient_of(film.name)) == "test"]
+    found = sorted((images / "kermany-224").glob("*/*.jpeg"))
+    held_out = [original for original in found if split_of(patient_of(original.name)) == "test"]
     chosen = random.Random(1).sample(held_out, 2 * drift.DRIFT_WINDOW)
     inboxes = {name: tmp_path / name for name in ("plain", "drifted")}
     for inbox in inboxes.values():
         inbox.mkdir()
-    for film in chosen[: drift.DRIFT_WINDOW]:
-        shutil.copy(film, inboxes["plain"])
-    for film in chosen[drift.DRIFT_WINDOW :]:
-        bend(film, inboxes["drifted"] / f"{film.stem}.png")
+    for original in chosen[: drift.DRIFT_WINDOW]:
+        shutil.copy(original, inboxes["plain"])
+    for original in chosen[drift.DRIFT_WINDOW :]:
+        bend(original, inboxes["drifted"] / f"{original.stem}.png")
     env = environment(inboxes=",".join(f"{name}={path}" for name, path in inboxes.items()))
     ended = run("up", "--once", "--data", tmp_path / "data", cwd=tmp_path, env=env, timeout=300)
     assert ended.code == 0, ended.err
@@ -50,9 +50,9 @@ def test_the_drifted_source_passes_the_alert_within_200_films_and_the_other_does
     assert max(psi["plain", of] for of in alarmed) < limit, psi
 
 
-def bend(film: Path, target: Path) -> None:
+def bend(original: Path, target: Path) -> None:
     levels = np.round(255 * (np.arange(256) / 255) ** GAMMA).astype(np.uint8)
-    with Image.open(film) as image:
+    with Image.open(original) as image:
         Image.fromarray(levels[np.asarray(image.convert("L"))]).save(target)
 
 

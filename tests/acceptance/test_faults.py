@@ -10,8 +10,8 @@ import pytest
 from _pytest.mark import ParameterSet
 from faults.faults import FAULTS, Fault, installation
 from faults.rig import Rig
-from faults.stage import QUICK, Stage
-from services import ServiceMissing
+from faults.scenario import QUICK, Scenario
+from support.services import ServiceMissing
 
 ALWAYS = {"worker-killed", "redis-restarted", "postgres-restarted", "up-killed"}
 
@@ -46,7 +46,7 @@ def test_nothing_is_lost_or_doubled(site: Callable[[str], Rig], fault: Fault, re
         request.getfixturevalue("redis_url")  # skips, or fails where they must be there
         request.getfixturevalue("postgres_url")
         raise
-    stage = Stage(running, QUICK, fault.name)
-    fault.act(stage)
-    account = stage.close()
+    scenario = Scenario(running, QUICK, fault.name)
+    fault.act(scenario)
+    account = scenario.close()
     assert account.complaints == [], f"{account}\n{running.said()}"

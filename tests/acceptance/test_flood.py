@@ -4,7 +4,7 @@ from pathlib import Path
 
 import flood
 import pytest
-from services import Server
+from support.services import Server
 
 pytestmark = pytest.mark.slow  # 5,000 files and three starts of the watcher
 

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from programs import COMMAND, PATIENCE, environment
+from support.programs import COMMAND, COMMAND_SECONDS, environment
 
-ROOM: Final = "96k"  # for two or three films with their maps
+DISK_SIZE: Final = "96k"  # for two or three films with their maps
 # mounts a tiny disk, in a mount namespace of its own, then runs what it is given
 SMALL_DISK: Final = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
 
 
 def on_a_small_disk(folder: Path, *words: object) -> list[str]:
-    return ["unshare", "-m", "sh", "-c", SMALL_DISK, "sh", ROOM, str(folder), *map(str, words)]
+    return ["unshare", "-m", "sh", "-c", SMALL_DISK, "sh", DISK_SIZE, str(folder), *map(str, words)]
 
 
 @pytest.fixture
-def films_folder(tmp_path: Path) -> Path:
+def images_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "data" / "images"
     folder.mkdir(parents=True)
     if (
@@ -30,15 +30,15 @@ def films_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_films_that_cannot_be_kept_cost_no_result(films_folder: Path, phantoms: Path) -> None:
-    data, inbox = films_folder.parent, films_folder.parents[1] / "inbox"
+def test_images_that_cannot_be_kept_cost_no_result(images_folder: Path, phantoms: Path) -> None:
+    data, inbox = images_folder.parent, images_folder.parents[1] / "inbox"
     shutil.copytree(phantoms, inbox)
     count = len(list(inbox.iterdir()))
     counted = 'ls "$0" | grep -vc map'
     up = [*COMMAND, "up", "--once", "--inbox", inbox, "--data", data]
-    both = on_a_small_disk(films_folder, "sh", "-c", f'"$@"; code=$?; {counted}; exit $code', films_folder, *up)
+    both = on_a_small_disk(images_folder, "sh", "-c", f'"$@"; code=$?; {counted}; exit $code', images_folder, *up)
     env = environment(keep_images="all", batch_size=3)
-    ended = subprocess.run(both, cwd=data.parent, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    ended = subprocess.run(both, cwd=data.parent, env=env, capture_output=True, text=True, timeout=COMMAND_SECONDS)
     assert ended.returncode == 0, ended.stderr
     with sqlite3.connect(data / "pneumowatch.db") as connection:
         states = connection.execute("SELECT state, count(*) FROM scan_ledger GROUP BY state").fetchall()

@@ -10,14 +10,14 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import dicoms
 import numpy as np
 import pydicom
 import pytest
-from lacking import lacking
-from programs import Part, environment, run
 from pydicom.dataset import Dataset
-from services import HOST, free_port
+from support import dicom_files
+from support.programs import RunningCommand, environment, run
+from support.requirements import skip_or_fail
+from support.services import HOST, free_port
 from support.waiting import eventually
 
 from pneumowatch.imaging.phantom import draw_phantom
@@ -85,22 +85,22 @@ def test_its_report_and_its_picture_come_back_into_the_study(tmp_path: Path, sta
     pacs = tmp_path / "pacs"
     inbox_port = storescp(stack, tmp_path / "inbox", "PNEUMOWATCH")
     pacs_port = storescp(stack, pacs, "PACS")
-    film = tmp_path / "film.dcm"
-    film.write_bytes(dicoms.film(np.asarray(draw_phantom(3, True, 300, 280), np.uint8), **PATIENT))
+    image = tmp_path / "film.dcm"
+    image.write_bytes(dicom_files.make_dicom(np.asarray(draw_phantom(3, True, 300, 280), np.uint8), **PATIENT))
     env = environment(settle_seconds=0.5, decoders=1, sweep_seconds=0.2, pacs_url=f"dicom://PACS@{HOST}:{pacs_port}")
 
-    part = stack.enter_context(Part(("up",), tmp_path, tmp_path / "log", env))
-    storescu(inbox_port, film)
+    part = stack.enter_context(RunningCommand(("up",), tmp_path, tmp_path / "log", env))
+    storescu(inbox_port, image)
     part.wait_until(lambda: ask(tmp_path, "SELECT 1 FROM flagged_cases"))
     part.wait_until(lambda: ask(tmp_path, "SELECT 1 FROM outbox WHERE state = 'sent'"))
     files = {str(pydicom.dcmread(file).SOPClassUID): file for file in pacs.iterdir()}
     assert set(files) == {REPORT, CAPTURE}
-    original = pydicom.dcmread(film)
+    original = pydicom.dcmread(image)
     for file in files.values():
         assert_stands_in_the_study(pydicom.dcmread(file), original)
     ((probability, threshold),) = ask(tmp_path, "SELECT probability, threshold FROM flagged_cases")
     assert_says_the_result(pydicom.dcmread(files[REPORT]), probability, threshold)
-    assert_shows_the_film(pydicom.dcmread(files[CAPTURE]), original)
+    assert_shows_the_image(pydicom.dcmread(files[CAPTURE]), original)
 
     # a PACS may send on to our inbox whatever it is sent: nothing may come of that
     storescu(inbox_port, *files.values())
@@ -155,19 +155,19 @@ def assert_says_the_result(report: Dataset, probability: float, threshold: float
         "PRELIMINARY",
     )
     study = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
-    assert study.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == f"{dicoms.ROOT}.3.1"
+    assert study.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == f"{dicom_files.ROOT}.3.1"
 
 
-def assert_shows_the_film(capture: Dataset, original: Dataset) -> None:
+def assert_shows_the_image(capture: Dataset, original: Dataset) -> None:
     assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == original.SOPInstanceUID
     picture = capture.pixel_array
     assert picture.shape == (capture.Rows, capture.Columns, 3)
     height = round(capture.Columns * original.Rows / original.Columns)
     assert height < capture.Rows  # the legend stands beneath
-    film, legend = picture[:height], picture[height:]
-    small = film[:: height // 70, :: capture.Columns // 75, 2].astype(float)  # blue, where the heat is darkest
+    image, legend = picture[:height], picture[height:]
+    small = image[:: height // 70, :: capture.Columns // 75, 2].astype(float)  # blue, where the heat is darkest
     assert small.std() > 10
-    assert (film[..., 0] > film[..., 2].astype(int) + 20).any()  # heat
+    assert (image[..., 0] > image[..., 2].astype(int) + 20).any()  # heat
     assert (legend[..., 0] == legend[..., 2]).all()
     assert legend.max() > 250
 
@@ -184,7 +184,7 @@ def assert_no_patient_is_kept(folder: Path, log: str) -> None:
 def faults(file: Path) -> list[str]:
     """What the validator of dicom3tools calls an error."""
     if shutil.which("dciodvfy") is None:
-        lacking("no dciodvfy (Debian: dicom3tools) on PATH")
+        skip_or_fail("no dciodvfy (Debian: dicom3tools) on PATH")
     checked = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, errors="replace", timeout=60)
     lines = checked.stderr.splitlines()
     assert lines  # it names the kind of object, at least

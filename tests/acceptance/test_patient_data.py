@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-import dicoms
 import pytest
 import redis
-from formats.dicom_films import FILM
-from programs import Drop, Part, environment, run
+from formats.dicom_images import IMAGE
 from pydicom import uid
-from services import Server, connect
+from support import dicom_files
+from support.programs import Drop, RunningCommand, environment, run
+from support.services import Server, connect
 
 NAME, FIRST, NUMBER, BORN = "Zwiebelfisch", "Adelgunde", "4711-08-15", "20200229"
 SPELLINGS: Final = [
@@ -37,16 +37,18 @@ def planted(inbox: Path) -> None:
     """Sound films, duplicates, and what is refused for each kind of reason, all with the patient in name and header."""
     folder = inbox / f"{NAME}_{FIRST}"
     folder.mkdir()
-    sound = dicoms.film(FILM, **HEADER)
+    sound = dicom_files.make_dicom(IMAGE, **HEADER)
     files = {
         "film.dcm": sound,
-        "again.dcm": dicoms.film(FILM, **HEADER | {"PatientComments": "another header"}),
-        "packed.dcm": dicoms.film(FILM, uid.JPEG2000Lossless, 8, number=2, **HEADER),
-        "ct.dcm": dicoms.film(FILM, number=3, Modality="CT", **HEADER),
-        "side.dcm": dicoms.film(FILM, number=4, ViewPosition="LL", **HEADER),
-        "cut.dcm": dicoms.film(FILM, number=5, **HEADER)[:-700],
-        "report.dcm": dicoms.write(dicoms.header(number=6, Modality="SR", **HEADER)),
-        "odd.dcm": sound.replace(b"DX", b"\xff\xfe").replace(dicoms.DX.encode(), NAME.encode().ljust(len(dicoms.DX))),
+        "again.dcm": dicom_files.make_dicom(IMAGE, **HEADER | {"PatientComments": "another header"}),
+        "packed.dcm": dicom_files.make_dicom(IMAGE, uid.JPEG2000Lossless, 8, number=2, **HEADER),
+        "ct.dcm": dicom_files.make_dicom(IMAGE, number=3, Modality="CT", **HEADER),
+        "side.dcm": dicom_files.make_dicom(IMAGE, number=4, ViewPosition="LL", **HEADER),
+        "cut.dcm": dicom_files.make_dicom(IMAGE, number=5, **HEADER)[:-700],
+        "report.dcm": dicom_files.dataset_bytes(dicom_files.make_header(number=6, Modality="SR", **HEADER)),
+        "odd.dcm": sound.replace(b"DX", b"\xff\xfe").replace(
+            dicom_files.DX.encode(), NAME.encode().ljust(len(dicom_files.DX))
+        ),
         "text.jpeg": f"{NAME} {FIRST} {BORN}".encode() * 30,
         "empty.jpeg": b"",
     }
@@ -59,7 +61,7 @@ def leaks(where: str, text: bytes) -> list[str]:
     return [f"{where}: {spelling!r}" for spelling in SPELLINGS if spelling in text]
 
 
-def in_processes(parts: list[Part]) -> list[str]:
+def in_processes(parts: list[RunningCommand]) -> list[str]:
     """Command lines and environments, which other users of the machine see."""
     found = []
     for part in parts:
@@ -105,10 +107,10 @@ def test_a_department(tmp_path: Path, own_redis: Server, postgres_database: str,
     planted(inbox)
     drop(inbox, 3)
     with ExitStack() as stack:
-        watcher = stack.enter_context(Part(("watch",), tmp_path, tmp_path / "watch.log", env))
+        watcher = stack.enter_context(RunningCommand(("watch",), tmp_path, tmp_path / "watch.log", env))
         watcher.wait_until_said("scans registered")
         found = list(in_broker(own_redis.url))  # while the messages wait
-        worker = stack.enter_context(Part(("work",), tmp_path, tmp_path / "work.log", env))
+        worker = stack.enter_context(RunningCommand(("work",), tmp_path, tmp_path / "work.log", env))
         with connect(postgres_database) as connection:
             count = "SELECT count(*) FROM scan_ledger WHERE finished_at IS NOT NULL"
             worker.wait_until(lambda: connection.execute(count).fetchone()[0] >= 13)

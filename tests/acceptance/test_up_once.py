@@ -12,26 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from programs import Drop, Ended, environment, run
+from support.programs import CompletedCommand, Drop, environment, run
 
 from pneumowatch.model_folder import shipped_folder
 
-FILMS = 14
+IMAGES = 14
 ENV = environment(settle_seconds=1, batch_size=8)
 
 
 @dataclass
 class Done:
     folder: Path
-    films: list[Path]
+    images: list[Path]
     odd: dict[bytes, tuple[bytes, str]]  # name -> content, expected state or reason
-    first: Ended
+    first: CompletedCommand
 
     @property
     def inbox(self) -> Path:
         return self.folder / "inbox"
 
-    def run(self, *arguments: object) -> Ended:
+    def run(self, *arguments: object) -> CompletedCommand:
         return run(*arguments, cwd=self.folder, env=ENV)
 
     def rows(self) -> dict[bytes, sqlite3.Row]:
@@ -44,9 +44,9 @@ class Done:
         return rows
 
 
-def odd_files(film: Path) -> dict[bytes, tuple[bytes, str]]:
-    data = film.read_bytes()
-    picture = Image.open(film).convert("L")
+def odd_files(image: Path) -> dict[bytes, tuple[bytes, str]]:
+    data = image.read_bytes()
+    picture = Image.open(image).convert("L")
 
     def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
         file = io.BytesIO()
@@ -77,42 +77,42 @@ def odd_files(film: Path) -> dict[bytes, tuple[bytes, str]]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, drop: Drop) -> Done:
     folder = tmp_path_factory.mktemp("once")
-    films = drop(folder / "inbox", FILMS)
-    odd = odd_files(films[0])
+    images = drop(folder / "inbox", IMAGES)
+    odd = odd_files(images[0])
     for name, (content, _) in odd.items():
         path = folder / "inbox" / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     (folder / "inbox" / "half.jpeg.part").write_bytes(b"a browser's")
-    (folder / "inbox" / "link.jpeg").symlink_to(films[0])
-    return Done(folder, films, odd, run("up", "--once", cwd=folder, env=ENV))
+    (folder / "inbox" / "link.jpeg").symlink_to(images[0])
+    return Done(folder, images, odd, run("up", "--once", cwd=folder, env=ENV))
 
 
 def test_it_ends_well_and_every_file_has_its_state(done: Done) -> None:
     assert done.first.code == 0, done.first.err
     rows = done.rows()
-    assert set(rows) == {os.fsencode(path.name) for path in done.films} | set(done.odd)
-    for path in done.films:
+    assert set(rows) == {os.fsencode(path.name) for path in done.images} | set(done.odd)
+    for path in done.images:
         row = rows[os.fsencode(path.name)]
-        assert row["state"] == "classified" or (path == done.films[0] and row["state"] == "duplicate")
+        assert row["state"] == "classified" or (path == done.images[0] and row["state"] == "duplicate")
         assert 0 <= row["probability"] <= 1
         assert row["model_version"] == shipped_folder().version
-    twins = {rows[b"twin.jpeg"]["state"], rows[os.fsencode(done.films[0].name)]["state"]}
-    assert twins == {"classified", "duplicate"}
+    duplicates = {rows[b"twin.jpeg"]["state"], rows[os.fsencode(done.images[0].name)]["state"]}
+    assert duplicates == {"classified", "duplicate"}
     for name, (_, expected) in done.odd.items():
         if name != b"twin.jpeg":
             assert expected in (rows[name]["state"], rows[name]["reason"]), name
 
 
-def test_the_same_film_in_other_clothes_has_the_same_probability(done: Done) -> None:
+def test_the_same_image_in_other_formats_has_the_same_probability(done: Done) -> None:
     rows = done.rows()
-    film = rows[os.fsencode(done.films[0].name)]["probability"]
+    image = rows[os.fsencode(done.images[0].name)]["probability"]
     for name in (b"two\nlines.jpeg", b"M\xfcller.jpeg", b"sub/folder/film.jpeg", b"twin.jpeg"):
-        assert rows[name]["probability"] == pytest.approx(film, abs=1e-5)
+        assert rows[name]["probability"] == pytest.approx(image, abs=1e-5)
 
 
-def test_nothing_that_is_said_names_a_film(done: Done) -> None:
-    names = {path.stem for path in done.films} | {os.fsdecode(name) for name in done.odd}
+def test_nothing_that_is_said_names_an_image(done: Done) -> None:
+    names = {path.stem for path in done.images} | {os.fsdecode(name) for name in done.odd}
     said = done.first.err + done.first.out
     assert not [name for name in names if name in said]
     assert not [word for word in ("person", "NORMAL", "IM-", "phantom", "jpeg") if word in said]
@@ -121,7 +121,7 @@ def test_nothing_that_is_said_names_a_film(done: Done) -> None:
 def test_nothing_in_the_inbox_was_touched(done: Done) -> None:
     for name, (content, _) in done.odd.items():
         assert (done.inbox / os.fsdecode(name)).read_bytes() == content
-    assert len(list(done.inbox.iterdir())) == FILMS + len(done.odd) + 2
+    assert len(list(done.inbox.iterdir())) == IMAGES + len(done.odd) + 2
 
 
 def test_a_second_run_finds_nothing_new_and_says_so_quickly(done: Done) -> None:
@@ -140,7 +140,7 @@ def test_what_the_commands_say_agrees(done: Done) -> None:
     unscored = done.run("unscored", "--json").json
     reconciled = done.run("reconcile", "--json").json
 
-    assert sum(status["counts"].values()) == len(rows) == FILMS + len(done.odd)
+    assert sum(status["counts"].values()) == len(rows) == IMAGES + len(done.odd)
     assert status["sources"] == {"inbox": status["counts"]}
     assert status["counts"]["rejected"] == status["unscored"] == len(unscored) == 3
     assert status["counts"]["queued"] == status["counts"]["running"] == status["counts"]["failed"] == 0
@@ -172,7 +172,7 @@ def test_tables_are_printed_whatever_the_names_hold(done: Done, command: str) ->
     assert ended.out.strip()
 
 
-def test_reconcile_names_a_film_that_is_missing_from_the_ledger(done: Done) -> None:
+def test_reconcile_names_an_image_that_is_missing_from_the_ledger(done: Done) -> None:
     late = done.inbox / "late.jpeg"
     late.write_bytes(b"came after the run")
     try:
@@ -187,7 +187,7 @@ def test_reconcile_names_a_film_that_is_missing_from_the_ledger(done: Done) -> N
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_classify_says_what_the_pipeline_says(done: Done, encoding: str) -> None:
     rows = done.rows()
-    names = [os.fsencode(path.name) for path in done.films[1:]] if encoding == "utf-8" else []
+    names = [os.fsencode(path.name) for path in done.images[1:]] if encoding == "utf-8" else []
     names += [b"deep.png", b"M\xfcller.jpeg", b"two\nlines.jpeg", b"cut.jpeg", b"empty.jpeg"]
     paths = [os.fsencode(done.inbox) + b"/" + name for name in names]
     ended = run("classify", "--json", *paths, cwd=done.folder, env=ENV | {"PYTHONIOENCODING": encoding})
@@ -221,14 +221,14 @@ def test_classify_prints_a_table_of_any_names(done: Done) -> None:
     assert ended.out.count("rejected") == 2
 
 
-def test_requeue_gives_a_mended_film_another_try(done: Done, tmp_path: Path) -> None:
+def test_requeue_gives_a_mended_image_another_try(done: Done, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(done.folder, tmp_path / "copy", symlinks=True))
     assert run("requeue", "--reason", "nonsense", cwd=copy, env=ENV).code == 2
     queued = run("requeue", "--reason", "unreadable", "--json", cwd=copy, env=ENV)
     assert queued.code == 0, queued.err
     assert len(queued.json["requeued"]) == 1
     assert run("requeue", "--reason", "unreadable", "--json", cwd=copy, env=ENV).json == {"requeued": []}
-    (copy / "inbox" / "cut.jpeg").write_bytes(done.films[1].read_bytes() + b"mended")
+    (copy / "inbox" / "cut.jpeg").write_bytes(done.images[1].read_bytes() + b"mended")
     ended = run("up", "--once", cwd=copy, env=ENV)
     assert ended.code == 0, ended.err
     with sqlite3.connect(copy / "data" / "pneumowatch.db") as connection:

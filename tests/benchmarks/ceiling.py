@@ -27,12 +27,12 @@ BATCH = 32
 THREADS = 2
 AHEAD = 4 * BATCH  # images read in advance; without a bound the threads take the processor from the model
 
-Film = tuple[str, Pixels]  # SHA-256 of the file, and uint8 (side, side)
+ImageFile = tuple[str, Pixels]  # SHA-256 of the file, and uint8 (side, side)
 Predict = Callable[[Pixels], Any]  # uint8 (n, side, side) -> probabilities (n,)
 
 
 class Ceiling(NamedTuple):
-    films: int
+    images: int
     images_per_second: float
     cpu_ms_per_image: float  # user and system time of the process
 
@@ -46,10 +46,10 @@ def load(model: Path) -> tuple[Predict, int]:
     network = keras.saving.load_model(model / "model.keras", compile=False, safe_mode=True)
     side = network.input_shape[1]
     signature = [tf.TensorSpec((None, side, side, 1), tf.uint8)]
-    run = tf.function(lambda films: network(films, training=False), input_signature=signature)
+    run = tf.function(lambda images: network(images, training=False), input_signature=signature)
 
-    def predict(films: Pixels) -> Any:
-        said = run(tf.constant(films[..., np.newaxis]))
+    def predict(images: Pixels) -> Any:
+        said = run(tf.constant(images[..., np.newaxis]))
         return (said["probability"] if isinstance(said, dict) else said).numpy()[:, 0]
 
     for count in (BATCH, BATCH, 1):
@@ -60,7 +60,7 @@ def load(model: Path) -> tuple[Predict, int]:
 def climb(paths: list[Path], predict: Predict, side: int) -> Ceiling:
     """Run the loop once over these images."""
 
-    def fetch(path: Path) -> Film:
+    def fetch(path: Path) -> ImageFile:
         data = path.read_bytes()
         return hashlib.sha256(data).hexdigest(), read_pixels(data, side)
 
@@ -72,7 +72,9 @@ def climb(paths: list[Path], predict: Predict, side: int) -> Ceiling:
     return Ceiling(len(paths), len(paths) / seconds, 1000 * cpu / len(paths))
 
 
-def ahead(threads: ThreadPoolExecutor, fetch: Callable[[Path], Film], paths: Iterable[Path]) -> Iterator[Film]:
+def ahead(
+    threads: ThreadPoolExecutor, fetch: Callable[[Path], ImageFile], paths: Iterable[Path]
+) -> Iterator[ImageFile]:
     """Yield the result of `fetch` for each path, in order."""
     coming = iter(paths)
     waiting = deque(threads.submit(fetch, path) for path in islice(coming, AHEAD))
@@ -81,8 +83,8 @@ def ahead(threads: ThreadPoolExecutor, fetch: Callable[[Path], Film], paths: Ite
         waiting.extend(threads.submit(fetch, path) for path in islice(coming, 1))
 
 
-def batches(films: Iterable[Film]) -> Iterator[list[Film]]:
-    iterator = iter(films)
+def batches(images: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
+    iterator = iter(images)
     while batch := list(islice(iterator, BATCH)):
         yield batch
 

@@ -53,11 +53,11 @@ def compiled(network) -> Callable[[], None]:
         import tensorflow as tf
 
     side = network.input_shape[1]
-    films = tf.constant(np.random.default_rng(1).integers(0, 256, (BATCH, side, side, 1), dtype=np.uint8))
+    images = tf.constant(np.random.default_rng(1).integers(0, 256, (BATCH, side, side, 1), dtype=np.uint8))
     graph = tf.function(lambda x: network(x, training=False))
 
     def call() -> None:
-        tf.nest.map_structure(lambda output: output.numpy(), graph(films))
+        tf.nest.map_structure(lambda output: output.numpy(), graph(images))
 
     for _ in range(3):
         call()

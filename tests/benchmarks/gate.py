@@ -22,7 +22,7 @@ import machine
 import numpy as np
 import pydicom
 from figures import Figure, at_least, at_most, tell
-from films import ORIGINALS
+from images import ORIGINALS
 from PIL import Image, ImageFilter
 from pydicom.errors import InvalidDicomError
 
@@ -100,26 +100,26 @@ def main() -> None:
         print(f"{figure.name:<90} {figure.text:>10}  {figure.bar_text:<16} {figure.verdict}")
 
 
-def gated(folder: ModelFolder, films: Dataset) -> Any:
+def gated(folder: ModelFolder, images: Dataset) -> Any:
     """Return the folder's model, with a gate fitted to training patients if it has none."""
     model = networks.load_inference_model(folder)
     if isinstance(model.output, dict) and "gate_score" in model.output:
         return model
     tell("the model has no gate: fitting one")
     network = networks.restore_network(folder)
-    fitted = gate.fit_gate(network, films.examples("train").pixels, films.examples("validation").pixels)
+    fitted = gate.fit_gate(network, images.examples("train").pixels, images.examples("validation").pixels)
     assert fitted, "no gate can be fitted to this network"
     return gate.gated_inference_model(network, fitted)
 
 
-def measured(model: Any, small: Dataset, films: Dataset, pictures: Path | None, quick: bool) -> Iterator[Row]:
+def measured(model: Any, small: Dataset, images: Dataset, pictures: Path | None, quick: bool) -> Iterator[Row]:
     def row(part: str, name: str, of: Pixels, **bar: float) -> Row:
         gate_score = model.predict(of, batch_size=64, verbose=0)["gate_score"][:, 0] if len(of) else np.zeros(0)
         return Row(part, name, len(of), int((gate_score > 1).sum()), **bar)
 
     count = QUICK_PICTURES if quick else PICTURES
-    test, side = films.examples("test", small).pixels, films.side
-    large = [one for one in films.in_split("test") if one.path and ORIGINALS in one.path.parents]
+    test, side = images.examples("test", small).pixels, images.side
+    large = [one for one in images.in_split("test") if one.path and ORIGINALS in one.path.parents]
     tell("real images")
     yield row("real images", "224 pixels", test, at_most=FALSE_ALARMS)
     yield row("real images", "full size", stacked([one.pixels for one in large], side), at_most=FALSE_ALARMS)
@@ -165,38 +165,38 @@ def ood_rows(found: list[tuple[ood_samples.SampleKind, Row]]) -> Iterator[Row]:
 
 
 def gamma(exponent: float) -> Change:
-    return lambda film, _: film.point([round(255 * (gray / 255) ** exponent) for gray in range(256)])
+    return lambda image, _: image.point([round(255 * (gray / 255) ** exponent) for gray in range(256)])
 
 
 def contrast(factor: float) -> Change:
-    return lambda film, _: film.point([round((gray - 128) * factor + 128) for gray in range(256)])
+    return lambda image, _: image.point([round((gray - 128) * factor + 128) for gray in range(256)])
 
 
-def noisy(film: Image.Image, rng: np.random.Generator) -> Image.Image:
-    grain = np.asarray(film) + rng.normal(0, 10, film.size[::-1])
+def noisy(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    grain = np.asarray(image) + rng.normal(0, 10, image.size[::-1])
     return Image.fromarray(np.clip(grain, 0, 255).astype(np.uint8))
 
 
-def compressed(film: Image.Image, _: np.random.Generator) -> Image.Image:
+def compressed(image: Image.Image, _: np.random.Generator) -> Image.Image:
     file = io.BytesIO()
-    film.save(file, "JPEG", quality=20)
+    image.save(file, "JPEG", quality=20)
     return Image.open(file)
 
 
-def cropped(film: Image.Image, rng: np.random.Generator) -> Image.Image:
+def cropped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Crop a tenth of each side, at a random position."""
-    side = film.width
+    side = image.width
     left, top = rng.uniform(0, 0.1 * side, 2)
-    return film.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + 0.9 * side, top + 0.9 * side))
+    return image.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + 0.9 * side, top + 0.9 * side))
 
 
 def covered(share: float) -> Change:
     """Return a change that blackens a share of the side along each edge."""
 
-    def cover(film: Image.Image, _: np.random.Generator) -> Image.Image:
-        edge = round(share * film.width)
-        bordered = Image.new("L", film.size)
-        bordered.paste(film.crop((edge, edge, film.width - edge, film.height - edge)), (edge, edge))
+    def cover(image: Image.Image, _: np.random.Generator) -> Image.Image:
+        edge = round(share * image.width)
+        bordered = Image.new("L", image.size)
+        bordered.paste(image.crop((edge, edge, image.width - edge, image.height - edge)), (edge, edge))
         return bordered
 
     return cover
@@ -205,10 +205,10 @@ def covered(share: float) -> Change:
 def framed(gray: int, share: float) -> Change:
     """Return a change that shrinks the image and puts it into a frame of one gray level."""
 
-    def frame(film: Image.Image, _: np.random.Generator) -> Image.Image:
-        edge = round(share * film.width)
-        inner = film.resize((film.width - 2 * edge, film.height - 2 * edge), Image.Resampling.BILINEAR)
-        bordered = Image.new("L", film.size, gray)
+    def frame(image: Image.Image, _: np.random.Generator) -> Image.Image:
+        edge = round(share * image.width)
+        inner = image.resize((image.width - 2 * edge, image.height - 2 * edge), Image.Resampling.BILINEAR)
+        bordered = Image.new("L", image.size, gray)
         bordered.paste(inner, (edge, edge))
         return bordered
 
@@ -220,20 +220,20 @@ CHANGES: dict[str, Change] = {
     "gamma 1.6": gamma(1.6),
     "contrast 0.7": contrast(0.7),
     "contrast 1.4": contrast(1.4),
-    "blurred": lambda film, _: film.filter(ImageFilter.GaussianBlur(1.5)),
+    "blurred": lambda image, _: image.filter(ImageFilter.GaussianBlur(1.5)),
     "noise": noisy,
     "JPEG of quality 20": compressed,
     "a tenth cropped": cropped,
-    "turned by 10 degrees": lambda film, _: film.rotate(10, Image.Resampling.BILINEAR),
-    "turned by -10 degrees": lambda film, _: film.rotate(-10, Image.Resampling.BILINEAR),
+    "turned by 10 degrees": lambda image, _: image.rotate(10, Image.Resampling.BILINEAR),
+    "turned by -10 degrees": lambda image, _: image.rotate(-10, Image.Resampling.BILINEAR),
     "black borders of 15 %": covered(0.15),
     "within a black frame of 10 %": framed(0, 0.1),
     "within a white frame of 5 %": framed(255, 0.05),
 }
 
 
-def changed(films: Pixels, change: Change, rng: np.random.Generator) -> Pixels:
-    return stacked([np.asarray(change(Image.fromarray(film[..., 0]), rng)) for film in films], films.shape[1])
+def changed(images: Pixels, change: Change, rng: np.random.Generator) -> Pixels:
+    return stacked([np.asarray(change(Image.fromarray(image[..., 0]), rng)) for image in images], images.shape[1])
 
 
 def phantoms(count: int, side: int) -> Pixels:
@@ -298,20 +298,20 @@ def cost_of(model: Any, side: int, quick: bool) -> float:
     import tensorflow as tf
 
     without = {name: output for name, output in model.output.items() if name != "gate_score"}
-    films = tf.constant(np.random.default_rng(1).integers(0, 256, (32, side, side, 1), dtype=np.uint8))
+    images = tf.constant(np.random.default_rng(1).integers(0, 256, (32, side, side, 1), dtype=np.uint8))
     runs = [tf.function(keras.Model(model.inputs, outputs)) for outputs in (without, model.output)]
     for run in runs * 3:
-        run(films, training=False)
+        run(images, training=False)
     more = []
     for _ in range(QUICK_ROUNDS if quick else ROUNDS):
-        bare, all_of_it = (seconds(run, films) for run in runs)
+        bare, all_of_it = (seconds(run, images) for run in runs)
         more.append(all_of_it / bare - 1)
     return statistics.median(more)
 
 
-def seconds(run: Any, films: Any) -> float:
+def seconds(run: Any, images: Any) -> float:
     started = time.perf_counter()
-    run(films, training=False)
+    run(images, training=False)
     return time.perf_counter() - started
 
 

@@ -39,12 +39,12 @@ def measure(quick: bool) -> list[Figure]:
 
 def batch_seconds(network, size: int, side: int, limit: float) -> float:
     """Return the median time of a batch in seconds, including its transfer to the device and back."""
-    films = np.random.default_rng(size).integers(0, 256, (size, side, side, 1), dtype=np.uint8)
-    network.predict_on_batch(films)  # compiles
+    images = np.random.default_rng(size).integers(0, 256, (size, side, side, 1), dtype=np.uint8)
+    network.predict_on_batch(images)  # compiles
     taken: list[float] = []
     while sum(taken) < limit or len(taken) < 3:
         started = time.perf_counter()
-        network.predict_on_batch(films)
+        network.predict_on_batch(images)
         taken.append(time.perf_counter() - started)
     return statistics.median(taken)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import machine
 from figures import Figure
-from films import kind
+from images import kind
 from reasons import REASONS
 
 PAGE = machine.ROOT / "docs" / "evidence" / "benchmarks.md"

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ceiling
-import one_task_per_film
+import one_task_per_image
 import small_network
 from figures import Figure, at_least, at_most, run, tell
-from films import kind, make_films
+from images import kind, make_images
 from servers import Servers, servers
 
 from cli.bench import rig
@@ -28,7 +28,7 @@ from pneumowatch import settings
 from pneumowatch.logs import silence_stderr
 from pneumowatch.model_folder import champion_folder
 
-FILMS, QUICK_FILMS = 3000, 160  # of one set
+IMAGES, QUICK_IMAGES = 3000, 160  # of one set
 ROUNDS = 3
 SINGLES, QUICK_SINGLES = 100, 8
 WARM_UP = 5  # single images before any that count
@@ -54,8 +54,8 @@ class Subject:
         with silence_stderr():
             return cls(name, store, *ceiling.load(champion_folder(store).path), bursts, singles)
 
-    def climb(self, films: list[Path]) -> ceiling.Ceiling:
-        return ceiling.climb(films, self.predict, self.side)
+    def climb(self, images: list[Path]) -> ceiling.Ceiling:
+        return ceiling.climb(images, self.predict, self.side)
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Round:
 
 
 def measure(quick: bool) -> list[Figure]:
-    count, singles = (QUICK_FILMS, QUICK_SINGLES) if quick else (FILMS, SINGLES)
+    count, singles = (QUICK_IMAGES, QUICK_SINGLES) if quick else (IMAGES, SINGLES)
     with tempfile.TemporaryDirectory(prefix="pneumowatch-bench-") as name:
         folder = Path(name)
         tell(f"making {ROUNDS} sets of {count} images from {kind()}")
-        films = make_films(folder / "staged", ROUNDS * count + WARM_UP + singles)
-        alone, films = films[: WARM_UP + singles], films[WARM_UP + singles :]
-        bursts = [films[start : start + count] for start in range(0, len(films), count)]
+        images = make_images(folder / "staged", ROUNDS * count + WARM_UP + singles)
+        alone, images = images[: WARM_UP + singles], images[WARM_UP + singles :]
+        bursts = [images[start : start + count] for start in range(0, len(images), count)]
         small_network.write(folder / "small" / "champion")
         shipped = Subject.load("shipped", settings.load_settings().models.absolute(), bursts, alone)
         found = [*try_all(shipped, folder, with_latency=True)]
@@ -99,7 +99,7 @@ def measure(quick: bool) -> list[Figure]:
         found += try_one(shipped, "embedded, no image stored", bare, bursts[:1], with_latency=False)
         small = Subject.load("small", folder / "small", bursts, alone)
         found += try_all(small, folder, with_latency=False)
-        found += against_baseline(small, found, films[: QUICK_BASELINE if quick else BASELINE])
+        found += against_baseline(small, found, images[: QUICK_BASELINE if quick else BASELINE])
     return found
 
 
@@ -140,8 +140,8 @@ def try_one(
         if with_latency:
             yield from latency(what, running, subject.singles[WARM_UP:])
         costs = own.costs() if own else {}
-        for films in bursts:
-            rounds.append(one_round(subject, running, films))
+        for images in bursts:
+            rounds.append(one_round(subject, running, images))
             tell(f"{what}: {describe(rounds[-1])}")
         spent = own.costs() if own else {}
     yield from judge(what, rounds)
@@ -150,16 +150,16 @@ def try_one(
         yield Figure(f"{what}: CPU of {name}", 1000 * cpu / sum(map(len, bursts)), "ms per image")
 
 
-def one_round(subject: Subject, running: rig.Rig, films: list[Path]) -> Round:
-    before = subject.climb(films)
+def one_round(subject: Subject, running: rig.Rig, images: list[Path]) -> Round:
+    before = subject.climb(images)
     running.wait_until_idle()
-    burst = run_burst(running, films)
-    for film in films:
-        (running.inbox / film.name).rename(film)
+    burst = run_burst(running, images)
+    for image in images:
+        (running.inbox / image.name).rename(image)
     if burst.without_result:
         raise RuntimeError(f"{burst.without_result} images got no result of their own")
     running.wait_until_idle()
-    return Round(burst, before, subject.climb(films))
+    return Round(burst, before, subject.climb(images))
 
 
 def describe(one: Round) -> str:
@@ -192,9 +192,9 @@ def latency(what: str, running: rig.Rig, singles: list[Path]) -> Iterator[Figure
     yield Figure(f"{what}: a single image, p99", found.p99, "ms")
 
 
-def against_baseline(small: Subject, found: list[Figure], films: list[Path]) -> Iterator[Figure]:
+def against_baseline(small: Subject, found: list[Figure], images: list[Path]) -> Iterator[Figure]:
     """Compare the pipeline with one task per image, both with the small network."""
-    pool, rate = one_task_per_film.best(films, champion_folder(small.store).path)
+    pool, rate = one_task_per_image.best(images, champion_folder(small.store).path)
     yield Figure(f"small: one task per image ({pool} pool)", rate, "images/s")
     for where in ("embedded", "deployed"):
         pipeline = next(figure.value for figure in found if figure.name == f"small, {where}: pipeline")

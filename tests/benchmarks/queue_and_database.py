@@ -32,21 +32,21 @@ from pneumowatch.queue import Announcer, make_celery_app
 
 BURST = 1000  # files in one transaction, as the watcher registers them
 WAIT_SECONDS = 0.2  # of one predict
-FREE_FILMS = 15_000
-WAITING_FILMS = 1600  # for one worker; eight workers get eight times as many
+FREE_IMAGES = 15_000
+WAITING_IMAGES = 1600  # for one worker; eight workers get eight times as many
 QUICK = 8  # times fewer
-FILMS_A_SECOND = 1500
+IMAGES_A_SECOND = 1500
 WORKERS, TIMES_ONE = 8, 7
 LIMIT_SECONDS = 1800  # reached only by a failure
 
 
 def measure(quick: bool) -> list[Figure]:
     share = QUICK if quick else 1
-    free, spent = trial(1, 0, FREE_FILMS // share)
-    one, _ = trial(1, WAIT_SECONDS, WAITING_FILMS // share)
-    many, _ = trial(WORKERS, WAIT_SECONDS, WORKERS * WAITING_FILMS // share)
+    free, spent = trial(1, 0, FREE_IMAGES // share)
+    one, _ = trial(1, WAIT_SECONDS, WAITING_IMAGES // share)
+    many, _ = trial(WORKERS, WAIT_SECONDS, WORKERS * WAITING_IMAGES // share)
     return [
-        at_least("queue and database, a classifier that costs nothing", free, "images/s", FILMS_A_SECOND),
+        at_least("queue and database, a classifier that costs nothing", free, "images/s", IMAGES_A_SECOND),
         *(Figure(f"... CPU of {name}", ms, "ms per image") for name, ms in spent.cpu_ms.items()),
         Figure("... size of the database", spent.stored, "bytes per image"),
         Figure("... written to PostgreSQL's log (WAL)", spent.logged, "bytes per image"),
@@ -64,7 +64,7 @@ class Spent(NamedTuple):
     logged: float
 
 
-def trial(workers: int, wait: float, films: int) -> tuple[float, Spent]:
+def trial(workers: int, wait: float, images: int) -> tuple[float, Spent]:
     """Return images a second, and the cost of each."""
     with ExitStack() as stack:
         own = stack.enter_context(servers())
@@ -81,9 +81,9 @@ def trial(workers: int, wait: float, films: int) -> tuple[float, Spent]:
         database = Database(own.database_url)
         rig.Rig(folder, database, {str(pid): pid for pid in pids}).wait_until_idle()
         before, on_disk = costs(own, pids), database.read(sizes)
-        rate = read_all(database, Announcer(make_celery_app(given), given), films)
-        cpu_ms = {name: 1000 * (seconds - before[name]) / films for name, seconds in costs(own, pids).items()}
-        written = [(new - old) / films for new, old in zip(database.read(sizes), on_disk, strict=True)]
+        rate = read_all(database, Announcer(make_celery_app(given), given), images)
+        cpu_ms = {name: 1000 * (seconds - before[name]) / images for name, seconds in costs(own, pids).items()}
+        written = [(new - old) / images for new, old in zip(database.read(sizes), on_disk, strict=True)]
         database.close()
     tell(f"{workers} workers, {wait} s per batch: {rate:.0f} images/s")
     return rate, Spent(cpu_ms, *written)
@@ -96,19 +96,19 @@ def sizes(connection: Connection) -> tuple[int, int]:
     return int(size), int(written)
 
 
-def read_all(database: Database, announcer: Announcer, films: int) -> float:
+def read_all(database: Database, announcer: Announcer, images: int) -> float:
     """Register and announce files as the watcher does, and wait for their outcomes. Return images a second."""
     started = time.time()
-    for start in range(0, films, BURST):
-        numbers = range(start, min(start + BURST, films))
+    for start in range(0, images, BURST):
+        numbers = range(start, min(start + BURST, images))
         seen = [FileVersion(rig.INBOX_NAME, f"image-{number}.jpeg".encode(), SIZE, MTIME_NS) for number in numbers]
         announcer.announce(database.write(partial(registration.register_files, files=seen, by="bench")).to_announce)
     eventually(lambda: not database.read(queries.count_waiting), LIMIT_SECONDS, every=0.25)
     counts = database.read(queries.counts_by_state)
-    if counts[State.CLASSIFIED] != films:
+    if counts[State.CLASSIFIED] != images:
         raise RuntimeError(f"not every scan was classified: {counts}")
     ended = database.read(lambda connection: connection.scalar(select(func.max(Scan.finished_at))))
-    return films / (ended.timestamp() - started)
+    return images / (ended.timestamp() - started)
 
 
 def stand_in(wait: float) -> list[str]:

@@ -11,8 +11,8 @@ from db import schema
 from db.session import Database
 
 sys.path.append(str(Path(__file__).parents[1]))
-from plans import explain as explain
-from services import Server, fresh_database, postgres_server, redis_server
+from support.query_plans import explain as explain
+from support.services import Server, fresh_database, postgres_server, redis_server
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,14 @@ def write(folder: Path) -> Path:
 
     keras.utils.set_random_seed(1)
     layers = keras.layers
-    films = keras.Input((SIDE, SIDE, 1), dtype="uint8")
-    x = layers.Rescaling(1 / 255)(films)
+    images = keras.Input((SIDE, SIDE, 1), dtype="uint8")
+    x = layers.Rescaling(1 / 255)(images)
     x = layers.Conv2D(16, 3, strides=2, activation="relu")(x)
     for width in WIDTHS:
         x = layers.SeparableConv2D(width, 3, activation="relu")(x)
         x = layers.MaxPooling2D()(x)
     x = layers.GlobalAveragePooling2D()(x)
-    network = keras.Model(films, layers.Dense(1, activation="sigmoid")(x))
+    network = keras.Model(images, layers.Dense(1, activation="sigmoid")(x))
     folder.mkdir(parents=True, exist_ok=True)
     network.save(folder / WEIGHTS)
     _describe(folder, network)
@@ -43,8 +43,8 @@ def write(folder: Path) -> Path:
 
 
 def _describe(folder: Path, network) -> None:
-    films = np.random.default_rng(1).integers(0, 256, (8, SIDE, SIDE, 1), dtype=np.uint8)
-    np.savez(folder / REFERENCE, images=films, probabilities=np.asarray(network(films))[:, 0])
+    images = np.random.default_rng(1).integers(0, 256, (8, SIDE, SIDE, 1), dtype=np.uint8)
+    np.savez(folder / REFERENCE, images=images, probabilities=np.asarray(network(images))[:, 0])
     card = {
         "version": "small-stand-in",
         "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),

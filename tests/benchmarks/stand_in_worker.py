@@ -37,8 +37,8 @@ class StandInDecoders:
 
     _black = np.zeros((SIDE, SIDE), np.uint8)
 
-    def decode(self, errands: Sequence[DecodeRequest], side: int) -> list[DecodedFile]:
-        return [DecodedFile(one.scan_id, self._black, _sha256(one.scan_id), SIZE, MTIME_NS) for one in errands]
+    def decode(self, requests: Sequence[DecodeRequest], side: int) -> list[DecodedFile]:
+        return [DecodedFile(one.scan_id, self._black, _sha256(one.scan_id), SIZE, MTIME_NS) for one in requests]
 
     def close(self) -> None:
         pass
@@ -53,10 +53,10 @@ class StandInClassifier:
         self._seconds = seconds
         self._gpu = threading.Lock()  # one batch at a time
 
-    def predict(self, films: Pixels) -> ModelOutput:
+    def predict(self, images: Pixels) -> ModelOutput:
         with self._gpu:
             time.sleep(self._seconds)  # the time of the GPU
-        return ModelOutput.from_probabilities(np.full(len(films), 0.25))
+        return ModelOutput.from_probabilities(np.full(len(images), 0.25))
 
 
 def main() -> None:
@@ -68,13 +68,13 @@ def main() -> None:
     folder = ModelFolder(Path(), {"version": VERSION, "sha256": ""})
     by = f"{component_name('worker')}:{os.getpid()}"
     database.write(lambda connection: model_registry.register_model(connection, folder, b"", by))
-    room = ScanProcessor(
+    processor = ScanProcessor(
         given, given.inboxes, database, ServedModel(classifier, given.batch_size), StandInDecoders(), by
     )
-    register_task(app, room, given.batch_size)
+    register_task(app, processor, given.batch_size)
     logs.get_logger("worker").info("model ready", model=VERSION)
     code = run_worker(app, given, stop)
-    room.close()
+    processor.close()
     sys.exit(code)
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import servers  # first, because it puts tests/ on the path for the others
 from figures import Figure, at_most, run, tell
-from programs import Part, environment
-from programs import run as command
-from services import connect
 from sqlalchemy import Connection, text
+from support.programs import RunningCommand, environment
+from support.programs import run as command
+from support.services import connect
 
 from db import schema
 from db.ledger import transitions
@@ -47,7 +47,7 @@ def measure(quick: bool) -> list[Figure]:
 
 
 @contextmanager
-def deployed(folder: Path) -> Iterator[tuple[Part, Ask]]:
+def deployed(folder: Path) -> Iterator[tuple[RunningCommand, Ask]]:
     """Start a watcher and a worker, on Redis and PostgreSQL."""
     (folder / "inbox" / "STAT").mkdir(parents=True)
     with servers.servers() as own:
@@ -59,8 +59,8 @@ def deployed(folder: Path) -> Iterator[tuple[Part, Ask]]:
         )
         command("db", "upgrade", cwd=folder, env=env)
         with (
-            Part(("watch",), folder, folder / "watch.log", env),
-            Part(("work",), folder, folder / "log", env) as worker,
+            RunningCommand(("watch",), folder, folder / "watch.log", env),
+            RunningCommand(("work",), folder, folder / "log", env) as worker,
         ):
             worker.wait_until_said("model ready")
             with connect(own.database_url) as connection:
@@ -68,31 +68,31 @@ def deployed(folder: Path) -> Iterator[tuple[Part, Ask]]:
 
 
 @contextmanager
-def embedded(folder: Path) -> Iterator[tuple[Part, Ask]]:
+def embedded(folder: Path) -> Iterator[tuple[RunningCommand, Ask]]:
     (folder / "inbox" / "STAT").mkdir(parents=True)
-    with Part(("up",), folder, folder / "log", environment()) as up:
+    with RunningCommand(("up",), folder, folder / "log", environment()) as up:
         up.wait_until_said("model ready")
         with closing(sqlite3.connect(f"file:{folder}/data/pneumowatch.db?mode=ro", uri=True)) as connection:
             yield up, lambda question: connection.execute(question).fetchall()
 
 
-def urgent(name: str, folder: Path, part: Part, ask: Ask, routine: int) -> list[Figure]:
+def urgent(name: str, folder: Path, part: RunningCommand, ask: Ask, routine: int) -> list[Figure]:
     """Drop routine images at once; when all have a row, drop urgent ones, each after the one before is finished."""
     drawn = folder / "drawn"
     drawn.mkdir()
     write_phantoms(drawn, DRAWN)
-    films = sorted(drawn.iterdir())
+    images = sorted(drawn.iterdir())
     outside = folder / "routine"
     outside.mkdir()
     for number in range(routine):
-        copy(films[number % DRAWN], outside / f"{number:05}.jpeg", number)
+        copy(images[number % DRAWN], outside / f"{number:05}.jpeg", number)
     outside.rename(folder / "inbox" / "routine")
     part.wait_until(lambda: ask("SELECT count(*) FROM scans")[0][0] >= routine, 300)
     tell(f"{name}: {routine:,} images registered")
     seconds, waiting = [], []
     for number in range(TIMES):
         waiting.append(ask("SELECT count(*) FROM scans WHERE state = 'queued'")[0][0])
-        copy(films[number], folder / "image", routine + number)
+        copy(images[number], folder / "image", routine + number)
         started = time.monotonic()
         (folder / "image").rename(folder / "inbox" / "STAT" / f"{number}.jpeg")
         question = f"SELECT count(*) FROM scan_ledger WHERE path = 'STAT/{number}.jpeg' AND finished_at IS NOT NULL"
@@ -106,8 +106,8 @@ def urgent(name: str, folder: Path, part: Part, ask: Ask, routine: int) -> list[
     ]
 
 
-def copy(film: Path, path: Path, number: int) -> None:
-    shutil.copyfile(film, path)
+def copy(image: Path, path: Path, number: int) -> None:
+    shutil.copyfile(image, path)
     with path.open("ab") as file:
         file.write(number.to_bytes(4, "big"))  # after the picture: another file with the same image
 

@@ -29,7 +29,7 @@ A_FOLDER = 1000  # files in one folder
 BYTES = 100  # in a file; the watcher never reads them
 SECONDS_PRESENT, SECONDS_RESTART, BURST_A_SECOND, MEGABYTES = 30, 5, 3000, 150
 LIMIT_SECONDS = 600
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 AFTER_SECONDS = 3.0  # during which a restart could still add rows
 QUIET = "everything seen"
 
@@ -120,7 +120,7 @@ def wait_for_rows(database: Database, count: int, process: subprocess.Popen[byte
         assert process.poll() is None, "the watcher has ended"
         return rows(database) >= count
 
-    eventually(are_there, LIMIT_SECONDS, LOOK_SECONDS, lambda: f"{rows(database)} of {count} files are registered")
+    eventually(are_there, LIMIT_SECONDS, POLL_SECONDS, lambda: f"{rows(database)} of {count} files are registered")
 
 
 def rows(database: Database) -> int:

@@ -80,15 +80,15 @@ def ready_seconds(folder: Path, given: dict[str, str]) -> float:
 
 def reading(folder: Path, store: Path, few: int, many: int) -> list[Figure]:
     """Measure the resident memory of the worker and its decoding children, after two numbers of images."""
-    films = tiny_films(folder / "staged", many)
+    images = tiny_images(folder / "staged", many)
     with ExitStack() as stack:
         own = stack.enter_context(servers())
         system = rig.deployed(folder / "deployed", store, own.database_url, own.broker_url)
         running = stack.enter_context(system)
-        run_burst(running, films[:few])
+        run_burst(running, images[:few])
         early = running.costs()["work"]
         tell(f"{few} images read: {early.resident / 1e6:.0f} MB")
-        run_burst(running, films[few:])
+        run_burst(running, images[few:])
         late = running.costs()["work"]
         tell(f"{many} images read: {late.resident / 1e6:.0f} MB")
     return [
@@ -99,7 +99,7 @@ def reading(folder: Path, store: Path, few: int, many: int) -> list[Figure]:
     ]
 
 
-def tiny_films(folder: Path, count: int) -> list[Path]:
+def tiny_images(folder: Path, count: int) -> list[Path]:
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -24,9 +24,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from faults import page
-from faults.account import Account
+from faults.fault_result import FaultResult
 from faults.faults import FAULTS, Fault, installation
-from faults.stage import FULL, QUICK, Pace, Stage
+from faults.scenario import FULL, QUICK, Pace, Scenario
 
 console = Console()
 
@@ -39,13 +39,13 @@ def main() -> int:
     columns = (TextColumn("{task.description:<52}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("starting", total=len(chosen))
-        for fault, account in run_faults(chosen, pace, lambda title: progress.update(bar, description=title)):
+        for fault, fault_result in run_faults(chosen, pace, lambda title: progress.update(bar, description=title)):
             progress.update(bar, advance=1)
-            tell(fault, account)
-            measured.append((fault, account))
+            tell(fault, fault_result)
+            measured.append((fault, fault_result))
             if not given.quick:
                 page.keep(
-                    account,
+                    fault_result,
                     date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
                     commit=machine.commit(),
                     load=f"{os.getloadavg()[1]:.0f}",
@@ -53,7 +53,7 @@ def main() -> int:
     show(measured)
     if not given.quick:
         print(f"Written to {page.write(machine.describe()).relative_to(page.ROOT)}.")
-    wrong = len(chosen) - sum(not account.complaints for _, account in measured)
+    wrong = len(chosen) - sum(not fault_result.complaints for _, fault_result in measured)
     return 1 if wrong else 0
 
 
@@ -65,7 +65,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_faults(chosen: list[Fault], pace: Pace, begin: Callable[[str], None]) -> Iterator[tuple[Fault, Account]]:
+def run_faults(chosen: list[Fault], pace: Pace, begin: Callable[[str], None]) -> Iterator[tuple[Fault, FaultResult]]:
     """Run the faults one after another, on one installation of each kind, or on a new one after a failure.
 
     Yield each fault with its result.
@@ -83,28 +83,28 @@ def run_faults(chosen: list[Fault], pace: Pace, begin: Callable[[str], None]) ->
                 home, running = fault.home, stack.enter_context(installation(fault.home, Path(folder), pace))
             begin(fault.title)
             try:
-                stage = Stage(running, pace, fault.name)
-                fault.act(stage)
-                account = stage.close()
+                scenario = Scenario(running, pace, fault.name)
+                fault.act(scenario)
+                fault_result = scenario.close()
             except AssertionError as failure:
                 console.print(f"[red]{fault.name}: it did not finish.[/red] {failure}")
                 running = None
                 continue
-            if account.complaints:
+            if fault_result.complaints:
                 console.print(running.said())
                 running = None
-            yield fault, account
+            yield fault, fault_result
 
 
-def tell(fault: Fault, account: Account) -> None:
-    good = "[green]good[/green]" if not account.complaints else f"[red]{'; '.join(account.complaints)}[/red]"
-    console.print(f"{fault.name}: recovered in {account.recovery:.1f} s, {good} {account.note}")
+def tell(fault: Fault, fault_result: FaultResult) -> None:
+    good = "[green]good[/green]" if not fault_result.complaints else f"[red]{'; '.join(fault_result.complaints)}[/red]"
+    console.print(f"{fault.name}: recovered in {fault_result.recovery:.1f} s, {good} {fault_result.note}")
 
 
-def show(measured: list[tuple[Fault, Account]]) -> None:
+def show(measured: list[tuple[Fault, FaultResult]]) -> None:
     table = Table(*page.HEADINGS, title="Images in, results out")
-    for fault, account in measured:
-        table.add_row(*page.cells(fault, account))
+    for fault, fault_result in measured:
+        table.add_row(*page.cells(fault, fault_result))
     console.print(table)
 
 

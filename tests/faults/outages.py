@@ -3,80 +3,80 @@
 import signal
 
 import redis
-from services import Server, connect
+from support.services import Server, connect
 
 from faults.rig import Deployed
-from faults.stage import Stage
+from faults.scenario import Scenario
 
 
-def redis_flushed(stage: Stage[Deployed]) -> None:
+def redis_flushed(scenario: Scenario[Deployed]) -> None:
     """Delete all messages, waiting and unacknowledged; scans are announced again once Redis holds none."""
-    stage.surge(0.1)
-    stage.flow()
-    stage.wait_for(0.05)
-    with redis.Redis.from_url(stage.rig.redis.url) as client:
+    scenario.surge(0.1)
+    scenario.flow()
+    scenario.wait_for(0.05)
+    with redis.Redis.from_url(scenario.rig.redis.url) as client:
         client.flushall()
-    stage.over()
+    scenario.over()
 
 
-def redis_restarted(stage: Stage[Deployed]) -> None:
+def redis_restarted(scenario: Scenario[Deployed]) -> None:
     """Restart Redis empty, then drop a single image, which detects a worker that reconnects but consumes nothing."""
-    _gone(stage, stage.rig.redis, 1)
+    _gone(scenario, scenario.rig.redis, 1)
 
 
-def redis_gone(stage: Stage[Deployed]) -> None:
+def redis_gone(scenario: Scenario[Deployed]) -> None:
     """Stop Redis while images arrive; their scans wait in the database."""
-    _gone(stage, stage.rig.redis, stage.pace.outage)
+    _gone(scenario, scenario.rig.redis, scenario.pace.outage)
 
 
-def redis_hangs(stage: Stage[Deployed]) -> None:
+def redis_hangs(scenario: Scenario[Deployed]) -> None:
     """Halt the process of Redis, so that it keeps its connections and answers nothing."""
-    server = stage.rig.redis
+    server = scenario.rig.redis
     assert server.process is not None
-    stage.surge(0.1)
-    stage.flow(2 * stage.pace.outage)
-    stage.wait_for(0.05)
+    scenario.surge(0.1)
+    scenario.flow(2 * scenario.pace.outage)
+    scenario.wait_for(0.05)
     server.process.send_signal(signal.SIGSTOP)
     try:
-        stage.wait_out(stage.pace.outage)
+        scenario.wait_out(scenario.pace.outage)
     finally:
         server.process.send_signal(signal.SIGCONT)
-    stage.over()
-    stage.lone_film()
+    scenario.over()
+    scenario.lone_image()
 
 
-def postgres_restarted(stage: Stage[Deployed]) -> None:
-    """Crash PostgreSQL, which recovers from its log."""
-    _gone(stage, stage.rig.postgres, 1, signal.SIGQUIT)
+def postgres_restarted(scenario: Scenario[Deployed]) -> None:
+    """Stop PostgreSQL by a crash, from which it recovers with its log."""
+    _gone(scenario, scenario.rig.postgres, 1, signal.SIGQUIT)
 
 
-def postgres_gone(stage: Stage[Deployed]) -> None:
+def postgres_gone(scenario: Scenario[Deployed]) -> None:
     """Stop PostgreSQL: no message is lost from the queue in the meantime, and no result."""
-    _gone(stage, stage.rig.postgres, stage.pace.outage, signal.SIGQUIT)
+    _gone(scenario, scenario.rig.postgres, scenario.pace.outage, signal.SIGQUIT)
 
 
-def connections_cut(stage: Stage[Deployed]) -> None:
+def connections_cut(scenario: Scenario[Deployed]) -> None:
     """Cut every connection to the database several times, during whatever it is doing."""
-    stage.surge(0.1)
-    stage.flow()
+    scenario.surge(0.1)
+    scenario.flow()
     cut = 0
     for share in (0.05, 0.2, 0.35, 0.5, 0.65):
-        stage.wait_for(share)
-        with connect(stage.rig.postgres.url) as server:
+        scenario.wait_for(share)
+        with connect(scenario.rig.postgres.url) as server:
             ended = server.execute(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'ledger'"
             ).fetchall()
         cut += ended[0][0]
-    stage.over()
-    stage.note = f"{cut} connections"
+    scenario.over()
+    scenario.note = f"{cut} connections"
 
 
-def _gone(stage: Stage[Deployed], server: Server, seconds: float, how: signal.Signals = signal.SIGKILL) -> None:
-    stage.surge(0.1)
-    stage.flow(max(stage.pace.flow, 2 * seconds))
-    stage.wait_for(0.05)
+def _gone(scenario: Scenario[Deployed], server: Server, seconds: float, how: signal.Signals = signal.SIGKILL) -> None:
+    scenario.surge(0.1)
+    scenario.flow(max(scenario.pace.flow, 2 * seconds))
+    scenario.wait_for(0.05)
     server.kill(how)
-    stage.wait_out(seconds)
+    scenario.wait_out(seconds)
     server.start()
-    stage.over()
-    stage.lone_film()
+    scenario.over()
+    scenario.lone_image()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from faults.account import GRACE_SECONDS, Account
+from faults.fault_result import GRACE_SECONDS, FaultResult
 from faults.faults import FAULTS, Fault
 
 ROOT: Final = Path(__file__).parents[2]
@@ -15,10 +15,10 @@ BEGIN: Final = "<!-- written by `make faults` -->"
 END: Final = "<!-- end of what `make faults` writes -->"
 
 
-def keep(account: Account, **measured: str) -> None:
+def keep(fault_result: FaultResult, **measured: str) -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
-    record = {"account": account.as_dict(), **measured}
-    (KEPT / f"{account.name}.json").write_text(json.dumps(record, indent=1), "utf-8")
+    record = {"account": fault_result.as_dict(), **measured}
+    (KEPT / f"{fault_result.name}.json").write_text(json.dumps(record, indent=1), "utf-8")
 
 
 def kept() -> dict[str, dict[str, Any]]:
@@ -48,23 +48,23 @@ HEADINGS: Final = (
 )
 
 
-def cells(fault: Fault, account: Account) -> tuple[str, ...]:
+def cells(fault: Fault, fault_result: FaultResult) -> tuple[str, ...]:
     """Return the cells of a fault's row in the table."""
-    title = f"{fault.title} ({account.home})"
-    states = ", ".join(f"{many} {state}" for state, many in sorted(account.states.items()))
-    busy = ", ".join(f"{part} {share:.1%}" for part, share in sorted(account.cpu.items())) or "-"
-    counts = (account.dropped, states, account.predictions, account.lost, account.doubled)
+    title = f"{fault.title} ({fault_result.home})"
+    states = ", ".join(f"{many} {state}" for state, many in sorted(fault_result.states.items()))
+    busy = ", ".join(f"{part} {share:.1%}" for part, share in sorted(fault_result.cpu.items())) or "-"
+    counts = (fault_result.dropped, states, fault_result.predictions, fault_result.lost, fault_result.doubled)
     return (
-        f"{title}: {account.note}" if account.note else title,
+        f"{title}: {fault_result.note}" if fault_result.note else title,
         *map(str, counts),
-        f"{account.recovery:.1f} s",
+        f"{fault_result.recovery:.1f} s",
         busy,
     )
 
 
 def _lines(machine: dict[str, str], records: dict[str, dict[str, Any]]) -> Iterator[str]:
-    accounts = {name: Account(**record["account"]) for name, record in records.items()}
-    leases = {account.lease for account in accounts.values()}
+    accounts = {name: FaultResult(**record["account"]) for name, record in records.items()}
+    leases = {fault_result.lease for fault_result in accounts.values()}
     said = ", ".join(f"{lease:g}" for lease in sorted(leases))
     yield f"Leases of {said} s: recovery must end within the lease and {GRACE_SECONDS:g} s."
     yield ""

@@ -10,19 +10,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from programs import COMMAND, PATIENCE, Part, environment, run
-from services import Server, connect
 from sqlalchemy import make_url
+from support.programs import COMMAND, COMMAND_SECONDS, RunningCommand, environment, run
+from support.services import Server, connect
 from support.waiting import eventually
 
 from cli.bench.processes import process_tree, resource_usage
-from faults.films import Stock
+from faults.images import Stock
 
 WORKERS: Final = ("work-1", "work-2")
 DATABASE: Final = "ledger"
 READY: Final = "model ready"
-LOOK_SECONDS: Final = 0.1
-SABOTAGED: Final = (sys.executable, str(Path(__file__).parents[1] / "sabotage.py"))
+POLL_SECONDS: Final = 0.1
+FAULTY_COMMAND: Final = (sys.executable, str(Path(__file__).parents[1] / "support" / "fault_injection.py"))
 
 
 class Rig(ABC):
@@ -37,7 +37,7 @@ class Rig(ABC):
         self.inbox.mkdir()
         self.data = folder / "data"
         self.stock = Stock(folder / "stock")
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, RunningCommand] = {}
         self._settings = {
             "inboxes": f"ward={self.inbox}",
             "data_dir": self.data,
@@ -61,16 +61,16 @@ class Rig(ABC):
         command: Sequence[str] = tuple(COMMAND),
         variables: Mapping[str, str] | None = None,
         **settings: object,
-    ) -> Part:
+    ) -> RunningCommand:
         """Start a component (`work-1` is one that runs `work`), and do not wait for it."""
         self._starts += 1
         env = environment(**{**self._settings, **settings}) | dict(variables or {})
         log = self.folder / f"{self._starts:02}-{name}.log"
-        part = Part((name.partition("-")[0],), self.folder, log, env, command)
+        part = RunningCommand((name.partition("-")[0],), self.folder, log, env, command)
         self.parts[name] = part.__enter__()
         return part
 
-    def restart(self, name: str, **how: Any) -> Part:
+    def restart(self, name: str, **how: Any) -> RunningCommand:
         """Start a component again that has ended, as its supervisor would."""
         assert self.parts[name].process.poll() is not None, f"{name} still runs"
         return self.start(name, **how)
@@ -80,9 +80,9 @@ class Rig(ABC):
         for name in names:
             self.parts[name].wait_until_said(READY)
 
-    def wait_until(self, what: Callable[[], Any], timeout: float = PATIENCE) -> Any:
+    def wait_until(self, what: Callable[[], Any], timeout: float = COMMAND_SECONDS) -> Any:
         """Return the first true answer. Raises NotInTime with the ends of all logs if none comes."""
-        return eventually(what, timeout, LOOK_SECONDS, self.said)
+        return eventually(what, timeout, POLL_SECONDS, self.said)
 
     def held_by(self, pid: int) -> int:
         claims = "SELECT count(*) FROM scans WHERE state = 'running' AND claimed_by LIKE %s"
@@ -162,7 +162,7 @@ class Embedded(Rig):
         command: Sequence[str] = tuple(COMMAND),
         variables: Mapping[str, str] | None = None,
         **settings: object,
-    ) -> Part:
+    ) -> RunningCommand:
         """Start it, and wait until it is ready."""
         part = self.start("up", command, variables, **settings)
         self.ready("up")
@@ -173,7 +173,7 @@ class Embedded(Rig):
         return self.data / "pneumowatch.db"
 
     def ask(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.ledger, timeout=PATIENCE)) as connection:
+        with closing(sqlite3.connect(self.ledger, timeout=COMMAND_SECONDS)) as connection:
             return connection.execute(sql.replace("%s", "?"), parameters).fetchall()
 
 

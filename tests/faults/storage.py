@@ -9,12 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from programs import COMMAND, Part
+from support.programs import COMMAND, RunningCommand
 
 from faults.rig import Embedded
-from faults.stage import Stage
+from faults.scenario import Scenario
 
-ROOM: Final = "96m"  # of the data folder: the model, a ledger, and a thousand stored images
+DISK_SIZE: Final = "96m"  # of the data folder: the model, a ledger, and a thousand stored images
 ON_TMPFS: Final = 'mount -t tmpfs -o size="$1" tmpfs "$0" && shift && exec "$@"'
 ASK: Final = (
     "import json, sqlite3, sys; connection = sqlite3.connect(sys.argv[1], timeout=60); "
@@ -25,9 +25,9 @@ ASK: Final = (
 class Cramped(Embedded):
     """`up` with its data folder on a small file system that exists only for the processes of this rig."""
 
-    def up(self, *_: object, **settings: object) -> Part:
+    def up(self, *_: object, **settings: object) -> RunningCommand:
         self.data.mkdir(exist_ok=True)
-        return super().up(("unshare", "-m", "sh", "-c", ON_TMPFS, str(self.data), ROOM, *COMMAND), **settings)
+        return super().up(("unshare", "-m", "sh", "-c", ON_TMPFS, str(self.data), DISK_SIZE, *COMMAND), **settings)
 
     def inside(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run a command inside that file system's mount namespace."""
@@ -43,43 +43,43 @@ class Cramped(Embedded):
 
 def no_mounts() -> str:
     with tempfile.TemporaryDirectory() as folder:
-        command = ["unshare", "-m", "sh", "-c", ON_TMPFS, folder, ROOM, "true"]
+        command = ["unshare", "-m", "sh", "-c", ON_TMPFS, folder, DISK_SIZE, "true"]
         permitted = subprocess.run(command, capture_output=True).returncode == 0
     return "" if permitted else "file systems cannot be mounted here"
 
 
-def disk_full(stage: Stage[Cramped]) -> None:
+def disk_full(scenario: Scenario[Cramped]) -> None:
     """Fill the disk, so that neither images nor the ledger can be written; `up` waits until there is space."""
-    rig, filler = stage.rig, stage.rig.data / "filler"
-    stage.surge(0.1)
-    stage.flow(2 * stage.pace.outage)
-    stage.wait_for(0.05)
+    rig, filler = scenario.rig, scenario.rig.data / "filler"
+    scenario.surge(0.1)
+    scenario.flow(2 * scenario.pace.outage)
+    scenario.wait_for(0.05)
     rig.inside("sh", "-c", f"cat /dev/zero > {filler}")
-    stage.wait_out(1 + stage.pace.outage)
+    scenario.wait_out(1 + scenario.pace.outage)
     rig.inside("rm", str(filler))
-    stage.over()
+    scenario.over()
 
 
-def ledger_locked(stage: Stage[Embedded]) -> None:
+def ledger_locked(scenario: Scenario[Embedded]) -> None:
     """Lock SQLite from another process for longer than its busy timeout."""
-    stage.surge(0.1)
-    stage.flow(2 * stage.pace.outage)
-    stage.wait_for(0.05)
-    with closing(sqlite3.connect(stage.rig.ledger, timeout=60, isolation_level=None)) as other:
+    scenario.surge(0.1)
+    scenario.flow(2 * scenario.pace.outage)
+    scenario.wait_for(0.05)
+    with closing(sqlite3.connect(scenario.rig.ledger, timeout=60, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        stage.wait_out(stage.pace.outage)
+        scenario.wait_out(scenario.pace.outage)
         other.execute("COMMIT")
-    stage.over()
+    scenario.over()
 
 
-def ledger_copied_back(stage: Stage[Embedded]) -> None:
+def ledger_copied_back(scenario: Scenario[Embedded]) -> None:
     """Stop `up`, replace its ledger by an older copy, and start it again: later images are processed again."""
-    rig, backup = stage.rig, stage.rig.folder / "backup.db"
-    stage.surge(0.5)
-    stage.wait_for(0.2)
+    rig, backup = scenario.rig, scenario.rig.folder / "backup.db"
+    scenario.surge(0.5)
+    scenario.wait_for(0.2)
     with closing(sqlite3.connect(rig.ledger)) as source, closing(sqlite3.connect(backup)) as copy:
         source.backup(copy)
-    stage.wait_for(0.4)
+    scenario.wait_for(0.4)
     part = rig.parts["up"]
     assert part.terminate() == 0, part.said()
     for leftover in rig.data.glob("pneumowatch.db-*"):
@@ -87,5 +87,5 @@ def ledger_copied_back(stage: Stage[Embedded]) -> None:
     Path(backup).replace(rig.ledger)
     rig.restart("up")
     rig.ready("up")
-    stage.over()
-    stage.flow()
+    scenario.over()
+    scenario.flow()

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pydicom import uid
 
-from formats import common_images, dicom_films, refused, same_film
+from formats import common_images, dicom_images, refused, same_image
 from pneumowatch.errors import ImageRejected
 from pneumowatch.imaging import reader
 
@@ -66,14 +66,14 @@ def page() -> str:
 
 def _dicom() -> Iterator[str]:
     yield DICOM.rstrip("\n")
-    for case in dicom_films.cases():
+    for case in dicom_images.cases():
         yield f"| {uid.UID(case.syntax).name} | {case.what} | {_verdict(case.off(), case.tolerance, case.what)} |"
 
 
 def _same() -> Iterator[str]:
     yield SAME.rstrip("\n")
     with tempfile.TemporaryDirectory() as folder:
-        found = same_film.probabilities(Path(folder))
+        found = same_image.probabilities(Path(folder))
     if len(set(found.values())) != 1:
         sys.exit(f"The same image has several probabilities: {found}")
     yield from (f"| {name} | the same |" for name in found)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from books import Book
-from services import fresh_database
 from sqlalchemy import text
+from support.ledger_driver import LedgerDriver
+from support.services import fresh_database
 
 from db import schema
 from db.models import Base
@@ -68,10 +68,10 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def book(database: Database) -> Book:
-    book = Book(database)
-    book.register_model()
-    return book
+def ledger(database: Database) -> LedgerDriver:
+    ledger = LedgerDriver(database)
+    ledger.register_model()
+    return ledger
 
 
 NEXT_MIGRATION: Final = """
@@ -100,10 +100,10 @@ def install_next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 
 @pytest.fixture
-def postgres_book(postgres_database: str) -> Iterator[Book]:
+def postgres_ledger(postgres_database: str) -> Iterator[LedgerDriver]:
     """A ledger in a PostgreSQL of its own, for what only that can tell."""
     with closing(Database(postgres_database)) as database:
         schema.upgrade(database)
-        book = Book(database)
-        book.register_model()
-        yield book
+        ledger = LedgerDriver(database)
+        ledger.register_model()
+        yield ledger

@@ -14,9 +14,9 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from deploying import COMPONENTS, DEPLOY, PROGRAM, UNITS, compose, compose_programs, unit_programs
-from lacking import lacking
 from prometheus_client.metrics_core import Metric
+from support.deploy_files import COMPONENTS, DEPLOY, PROGRAM, UNITS, compose, compose_programs, unit_programs
+from support.requirements import skip_or_fail
 
 from db.health.ledger_metrics import LEDGER_FAMILIES
 from pneumowatch import metrics
@@ -31,7 +31,7 @@ OF_OTHERS = {"up"}
 
 
 def tool(name: str) -> str:
-    return shutil.which(name) or lacking(f"no {name} on PATH")
+    return shutil.which(name) or skip_or_fail(f"no {name} on PATH")
 
 
 def documents(folder: Path) -> Iterator[dict[str, Any]]:
@@ -90,7 +90,7 @@ def test_no_two_units_want_one_port() -> None:
 @pytest.mark.filterwarnings("ignore:The metaschema specified:DeprecationWarning")  # the schema's own, of some versions
 def test_the_compose_file_is_one() -> None:
     if not COMPOSE_SCHEMA.exists():
-        lacking("no schema of docker-compose")
+        skip_or_fail("no schema of docker-compose")
     jsonschema.validate(compose(), json.loads(COMPOSE_SCHEMA.read_text("utf-8")))
 
 
@@ -182,7 +182,7 @@ def test_pods_run_what_units_run() -> None:
         ] is True
 
 
-def test_keda_scales_by_films_that_wait() -> None:
+def test_keda_scales_by_images_that_wait() -> None:
     """KEDA's definition is not among Kubernetes' own: what of it we use, by its documentation."""
     (scaled,) = (one for one in documents(KUBERNETES / "base") if one["kind"] == "ScaledObject")
     spec = scaled["spec"]

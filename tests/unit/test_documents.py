@@ -23,7 +23,9 @@ MISUSE: Any = typer.BadParameter.__base__  # typer has a click of its own
 
 
 def test_settings_are_documented_as_they_are() -> None:
-    assert (ROOT / "docs" / "operate" / "settings.md").read_text("utf-8") == render_settings_page(), "run `make settings`"
+    assert (ROOT / "docs" / "operate" / "settings.md").read_text("utf-8") == render_settings_page(), (
+        "run `make settings`"
+    )
 
 
 def test_the_contract_is_written_down_as_it_is() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from books import at_once
+from support.ledger_driver import run_concurrently
 
 from db.deployment import check_patient_key, load_patient_key, stored_fingerprint
 from db.session import Database
@@ -60,7 +60,7 @@ def test_two_machines_that_start_first_at_once_do_not_both_go_on(database: Datab
         except SettingsError:
             return None
 
-    keys = at_once(*(lambda settings=settings: start(settings) for settings in machines))
+    keys = run_concurrently(*(lambda settings=settings: start(settings) for settings in machines))
     (key,) = [key for key in keys if key is not None]
     assert database.read(stored_fingerprint) == patient_hashing.key_fingerprint(key)
 

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 import pytest
 from alembic import command
-from books import Book, seen
-from programs import environment, run
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -28,6 +26,8 @@ from sqlalchemy import (
     select,
     text,
 )
+from support.ledger_driver import LedgerDriver, file_version
+from support.programs import environment, run
 
 from db import schema
 from db.models import Base
@@ -94,10 +94,10 @@ def test_indexes_of_the_models_are_there(database: Database) -> None:
 
 
 def test_upgraded_twice_keeps_everything(database: Database) -> None:
-    book = Book(database)
-    (scan_id,) = book.add(seen())
+    ledger = LedgerDriver(database)
+    (scan_id,) = ledger.add(file_version())
     schema.upgrade(database)
-    assert book.state(scan_id) == "queued"
+    assert ledger.state(scan_id) == "queued"
     assert views(database) == set(VIEW_NAMES)
     assert schema.model_differences(database) == []
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from desk import Desk
+from support.review_server import ReviewServer
 
 from db.session import Database
 from pneumowatch.settings import Settings
@@ -16,6 +16,6 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def desk(database: Database, settings: Settings) -> Iterator[Desk]:
-    with Desk(database, settings) as desk:
-        yield desk
+def review_server(database: Database, settings: Settings) -> Iterator[ReviewServer]:
+    with ReviewServer(database, settings) as review_server:
+        yield review_server

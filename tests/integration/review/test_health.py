@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from desk import Desk
 from sqlalchemy import delete, insert, text
+from support.review_server import ReviewServer
 
 from db.models import Heartbeat
 from db.session import Database
@@ -12,32 +12,32 @@ from pneumowatch import patient_hashing
 from pneumowatch.settings import Settings
 
 
-def test_ready(desk: Desk) -> None:
-    visitor = desk.visitor()
+def test_ready(review_server: ReviewServer) -> None:
+    visitor = review_server.visitor()
     assert visitor.get("/healthz").json() == {"status": "ok"}
     assert visitor.get("/readyz").json() == {"status": "ready"}
 
 
-def test_not_ready_where_the_schema_is_another(desk: Desk) -> None:
-    was = desk.database.read(lambda c: c.scalar(text("SELECT version_num FROM alembic_version")))
-    desk.database.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+def test_not_ready_where_the_schema_is_another(review_server: ReviewServer) -> None:
+    was = review_server.database.read(lambda c: c.scalar(text("SELECT version_num FROM alembic_version")))
+    review_server.database.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     try:
-        answer = desk.visitor().get("/readyz")
+        answer = review_server.visitor().get("/readyz")
     finally:
         again = text("UPDATE alembic_version SET version_num = :was")
-        desk.database.write(lambda c: c.execute(again, {"was": was}))
+        review_server.database.write(lambda c: c.execute(again, {"was": was}))
     assert answer.status_code == 503
     assert "pneumowatch db upgrade" in answer.json()["detail"]
 
 
-def test_not_ready_where_the_patient_key_is_another(desk: Desk, settings: Settings) -> None:
+def test_not_ready_where_the_patient_key_is_another(review_server: ReviewServer, settings: Settings) -> None:
     from db import deployment
 
-    deployment.load_patient_key(desk.database, settings)
-    assert desk.visitor().get("/readyz").status_code == 200
+    deployment.load_patient_key(review_server.database, settings)
+    assert review_server.visitor().get("/readyz").status_code == 200
     settings.patient_key_path.unlink()
     patient_hashing.read_or_create_key(settings.patient_key_path)
-    answer = desk.visitor().get("/readyz")
+    answer = review_server.visitor().get("/readyz")
     assert answer.status_code == 503
     assert str(settings.data_dir) not in answer.text
 
@@ -47,8 +47,8 @@ def test_an_outage_is_said_and_over_when_it_is(tmp_path: Path, migrated_sqlite: 
     file = tmp_path / "ledger.db"
     file.write_bytes(migrated_sqlite.read_bytes())
     database = Database(f"sqlite:///{file}")
-    with Desk(database, settings) as desk:
-        reader = desk.reader()
+    with ReviewServer(database, settings) as review_server:
+        reader = review_server.reader()
         database.close()
         away = file.rename(tmp_path / "away.db")
         file.mkdir()
@@ -65,27 +65,27 @@ def test_an_outage_is_said_and_over_when_it_is(tmp_path: Path, migrated_sqlite: 
     database.close()
 
 
-def test_a_part_that_is_gone_degrades_the_desk_and_does_not_close_it(desk: Desk) -> None:
+def test_a_component_that_is_gone_degrades_the_review_app_and_does_not_close_it(review_server: ReviewServer) -> None:
     gone = Heartbeat(
         component="worker@reading-room:7", kind="worker", machine="reading-room", pid=7, state="reading",
         **dict.fromkeys(("started_at", "progress_at", "beat_at"), datetime.now(UTC) - timedelta(minutes=10)),
         expectations={}, done={},
     )  # fmt: skip
     values = {column.name: getattr(gone, column.name) for column in Heartbeat.__table__.columns}
-    desk.database.write(lambda c: c.execute(insert(Heartbeat).values(values)))
+    review_server.database.write(lambda c: c.execute(insert(Heartbeat).values(values)))
     try:
-        answer = desk.visitor().get("/readyz")
-        overview = desk.reader().get("/overview")
+        answer = review_server.visitor().get("/readyz")
+        overview = review_server.reader().get("/overview")
     finally:
-        desk.database.write(lambda c: c.execute(delete(Heartbeat)))
+        review_server.database.write(lambda c: c.execute(delete(Heartbeat)))
     assert answer.status_code == 200
     assert answer.json()["status"] == "degraded"
     assert "worker@reading-room:7" in answer.json()["components"][0]
     assert "silent" in overview.text
 
 
-def test_metrics_are_told_to_who_asks(desk: Desk) -> None:
-    answer = desk.visitor().get("/metrics")
+def test_metrics_are_told_to_who_asks(review_server: ReviewServer) -> None:
+    answer = review_server.visitor().get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
     lines = answer.text.splitlines()

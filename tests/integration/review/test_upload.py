@@ -7,8 +7,8 @@ from threading import Thread
 
 import httpx
 import pytest
-from books import Book, classified, rejected, seen
-from desk import Desk
+from support.ledger_driver import LedgerDriver, classified, file_version, rejected
+from support.review_server import ReviewServer
 from support.waiting import eventually
 
 from db.ledger.outcomes import Outcome
@@ -40,55 +40,57 @@ def send(client: httpx.Client, data: bytes, name: str = "", **parameters: float)
     return client.post("/api/scans", content=data, headers=headers, params=parameters)
 
 
-def read(book: Book, scan_id: int, outcome: Outcome) -> None:
+def read(ledger: LedgerDriver, scan_id: int, outcome: Outcome) -> None:
     """What a worker does."""
-    claim = book.claimed()
+    claim = ledger.claimed()
     assert [scan.id for scan in claim.scans] == [scan_id]
-    book.finish(claim, outcome)
+    ledger.finish(claim, outcome)
 
 
-def test_a_film_as_the_body(desk: Desk, book: Book, folder: Path) -> None:
-    answer = send(desk.script(), b"a film", "DOE%20J%C3%A9.PNG")
+def test_an_image_as_the_body(review_server: ReviewServer, ledger: LedgerDriver, folder: Path) -> None:
+    answer = send(review_server.script(), b"a film", "DOE%20J%C3%A9.PNG")
     assert answer.status_code == 202
-    (film,) = answer.json()["scans"]
-    assert (film["state"], film["done"], film["sentence"]) == ("queued", False, "Waiting to be read.")
-    assert answer.headers["location"] == f"/api/scans/{film['scan_id']}"
+    (image,) = answer.json()["scans"]
+    assert (image["state"], image["done"], image["sentence"]) == ("queued", False, "Waiting to be read.")
+    assert answer.headers["location"] == f"/api/scans/{image['scan_id']}"
     (file,) = stored(folder)
     assert file.read_bytes() == b"a film"
     assert file.name.startswith("DOE J\u00e9-")
-    row = book.row(film["scan_id"])
+    row = ledger.row(image["scan_id"])
     assert (row["inbox"], row["path"], row["size"]) == ("uploads", file.name, 6)
-    (act,) = book.database.read(lambda c: audit.list_actions(c, 9, film["scan_id"]))
+    (act,) = ledger.database.read(lambda c: audit.list_actions(c, 9, image["scan_id"]))
     assert (act["who"], act["what"]) == ("rita", "upload")
 
 
-def test_a_script_waits_for_the_result(desk: Desk, book: Book) -> None:
+def test_a_script_waits_for_the_result(review_server: ReviewServer, ledger: LedgerDriver) -> None:
     def work() -> None:
-        eventually(book.states)
-        (scan_id,) = book.states()
-        read(book, scan_id, rejected(scan_id))
+        eventually(ledger.states)
+        (scan_id,) = ledger.states()
+        read(ledger, scan_id, rejected(scan_id))
 
     worker = Thread(target=work)
     worker.start()
-    answer = send(desk.script(), b"no film", wait=upload.MAX_WAIT_SECONDS)
+    answer = send(review_server.script(), b"no film", wait=upload.MAX_WAIT_SECONDS)
     worker.join()
     assert answer.status_code == 200
-    (film,) = answer.json()["scans"]
-    assert (film["state"], film["done"], film["sentence"]) == ("rejected", True, "A sentence.")
+    (image,) = answer.json()["scans"]
+    assert (image["state"], image["done"], image["sentence"]) == ("rejected", True, "A sentence.")
 
 
-def test_files_of_a_form(desk: Desk, book: Book, folder: Path) -> None:
+def test_files_of_a_form(review_server: ReviewServer, ledger: LedgerDriver, folder: Path) -> None:
     files = [("image", (f"{number}.png", bytes([number] * 10))) for number in range(3)]
-    answer = desk.reader().post("/upload", files=files)
+    answer = review_server.reader().post("/upload", files=files)
     assert answer.status_code == 303
     assert answer.headers["location"] == "/upload?scan=1&scan=2&scan=3"
     assert [file.read_bytes()[0] for file in stored(folder)] == [0, 1, 2]
-    page = desk.reader().get(answer.headers["location"]).text
+    page = review_server.reader().get(answer.headers["location"]).text
     assert page.count("Waiting to be read.") == 3
 
 
-def test_a_form_bears_the_pages_token_in_its_field(desk: Desk, book: Book, folder: Path) -> None:
-    reader = desk.reader()
+def test_a_form_bears_the_pages_token_in_its_field(
+    review_server: ReviewServer, ledger: LedgerDriver, folder: Path
+) -> None:
+    reader = review_server.reader()
     token = reader.headers.pop("X-CSRF-Token")
     files = {"image": ("a.png", b"film")}
     assert reader.post("/upload", files=files).status_code == 403
@@ -99,16 +101,16 @@ def test_a_form_bears_the_pages_token_in_its_field(desk: Desk, book: Book, folde
     assert len(stored(folder)) == 1
 
 
-def test_nobody_hands_in_without_signing_in(desk: Desk, folder: Path) -> None:
-    visitor = desk.visitor()
+def test_nobody_hands_in_without_signing_in(review_server: ReviewServer, folder: Path) -> None:
+    visitor = review_server.visitor()
     assert send(visitor, b"film").status_code == 401
     assert visitor.post("/api/scans", files={"image": ("a.png", b"film")}).status_code == 401
     assert visitor.get("/upload", headers={"Accept": "text/html"}).status_code == 303
     assert stored(folder) == []
 
 
-def test_no_file_at_all_is_a_sentence(desk: Desk, folder: Path) -> None:
-    reader = desk.reader()
+def test_no_file_at_all_is_a_sentence(review_server: ReviewServer, folder: Path) -> None:
+    reader = review_server.reader()
     for answer in (
         reader.post("/upload", files={"image": ("", b"")}, headers={"Accept": "text/html"}),
         reader.post("/api/scans", files={"other": (None, b"text")}),
@@ -118,9 +120,11 @@ def test_no_file_at_all_is_a_sentence(desk: Desk, folder: Path) -> None:
     assert stored(folder) == []
 
 
-def test_an_empty_file_is_registered_for_its_rejection(desk: Desk, book: Book, folder: Path) -> None:
-    (film,) = send(desk.script(), b"", "empty.png").json()["scans"]
-    assert book.row(film["scan_id"])["size"] == 0
+def test_an_empty_file_is_registered_for_its_rejection(
+    review_server: ReviewServer, ledger: LedgerDriver, folder: Path
+) -> None:
+    (image,) = send(review_server.script(), b"", "empty.png").json()["scans"]
+    assert ledger.row(image["scan_id"])["size"] == 0
     assert len(stored(folder)) == 1
 
 
@@ -132,30 +136,32 @@ def chunks(size: int) -> Iterator[bytes]:
 @pytest.mark.parametrize(
     "size", [MOST + 2**16, MOST + upload.FORM_OVERHEAD_BYTES + 2**16], ids=["the film", "the request"]
 )
-def test_what_is_too_large_leaves_nothing(desk: Desk, book: Book, folder: Path, size: int) -> None:
-    script = desk.script()
+def test_what_is_too_large_leaves_nothing(
+    review_server: ReviewServer, ledger: LedgerDriver, folder: Path, size: int
+) -> None:
+    script = review_server.script()
     sent = [
         script.post("/api/scans", content=bytes(size), headers=RAW),
         script.post("/api/scans", content=chunks(size), headers=RAW),  # that says no length beforehand
         script.post("/api/scans", files=[("image", ("small.png", b"film")), ("image", ("a.png", bytes(size)))]),
-        desk.reader().post("/upload", files={"image": ("a.png", bytes(size))}),
+        review_server.reader().post("/upload", files={"image": ("a.png", bytes(size))}),
     ]
     assert [answer.status_code for answer in sent] == [413] * 4
     assert stored(folder) == []
-    assert book.states() == {}
+    assert ledger.states() == {}
     assert send(script, b"film").status_code == 202
 
 
-def test_too_many_files(desk: Desk, book: Book, folder: Path) -> None:
+def test_too_many_files(review_server: ReviewServer, ledger: LedgerDriver, folder: Path) -> None:
     files = [("image", (f"{number}.png", b"film")) for number in range(upload.MAX_FILES_PER_REQUEST + 1)]
-    assert desk.script().post("/api/scans", files=files).status_code in (400, 413)
-    assert desk.reader().post("/upload", files=files).status_code in (400, 413)
+    assert review_server.script().post("/api/scans", files=files).status_code in (400, 413)
+    assert review_server.reader().post("/upload", files=files).status_code in (400, 413)
     assert stored(folder) == []
 
 
 @pytest.mark.parametrize("name", ["../../lock", "..%2f..%2flock", "/etc/passwd", "%00", "%ff%fe", ".hidden", "a%0ab"])
-def test_no_name_leads_anywhere(desk: Desk, folder: Path, name: str) -> None:
-    script = desk.script()
+def test_no_name_leads_anywhere(review_server: ReviewServer, folder: Path, name: str) -> None:
+    script = review_server.script()
     assert send(script, b"film", name).status_code == 202
     assert script.post("/api/scans", files={"image": (name, b"film")}).status_code == 202
     assert len(stored(folder)) == 2
@@ -163,44 +169,48 @@ def test_no_name_leads_anywhere(desk: Desk, folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("form", [False, True], ids=["a body", "a form"])
-def test_what_is_cut_off_leaves_nothing(desk: Desk, book: Book, folder: Path, form: bool) -> None:
+def test_what_is_cut_off_leaves_nothing(
+    review_server: ReviewServer, ledger: LedgerDriver, folder: Path, form: bool
+) -> None:
     kind = "multipart/form-data; boundary=b" if form else "application/octet-stream"
     part = '--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' if form else ""
     head = (
-        f"POST /api/scans HTTP/1.1\r\nHost: desk\r\nAuthorization: {desk.script().headers['Authorization']}\r\n"
+        f"POST /api/scans HTTP/1.1\r\nHost: desk\r\nAuthorization: {review_server.script().headers['Authorization']}\r\n"
         f"Content-Type: {kind}\r\nContent-Length: {MOST}\r\n\r\n{part}"
     )
-    with socket.create_connection(("127.0.0.1", desk.server.port)) as connection:
+    with socket.create_connection(("127.0.0.1", review_server.server.port)) as connection:
         connection.sendall(head.encode() + bytes(MOST - 2**16))
         if not form:  # it is being written
             eventually(lambda: stored(folder))
             assert stored(folder)[0].name.startswith(".")
     eventually(lambda: not stored(folder))
-    assert book.states() == {}
-    assert send(desk.script(), b"film").status_code == 202
+    assert ledger.states() == {}
+    assert send(review_server.script(), b"film").status_code == 202
 
 
-def test_the_same_film_again_shows_its_result(desk: Desk, book: Book) -> None:
-    (original,) = book.classify(seen(), sha256="5" * 64, probability=0.875)
-    (film,) = send(desk.script(), b"film").json()["scans"]
-    read(book, film["scan_id"], classified(film["scan_id"], "5" * 64))
-    (found,) = desk.reader().get("/upload/results", params={"scan": film["scan_id"]}).json()["scans"]
+def test_the_same_image_again_shows_its_result(review_server: ReviewServer, ledger: LedgerDriver) -> None:
+    (original,) = ledger.classify(file_version(), sha256="5" * 64, probability=0.875)
+    (image,) = send(review_server.script(), b"film").json()["scans"]
+    read(ledger, image["scan_id"], classified(image["scan_id"], "5" * 64))
+    (found,) = review_server.reader().get("/upload/results", params={"scan": image["scan_id"]}).json()["scans"]
     assert (found["state"], found["duplicate_of"], found["flagged"]) == ("duplicate", original, True)
     assert found["sentence"] == f"Flagged: probability 87.5 %. The same image as scan {original}."
 
 
-def test_a_twin_of_a_film_that_is_read_blind_tells_nothing(desk: Desk, book: Book) -> None:
-    (original,) = book.classify(seen(), sha256="5" * 64, probability=0.875)
-    book.set(original, hidden_until_verdict=True)
-    (film,) = send(desk.script(), b"film").json()["scans"]
-    read(book, film["scan_id"], classified(film["scan_id"], "5" * 64))
-    (found,) = desk.reader().get("/upload/results", params={"scan": film["scan_id"]}).json()["scans"]
+def test_a_duplicate_of_an_image_that_is_read_blind_tells_nothing(
+    review_server: ReviewServer, ledger: LedgerDriver
+) -> None:
+    (original,) = ledger.classify(file_version(), sha256="5" * 64, probability=0.875)
+    ledger.set(original, hidden_until_verdict=True)
+    (image,) = send(review_server.script(), b"film").json()["scans"]
+    read(ledger, image["scan_id"], classified(image["scan_id"], "5" * 64))
+    (found,) = review_server.reader().get("/upload/results", params={"scan": image["scan_id"]}).json()["scans"]
     assert (found["hidden"], found["flagged"], found["probability"]) == (True, None, None)
     assert "87" not in found["sentence"]
 
 
-def test_results_of_what_is_no_scan(desk: Desk) -> None:
-    reader = desk.reader()
+def test_results_of_what_is_no_scan(review_server: ReviewServer) -> None:
+    reader = review_server.reader()
     assert reader.get("/upload/results?scan=99").json() == {"scans": []}
     for query in ("scan=0", "scan=a", f"scan={2**63}", "", "&".join(["scan=1"] * 51)):
         assert reader.get(f"/upload/results?{query}").status_code == 422
@@ -209,9 +219,9 @@ def test_results_of_what_is_no_scan(desk: Desk) -> None:
 def test_no_name_stands_in_the_log(
     database: Database, settings: Settings, capfd: pytest.CaptureFixture[str], folder: Path
 ) -> None:
-    with Desk(database, settings) as desk:
-        send(desk.script(), b"film", "DOE_JANE.png")
-        desk.reader().post("/upload", files={"image": ("DOE_JANE.png", b"film")})
+    with ReviewServer(database, settings) as review_server:
+        send(review_server.script(), b"film", "DOE_JANE.png")
+        review_server.reader().post("/upload", files={"image": ("DOE_JANE.png", b"film")})
     assert len(stored(folder)) == 2
     out, err = capfd.readouterr()
     assert "DOE" not in out + err

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from house import House
+from support.watcher_harness import WatcherHarness
 
 from db import schema
 from db.session import Database
@@ -18,9 +18,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def harness(tmp_path: Path) -> Iterator[WatcherHarness]:
     with closing(Database(f"sqlite:///{tmp_path / 'ledger.db'}", threading.Event())) as database:
         schema.upgrade(database)
-        house = House(tmp_path, database)
-        house.book.register_model()
-        yield house
+        harness = WatcherHarness(tmp_path, database)
+        harness.ledger.register_model()
+        yield harness

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from practice import BATCH, KEY, SETTLE, Place
+from support.worker_harness import BATCH, KEY, SETTLE, WorkerHarness
 
 from db import schema
 from db.registry import model_cache
@@ -34,9 +34,9 @@ def decoders(classifier: Classifier) -> Iterator[DecoderPool]:
 
 
 @pytest.fixture
-def place(
+def harness(
     tmp_path: Path, phantoms: Path, tiny_model: ModelFolder, classifier: Classifier, decoders: DecoderPool
-) -> Iterator[Place]:
+) -> Iterator[WorkerHarness]:
     inbox = Path(shutil.copytree(phantoms, tmp_path / "inbox"))
     settings = Settings(data_dir=tmp_path, batch_size=BATCH, settle_seconds=SETTLE)
     database = Database(settings.database, threading.Event())
@@ -44,6 +44,6 @@ def place(
     model_cache.register_folder(database, tiny_model, "test")
     serving = ServedModel(classifier, BATCH, AgeRule((1, 5)))
     made = ScanProcessor(settings, {"inbox": inbox}, database, serving, decoders, "worker@test:1", KEY)
-    yield Place(inbox, database, made, serving, settings)
+    yield WorkerHarness(inbox, database, made, serving, settings)
     made._slot.close()
     database.close()

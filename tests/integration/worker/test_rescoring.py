@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from standin import SIDE, gated_network, tiny_network, write_model
+from support.tiny_models import SIDE, gated_network, tiny_network, write_model
 
 from db import schema
 from db.ledger import registration
@@ -24,7 +24,7 @@ from worker.inference.serving import load_served_model
 from worker.pipeline import ScanProcessor
 from worker.rescoring import Rescorer, RescoringCounts
 
-FILMS = 10
+IMAGES = 10
 
 
 class Archive:
@@ -33,7 +33,7 @@ class Archive:
     def __init__(self, folder: Path, phantoms: Path, first: ModelFolder) -> None:
         self.inbox = folder / "inbox"
         self.inbox.mkdir()
-        for path in sorted(phantoms.iterdir())[:FILMS]:
+        for path in sorted(phantoms.iterdir())[:IMAGES]:
             shutil.copy(path, self.inbox)
         self.settings = Settings(data_dir=folder, batch_size=4, decoders=1)
         self.database = Database(self.settings.database)
@@ -55,9 +55,9 @@ class Archive:
         self.database.write(lambda c: registration.register_files(c, files, "watcher"))
         decoders = DecoderPool(1, DecoderLimits(2_000_000, 4_000_000, 20))
         serving = load_served_model(folder, self.settings)
-        room = ScanProcessor(self.settings, {"inbox": self.inbox}, self.database, serving, decoders, "worker")
-        room.process(100)
-        room.close()
+        processor = ScanProcessor(self.settings, {"inbox": self.inbox}, self.database, serving, decoders, "worker")
+        processor.process(100)
+        processor.close()
 
     def rescore(self, folder: ModelFolder, make_current: bool = False) -> RescoringCounts:
         serving = load_served_model(folder, self.settings)
@@ -98,10 +98,10 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     return write_model(tmp_path_factory.mktemp("models") / "larger", tiny_network(80), 80, version="larger-1")
 
 
-def test_old_films_are_read_as_if_they_came_today(archive: Archive, other: ModelFolder) -> None:
+def test_old_images_are_read_as_if_they_came_today(archive: Archive, other: ModelFolder) -> None:
     before = archive.scans()
     counts = archive.rescore(archive.know(other))
-    assert counts == RescoringCounts(FILMS, 0, FILMS, 0, 0, 0)
+    assert counts == RescoringCounts(IMAGES, 0, IMAGES, 0, 0, 0)
     model = Classifier(other, 1, "cpu")
     found = archive.predictions(other.version)
     for scan in before:
@@ -115,8 +115,8 @@ def test_again_and_made_current(archive: Archive, other: ModelFolder) -> None:
     first = {scan.id: scan.probability for scan in archive.scans()}
     archive.rescore(archive.know(other))
     counts = archive.rescore(other, make_current=True)
-    assert counts == RescoringCounts(FILMS, FILMS, 0, 0, 0, FILMS)
-    assert archive.rescore(other, make_current=True) == RescoringCounts(FILMS, FILMS, 0, 0, 0, 0)
+    assert counts == RescoringCounts(IMAGES, IMAGES, 0, 0, 0, IMAGES)
+    assert archive.rescore(other, make_current=True) == RescoringCounts(IMAGES, IMAGES, 0, 0, 0, 0)
     found = archive.predictions(other.version)
     for scan in archive.scans():
         assert (scan.model_version, scan.threshold, scan.probability) == ("standin-2", 0.45, found[scan.id])
@@ -124,7 +124,7 @@ def test_again_and_made_current(archive: Archive, other: ModelFolder) -> None:
     assert archive.predictions("standin-1") == first
 
 
-def test_of_films_that_are_gone_the_kept_ones_are_read(archive: Archive, other: ModelFolder) -> None:
+def test_of_images_that_are_gone_the_kept_ones_are_read(archive: Archive, other: ModelFolder) -> None:
     sample, *_ = archive.scans()
     pixels = reader.read_pixels((archive.inbox / sample.path).read_bytes(), SIDE)
     image_store.store_image(archive.settings.data_dir, sample.sha256, pixels)
@@ -138,11 +138,11 @@ def test_of_films_that_are_gone_the_kept_ones_are_read(archive: Archive, other: 
     }
     assert held == flagged | {sample.id}
     counts = archive.rescore(archive.know(other))
-    assert (counts.rescored, counts.left_out) == (len(held), FILMS - len(held))
+    assert (counts.rescored, counts.left_out) == (len(held), IMAGES - len(held))
     assert set(archive.predictions(other.version)) == held
 
 
-def test_a_kept_film_of_another_size_is_no_film_of_this_models(archive: Archive, larger: ModelFolder) -> None:
+def test_a_kept_image_of_another_size_is_no_image_of_this_models(archive: Archive, larger: ModelFolder) -> None:
     for scan in archive.scans():
         image_store.store_image(
             archive.settings.data_dir, scan.sha256, reader.read_pixels((archive.inbox / scan.path).read_bytes(), SIDE)
@@ -150,7 +150,7 @@ def test_a_kept_film_of_another_size_is_no_film_of_this_models(archive: Archive,
     gone = archive.scans()[0]
     (archive.inbox / gone.path).unlink()
     counts = archive.rescore(archive.know(larger))
-    assert (counts.rescored, counts.left_out) == (FILMS - 1, 1)
+    assert (counts.rescored, counts.left_out) == (IMAGES - 1, 1)
     model = Classifier(larger, 1, "cpu")
     found = archive.predictions(larger.version)
     for scan in archive.scans()[1:]:
@@ -158,14 +158,14 @@ def test_a_kept_film_of_another_size_is_no_film_of_this_models(archive: Archive,
         assert found[scan.id] == pytest.approx(float(model.predict(pixels[None]).probability[0]), abs=1e-5)
 
 
-def test_what_the_model_takes_for_no_chest_film_keeps_its_result(archive: Archive, tmp_path: Path) -> None:
+def test_what_the_model_takes_for_no_chest_image_keeps_its_result(archive: Archive, tmp_path: Path) -> None:
     network = gated_network()
     strange = network.get_layer("strange")
     strange.set_weights([strange.get_weights()[0] * 100])
     folder = write_model(tmp_path / "suspicious", network, version="suspicious-1")
     before = archive.scans()
     counts = archive.rescore(archive.know(folder), make_current=True)
-    assert counts == RescoringCounts(FILMS, 0, 0, FILMS, 0, 0)
+    assert counts == RescoringCounts(IMAGES, 0, 0, IMAGES, 0, 0)
     assert archive.scans() == before
 
 
@@ -174,7 +174,7 @@ def test_a_rescoring_that_is_stopped_goes_on_where_it_stopped(archive: Archive, 
     work = Rescorer(archive.database, archive.settings, {"inbox": archive.inbox}, serving, "ada")
 
     def stop(done: int, of: int) -> None:
-        assert of == FILMS
+        assert of == IMAGES
         if done >= 4:
             raise ShuttingDown("Ctrl-C")
 
@@ -184,14 +184,14 @@ def test_a_rescoring_that_is_stopped_goes_on_where_it_stopped(archive: Archive, 
     serving.close()
     assert len(archive.predictions(other.version)) == 4
     counts = archive.rescore(other)
-    assert counts == RescoringCounts(FILMS, 4, FILMS - 4, 0, 0, 0)
+    assert counts == RescoringCounts(IMAGES, 4, IMAGES - 4, 0, 0, 0)
 
 
-def test_a_film_that_the_new_model_flags_is_kept_with_its_map(archive: Archive, gated_model: ModelFolder) -> None:
+def test_an_image_that_the_new_model_flags_is_kept_with_its_map(archive: Archive, gated_model: ModelFolder) -> None:
     shutil.rmtree(archive.settings.data_dir / image_store.IMAGES_FOLDER, ignore_errors=True)
     archive.rescore(archive.know(gated_model), make_current=True)
     flagged = {scan.sha256 for scan in archive.scans() if scan.flagged}
-    assert 0 < len(flagged) < FILMS
+    assert 0 < len(flagged) < IMAGES
     folder = archive.settings.data_dir / image_store.IMAGES_FOLDER
     assert {path.name for path in folder.iterdir()} == {f"{sha}.png" for sha in flagged}
     assert all(image_store.load_activation_map(archive.settings.data_dir, sha) is not None for sha in flagged)

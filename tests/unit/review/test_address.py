@@ -13,7 +13,7 @@ PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 
 
 @pytest.mark.parametrize("path", ["/", "/scans/7", "/?state=classified&page=2", "/models/a-1.2", "/x?next=https://y/"])
-def test_pages_of_the_desk_are_gone_to(path: str) -> None:
+def test_pages_of_the_review_app_are_gone_to(path: str) -> None:
     assert safe_next(path) == path
 
 
