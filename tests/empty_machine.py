@@ -65,8 +65,8 @@ def make(box: Path) -> None:
 @contextmanager
 def booted(box: Path, binds: list[str]) -> Iterator[int]:
     """Its systemd, as the first process of namespaces of its own; gives its number here."""
-    apart = ["--register=no", "--keep-unit", *(f"--bind-ro={folder}" for folder in binds)]
-    command = ["systemd-nspawn", f"--directory={box}", "--boot", *apart]
+    distinct = ["--register=no", "--keep-unit", *(f"--bind-ro={folder}" for folder in binds)]
+    command = ["systemd-nspawn", f"--directory={box}", "--boot", *distinct]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **quiet) as nspawn:
         try:

@@ -136,7 +136,7 @@ def test_doctor_on_a_good_and_a_bad_day(tmp_path: Path) -> None:
     assert "inbox" in table.out
 
 
-def test_doctor_finds_a_spoilt_model(tmp_path: Path) -> None:
+def test_doctor_finds_a_damaged_model(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     champion = tmp_path / "models" / "champion"
     champion.mkdir(parents=True)

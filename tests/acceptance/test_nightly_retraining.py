@@ -105,9 +105,9 @@ def chosen(images: Path) -> list[Path]:
 def test_a_nightly_run_in_fast_motion(department: Department, images: Path) -> None:
     """One story, as starting all this takes longer than what happens in it."""
     before = department.champion
-    judged = chosen(images)
-    assert len(judged) == JUDGED
-    convert_images(judged, department.inbox)
+    reviewed = chosen(images)
+    assert len(reviewed) == JUDGED
+    convert_images(reviewed, department.inbox)
     department.wait_for(JUDGED)
     classified = department.ask("SELECT count(*) FROM scan_ledger WHERE state = 'classified'")[0][0]
     assert classified >= 0.98 * JUDGED  # another scanner's films are films, to the gate too

@@ -93,7 +93,7 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def alone(tmp_path: Path, receiver: Receiver) -> Iterator[Deployment]:
+def single(tmp_path: Path, receiver: Receiver) -> Iterator[Deployment]:
     """`up`."""
 
     def ask(statement: str) -> list[tuple[Any, ...]]:

@@ -74,25 +74,25 @@ def test_ten_images_by_keyboard_alone(deployment: Deployment, rita: Visitor) -> 
     """From the first line of the worklist to the tenth verdict, and one taken back."""
     rita.press("j")
     rita.press_and_wait("Enter")
-    judged = []
+    reviewed = []
     for key in TEN:
         assert re.fullmatch(r"/scans/\d+", rita.path)
         scan = int(rita.path.rpartition("/")[2])
         expect(rita.page.locator("canvas")).to_be_visible()
         rita.press("i", "+", "0")  # the viewer's own keys leave the page where it is
         rita.press_and_wait(key)
-        judged.append((scan, VERDICTS[key]))
+        reviewed.append((scan, VERDICTS[key]))
         expect(rita.page.get_by_role("status").first).to_contain_text("Saved")
-    assert len(dict(judged)) == 10, "each time the next case"
+    assert len(dict(reviewed)) == 10, "each time the next case"
     said = deployment.ask("SELECT scan_id, verdict, reviewer FROM reviews ORDER BY id")
-    assert said == [(scan, verdict, "rita") for scan, verdict in judged]
-    flags = deployment.ask(f"SELECT count(*) FROM scans WHERE flagged AND id IN {tuple(scan for scan, _ in judged)}")
+    assert said == [(scan, verdict, "rita") for scan, verdict in reviewed]
+    flags = deployment.ask(f"SELECT count(*) FROM scans WHERE flagged AND id IN {tuple(scan for scan, _ in reviewed)}")
     assert flags[0][0] >= 8, "flagged films come first, but for a hidden sample of the others"
 
     rita.press_and_wait("z")
-    assert rita.path == f"/scans/{judged[-1][0]}"
+    assert rita.path == f"/scans/{reviewed[-1][0]}"
     expect(rita.page.get_by_text("taken back").first).to_be_visible()
-    assert deployment.one(f"SELECT verdict FROM scans WHERE id = {judged[-1][0]}") is None
+    assert deployment.one(f"SELECT verdict FROM scans WHERE id = {reviewed[-1][0]}") is None
     assert deployment.one("SELECT count(*) FROM reviews") == 10, "what was said stays"
     acts = dict(deployment.ask("SELECT what, count(*) FROM audit WHERE who = 'rita' GROUP BY 1"))
     assert acts["verdict"] == 10

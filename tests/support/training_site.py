@@ -74,7 +74,7 @@ def site_environment(folder: Path, **more: Any) -> dict[str, str]:
     return environment(**{"data_dir": folder / "data", "training_dir": folder / "base", **more})
 
 
-def create_site(folder: Path, steps: int, patients: range, judged: range, haze: float = 0.0) -> Path:
+def create_site(folder: Path, steps: int, patients: range, reviewed: range, haze: float = 0.0) -> Path:
     """A site in `folder`: a base dataset, a champion that learned from it for some steps, and judged films, whose inbox
     has been emptied since."""
     base = write_base(folder / "base", patients)
@@ -82,7 +82,7 @@ def create_site(folder: Path, steps: int, patients: range, judged: range, haze: 
     # without a gate: to one, these films are no chests
     hyperparameters = replace(PRESETS["compact"], epochs=1, steps_per_epoch=steps, gated=False)
     (models / "champion").symlink_to(train_model(base, models, hyperparameters).folder.version)
-    inbox = write_inbox(folder / "inbox", judged, haze)
+    inbox = write_inbox(folder / "inbox", reviewed, haze)
     done = run(
         "up", "--once", "--inbox", inbox, cwd=folder, env=site_environment(folder, keep_images="all"), timeout=600
     )

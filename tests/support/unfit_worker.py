@@ -20,21 +20,21 @@ from worker.tasks import register_task, run_worker
 class CountingProcessor:
     def __init__(self, healed: Path, stuck: bool, stop: threading.Event) -> None:
         self._healed, self._stuck, self._stop = healed, stuck, stop
-        self._fitness = CircuitBreaker(stop)
+        self._circuit_breaker = CircuitBreaker(stop)
 
     def process(self, permits: int) -> None:
         if self._stuck:
             print("waits", flush=True)
             self._stop.wait()
             raise ShuttingDown("Shutdown was asked for.")
-        self._fitness.wait(self._try_out)
+        self._circuit_breaker.wait(self._try_out)
         if self._healed.exists():
             print(f"read {permits}", flush=True)
         else:
-            self._fitness.record_failure(RuntimeError("broken"), None, self._try_out)
+            self._circuit_breaker.record_failure(RuntimeError("broken"), None, self._try_out)
 
     def watch_health(self, on_change: Callable[[bool], None]) -> None:
-        self._fitness.watch_health(self._try_out, on_change)
+        self._circuit_breaker.watch_health(self._try_out, on_change)
 
     def _try_out(self) -> None:
         if not self._healed.exists():

@@ -344,5 +344,5 @@ class RetrainRun:
 def _labels_contradict(champion: ModelFolder, data: NightlyData) -> bool:
     if not data.newer.images:
         return False
-    judged = as_examples(data.newer.images, champion.side)
-    return comparison.labels_contradict(judged.labels, score_images(champion, judged).probabilities, judged.patients)
+    reviewed = as_examples(data.newer.images, champion.side)
+    return comparison.labels_contradict(reviewed.labels, score_images(champion, reviewed).probabilities, reviewed.patients)

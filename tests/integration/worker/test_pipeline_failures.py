@@ -277,7 +277,7 @@ def test_an_image_that_kills_workers_is_found_among_two_of_four_threads_each_and
             (harness.inbox / f"copy-{copy}-{number}.jpeg").write_bytes(data + bytes(copy + 1))
     ids = harness.announce(*sorted(path.name for path in harness.inbox.iterdir()))
     killers = {ids[11], ids[40]}
-    deaths = 0
+    lost_leases = 0
     for generation in range(20):
         pair = [Mortal(harness, classifier, decoders, 2 * generation + one, killers) for one in range(2)]
         with ThreadPoolExecutor(2) as pool:
@@ -286,13 +286,13 @@ def test_an_image_that_kills_workers_is_found_among_two_of_four_threads_each_and
         for mortal in pair:
             mortal.bury()
         harness.sweep()
-        deaths += sum(mortal.dead for mortal in pair)
+        lost_leases += sum(mortal.dead for mortal in pair)
         if not harness.database.read(lambda c: c.scalar(select(func.count()).where(Scan.state == State.QUEUED))):
             break
     failed = {scan.id: scan for scan in harness.scans() if scan.state == State.FAILED}
     assert set(failed) == killers
     assert {scan.lost_leases_exclusive for scan in failed.values()} == {3}
-    assert deaths >= 6
+    assert lost_leases >= 6
     innocent = [scan for scan in harness.scans() if scan.id not in killers]
     assert {scan.state for scan in innocent} <= {State.CLASSIFIED, State.DUPLICATE}
     assert {scan.lost_leases_exclusive for scan in innocent} == {0}

@@ -29,7 +29,7 @@ NOTIFICATION = Notification(
 OTHER = replace(NOTIFICATION, scan_id=13, sha256="b" * 64)
 
 
-class Post(socketserver.ThreadingTCPServer):
+class SentMail(socketserver.ThreadingTCPServer):
     """A mail server: its answers can be changed by command, and what it takes stands in `letters`."""
 
     daemon_threads = True
@@ -47,7 +47,7 @@ class Post(socketserver.ThreadingTCPServer):
 
 
 class Talk(socketserver.StreamRequestHandler):
-    server: Post
+    server: SentMail
 
     def handle(self) -> None:
         recipients: list[str] = []
@@ -95,8 +95,8 @@ class Talk(socketserver.StreamRequestHandler):
 
 
 @pytest.fixture
-def post() -> Iterator[Post]:
-    with Post() as server:
+def post() -> Iterator[SentMail]:
+    with SentMail() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server
@@ -104,7 +104,7 @@ def post() -> Iterator[Post]:
         thread.join()
 
 
-def mail(post: Post, scheme: str = "smtp+plain", user: str = "", **more: Any) -> Mail:
+def mail(post: SentMail, scheme: str = "smtp+plain", user: str = "", **more: Any) -> Mail:
     url = f"{scheme}://{user}{HOST}:{post.server_address[1]}"
     given = {"mail_url": url, "mail_from": "watch@clinic.example", "mail_to": "a@clinic.example, b@clinic.example"}
     return Mail(Settings(**{**given, "review_url": "https://desk.example", "send_seconds": 30, **more}))
@@ -116,7 +116,7 @@ def failure(channel: Mail) -> str:
     return caught.value.kind
 
 
-def test_one_letter_with_scan_ids_and_links(post: Post) -> None:
+def test_one_letter_with_scan_ids_and_links(post: SentMail) -> None:
     mail(post, user="ada@", mail_password="s3cret").deliver([NOTIFICATION, OTHER])
     ((recipients, data),) = post.letters
     assert recipients == ["a@clinic.example", "b@clinic.example"]
@@ -141,13 +141,13 @@ def test_the_same_images_make_the_same_letter() -> None:
     assert id_(NOTIFICATION).endswith("@clinic.example>")
 
 
-def test_some_recipients_are_better_than_none(post: Post) -> None:
+def test_some_recipients_are_better_than_none(post: SentMail) -> None:
     post.answers = {"a@clinic.example": "550 who"}
     mail(post).deliver([NOTIFICATION])
     assert [recipients for recipients, _ in post.letters] == [["b@clinic.example"]]
 
 
-def test_a_rude_farewell_is_no_failure(post: Post) -> None:
+def test_a_rude_farewell_is_no_failure(post: SentMail) -> None:
     post.answers = {"QUIT": "500 what"}
     mail(post).deliver([NOTIFICATION])
     assert len(post.letters) == 1
@@ -163,19 +163,19 @@ def test_a_rude_farewell_is_no_failure(post: Post) -> None:
         ({"DATA": "hang up"}, "broken_connection"),
     ],
 )
-def test_what_can_go_wrong(post: Post, answers: dict[str, str], kind: str) -> None:
+def test_what_can_go_wrong(post: SentMail, answers: dict[str, str], kind: str) -> None:
     post.answers = answers
     assert failure(mail(post, user="ada@", mail_password="s3cret")) == kind
 
 
-def test_nothing_is_sent_in_the_open_where_that_was_not_asked_for(post: Post) -> None:
+def test_nothing_is_sent_in_the_open_where_that_was_not_asked_for(post: SentMail) -> None:
     assert failure(mail(post, scheme="smtp", user="ada@", mail_password="s3cret")) == "smtp_not_supported"
     assert not [line for line in post.said if not line.startswith(("EHLO", "ehlo", "QUIT", "quit"))]
     assert post.letters == []
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-def test_in_tls(post: Post, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_tls(post: SentMail, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pem = make_certificate(tmp_path)
     post.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     post.tls.load_cert_chain(pem)
@@ -188,7 +188,7 @@ def test_in_tls(post: Post, scheme: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert len(post.letters) == 1
 
 
-def test_a_server_that_is_not_there(post: Post) -> None:
+def test_a_server_that_is_not_there(post: SentMail) -> None:
     nowhere = f"smtp+plain://{HOST}:{free_port()}"
     assert failure(mail(post, mail_url=nowhere)) == "no_connection"
 
@@ -206,7 +206,7 @@ def test_a_server_that_is_not_there(post: Post) -> None:
         ({"mail_from": "a@b.example\nBcc: c@d.example"}, "PNEUMOWATCH_MAIL_FROM"),
     ],
 )
-def test_settings_that_cannot_be_used(post: Post, given: dict[str, str], named: str) -> None:
+def test_settings_that_cannot_be_used(post: SentMail, given: dict[str, str], named: str) -> None:
     with pytest.raises(SettingsError, match=named) as caught:
         mail(post, **given)
     assert "s3cret" not in str(caught.value)

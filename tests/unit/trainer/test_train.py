@@ -128,13 +128,13 @@ def test_the_card_of_a_compact_network_tells_its_map(compact: ModelFolder) -> No
 
 def test_the_kept_epoch_is_the_last_or_with_patience_the_best(labelled: Path, tmp_path: Path) -> None:
     images = dataset.read_dataset(labelled, 150)
-    judged = {"validation": images.examples("validation")}
+    reviewed = {"validation": images.examples("validation")}
     history = [TrainingProgress(epoch, 1, 0.5, loss, 0.8, True) for epoch, loss in ((1, 0.4), (2, 0.3), (3, 0.6))]
     for patience, kept in ((0, 3), (1, 2)):
         hyperparameters = replace(TINY, network="dense", patience=patience)
         model = networks.build("dense")
         folder = finalize_model(
-            model, hyperparameters, images, card.UNSTATED, tmp_path / str(patience), judged, history
+            model, hyperparameters, images, card.UNSTATED, tmp_path / str(patience), reviewed, history
         )
         assert folder.card["kept_epoch"] == kept
         assert f"{kept} (kept)" in (folder.path / "training.html").read_text("utf-8")
@@ -260,9 +260,9 @@ def test_what_learned_in_half_precision_is_kept_in_float32(labelled: Path, tmp_p
 
 def test_a_trained_network_is_concluded_by_itself(compact: ModelFolder, labelled: Path, tmp_path: Path) -> None:
     images = dataset.read_dataset(labelled, 160)
-    judged = {"validation": images.examples("validation"), "verdicts": images.examples("test")}
+    reviewed = {"validation": images.examples("validation"), "verdicts": images.examples("test")}
     hyperparameters = replace(TINY, network="compact")
-    folder = finalize_model(networks.restore_network(compact), hyperparameters, images, card.UNSTATED, tmp_path, judged)
+    folder = finalize_model(networks.restore_network(compact), hyperparameters, images, card.UNSTATED, tmp_path, reviewed)
     assert set(folder.card["metrics"]) == {"validation", "verdicts"}
     assert folder.path == tmp_path / folder.version
 

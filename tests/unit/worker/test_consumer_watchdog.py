@@ -15,7 +15,7 @@ class Scene:
         self.waiting, self.heard, self.busy, self.away = 0, 0, False, False
         self.done: list[str] = []
         self.moment = 0.0
-        self.hearing = ConsumerWatchdog(
+        self.watchdog = ConsumerWatchdog(
             self.count,
             lambda: self.heard,
             lambda: self.busy,
@@ -32,7 +32,7 @@ class Scene:
     def pass_by(self, seconds: float) -> list[str]:
         for _ in range(round(seconds)):
             self.moment += 1
-            self.hearing.check(self.moment)
+            self.watchdog.check(self.moment)
         return self.done
 
 

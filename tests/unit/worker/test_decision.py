@@ -24,7 +24,7 @@ def decoded(size: int = 100, mtime_ns: int = 7) -> DecodedFile:
     return DecodedFile(4, PIXELS, "ab" * 32, size, mtime_ns)
 
 
-def undecoded(reason: str = "unreadable", size: int | None = 100, mtime_ns: int | None = 7) -> DecodeFailure:
+def failure(reason: str = "unreadable", size: int | None = 100, mtime_ns: int | None = 7) -> DecodeFailure:
     return DecodeFailure(4, reason, "A sentence.", "ab" * 32 if size is not None else None, size, mtime_ns)
 
 
@@ -56,7 +56,7 @@ def test_what_does_not_is_rejected_with_what_to_do() -> None:
 @pytest.mark.parametrize("mtime_ns", [6, 7, 8])
 @pytest.mark.parametrize("readable", [True, False])
 def test_a_changed_file_waits_under_its_new_identity(size: int, mtime_ns: int, readable: bool) -> None:
-    fetched: DecodeResult = decoded(size, mtime_ns) if readable else undecoded("unreadable", size, mtime_ns)
+    fetched: DecodeResult = decoded(size, mtime_ns) if readable else failure("unreadable", size, mtime_ns)
     found = decide(SCAN, fetched, NOW, SETTLE)
     assert found == Deferred(4, NOW + SETTLE, "the file has changed", size, mtime_ns)
 
@@ -69,40 +69,40 @@ def test_a_new_mtime_alone_is_a_change() -> None:
 
 @pytest.mark.parametrize("reason", ["empty", "unsupported", "unreadable", "too_large", "no_pixels"])
 def test_an_unreadable_file_that_was_just_written_may_be_half_of_one(reason: str) -> None:
-    found = decide(replace(SCAN, changed_at=YOUNG), undecoded(reason), NOW, SETTLE)
+    found = decide(replace(SCAN, changed_at=YOUNG), failure(reason), NOW, SETTLE)
     assert found == Deferred(4, YOUNG + SETTLE, "not readable yet")
 
 
 @pytest.mark.parametrize("reason", ["empty", "unsupported", "unreadable", "too_large", "no_pixels"])
 def test_an_unreadable_file_that_has_settled_is_rejected(reason: str) -> None:
-    found = decide(SCAN, undecoded(reason), NOW, SETTLE)
+    found = decide(SCAN, failure(reason), NOW, SETTLE)
     assert found == Rejected(4, Reason(reason), "A sentence.", "ab" * 32)
 
 
 @pytest.mark.parametrize("reason", ["vanished", "no_permission", "not_a_file", "too_large", "too_slow", "unreadable"])
 @pytest.mark.parametrize("changed_at", [YOUNG, OLD])
 def test_what_could_not_be_opened_or_cost_its_decoder_is_rejected_at_once(reason: str, changed_at: datetime) -> None:
-    found = decide(replace(SCAN, changed_at=changed_at), undecoded(reason, None, None), NOW, SETTLE)
+    found = decide(replace(SCAN, changed_at=changed_at), failure(reason, None, None), NOW, SETTLE)
     assert found == Rejected(4, Reason(reason), "A sentence.", None)
 
 
 def test_a_row_from_a_clock_that_runs_ahead_does_not_wait_for_it() -> None:
     tomorrow = replace(SCAN, changed_at=NOW + timedelta(days=1))
-    found = decide(tomorrow, undecoded(), NOW, SETTLE)
+    found = decide(tomorrow, failure(), NOW, SETTLE)
     # its row takes the time of this clock, by which the file has settled when it is looked at again
     assert found == Deferred(4, NOW + SETTLE, "not readable yet", 100, 7)
     later = replace(tomorrow, changed_at=NOW)
-    assert isinstance(decide(later, undecoded(), NOW + SETTLE, SETTLE), Rejected)
+    assert isinstance(decide(later, failure(), NOW + SETTLE, SETTLE), Rejected)
 
 
 def test_without_settling_nothing_waits() -> None:
-    found = decide(replace(SCAN, changed_at=NOW), undecoded(), NOW, timedelta(0))
+    found = decide(replace(SCAN, changed_at=NOW), failure(), NOW, timedelta(0))
     assert isinstance(found, Rejected)
 
 
 def test_a_rejected_image_keeps_its_header() -> None:
     header = Header(study_uid="1.2", modality="CT")
-    found = decide(SCAN, replace(undecoded("not_chest_xray"), header=header), NOW, SETTLE)
+    found = decide(SCAN, replace(failure("not_chest_xray"), header=header), NOW, SETTLE)
     assert found == Rejected(4, Reason.NOT_CHEST_XRAY, "A sentence.", "ab" * 32, header)
 
 
@@ -149,6 +149,6 @@ def test_a_model_that_does_not_say_its_ages_knows_all(rule: AgeRule) -> None:
     assert rule.apply(image) is image
 
 
-@pytest.mark.parametrize("fetched", [decoded(), undecoded(), FileUnavailable(4)], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("fetched", [decoded(), failure(), FileUnavailable(4)], ids=lambda one: type(one).__name__)
 def test_what_has_no_age_is_left_as_it_is(fetched: DecodeResult) -> None:
     assert REJECTING.apply(fetched) is fetched

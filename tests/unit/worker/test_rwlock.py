@@ -43,24 +43,24 @@ class Guest:
 
 
 def test_many_share_the_lock() -> None:
-    door = ReadWriteLock()
-    guests = [Guest(door.shared) for _ in range(3)]
+    lock = ReadWriteLock()
+    guests = [Guest(lock.shared) for _ in range(3)]
     assert all(guest.is_in for guest in guests)
     for guest in guests:
         guest.leave()
 
 
 def test_alone_waits_for_all_and_keeps_all_out() -> None:
-    door = ReadWriteLock()
-    first, second = Guest(door.shared), Guest(door.shared)
+    lock = ReadWriteLock()
+    first, second = Guest(lock.shared), Guest(lock.shared)
     assert first.is_in
     assert second.is_in
-    exclusive = Guest(door.exclusive)
+    exclusive = Guest(lock.exclusive)
     first.leave()
     assert exclusive.waits
     second.leave()
     assert exclusive.is_in
-    late, other_writer = Guest(door.shared), Guest(door.exclusive)
+    late, other_writer = Guest(lock.shared), Guest(lock.exclusive)
     assert late.waits
     assert other_writer.waits
     exclusive.leave()
@@ -72,12 +72,12 @@ def test_alone_waits_for_all_and_keeps_all_out() -> None:
 
 
 def test_who_waits_to_be_alone_is_not_overtaken_by_a_flood() -> None:
-    door = ReadWriteLock()
-    reader = Guest(door.shared)
+    lock = ReadWriteLock()
+    reader = Guest(lock.shared)
     assert reader.is_in
-    exclusive = Guest(door.exclusive)
+    exclusive = Guest(lock.exclusive)
     assert exclusive.waits
-    flood = [Guest(door.shared) for _ in range(5)]
+    flood = [Guest(lock.shared) for _ in range(5)]
     assert all(guest.waits for guest in flood)
     reader.leave()
     assert exclusive.is_in
@@ -89,17 +89,17 @@ def test_who_waits_to_be_alone_is_not_overtaken_by_a_flood() -> None:
 
 @pytest.mark.parametrize("kind", ["shared", "exclusive"])
 def test_an_error_inside_opens_the_door_again(kind: str) -> None:
-    door = ReadWriteLock()
-    with pytest.raises(ZeroDivisionError), getattr(door, kind)():
+    lock = ReadWriteLock()
+    with pytest.raises(ZeroDivisionError), getattr(lock, kind)():
         raise ZeroDivisionError
-    for entrance in (door.shared, door.exclusive):
+    for entrance in (lock.shared, lock.exclusive):
         guest = Guest(entrance)
         assert guest.is_in
         guest.leave()
 
 
 def test_no_deadlock_and_never_two_where_one_is_alone() -> None:
-    door, counted = ReadWriteLock(), threading.Lock()
+    lock, counted = ReadWriteLock(), threading.Lock()
     inside: list[str] = []
     broken: list[list[str]] = []
 
@@ -116,7 +116,7 @@ def test_no_deadlock_and_never_two_where_one_is_alone() -> None:
 
     def visit(kind: str) -> None:
         for _ in range(60):
-            with getattr(door, kind)(), present(kind):
+            with getattr(lock, kind)(), present(kind):
                 pass
 
     threads = [threading.Thread(target=visit, args=(kind,), daemon=True) for kind in ["shared"] * 5 + ["exclusive"] * 3]

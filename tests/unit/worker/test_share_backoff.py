@@ -35,34 +35,34 @@ def scan(scan_id: int, inbox: str = "ward") -> ClaimedScan:
     return ClaimedScan(scan_id, inbox, b"a.png", 1, 1, datetime(2026, 1, 1, tzinfo=UTC), 0)
 
 
-def absences(porter: Any = None, clock: Any = None) -> ShareBackoff:
+def backoff(porter: Any = None, clock: Any = None) -> ShareBackoff:
     return ShareBackoff(porter or Porter(), {"ward": Path("/films")}, clock or Clock())
 
 
 def test_what_is_not_in_the_inbox_has_vanished() -> None:
     gone = DecodeFailure(1, **GONE, searched_folder=INBOX)
-    assert absences().confirm([scan(1)], {1: gone}) == [gone]
+    assert backoff().confirm([scan(1)], {1: gone}) == [gone]
 
 
 def test_what_is_not_in_another_folder_is_out_of_reach() -> None:
     gone = DecodeFailure(1, **GONE, searched_folder=DROPPED)
-    assert absences().confirm([scan(1)], {1: gone}) == [FileUnavailable(1, FIRST_SHARE_RETRY_SECONDS)]
+    assert backoff().confirm([scan(1)], {1: gone}) == [FileUnavailable(1, FIRST_SHARE_RETRY_SECONDS)]
 
 
 def test_it_is_asked_once_a_batch() -> None:
     porter = Porter()
     gone = {n: DecodeFailure(n, **GONE, searched_folder=DROPPED) for n in range(20)}
-    absences(porter).confirm([scan(n) for n in range(20)], gone)
+    backoff(porter).confirm([scan(n) for n in range(20)], gone)
     assert porter.asked == 1
 
 
 def test_an_inbox_that_this_machine_does_not_know_is_away() -> None:
-    assert absences().confirm([scan(1, "cellar")], {}) == [FileUnavailable(1, FIRST_SHARE_RETRY_SECONDS)]
+    assert backoff().confirm([scan(1, "cellar")], {}) == [FileUnavailable(1, FIRST_SHARE_RETRY_SECONDS)]
 
 
 def test_while_an_inbox_is_away_one_image_in_a_while_finds_out_whether_it_still_is() -> None:
     clock = Clock()
-    weigher = absences(clock=clock)
+    weigher = backoff(clock=clock)
     images = [scan(1), scan(2), scan(3), scan(4, "cellar")]
     assert weigher.select_due(images) == images[:3]
     weigher.confirm(images, {})
@@ -79,7 +79,7 @@ def test_while_an_inbox_is_away_one_image_in_a_while_finds_out_whether_it_still_
 
 def test_tries_become_rarer_until_the_inbox_is_reached() -> None:
     clock = Clock()
-    weigher = absences(clock=clock)
+    weigher = backoff(clock=clock)
     waits = []
     for _ in range(12):
         (answer,) = weigher.confirm([scan(1)], {1: FileUnavailable(1)})
@@ -94,7 +94,7 @@ def test_tries_become_rarer_until_the_inbox_is_reached() -> None:
 
 def test_each_inbox_has_its_own_wait() -> None:
     clock = Clock()
-    weigher = absences(clock=clock)
+    weigher = backoff(clock=clock)
     weigher.confirm([scan(1)], {1: FileUnavailable(1)})
     clock.now += 60
     both = weigher.confirm([scan(1), scan(2, "er")], {1: FileUnavailable(1), 2: FileUnavailable(2)})

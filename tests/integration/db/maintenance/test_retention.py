@@ -95,14 +95,14 @@ def test_old_kept_images_go(
     ledger: LedgerDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, portion: int
 ) -> None:
     monkeypatch.setattr(retention, "HASHES_PER_QUERY", portion)
-    old, judged, new = ledger.classify(file_version("a"), file_version("b"), file_version("c"))
-    for scan_id in (old, judged, new):
+    old, reviewed, new = ledger.classify(file_version("a"), file_version("b"), file_version("c"))
+    for scan_id in (old, reviewed, new):
         keep(tmp_path, f"{scan_id:064x}")
     keep(tmp_path, "e" * 64, days=2)  # of no scan any more
     keep(tmp_path, "f" * 64)  # of none yet
-    for scan_id in (old, judged):
+    for scan_id in (old, reviewed):
         ledger.set(scan_id, received_at=transitions.utc_now() - OLD)
-    ledger.database.write(lambda c: verdicts.record_verdict(c, judged, Verdict.PNEUMONIA, "ada"))
+    ledger.database.write(lambda c: verdicts.record_verdict(c, reviewed, Verdict.PNEUMONIA, "ada"))
     before = transitions.utc_now() - timedelta(days=90)
 
     would = retention.purge_images(ledger.database, tmp_path, before, include_reviewed=False, dry_run=True)
@@ -111,7 +111,7 @@ def test_old_kept_images_go(
     assert len(list((tmp_path / "images").iterdir())) == 5
     assert retention.purge_images(ledger.database, tmp_path, before, include_reviewed=False, dry_run=False) == would
     left = {path.name.partition(".")[0] for path in (tmp_path / "images").iterdir()}
-    assert left == {f"{judged:064x}", f"{new:064x}", "f" * 64}
+    assert left == {f"{reviewed:064x}", f"{new:064x}", "f" * 64}
     assert retention.purge_images(ledger.database, tmp_path, before, include_reviewed=True, dry_run=False).removed == 1
     assert set(ledger.states().values()) == {"classified"}
 

@@ -200,7 +200,7 @@ def test_an_archive_of_anything_else_is_refused(database: Database, store: Path,
     assert not (store.parent / "outside").exists()
 
 
-def test_an_archive_that_the_database_has_spoilt_is_a_sentence(database: Database, store: Path) -> None:
+def test_an_archive_damaged_in_the_database_is_a_sentence(database: Database, store: Path) -> None:
     database.write(lambda c: c.execute(update(Model).values(archive=b"rotten")))
     with pytest.raises(ModelError, match="damaged"):
         model_cache.fetch_model(database, store)

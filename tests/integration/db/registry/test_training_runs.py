@@ -94,24 +94,24 @@ def test_begun_only_where_it_is_due(database: Database) -> None:
 
 def test_a_watchman_takes_a_silent_one_for_dead_by_his_own_clock(database: Database) -> None:
     clock = Clock()
-    watchman = StaleRunReaper(database, LEASE, clock)
-    assert watchman.check() is None
+    reaper = StaleRunReaper(database, LEASE, clock)
+    assert reaper.check() is None
     begin(database, "a")
     for _ in range(5):  # it lives, however long it takes
         clock.now += LEASE - 1
-        assert watchman.check() is not None
+        assert reaper.check() is not None
         assert renew(database, "a")
     clock.now += 1
-    assert watchman.check() is not None
+    assert reaper.check() is not None
     clock.now += LEASE - 1
-    assert watchman.check() is not None
+    assert reaper.check() is not None
     clock.now += 1
-    assert watchman.check() is None
+    assert reaper.check() is None
     assert states(database) == ["killed"]
     assert "It made no progress" in rows(database)[0]["reasons"][0]
 
 
-def test_a_watchman_believes_no_time_in_a_row(database: Database) -> None:
+def test_a_reaper_believes_no_time_in_a_row(database: Database) -> None:
     """It may have been written by a machine whose clock is wrong."""
     begin(database, "a")
     long_ago = datetime.now(UTC) - timedelta(days=1)
@@ -135,7 +135,7 @@ def test_what_the_attempts_have_seen(database: Database) -> None:
 
 
 @pytest.fixture
-def judged(ledger: LedgerDriver) -> LedgerDriver:
+def reviewed(ledger: LedgerDriver) -> LedgerDriver:
     (scan_id,) = ledger.classify(file_version())
     ledger.database.write(lambda c: verdicts.record_verdict(c, scan_id, Verdict.PNEUMONIA, "ada"))
     return ledger
@@ -145,16 +145,16 @@ def is_due(ledger: LedgerDriver, now: datetime, retrain_at: str = "02:00") -> bo
     return ledger.database.read(lambda c: timetable.is_retraining_due(c, retrain_at, now))
 
 
-def test_a_nightly_run_is_due_until_it_has_its_row(judged: LedgerDriver) -> None:
+def test_a_nightly_run_is_due_until_it_has_its_row(reviewed: LedgerDriver) -> None:
     tomorrow = datetime.now().astimezone() + timedelta(days=1)
-    assert is_due(judged, tomorrow)
-    assert not is_due(judged, tomorrow, "never")
-    begin(judged.database, "a")
-    assert is_due(judged, tomorrow)  # that one began before tomorrow's moment
-    judged.database.write(lambda c: c.execute(update(TrainingRun).values(started_at=tomorrow)))
-    assert not is_due(judged, tomorrow)
-    judged.database.write(lambda c: training_runs.fail_run(c, "a", "Killed.", TrainingState.KILLED))
-    assert is_due(judged, tomorrow)
+    assert is_due(reviewed, tomorrow)
+    assert not is_due(reviewed, tomorrow, "never")
+    begin(reviewed.database, "a")
+    assert is_due(reviewed, tomorrow)  # that one began before tomorrow's moment
+    reviewed.database.write(lambda c: c.execute(update(TrainingRun).values(started_at=tomorrow)))
+    assert not is_due(reviewed, tomorrow)
+    reviewed.database.write(lambda c: training_runs.fail_run(c, "a", "Killed.", TrainingState.KILLED))
+    assert is_due(reviewed, tomorrow)
 
 
 def test_nothing_is_due_before_the_first_verdict(ledger: LedgerDriver) -> None:

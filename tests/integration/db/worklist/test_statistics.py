@@ -103,17 +103,17 @@ def test_an_interval_holds_where_nothing_was_missed() -> None:
 
 
 def test_disagreement_of_readers(ledger: LedgerDriver) -> None:
-    alike, apart, taken_back, settled, alone = (add_classified(ledger, str(number), 0.9) for number in range(5))
-    for scan_id in (alike, apart, taken_back, settled, alone):
+    alike, distinct, taken_back, settled, single = (add_classified(ledger, str(number), 0.9) for number in range(5))
+    for scan_id in (alike, distinct, taken_back, settled, single):
         judge(ledger, scan_id, Verdict.PNEUMONIA, "ada")
     judge(ledger, alike, Verdict.PNEUMONIA, "bert")
-    judge(ledger, apart, Verdict.UNSURE, "bert")
+    judge(ledger, distinct, Verdict.UNSURE, "bert")
     review = judge(ledger, taken_back, Verdict.UNSURE, "bert")
     ledger.database.write(lambda c: verdicts.retract_verdict(c, review, "bert"))
     judge(ledger, settled, Verdict.UNSURE, "bert")
     judge(ledger, settled, Verdict.PNEUMONIA, "bert")
     found = ledger.database.read(lambda c: statistics.disagreement(c, 30))
-    assert (found.several, found.differ, found.scan_ids) == (3, 1, [apart])
+    assert (found.several, found.differ, found.scan_ids) == (3, 1, [distinct])
 
 
 def test_an_empty_ledger(ledger: LedgerDriver) -> None:

@@ -49,8 +49,8 @@ def row(ledger: LedgerDriver, scan_id: int, reader: str | None = READER) -> dict
 def test_the_most_probable_first_and_what_is_judged_or_not_flagged_not_at_all(ledger: LedgerDriver) -> None:
     low, high, middle = (add_classified(ledger, name, p) for name, p in (("1", 0.6), ("2", 0.99), ("3", 0.8)))
     add_classified(ledger, "4", 0.1)
-    judged = add_classified(ledger, "5", 0.95)
-    ledger.database.write(lambda c: verdicts.record_verdict(c, judged, Verdict.UNSURE, "ada"))
+    reviewed = add_classified(ledger, "5", 0.95)
+    ledger.database.write(lambda c: verdicts.record_verdict(c, reviewed, Verdict.UNSURE, "ada"))
     ledger.reject(file_version("6"))
     ledger.add(file_version("7"))
     assert listed(ledger) == [high, middle, low]
@@ -92,11 +92,11 @@ def test_a_study_is_one_line_with_its_first_image(ledger: LedgerDriver) -> None:
     add_classified(ledger, "1", 0.7, study="1.2")
     top = add_classified(ledger, "2", 0.9, study="1.2")
     add_classified(ledger, "3", 0.1, study="1.2")
-    alone = add_classified(ledger, "4", 0.8)
-    assert listed(ledger) == [top, alone]
-    assert [row(ledger, scan_id)["images"] for scan_id in (top, alone)] == [3, 1]
+    single = add_classified(ledger, "4", 0.8)
+    assert listed(ledger) == [top, single]
+    assert [row(ledger, scan_id)["images"] for scan_id in (top, single)] == [3, 1]
     ledger.database.write(lambda c: verdicts.record_verdict(c, top, Verdict.PNEUMONIA, "ada"))
-    assert listed(ledger) == [alone, top - 1]  # its other film still waits
+    assert listed(ledger) == [single, top - 1]  # its other film still waits
 
 
 def test_a_study_stands_where_its_late_image_does(ledger: LedgerDriver) -> None:
@@ -186,8 +186,8 @@ def test_what_is_read_blind_shows_no_result_before_its_verdict_whatever_it_is(le
     ledger.database.write(lambda c: verdicts.record_verdict(c, sampled, Verdict.PNEUMONIA, "ada"))
     assert row(ledger, sampled)["hidden"]  # what another reader said makes nobody less blind
     review = ledger.database.write(lambda c: verdicts.record_verdict(c, sampled, Verdict.NO_PNEUMONIA, READER))
-    judged = row(ledger, sampled)
-    assert (judged["probability"], judged["flagged"], judged["hidden"]) == (0.1, False, False)
+    reviewed = row(ledger, sampled)
+    assert (reviewed["probability"], reviewed["flagged"], reviewed["hidden"]) == (0.1, False, False)
     assert listed(ledger, replace(ALL, at_most=1.0)) == [sampled]
     assert listed(ledger, FLAGGED) == [flagged]
     ledger.database.write(lambda c: verdicts.retract_verdict(c, review, READER))

@@ -177,8 +177,8 @@ def test_readers_cannot_tell_the_hidden_sample_and_scripts_of_admins_see_all(
     assert admin.get(f"/api/scans/{sampled}").json()["probability"] == 0.1
     assert ids(admin.get("/api/scans", params={"at_most": 0.5})) == [sampled]
     reader.post(f"/api/scans/{sampled}/review", json={"verdict": "no_pneumonia"})
-    judged = reader.get(f"/api/scans/{sampled}").json()
-    assert (judged["probability"], judged["hidden"], len(judged["predictions"])) == (0.1, False, 1)
+    reviewed = reader.get(f"/api/scans/{sampled}").json()
+    assert (reviewed["probability"], reviewed["hidden"], len(reviewed["predictions"])) == (0.1, False, 1)
     assert ids(reader.get("/api/flagged")) == [flagged]
 
 

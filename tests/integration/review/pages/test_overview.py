@@ -37,7 +37,7 @@ def test_the_overview(review_server: ReviewServer, ledger: LedgerDriver) -> None
     assert re.search(r"wait for a worker 1\b", told)
     assert re.search(r"Sensitivity 100\.0 % \(\d", told)
     assert re.search(r"Specificity 100\.0 % \(\d", told)
-    assert "on 1 of them their last words differ" in told
+    assert "on 1 of them their newest verdicts differ" in told
     assert f'href="/scans/{flagged[0]}"' in page
     names = re.findall(r'role="img" aria-label="([^"]+)"', page)
     assert len(names) == 3

@@ -84,9 +84,9 @@ def test_what_is_read_blind_cannot_be_told_apart_in_the_list(review_server: Revi
         assert plain[flagged] == plain[sampled]
         assert "after your verdict" in plain[flagged]
     review_server.database.write(lambda c: verdicts.record_verdict(c, sampled, Verdict.NO_PNEUMONIA, "rita"))
-    judged = reader.get("/?list=all").text
-    assert "not flagged" in judged
-    assert "10 %" in judged
+    reviewed = reader.get("/?list=all").text
+    assert "not flagged" in reviewed
+    assert "10 %" in reviewed
 
 
 def test_filters_in_the_address(review_server: ReviewServer, ledger: LedgerDriver) -> None:
@@ -131,9 +131,9 @@ def test_search_by_post_and_never_in_an_address(review_server: ReviewServer, led
         assert images(page) == [scan_id]
         assert not re.findall(rf'(?:href|action|src)="[^"]*{q}', page, re.IGNORECASE)
     umlauts = add_classified(ledger, "ward/MÜLLER_HANS.png", 0.9)
-    apart = add_classified(ledger, unicodedata.normalize("NFD", "ward/MÜLLER_EVA.png"), 0.9)
+    distinct = add_classified(ledger, unicodedata.normalize("NFD", "ward/MÜLLER_EVA.png"), 0.9)
     for q in ("müller", "MÜLLER", unicodedata.normalize("NFD", "Müller_")):
-        assert images(reader.post("/search", data={"q": q}).text) == [apart, umlauts]
+        assert images(reader.post("/search", data={"q": q}).text) == [distinct, umlauts]
     assert "No scan with this accession number" in reader.post("/search", data={"q": "\0 nobody"}).text
     assert "at least 3 letters" in reader.post("/search", data={"q": "x"}).text
     assert reader.get("/search").status_code == 405

@@ -36,16 +36,16 @@ def test_it_says_what_its_folder_says(classifier: Classifier, tiny_model: ModelF
 
 
 def test_a_probability_does_not_depend_on_the_batch(classifier: Classifier) -> None:
-    alone = np.concatenate([classifier.predict(image[None]).probability for image in IMAGES])
-    assert alone.dtype == np.float32
-    assert np.ptp(alone) > 0.01  # the films differ, or this would show nothing
+    single = np.concatenate([classifier.predict(image[None]).probability for image in IMAGES])
+    assert single.dtype == np.float32
+    assert np.ptp(single) > 0.01  # the films differ, or this would show nothing
     for size in range(1, BATCH + 1):
-        np.testing.assert_allclose(classifier.predict(IMAGES[:size]).probability, alone[:size], atol=1e-5)
+        np.testing.assert_allclose(classifier.predict(IMAGES[:size]).probability, single[:size], atol=1e-5)
     backwards = classifier.predict(IMAGES[::-1]).probability
-    np.testing.assert_allclose(backwards[::-1], alone, atol=1e-5)
+    np.testing.assert_allclose(backwards[::-1], single, atol=1e-5)
     company = IMAGES.copy()
     company[:-1] = 255
-    assert classifier.predict(company).probability[-1] == pytest.approx(alone[-1], abs=1e-5)
+    assert classifier.predict(company).probability[-1] == pytest.approx(single[-1], abs=1e-5)
 
 
 def test_equal_calls_give_equal_bits(classifier: Classifier) -> None:

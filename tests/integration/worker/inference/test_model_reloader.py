@@ -272,10 +272,10 @@ def test_a_model_at_work_that_a_restored_database_does_not_know_is_registered_an
     def load() -> ServedModel:
         raise ModelError("damaged")
 
-    def enlist(version: str) -> None:
+    def register(version: str) -> None:
         model_cache.register_folder(worker.database, ModelFolder.read(worker.settings.models / version), "test")
 
-    watching = ModelReloader(worker.database, worker.slot, load, enlist)
+    watching = ModelReloader(worker.database, worker.slot, load, register)
     eventually(lambda: worker.database.read(lambda c: model_registry.is_registered(c, "standin-2")))
     assert worker.database.read(model_registry.champion_version) == "standin-1"
     assert worker.slot.version == "standin-2"

@@ -139,9 +139,9 @@ def test_the_threshold_lies_among_the_ill_images(images: tuple[np.ndarray, np.nd
 
 def test_images_of_one_patient_are_drawn_together() -> None:
     labels, probabilities = np.ones(40), np.concatenate([np.full(20, 0.1), np.linspace(0.8, 0.9, 20)])
-    apart = threshold_for(labels, probabilities, names(40), 0.4)
+    distinct = threshold_for(labels, probabilities, names(40), 0.4)
     together = threshold_for(labels, probabilities, np.array(["a"] * 20 + [f"b{n}" for n in range(20)]), 0.4)
-    assert together < apart
+    assert together < distinct
 
 
 def test_confusion_by_hand() -> None:

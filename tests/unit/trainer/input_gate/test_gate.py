@@ -84,8 +84,8 @@ def test_what_the_layers_say_is_what_was_fitted(network: Any, served: Any, fitte
 def test_the_gate_score_of_an_image_is_the_same_alone_and_among_others(served: Any) -> None:
     some = np.concatenate([images(300, 6), ood_samples.draw_mixture(20, images(1, 4), seed=4)])
     together = gate_score(served, some)
-    alone = np.concatenate([gate_score(served, some[at : at + 1]) for at in range(len(some))])
-    np.testing.assert_allclose(alone, together, atol=1e-5)
+    single = np.concatenate([gate_score(served, some[at : at + 1]) for at in range(len(some))])
+    np.testing.assert_allclose(single, together, atol=1e-5)
 
 
 def test_probability_and_map_are_the_networks_own(network: Any, served: Any) -> None:

@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_pictures(kind: SampleKind, images: np.ndar
     assert (once != other).any()
 
 
-def test_each_kind_is_drawn_or_spoilt_and_at_least_eight_classes_are_held_against_the_bar() -> None:
+def test_each_kind_is_drawn_or_corrupted_and_at_least_eight_classes_are_held_out() -> None:
     assert all((kind.draw is None) != (kind.corrupt is None) for kind in KINDS)
     assert len({kind.name for kind in KINDS}) == len(KINDS)
     assert len({kind.group for kind in KINDS}) >= 8
@@ -55,15 +55,15 @@ def test_corrupted_chest_images_are_what_they_are_called(images: np.ndarray) -> 
     one = images[:1]
     by_name = {kind.name: kind for kind in KINDS}
 
-    def spoilt(name: str) -> np.ndarray:
+    def corrupted(name: str) -> np.ndarray:
         return ood_samples.draw_samples(by_name[name], 1, one, seed=3)[0, :, :, 0].astype(int)
 
     image = one[0, :, :, 0].astype(int)
-    assert is_one_of(spoilt("inverted"), [255 - image, 255 - image[:, ::-1]])
-    assert is_one_of(spoilt("upside down"), [image[::-1], image[::-1, ::-1]])
+    assert is_one_of(corrupted("inverted"), [255 - image, 255 - image[:, ::-1]])
+    assert is_one_of(corrupted("upside down"), [image[::-1], image[::-1, ::-1]])
     turned = [np.rot90(image, turns) for turns in (1, 3)]
-    assert is_one_of(spoilt("quarter turn"), turned + [one[:, ::-1] for one in turned])
-    assert np.abs(np.fft.fft2(spoilt("phases lost"))).mean() > 0
+    assert is_one_of(corrupted("quarter turn"), turned + [one[:, ::-1] for one in turned])
+    assert np.abs(np.fft.fft2(corrupted("phases lost"))).mean() > 0
 
 
 def is_one_of(picture: np.ndarray, candidates: list[np.ndarray]) -> bool:
