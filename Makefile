@@ -5,7 +5,7 @@ PYTHON ?= python3.11 python3.12 python3.13 python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run demo test test-all test-here check coverage bench faults settings contract formats picture screens lock clean
+.PHONY: help run demo test test-all test-here check coverage bench faults style settings contract formats picture screens lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ faults: $(VENV)/test ## kill everything under a flow of images, count, and write
 
 settings: $(VENV)/runtime ## write docs/operate/settings.md anew
 	@$(BIN)/python -c "from pneumowatch.settings import render_settings_page; print(render_settings_page(), end='')" > docs/operate/settings.md
+
+style: $(VENV)/test ## list public names with two homes, and docstrings that do not begin with a verb
+	@$(BIN)/python tests/style.py
 
 contract: $(VENV)/test ## write docs/develop/contract.json anew: every name that other programs may depend on
 	@$(BIN)/python tests/contract.py
