@@ -90,14 +90,14 @@ def measure(quick: bool) -> list[Figure]:
         folder = Path(name)
         tell(f"making {ROUNDS} sets of {count} images from {kind()}")
         images = make_images(folder / "staged", ROUNDS * count + WARM_UP + singles)
-        alone, images = images[: WARM_UP + singles], images[WARM_UP + singles :]
+        single_images, images = images[: WARM_UP + singles], images[WARM_UP + singles :]
         bursts = [images[start : start + count] for start in range(0, len(images), count)]
         small_network.write(folder / "small" / "champion")
-        shipped = Subject.load("shipped", settings.load_settings().models.absolute(), bursts, alone)
+        shipped = Subject.load("shipped", settings.load_settings().models.absolute(), bursts, single_images)
         found = [*try_all(shipped, folder, with_latency=True)]
         bare = embedded(shipped, folder, KEEP_IMAGES="judged")  # shows the cost of storing flagged images
         found += try_one(shipped, "embedded, no image stored", bare, bursts[:1], with_latency=False)
-        small = Subject.load("small", folder / "small", bursts, alone)
+        small = Subject.load("small", folder / "small", bursts, single_images)
         found += try_all(small, folder, with_latency=False)
         found += against_baseline(small, found, images[: QUICK_BASELINE if quick else BASELINE])
     return found

@@ -55,11 +55,11 @@ def starting(folder: Path, store: Path, times: int) -> list[Figure]:
             if count:  # the first of each only loads the files into the cache
                 imports.append(pair[0])
                 ready.append(pair[1])
-    alone, whole = statistics.median(imports), statistics.median(ready)
+    import_time, whole = statistics.median(imports), statistics.median(ready)
     return [
-        Figure("import of TensorFlow alone", alone, "s"),
+        Figure("import of TensorFlow alone", import_time, "s"),
         Figure("`pneumowatch work`: from its start to the model ready", whole, "s"),
-        at_most("... beyond the import", whole - alone, "s", BEYOND_IMPORT_SECONDS),
+        at_most("... beyond the import", whole - import_time, "s", BEYOND_IMPORT_SECONDS),
     ]
 
 

@@ -1,5 +1,6 @@
 """Fault tests: kill components, broker and database while images arrive, then compare the images with the results.
 
-`rig` holds the real processes, `stage` the flow of images and the clock, `account` the counts. `deaths`, `outages`,
-`storage` and `company` define the faults, `faults` lists them, and `page` writes docs/evidence/reliability.md.
+`rig` runs the real processes, `scenario` the flow of images and the clock, and `fault_result` compares. The faults are
+in `killed_processes`, `outages`, `storage` and `watcher_and_scheduler`, and listed in `faults`. `page` writes
+docs/evidence/reliability.md.
 """

@@ -16,8 +16,8 @@ MAX_PIXELS: Final = 10_000_000
 IMAGE: Final = draw_phantom(5, True, 70, 51)  # uint8; an odd number of rows and columns needs padding
 DEPTHS: Final = (8, 10, 12, 16)
 LOSSLESS: Final = (
-    *dicom_files.NATIVE, uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless,
-    uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL,
+    *dicom_files.NATIVE, uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
+    uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL,
 )  # fmt: skip
 LOSSY: Final = {  # depths, and by how many of 255 gray levels a pixel may differ, with the encoding used here
     uid.JPEGBaseline8Bit: ((8,), 6),
