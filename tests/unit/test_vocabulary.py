@@ -34,7 +34,7 @@ NAMES: Final = frozenset(
 )
 # What people read: pages, documents, help, log lines and error sentences.
 PROSE: Final = re.compile(
-    r"\b(films?|doorbells?|nudge[sd]?|desks?|postm[ae]n|darkrooms?|mailrooms?|school|licences?(?= to claim| to read))\b",
+    r"\b(films?|doorbells?|nudge[sd]?|desks?|postm[ae]n|darkrooms?|mailrooms?|school|licences?(?= to ))\b",
     re.I,
 )
 QUEUE_ON_THE_WIRE: Final = ("queue.py", '"films"')

@@ -162,7 +162,7 @@ def test_a_receiver_that_hangs_holds_up_no_shutdown(
     assert counts(ledger) == {"waiting": 1, "sent": 0, "given_up": 0}
     release.set()
     for thread in threading.enumerate():
-        if thread.name == "postman":
+        if thread.name == "dispatcher":
             thread.join(60)
 
 

@@ -92,7 +92,7 @@ def test_begun_only_where_it_is_due(database: Database) -> None:
     assert states(database) == []
 
 
-def test_a_watchman_takes_a_silent_one_for_dead_by_his_own_clock(database: Database) -> None:
+def test_a_reaper_takes_a_silent_run_for_dead_by_its_own_clock(database: Database) -> None:
     clock = Clock()
     reaper = StaleRunReaper(database, LEASE, clock)
     assert reaper.check() is None
