@@ -1,12 +1,12 @@
-"""A backup: one folder with the database, the patient key and the folders that only pneumowatch fills, and a manifest.
+"""Write a backup: one folder with the database, the patient key and the folders that only pneumowatch fills.
 
-    manifest.json       what it is, when and by which version it was made, and each file's SHA-256
+    manifest.json       when and by which version it was made, and each file's SHA-256
     database.sqlite     or database.pgdump
-    patient.key         the secret: hence nobody but the folder's owner may look into it
+    patient.key         the secret: hence only the folder's owner may read it
     images/ models/ uploads/
 
-The database comes first: whatever it names is then there when the folders are copied, and what came meanwhile is a file
-too many, which the watcher and the workers sort out. Nothing appears under its name before it is complete.
+The database is copied first, so that every file it names exists when the folders are copied. Files that are added
+meanwhile have no row; the watcher and the workers handle them. The backup gets its name only when it is complete.
 """
 
 import hashlib
@@ -39,14 +39,14 @@ MANIFEST_FORMAT: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 PATIENT_KEY_FILE: Final = "patient.key"
 BACKUP_STAGING_PREFIX: Final = ".unfinished-"
-BACKUP_CHUNK_BYTES: Final = 2**20  # bytes
+BACKUP_CHUNK_BYTES: Final = 2**20
 PRIVATE_MODE: Final = 0o600
 AUDIT_ACTOR: Final = "command line"
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file: what it holds, and what of its metadata counts. A handed-in film is known by its size and mtime."""
+    """The hash and the metadata of one file. An uploaded file is identified by its size and mtime."""
 
     sha256: str
     size: int
@@ -56,7 +56,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`schema`: the revision of the tables. `files`: by their path beneath the backup's folder."""
+    """The content of a backup. `schema`: the revision of the tables. `files`: by path within the backup's folder."""
 
     made_at: str
     version: str
@@ -75,7 +75,7 @@ class Manifest:
         return PATIENT_KEY_FILE in self.files
 
     def beneath(self, folder: str) -> dict[PurePosixPath, FileEntry]:
-        """The files of one of the folders, by their path in it."""
+        """Return the files of one of the folders, by their path in it."""
         mine = (PurePosixPath(path) for path in self.files if path.startswith(f"{folder}/"))
         return {path.relative_to(folder): self.files[str(path)] for path in mine}
 
@@ -85,7 +85,7 @@ class Manifest:
 
 
 def backed_up_folders(settings: Settings) -> dict[str, Path]:
-    """{name in a backup: folder here} of what only pneumowatch fills. They need not be there."""
+    """Return {name in a backup: folder} of the folders that only pneumowatch fills; they need not exist."""
     return {
         "images": settings.data_dir / image_store.IMAGES_FOLDER,
         "models": settings.models,
@@ -96,19 +96,19 @@ def backed_up_folders(settings: Settings) -> dict[str, Path]:
 def create_backup(
     database: Database, settings: Settings, out: Path, with_key: bool, progress: Callable[[str], StepProgress]
 ) -> Manifest:
-    """Write a backup into `out`, which must not be there, while everything goes on.
+    """Write a backup into `out`, which must not exist, while all components run.
 
     Args:
-        with_key: with the patient key, without which nobody can tell a patient's next film for his.
-        progress: gives, for the name of a step, what takes its progress.
+        with_key: include the patient key, without which the next images of a patient cannot be matched to earlier ones.
+        progress: takes the name of a step and returns a function that takes its progress.
 
     Raises:
-        BackupError: it cannot be made; nothing is left of it then.
-        SchemaMismatch: the database is a development version's, whose backup this version could not put back.
+        BackupError: it cannot be written; nothing is left of it then.
+        SchemaMismatch: the database is a development version's, whose backup this version could not restore.
         SettingsError: the patient key is missing or not the database's.
     """
     if out.exists() or out.is_symlink():
-        raise BackupError(f"{out} is there already, and no backup is ever overwritten: name another folder.")
+        raise BackupError(f"{out} exists already, and a backup is never overwritten: name another folder.")
     revision = schema.current_revision(database)
     if revision is None:
         raise BackupError("The database has no tables yet: there is nothing to back up.")
@@ -133,28 +133,28 @@ def create_backup(
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises BackupError where there is no backup, or it is one of a version that this one does not know."""
+    """Read a backup's manifest. Raises BackupError if there is no backup or this version cannot read it."""
     try:
         content = json.loads((folder / MANIFEST_FILE).read_bytes())
         if content["format"] != MANIFEST_FORMAT:
             raise BackupError(
-                f"This backup was made by pneumowatch {content['version']}; put it back with that version."
+                f"This backup was made by pneumowatch {content['version']}; restore it with that version."
             )
         files = {name: FileEntry(**entry) for name, entry in content.pop("files").items()}
         manifest = Manifest(files=files, **content)
     except OSError as error:
-        raise BackupError(f"{folder} is no backup that can be read: {MANIFEST_FILE}: {error.strerror}.") from None
+        raise BackupError(f"{folder} cannot be read as a backup: {MANIFEST_FILE}: {error.strerror}.") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise BackupError(f"The manifest of {folder} is damaged.") from None
     if manifest.database not in dump.DUMP_FILES or dump.DUMP_FILES[manifest.database] not in files:
-        raise BackupError(f"The manifest of {folder} names no database.")
+        raise BackupError(f"The manifest of {folder} lists no database.")
     if not all(_is_inside(name) for name in (*files, *manifest.links, *manifest.links.values())):
-        raise BackupError(f"The manifest of {folder} names files outside it.")
+        raise BackupError(f"The manifest of {folder} lists files outside it.")
     return manifest
 
 
 def verify_backup(folder: Path, manifest: Manifest, progress: StepProgress) -> None:
-    """Read every file. Raises BackupError where one is missing or is not as it was written; no name is told."""
+    """Read every file. Raises BackupError if one is missing or changed; the message contains no file name."""
     done, damaged = 0, 0
     for name, entry in manifest.files.items():
         try:
@@ -171,7 +171,7 @@ def verify_backup(folder: Path, manifest: Manifest, progress: StepProgress) -> N
 
 
 def _key_of(database: Database, settings: Settings) -> bytes | None:
-    """The patient key as a file holds it; None where none was ever used. Raises SettingsError."""
+    """Return the content of the patient key's file, or None if no key was ever used. Raises SettingsError."""
     known = database.read(_stored_fingerprint)
     if known is None and not settings.patient_key_path.exists():
         return None
@@ -183,30 +183,31 @@ def _key_of(database: Database, settings: Settings) -> bytes | None:
 
 def _stored_fingerprint(connection: Connection) -> str | None:
     if not inspect(connection).has_table(Deployment.__tablename__):
-        return None  # tables of a version before that
+        return None  # tables of an earlier version
     return deployment.stored_fingerprint(connection)
 
 
 def visible_entries(folder: Path) -> Iterator[Path]:
-    """What is in a folder, but for what is hidden: locks, unfinished files, what was replaced."""
+    """Yield the entries of a folder except hidden ones: locks, unfinished files, replaced files."""
     if folder.is_dir():
         yield from (path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 @contextmanager
 def _staging_folder(out: Path) -> Iterator[Path]:
-    """A folder of our own beside `out`, which becomes it at the end, or is gone."""
+    """Yield a new folder beside `out`. At the end it is renamed to `out`, or removed after an error."""
     try:
         staging = Path(tempfile.mkdtemp(prefix=BACKUP_STAGING_PREFIX, dir=out.absolute().parent))
     except OSError as error:
         raise BackupError(
-            f"No backup can be written into {out.absolute().parent}: {error.strerror}. That folder must be there "
-            "already: where a mount is missing, it shall not be made on the wrong disk."
+            f"No backup can be written into {out.absolute().parent}: {error.strerror}. That folder must exist already: "
+            "if a mount is missing, creating the folder would write to the wrong disk."
         ) from None
     try:
         yield staging
         os.sync()
-        staging.rename(out.absolute())  # of two at once, one fails: a folder with something in it is never replaced
+        # of two backups at once, one fails: a rename never replaces a folder that is not empty
+        staging.rename(out.absolute())
     except OSError as error:
         raise BackupError(f"The backup cannot be written: {error.strerror}.") from error
     finally:
@@ -230,13 +231,13 @@ def _copy_folder(
 
 
 def _link(path: Path, source: Path, relative: str) -> dict[str, str]:
-    """Only one that stays inside: MODEL_DIR/champion."""
+    """Return {path: target} of a link, if its target is inside the folder: MODEL_DIR/champion."""
     target = os.fspath(path.readlink())
     return {relative: target} if _is_inside(target) and (source / target).exists() else {}
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files and links, those of subfolders too, but for what is hidden."""
+    """Yield the files and links of a folder and its subfolders, except hidden ones."""
     for path in sorted(visible_entries(folder)):
         if path.is_dir() and not path.is_symlink():
             yield from _walk(path)
@@ -245,9 +246,9 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def copy_file(source: Path, target: Path) -> FileEntry:
-    """A file copied, for its owner alone, with its time."""
+    """Copy a file with its mtime, readable by its owner alone."""
     with source.open("rb") as file:
-        status = os.fstat(file.fileno())  # of the very file that is read
+        status = os.fstat(file.fileno())  # of the opened file, whatever replaces it meanwhile
         digest = hashlib.sha256()
         size = 0
         with target.open("wb") as out:
@@ -261,7 +262,7 @@ def copy_file(source: Path, target: Path) -> FileEntry:
 
 
 def _make_private(file: Path) -> FileEntry:
-    """Nobody else's to read."""
+    """Make a file readable by its owner alone, and return its entry."""
     file.chmod(PRIVATE_MODE)
     status = file.stat()
     return FileEntry(_sha256_of(file), status.st_size, status.st_mtime_ns, PRIVATE_MODE)

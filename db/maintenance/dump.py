@@ -1,7 +1,7 @@
-"""A database in one file, written while others use it, and put back: by SQLite's online backup, or by pg_dump.
+"""Dump a database into one file while it is in use, and restore it: by SQLite's online backup, or by pg_dump.
 
-Putting back is all or nothing: SQLite's file is moved into place when it is complete (`db.maintenance.restore`), and PostgreSQL
-takes everything in one transaction.
+A restore is all or nothing: SQLite's file is moved into place when it is complete (`db.maintenance.restore`), and
+PostgreSQL restores everything in one transaction.
 """
 
 import os
@@ -20,18 +20,18 @@ from sqlalchemy.exc import DBAPIError
 from db.session import BUSY_SECONDS, Database
 from pneumowatch.errors import BackupError
 
-StepProgress = Callable[[int, int], None]  # done, of how many
+StepProgress = Callable[[int, int], None]  # done, total
 
 DUMP_FILES: Final = {"sqlite": "database.sqlite", "postgresql": "database.pgdump"}  # by dialect
-PAGES_PER_STEP: Final = 2000  # of SQLite at a time, 8 MB: as often the progress is told
-PIPE_CHUNK_BYTES: Final = 2**20  # bytes
-TABLE_LOCK_SECONDS: Final = 30  # that PostgreSQL waits for others to let go of the tables that are replaced
+PAGES_PER_STEP: Final = 2000  # of SQLite, 8 MB; progress is reported after each step
+PIPE_CHUNK_BYTES: Final = 2**20
+TABLE_LOCK_SECONDS: Final = 30  # how long PostgreSQL waits for locks on the tables that it replaces
 
 
 def write_dump(database: Database, file: Path, progress: StepProgress) -> None:
-    """The database as it is at one moment, in a new file; others read and write meanwhile.
+    """Write the database as it is at one moment into a new file, while others read and write.
 
-    Raises BackupError where it cannot be done, or the copy is not sound.
+    Raises BackupError if that fails, or the copy is damaged.
     """
     url = database.engine.url
     if database.dialect == "sqlite":
@@ -44,12 +44,12 @@ def write_dump(database: Database, file: Path, progress: StepProgress) -> None:
 
 
 def is_empty(database: Database) -> bool:
-    """Whether there is no table nor view. An SQLite file need not be there."""
+    """Tell whether there is no table and no view. An SQLite file need not exist."""
     if database.dialect == "sqlite" and not sqlite_file(database.engine.url).exists():
         return True
     try:
         return database.read(lambda c: not inspect(c).get_table_names() and not inspect(c).get_view_names())
-    except DBAPIError:  # something is there, and it is no database any more
+    except DBAPIError:  # a file that is not a database (any more)
         return False
 
 
@@ -61,7 +61,7 @@ def restore_dump(database: Database, file: Path) -> None:
     url = database.engine.url
     script = f"SET lock_timeout = '{TABLE_LOCK_SECONDS}s';\nBEGIN;\n" + database.read(_drop_statements)
     read = [_find_program("pg_restore"), "--no-owner", "--no-privileges", "--file=-", str(file)]
-    # none of the user's own settings for psql, and an end at the first error
+    # ignore the user's psql settings, and stop at the first error
     write = [
         _find_program("psql"),
         "--no-psqlrc",
@@ -79,11 +79,11 @@ def restore_dump(database: Database, file: Path) -> None:
         failed = psql_process.wait() != 0 or restore_process.wait() != 0
         error = _error_of(psql_process.stderr) or _error_of(restore_process.stderr)
     if failed:
-        raise BackupError(f"The database was not put back, and is as it was. {error}")
+        raise BackupError(f"The database was not restored and has not changed. {error}")
 
 
 def sqlite_file(url: URL | str) -> Path:
-    """Raises BackupError where it has none."""
+    """Return the file of an SQLite database. Raises BackupError if it has none."""
     name = make_url(url).database
     if not name or name == ":memory:":
         raise BackupError("A database in memory cannot be backed up.")
@@ -93,7 +93,7 @@ def sqlite_file(url: URL | str) -> Path:
 def _write_sqlite(source: Path, file: Path, progress: StepProgress) -> None:
     try:
         with closing(sqlite3.connect(source, timeout=BUSY_SECONDS, isolation_level=None)) as source_connection:
-            # holds the snapshot: a copy in steps would else begin anew whenever somebody writes
+            # holds the snapshot: otherwise a copy in steps would start again after each write
             source_connection.execute("BEGIN")
             source_connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             with closing(sqlite3.connect(file)) as target_connection:
@@ -109,12 +109,12 @@ def _write_sqlite(source: Path, file: Path, progress: StepProgress) -> None:
         raise BackupError(f"The database cannot be copied: {error}.") from None
     if check_result != "ok":
         raise BackupError(
-            "The database is damaged, as SQLite's quick_check says; keep the backups that you have, and restore one."
+            "The database is damaged (SQLite's quick_check); keep your existing backups, and restore one."
         )
 
 
 def _drop_statements(connection: Connection) -> str:
-    """SQL that empties the database of tables and views, whichever version of pneumowatch made them."""
+    """Return SQL that drops all tables and views, whichever version of pneumowatch made them."""
     preparer, inspector = connection.dialect.identifier_preparer, inspect(connection)
     views = [f"DROP VIEW IF EXISTS {preparer.quote(name)} CASCADE;\n" for name in inspector.get_view_names()]
     tables = [f"DROP TABLE IF EXISTS {preparer.quote(name)} CASCADE;\n" for name in inspector.get_table_names()]
@@ -124,10 +124,13 @@ def _drop_statements(connection: Connection) -> str:
 def _pipe_script(
     restore_process: subprocess.Popen[bytes], psql_process: subprocess.Popen[bytes], script: bytes
 ) -> None:
-    """All of it, and the COMMIT only where all of it was read: without one, everything stays as it was."""
+    """Send the script and the dump to psql, with a COMMIT at the end only if all of the dump was read.
+
+    Without a COMMIT nothing has changed.
+    """
     assert restore_process.stdout is not None
     assert psql_process.stdin is not None
-    with suppress(BrokenPipeError):  # it has ended, and says why
+    with suppress(BrokenPipeError):  # psql has ended; its stderr has the reason
         psql_process.stdin.write(script)
         shutil.copyfileobj(restore_process.stdout, psql_process.stdin, PIPE_CHUNK_BYTES)
         if restore_process.wait() == 0:
@@ -147,14 +150,14 @@ def _find_program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         raise BackupError(
-            f"{name} is not on this machine: install PostgreSQL's client programs, of the server's version or newer "
+            f"{name} is not installed here: install PostgreSQL's client programs, of the server's version or newer "
             "(postgresql-client on Debian and Ubuntu, postgresql on Fedora), and try again."
         )
     return found
 
 
 def _connection_url(url: URL) -> str:
-    """For libpq's programs, without the password: other users of the machine can read command lines."""
+    """Return the URL for libpq's programs, without the password: other users can read command lines."""
     return url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
 
 
@@ -167,6 +170,6 @@ def _error_of(stream: IO[bytes] | None) -> str:
 
 
 def _error_line(stderr: bytes) -> str:
-    """The error alone: the lines after it may quote rows."""
+    """Return the first error line alone: the lines after it may quote rows."""
     lines = stderr.decode("utf-8", "replace").splitlines()
     return next((line for line in lines if "error" in line.lower() or "fatal" in line.lower()), "")

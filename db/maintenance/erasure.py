@@ -1,7 +1,7 @@
-"""Erasing what is known of a patient, or of a film: on demand, for good, and with the ledger still closed.
+"""Erase the data of a patient or a scan on request, for good, while the ledger stays closed.
 
-What remains is a tombstone for each file (`db.ledger.transitions.erase_scans`), by which it is counted and not announced anew while it
-still stands in its folder, and a row in the audit.
+A tombstone of each file stays (`db.ledger.transitions.erase_scans`), so that it is counted and not registered again
+while it is in its folder. A row in the audit stays as well.
 """
 
 import os
@@ -27,17 +27,17 @@ from pneumowatch.settings import Settings
 
 @dataclass(frozen=True)
 class ErasureScope:
-    """What there is of a patient: scans, and rows and files beside them. No names."""
+    """The data of a patient: scans, and the rows and files that belong to them. No names."""
 
     scan_ids: tuple[int, ...]
     states: dict[str, int]
     predictions: int
     reviews: int
     notifications: int
-    images: tuple[Path, ...]  # kept ones, and their maps
-    uploads: tuple[Path, ...]  # films that were handed in at the desk
-    hashes: tuple[str, ...]  # of the films' bytes
-    patient_key: str | None  # of whom all was asked for
+    images: tuple[Path, ...]  # kept images, and their maps
+    uploads: tuple[Path, ...]  # files that were uploaded in the review app
+    hashes: tuple[str, ...]  # of the files' bytes
+    patient_key: str | None  # the patient whose data is erased, if one was given
 
     @property
     def running(self) -> int:
@@ -47,16 +47,16 @@ class ErasureScope:
 def find_erasure_scope(
     connection: Connection, settings: Settings, patient_key: str | None = None, scan_ids: Sequence[int] = ()
 ) -> ErasureScope:
-    """Scans of this patient and of these ids, and with each all that hold the same film: originals and duplicates.
+    """Find the scans of this patient and of these ids, and all with the same content: originals and duplicates.
 
-    Raises ErasureRefused where there is none.
+    Raises ErasureRefused if there is none.
     """
     ids = _selected_ids(connection, patient_key, scan_ids)
     rows = connection.execute(
         select(Scan.id, Scan.inbox, Scan.path_bytes, Scan.sha256, Scan.state).where(Scan.id.in_(ids)).order_by(Scan.id)
     ).all()
     if not rows:
-        raise ErasureRefused("There is no such scan, and none of such a patient.")
+        raise ErasureRefused("There is no such scan, and no scan of such a patient.")
     states: dict[str, int] = {}
     for row in rows:
         states[row.state] = states.get(row.state, 0) + 1
@@ -76,20 +76,21 @@ def find_erasure_scope(
 
 
 def erase_scope(database: Database, scope: ErasureScope, by: str) -> int:
-    """Files first, then rows in one transaction: cut off in between, it can be done again. Returns how many scans.
+    """Delete files first, then rows in one transaction. Returns how many scans were erased.
 
-    Raises ErasureRefused where one of them is being read, or there is more by now than was found, or a file cannot be
-    removed.
+    After an interruption in between it can be repeated.
+
+    Raises ErasureRefused if a scan is being processed, the scope has grown meanwhile, or a file cannot be deleted.
     """
     if scope.running:
-        raise ErasureRefused(f"{scope.running} of these films are being read right now; try again in a minute.")
+        raise ErasureRefused(f"{scope.running} of these scans are being processed; try again in a minute.")
     database.read(lambda connection: _require_unchanged(connection, scope))
     try:
         for path in (*scope.images, *scope.uploads):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise ErasureRefused(
-            f"A film of theirs cannot be removed: {error.strerror}. Nothing else was erased."
+            f"A file of these scans cannot be deleted: {error.strerror}. No rows were erased; fix this, and repeat it."
         ) from error
     erased = database.write(lambda connection: _erase_rows(connection, scope, by))
     if database.dialect == "sqlite":
@@ -100,21 +101,21 @@ def erase_scope(database: Database, scope: ErasureScope, by: str) -> int:
 def _erase_rows(connection: Connection, scope: ErasureScope, by: str) -> list[int]:
     ids = scope.scan_ids
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA secure_delete=ON")  # zeros instead of pages that are merely free
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrites with zeros instead of only freeing pages
     connection.execute(select(Scan.id).where(Scan.id.in_(ids)).order_by(Scan.id).with_for_update()).all()
     _require_unchanged(connection, scope)
     erased = transitions.erase_scans(connection, ids, by)
     if set(erased) != set(ids) and _count(
         connection, select(Scan.id).where(Scan.id.in_(ids), Scan.state == State.RUNNING)
     ):
-        raise ErasureRefused("One of these films is being read right now; try again in a minute.")
+        raise ErasureRefused("One of these scans is being processed; try again in a minute.")
     reviews = select(Review.id).where(Review.scan_id.in_(ids))
     for statement in (
         delete(Retraction).where(Retraction.review_id.in_(reviews)),
         delete(Review).where(Review.scan_id.in_(ids)),
         delete(Outbox).where(Outbox.scan_id.in_(ids)),
         delete(Prediction).where(Prediction.scan_id.in_(ids)),
-        delete(Content).where(Content.scan_id.in_(ids)),  # or the next copy of the film would count as read
+        delete(Content).where(Content.scan_id.in_(ids)),  # otherwise the next copy of the file would be a duplicate
     ):
         connection.execute(statement)
     for scan_id in erased:
@@ -123,11 +124,13 @@ def _erase_rows(connection: Connection, scope: ErasureScope, by: str) -> list[in
 
 
 def _require_unchanged(connection: Connection, scope: ErasureScope) -> None:
-    """Raises ErasureRefused where a film was read since it was found, and kept, or another has come."""
+    """Raise ErasureRefused if a scan was processed since the scope was found, or another one was added."""
     ids = _selected_ids(connection, scope.patient_key, scope.scan_ids)
     read = connection.scalars(select(Scan.sha256).where(Scan.id.in_(ids), Scan.sha256.is_not(None)))
     if ids - set(scope.scan_ids) or set(read) - set(scope.hashes):
-        raise ErasureRefused("More of these films has come or been read since you looked: look again, and repeat it.")
+        raise ErasureRefused(
+            "These scans have changed since you looked: some were added or processed. Look again, and repeat it."
+        )
 
 
 def _selected_ids(connection: Connection, patient_key: str | None, scan_ids: Sequence[int]) -> set[int]:
@@ -137,7 +140,7 @@ def _selected_ids(connection: Connection, patient_key: str | None, scan_ids: Seq
 
 
 def _with_copies(connection: Connection, ids: set[int]) -> set[int]:
-    """And their originals, duplicates, and scans of the same bytes, until there are no more."""
+    """Return the ids with their originals, duplicates and scans of the same bytes, until there are no more."""
     while True:
         rows = connection.execute(select(Scan.duplicate_of, Scan.sha256).where(Scan.id.in_(ids))).all()
         originals = ids | {row.duplicate_of for row in rows if row.duplicate_of is not None}
@@ -162,6 +165,9 @@ def _existing(paths: Iterable[Path]) -> list[Path]:
 
 
 def _truncate_wal(database: Database) -> None:
-    """What was erased stands in the write-ahead log until that is emptied; a reader may keep it a little longer."""
+    """Truncate the write-ahead log, which still contains the erased data.
+
+    While others read, this may happen a little later.
+    """
     with closing(database.engine.raw_connection()) as connection:
         connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()

@@ -1,4 +1,4 @@
-"""A backup put back: what was verified is copied beside its place, brought up to this version, and moved into place."""
+"""Restore a backup: copy the verified files beside their place, upgrade the tables, and move all into place."""
 
 import os
 import socket
@@ -42,14 +42,14 @@ FOLDER_MODE: Final = 0o755
 def restore_backup(
     settings: Settings, folder: Path, manifest: Manifest, replace: bool, progress: Callable[[str], StepProgress]
 ) -> list[Path]:
-    """Put a verified backup back, and bring its tables up to this version. Returns the folders that hold what made way.
+    """Restore a verified backup and upgrade its tables to this version. Returns the folders with the replaced files.
 
     Args:
-        replace: what is there may make way: files are moved aside, tables of PostgreSQL are lost.
-        progress: gives, for the name of a step, what takes its progress.
+        replace: existing data may be replaced: files are moved aside, tables of PostgreSQL are lost.
+        progress: takes the name of a step and returns a function that takes its progress.
 
-    Raises BackupError where something is there and may not make way, parts are running, or it is not for this database,
-    and SchemaMismatch where it is a development version's.
+    Raises BackupError if data exists that may not be replaced, components are running, or the backup is of another kind
+    of database, and SchemaMismatch if it is a development version's.
     """
     with closing(Database(settings.database)) as database:
         _require_compatible(database, manifest)
@@ -57,8 +57,8 @@ def restore_backup(
         conflicts = _conflicts(settings, database, folder, manifest)
         if conflicts and not replace:
             raise BackupError(
-                f"There is something already ({', '.join(conflicts)}). Name an empty data folder and an empty database, "
-                "or say --replace: files are then moved aside, and tables of PostgreSQL are lost."
+                f"There is data already ({', '.join(conflicts)}). Name an empty data folder and an empty database, "
+                "or use --replace: files are then moved aside, and tables of PostgreSQL are lost."
             )
         aside_name = f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%S}"
         moved_to = []
@@ -68,12 +68,12 @@ def restore_backup(
             moved_to += _restore_key(settings.patient_key_path, folder, manifest, aside_name)
             moved_to += _restore_database(database, folder, manifest, aside_name)
         except OSError as error:
-            raise BackupError(f"The backup cannot be put back: {error.strerror}. Mend that, and try again.") from error
+            raise BackupError(f"The backup cannot be restored: {error.strerror}. Fix that, and try again.") from error
         return moved_to
 
 
 def _conflicts(settings: Settings, database: Database, folder: Path, manifest: Manifest) -> list[str]:
-    """What stands where the backup's is to go."""
+    """Return the existing data that the backup would replace."""
     conflicts = [
         str(destination)
         for name, destination in backed_up_folders(settings).items()
@@ -88,7 +88,10 @@ def _conflicts(settings: Settings, database: Database, folder: Path, manifest: M
 def _restore_folder(
     destination: Path, source: Path, name: str, manifest: Manifest, aside_name: str, progress: StepProgress
 ) -> list[Path]:
-    """All of it is copied before anything moves, inside the folder itself: it may be a mount of its own."""
+    """Restore one folder. All files are copied before any is moved into place.
+
+    The copies are made inside the folder itself, because it may be a mount of its own.
+    """
     if not _contains(manifest, name):
         return []
     destination.mkdir(
@@ -141,7 +144,10 @@ def _restore_database(database: Database, folder: Path, manifest: Manifest, asid
 
 
 def _upgrade_schema(database: Database, manifest: Manifest) -> None:
-    """To this version; and what was alive when the backup was made, parts and sessions, is not taken for alive."""
+    """Upgrade the tables to this version, and delete the backup's heartbeats and sessions.
+
+    Otherwise components and sessions from before would count as alive.
+    """
     schema.upgrade(database)
 
     def work(connection: Connection) -> None:
@@ -160,19 +166,19 @@ def _upgrade_schema(database: Database, manifest: Manifest) -> None:
 def _require_compatible(database: Database, manifest: Manifest) -> None:
     if database.dialect != manifest.database:
         raise BackupError(
-            f"This backup holds a database of {manifest.database}, and the settings name one of {database.dialect}: "
+            f"This backup contains a database of {manifest.database}, and the settings name one of {database.dialect}: "
             "set PNEUMOWATCH_DATABASE_URL as it was (to nothing, for the SQLite of `up`)."
         )
     schema.require_released(manifest.schema, "This backup")
     if not schema.is_known_revision(manifest.schema):
         raise BackupError(
             f"This backup is of pneumowatch {manifest.version} with the schema {manifest.schema}, which this version "
-            "does not know: put it back with that version, or a newer one."
+            "does not know: restore it with that version, or a newer one."
         )
 
 
 def _require_stopped(database: Database) -> None:
-    """Raises BackupError where parts live, as the database says."""
+    """Raise BackupError if components are running, according to their heartbeats."""
 
     def alive(connection: Connection) -> list[str]:
         if not inspect(connection).has_table(Heartbeat.__tablename__):
@@ -182,19 +188,19 @@ def _require_stopped(database: Database) -> None:
         return [row.component for row in connection.execute(rows) if not _has_ended(row.machine, row.pid)]
 
     if database.dialect == "sqlite" and dump.is_empty(database):
-        return  # not even opened: that would make a file
+        return  # not opened, because that would create a file
     components: list[str] = []
-    with suppress(DBAPIError, DatabaseUnavailable):  # what is there may be damaged; that is what a restore is for
+    with suppress(DBAPIError, DatabaseUnavailable):  # the database may be damaged, and is to be replaced
         components = database.read(alive)
     if components:
         raise BackupError(
-            f"Parts of pneumowatch are running ({', '.join(components)}); stop them, and wait {SILENT_AFTER_SECONDS:.0f} seconds "
-            "where one was killed."
+            f"Components of pneumowatch are running ({', '.join(components)}); stop them, and if one was killed, wait "
+            f"{SILENT_AFTER_SECONDS:.0f} seconds."
         )
 
 
 def _has_ended(machine: str, pid: int) -> bool:
-    """Whether it is known of a process that it has ended: of one of another machine it is not."""
+    """Tell whether a process is known to have ended; for a process of another machine it is not known."""
     return machine == socket.gethostname() and not Path(f"/proc/{pid}").exists()
 
 
@@ -207,7 +213,7 @@ def _contains(manifest: Manifest, name: str) -> bool:
 
 
 def _move_aside(paths: Sequence[Path], into: Path) -> list[Path]:
-    """Returns the folder into which those were moved that are there; none where none is."""
+    """Move those paths that exist into a folder. Returns that folder, or nothing if none exists."""
     existing = [path for path in paths if path.exists() or path.is_symlink()]
     if not existing:
         return []
@@ -218,8 +224,8 @@ def _move_aside(paths: Sequence[Path], into: Path) -> list[Path]:
 
 
 def _copy_verified(source: Path, target: Path, entry: FileEntry) -> None:
-    """Raises BackupError where it is not what was verified a moment ago."""
+    """Copy a file of the backup. Raises BackupError if it has changed since it was verified."""
     if copy_file(source, target).sha256 != entry.sha256:
-        raise BackupError("The backup has changed while it was read: it was not put back.")
+        raise BackupError("The backup has changed while it was read: it was not restored.")
     target.chmod(entry.mode)
     os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))

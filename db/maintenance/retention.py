@@ -1,4 +1,4 @@
-"""What is kept no longer: old events, audit rows and kept films. In small transactions, beside everything that runs."""
+"""Purge old events, audit rows and kept images, in small transactions while all components run."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,15 +17,17 @@ from db.session import Database
 from db.states import State
 from pneumowatch.imaging import image_store
 
-ROWS_PER_TRANSACTION: Final = 5000  # of one transaction
-HASHES_PER_QUERY: Final = 500  # looked up at once
-ORPHAN_GRACE: Final = timedelta(days=1)  # after which a film that no scan knows is not one that is just being written
+ROWS_PER_TRANSACTION: Final = 5000  # rows deleted in one transaction
+HASHES_PER_QUERY: Final = 500  # hashes looked up in one query
+ORPHAN_GRACE: Final = timedelta(days=1)  # a younger file without a scan may belong to one in progress
 
 
 @dataclass(frozen=True)
 class PurgedImages:
-    """Kept films older than the moment: `removed` ones, and `reviewed` ones, which teach and stay. `bytes` of the former.
-    With a dry run, what would be."""
+    """Kept images older than the given time: `removed` ones, and `reviewed` ones, which stay as training data.
+
+    `bytes`: size of the removed ones. With a dry run, all tell what would be removed.
+    """
 
     removed: int = 0
     reviewed: int = 0
@@ -33,7 +35,7 @@ class PurgedImages:
 
 
 def purge_events(database: Database, before: datetime, dry_run: bool) -> int:
-    """Remove events of scans that are older; the scans stay. Returns how many."""
+    """Delete events older than `before`; their scans stay. Returns how many."""
     return _purge_rows(database, ScanEvent, before, dry_run)
 
 
@@ -44,17 +46,18 @@ def purge_audit(database: Database, before: datetime, dry_run: bool) -> int:
 def purge_images(
     database: Database, data_dir: Path, before: datetime, include_reviewed: bool, dry_run: bool
 ) -> PurgedImages:
-    """Remove kept films, with their maps, of scans that came before, and those that no scan has known for a day: theirs
-    was erased, while the film was kept on another machine.
+    """Remove kept images, with their maps, of scans received before `before`; the results stay.
 
-    Their results stay. `include_reviewed`: those with a verdict as well, which then teach no longer.
+    Images that have had no scan for a day are removed as well: the scan was erased while another machine kept the
+    image.
+
+    `include_reviewed`: also those with a verdict, which are training data no longer.
     """
     removed = reviewed = size = 0
     reviewed_rejections = database.read(_reviewed_rejections)
     for chunk in _chunks(sorted(_stored_hashes(data_dir)), HASHES_PER_QUERY):
-        scans = (
-            database.read(partial(_scans_of, hashes=chunk)) | reviewed_rejections
-        )  # of one hash, what was judged stays
+        # a reviewed scan comes before another one of the same hash
+        scans = database.read(partial(_scans_of, hashes=chunk)) | reviewed_rejections
         for sha256 in chunk:
             file = image_store.image_path(data_dir, sha256)
             received_at, verdict = scans.get(sha256, (None, None))
@@ -64,7 +67,7 @@ def purge_images(
                 reviewed += 1
                 continue
             removed += 1
-            with suppress(FileNotFoundError):  # another purge is quicker
+            with suppress(FileNotFoundError):  # another purge was faster
                 size += file.stat().st_size
             if not dry_run:
                 file.unlink(missing_ok=True)
@@ -72,7 +75,10 @@ def purge_images(
 
 
 def _purge_rows(database: Database, table: Any, before: datetime, dry_run: bool) -> int:
-    """The newest row stays: pages that wait for newer ones know it, and SQLite would give its id again."""
+    """Delete old rows in batches, but not the newest row.
+
+    Pages that wait for newer rows refer to it, and SQLite would assign its id again.
+    """
     newest = database.read(lambda c: c.scalar(select(func.max(table.id)))) or 0
     old = (table.at < before, table.id < newest)
     if dry_run:
@@ -80,7 +86,7 @@ def _purge_rows(database: Database, table: Any, before: datetime, dry_run: bool)
     after = count = 0
     while True:
         rows = database.read(partial(_next_rows, table=table, after=after))
-        if not any(at < before for _, at in rows):  # their ids go with the time
+        if not any(at < before for _, at in rows):  # ids are in the order of time
             return count
         first, last = rows[0][0], rows[-1][0]
         count += database.write(
@@ -99,16 +105,16 @@ def _execute_delete(connection: Connection, statement: Delete) -> int:
 
 
 def _stored_hashes(data_dir: Path) -> set[str]:
-    """Hashes of all films that are kept."""
+    """Return the hashes of all kept images."""
     folder = data_dir / image_store.IMAGES_FOLDER
-    names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - of names alone
+    names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - names are enough
     return {
         name.partition(".")[0] for name in names if name.endswith(image_store.IMAGE_SUFFIX) and not name.startswith(".")
     }
 
 
 def _scans_of(connection: Connection, hashes: Sequence[str]) -> dict[str, tuple[datetime, str | None]]:
-    """{hash: when its scan came, and its verdict}."""
+    """Return {hash: when its scan was received, and its verdict}."""
     rows = select(Content.sha256, Scan.received_at, Scan.verdict).join(Scan, Scan.id == Content.scan_id)
     return {
         row.sha256: (row.received_at, row.verdict) for row in connection.execute(rows.where(Content.sha256.in_(hashes)))
@@ -116,7 +122,10 @@ def _scans_of(connection: Connection, hashes: Sequence[str]) -> dict[str, tuple[
 
 
 def _reviewed_rejections(connection: Connection) -> dict[str, tuple[datetime, str | None]]:
-    """As `_scans_of`, of films that were judged although they were rejected: they are no content, and teach."""
+    """Return the same as `_scans_of` for rejected scans with a verdict.
+
+    They are training data, but own no content.
+    """
     reviewed = (Scan.verdict.is_not(None), in_state(State.REJECTED), Scan.sha256.is_not(None))
     rows = connection.execute(select(Scan.sha256, Scan.received_at, Scan.verdict).where(*reviewed))
     return {row.sha256: (row.received_at, row.verdict) for row in rows}

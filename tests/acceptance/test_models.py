@@ -71,7 +71,7 @@ def test_what_cannot_be_is_a_sentence(data: Path, challenger: ModelFolder, tmp_p
         (("show",), "has no model yet"),
         (("show", "x"), "no model 'x'"),
         (("promote", "x"), "no model 'x'"),
-        (("rollback",), "none to go back to"),
+        (("rollback",), "none to roll back to"),
         (("add", tmp_path), "is not a model folder"),
         (("add", broken), "reference.npz"),
     ):
