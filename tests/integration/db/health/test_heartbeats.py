@@ -1,4 +1,4 @@
-"""Heartbeats on both databases: what parts write, and what is made of it."""
+"""Heartbeats on both databases: what components write, and the health that follows."""
 
 import time
 from contextlib import closing
@@ -39,7 +39,7 @@ class Clock:
 
 
 def write(database: Database, component: Component, pid: int = 1, **changed: Any) -> None:
-    """The part's heartbeat, as if it were of another process; `changed`: columns, or `age`: seconds it is old."""
+    """Write a component's heartbeat as if from another process; `changed`: columns, or `age`: seconds it is old."""
     age = timedelta(seconds=changed.pop("age", 0))
 
     def work(connection: Any) -> None:
@@ -68,7 +68,7 @@ def test_parts_are_written_while_they_live_and_leave_nothing(database: Database)
         eventually(lambda: len(rows(database)) == 3)
         _, first, second = rows(database)
         assert (first.kind, first.expectations.keys(), first.done) == ("watcher", {"the rescan of ward"}, {})
-        assert (second.kind, second.state, second.done) == ("worker", "idle", {"films": 3})
+        assert (second.kind, second.state, second.done) == ("worker", "idle", {"images": 3})
         assert second.started_at <= second.progress_at <= second.beat_at
         assert asked(database).ready
     assert rows(database) == []
@@ -224,7 +224,7 @@ def test_parts_that_never_came_back_are_forgotten_after_a_day(database: Database
 
 
 def test_clocks_of_machines_do_not_count(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine an hour behind: its heartbeat bears the database's time."""
+    """A machine is an hour behind: its heartbeat carries the database's time."""
 
     class Behind(heartbeats.datetime):
         @classmethod
@@ -240,7 +240,7 @@ def test_clocks_of_machines_do_not_count(database: Database, monkeypatch: pytest
 
 
 def test_readiness_reads_no_table_from_end_to_end(ledger: LedgerDriver) -> None:
-    """Asked every few seconds by whoever balances loads."""
+    """Load balancers ask every few seconds."""
     ledger.add(*(file_version(f"{number}") for number in range(3)))
     ledger.database.write(lambda c: c.execute(update(Heartbeat).values(state="idle")))
 
