@@ -43,7 +43,7 @@ PHANTOMS, QUICK_PHANTOMS = 200, 20
 ROUNDS, QUICK_ROUNDS = 150, 5  # of timing
 SEED = 77  # of out-of-distribution pictures; different from that of any fit
 
-FALSE_ALARMS = 0.5  # at most this % of real images
+FALSE_REJECTIONS = 0.5  # at most this % of real images
 CHANGED = 2.0  # at most this % of real images that were changed a little
 EACH_CLASS, ALL = 90.0, 97.0  # at least this % of out-of-distribution pictures
 
@@ -121,8 +121,8 @@ def measured(model: Any, small: Dataset, images: Dataset, pictures: Path | None,
     test, side = images.examples("test", small).pixels, images.side
     large = [one for one in images.in_split("test") if one.path and ORIGINALS in one.path.parents]
     tell("real images")
-    yield row("real images", "224 pixels", test, at_most=FALSE_ALARMS)
-    yield row("real images", "full size", stacked([one.pixels for one in large], side), at_most=FALSE_ALARMS)
+    yield row("real images", "224 pixels", test, at_most=FALSE_REJECTIONS)
+    yield row("real images", "full size", stacked([one.pixels for one in large], side), at_most=FALSE_REJECTIONS)
     rng = np.random.default_rng(SEED)
     for name, change in CHANGES.items():
         yield row("real images, changed", name, changed(test[: 8 * count], change, rng), at_most=CHANGED)
@@ -341,7 +341,7 @@ x-rays were not available. A rejected image is not lost: it is listed in `unscor
 
 def page(version: str, rows: list[Row], cost: Figure) -> str:
     effort = gate.FitBudget()
-    shares = {"plain": f"{effort.false_alarms:.1%}", "changed": f"{effort.false_alarms_changed:.1%}"}
+    shares = {"plain": f"{effort.false_rejections:.1%}", "changed": f"{effort.false_rejections_augmented:.1%}"}
     lines = [
         OPENING.format(**shares),
         f"Model {version}. The gate takes {cost.text} of the network's time ({cost.bar_text}).\n",

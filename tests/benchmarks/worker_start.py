@@ -86,10 +86,10 @@ def reading(folder: Path, store: Path, few: int, many: int) -> list[Figure]:
         system = rig.deployed(folder / "deployed", store, own.database_url, own.broker_url)
         running = stack.enter_context(system)
         run_burst(running, images[:few])
-        early = running.costs()["work"]
+        early = running.usage()["work"]
         tell(f"{few} images read: {early.resident / 1e6:.0f} MB")
         run_burst(running, images[few:])
-        late = running.costs()["work"]
+        late = running.usage()["work"]
         tell(f"{many} images read: {late.resident / 1e6:.0f} MB")
     return [
         at_most("worker with its children, peak memory", late.peak / 1e6, "MB", WORKER_BYTES / 1e6),
