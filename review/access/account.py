@@ -1,4 +1,4 @@
-"""One's own account: its password, and the tokens of its scripts."""
+"""The account page: a user's role, and the API tokens of their scripts."""
 
 from typing import Annotated
 
@@ -29,12 +29,15 @@ def create_own_token(
     label: Annotated[str, Form(min_length=1, max_length=64)],
     role: Annotated[Role, Form()] = Role.READER,
 ) -> Response:
-    """Answers with the page itself: the token is shown this once, and stands nowhere.
+    """Create an API token and return the account page, which shows it this once: only its hash is stored.
 
-    Not for a token: whoever found one could make others, and revoking it would end nothing.
+    Raises RequestRefused if the request itself uses a token: otherwise a stolen token could create others that survive
+    its revocation.
     """
     if user.via == "token":
-        raise RequestRefused(403, "A token makes no other: sign in to make one, or use `pneumowatch users token`.")
+        raise RequestRefused(
+            403, "A token cannot create another token. Sign in to create one, or use `pneumowatch users token`."
+        )
 
     def make(connection: Connection) -> str:
         new_token = accounts.create_token(connection, user.name, role, label.strip())

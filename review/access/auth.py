@@ -1,11 +1,11 @@
-"""Who is asking: a browser's session, a script's token, or the word of a trusted proxy.
+"""Authentication: a browser's session, a script's token, or the header of a trusted proxy.
 
     browser that signed in       cookie with a random token, known to `db.worklist.accounts` by its hash
     script                       `Authorization: Bearer pnw_...`
-    behind a proxy that does     header with the user's name, believed from PNEUMOWATCH_TRUSTED_PROXIES alone
+    behind a proxy that does     header with the user's name, trusted from PNEUMOWATCH_TRUSTED_PROXIES only
     OIDC, SAML, Kerberos, ...
 
-Routes say whom they are for: `user: Reader` or `user: Admin` among their arguments.
+A route requires a role by its argument `user: Reader` or `user: Admin`.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ BEARER_PREFIX: Final = "bearer "
 
 @dataclass(frozen=True)
 class CurrentUser:
-    """Who asks, for one request. `csrf` is what each form of theirs must bear."""
+    """The user of one request. Each of their forms must carry the token `csrf`."""
 
     name: str
     role: Role
@@ -42,7 +42,7 @@ class CurrentUser:
 
 
 def session_cookie_name(request: Request) -> str:
-    # the prefix keeps other hosts of the domain, and plain HTTP, from setting it: RFC 6265bis, 4.1.3.2
+    # with this prefix, neither other hosts of the domain nor plain HTTP can set the cookie: RFC 6265bis, 4.1.3.2
     return "__Host-pneumowatch" if request.app.state.secure else "pneumowatch"
 
 
@@ -51,7 +51,11 @@ def session_limits(settings: Settings) -> SessionLimits:
 
 
 def set_session(request: Request, response: Response, token: str) -> None:
-    """Lax, not Strict: a link to a film in the department's own worklist leads to the film and not to the sign-in."""
+    """Set the session cookie.
+
+    SameSite is Lax, not Strict, so that a link from the department's own worklist opens the scan and not the sign-in
+    page.
+    """
     response.set_cookie(
         session_cookie_name(request), token, path="/", httponly=True, samesite="lax", secure=request.app.state.secure
     )
@@ -64,26 +68,29 @@ def clear_session(request: Request, response: Response) -> None:
 
 
 def current_user(request: Request) -> CurrentUser | None:
-    """Who asks; None where nobody does that is known here. Asked once a request."""
+    """Return the user of a request, or None if nobody is signed in. FastAPI calls it once per request."""
     known = _by_token(request) or _by_proxy(request) or _by_session(request)
-    request.state.user = known  # for pages, and for what is said when something fails
+    request.state.user = known  # for pages, including error pages
     return known
 
 
 async def require_reader(request: Request, known: Annotated[CurrentUser | None, Depends(current_user)]) -> CurrentUser:
-    """Whoever is signed in. Raises NotSignedIn, or Refused where a form does not come from a page of theirs."""
+    """Return the signed-in user.
+
+    Raises NotSignedIn, or RequestRefused if a state-changing request lacks the session's CSRF token.
+    """
     if known is None:
         raise NotSignedIn
-    # a script's token is sent by nobody but the script; a browser's cookie goes wherever a page makes it go
+    # only the script itself sends its token, but any page can make a browser send its cookie
     if known.via != "token" and request.method not in SAFE_METHODS and not await has_csrf_token(request, known.csrf):
-        raise RequestRefused(403, "This form is no longer yours: load the page again, and send it again.")
+        raise RequestRefused(403, "This form belongs to another session. Load the page again, and send the form again.")
     return known
 
 
 async def require_admin(user: Annotated[CurrentUser, Depends(require_reader)]) -> CurrentUser:
-    """Whoever is signed in as an admin. Raises as `require_reader`."""
+    """Return the signed-in admin. Raises like `require_reader`, and RequestRefused for other roles."""
     if not user.is_admin:
-        raise RequestRefused(403, "This takes the role admin; `pneumowatch users role NAME admin` gives it.")
+        raise RequestRefused(403, "This requires the role admin; `pneumowatch users role NAME admin` grants it.")
     return user
 
 
@@ -100,7 +107,7 @@ def _by_token(request: Request) -> CurrentUser | None:
     database: Database = request.app.state.database
     found = database.read(lambda connection: accounts.find_token(connection, secret))
     if found is None:
-        raise NotSignedIn  # and not whatever else the request bears: a script must notice that its token is void
+        raise NotSignedIn  # no fallback to a cookie or proxy: a script must notice that its token is not valid
     if found.stale:
         database.write(lambda connection: accounts.touch_token(connection, secret))
     return CurrentUser(found.name, found.role, "token")
@@ -128,7 +135,7 @@ def _by_proxy(request: Request) -> CurrentUser | None:
     if not address.is_trusted_proxy(peer, settings.trusted_proxies):
         return None
     names = request.headers.getlist(settings.proxy_user_header)
-    if len(names) != 1:  # two: one of them was not the proxy's
+    if len(names) != 1:  # with two headers, the client sent one of them
         return None
     name = accounts.normalize_name(names[0])
     role = _proxy_role(request, name) if name else None
@@ -138,7 +145,7 @@ def _by_proxy(request: Request) -> CurrentUser | None:
 
 
 def _proxy_role(request: Request, name: str) -> Role | None:
-    """Of a user whom the proxy names: that of the local account, where there is one, else by the groups."""
+    """Return the role of a user named by the proxy: that of the local account if there is one, otherwise by group."""
     settings: Settings = request.app.state.settings
 
     def of_account(connection: Connection) -> Principal | None:

@@ -1,4 +1,4 @@
-"""The link that `up` prints: whoever started it signs in as local admin, once, within minutes."""
+"""The one-time link that `up` prints: it signs in as local admin, once, within LIFETIME_MINUTES."""
 
 import hmac
 import secrets
@@ -12,7 +12,7 @@ LINK_KEY_BYTES: Final = 32
 
 
 class OneTimeLink:
-    """Kept in memory alone: who cannot read the terminal of `up` has no way to it."""
+    """One one-time link. It is kept in memory only, so that only those who can read the terminal of `up` can use it."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -21,11 +21,11 @@ class OneTimeLink:
         self._until = monotonic() + LIFETIME_MINUTES * 60
 
     def path(self) -> str:
-        """As it is printed. Behind `?`, where no log of ours looks."""
+        """Return the link's path. The token is in the query string, which is never logged."""
         return f"/sign-in/once?key={self._token}"
 
     def redeem(self, token: str) -> bool:
-        """Whether this is it; true once."""
+        """Tell whether this is the token of the link and it has not expired. Returns true at most once."""
         with self._lock:
             if self._token is None or not hmac.compare_digest(self._token.encode(), token.encode()):
                 return False

@@ -1,4 +1,4 @@
-"""Passwords: argon2id, with what OWASP's Password Storage Cheat Sheet asks for at least (19 MiB, two passes)."""
+"""Hash and verify passwords: argon2id with the minimum of OWASP's Password Storage Cheat Sheet (19 MiB, two passes)."""
 
 from threading import BoundedSemaphore
 from typing import Final
@@ -10,26 +10,28 @@ from pneumowatch.errors import AccountRefused
 
 MIN_LENGTH: Final = 12  # characters
 MAX_LENGTH: Final = 256
-MAX_CONCURRENT_HASHES: Final = (
-    2  # so that a flood of tries takes neither the memory nor the cores of a worker beside it
-)
+MAX_CONCURRENT_HASHES: Final = 2  # a flood of attempts must not take memory or cores from a worker on the same machine
 
 _hasher: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _hash_slots: Final = BoundedSemaphore(MAX_CONCURRENT_HASHES)
-# of no password: an unknown user's try takes as long as any other
+# hash of no known password: an attempt for an unknown user must take as long as any other
 _DUMMY_HASH: Final = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlzIQ$wRlIzuGKjCXSNAN0lGLTEzi1hc2xAKRyPrHOGQrKxk4"
 
 
 def hash_password(password: str) -> str:
-    """Raises AccountRefused where it is too short or too long."""
+    """Return the argon2id hash of a password. Raises AccountRefused if it is too short or too long."""
     if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
-        raise AccountRefused(f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters; a sentence makes a good one.")
+        raise AccountRefused(f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters; a sentence is a good choice.")
     with _hash_slots:
         return _hasher.hash(password)
 
 
 def verify_password(password: str, known: str | None) -> bool:
-    """Whether it is the password of this hash; None, where there is no such user, takes as long and never is."""
+    """Tell whether a password matches a hash.
+
+    `known` is None for an unknown user: the check then takes as long as any other and returns False, so that its
+    duration does not reveal which users exist.
+    """
     if len(password) > MAX_LENGTH:
         return False
     with _hash_slots:
@@ -40,5 +42,5 @@ def verify_password(password: str, known: str | None) -> bool:
 
 
 def needs_rehash(known: str) -> bool:
-    """Whether it was made at other costs than today's."""
+    """Tell whether a hash was made with other cost parameters than the current ones."""
     return _hasher.check_needs_rehash(known)

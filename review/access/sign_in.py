@@ -1,4 +1,4 @@
-"""Signing in and out."""
+"""Sign in and out."""
 
 import hashlib
 import hmac
@@ -29,7 +29,7 @@ router = APIRouter(include_in_schema=False)
 
 DEVICE_COOKIE: Final = "pneumowatch_device"
 DEVICE_SECONDS: Final = 365 * 24 * 3600
-UNKNOWN_USER: Final = "unknown"  # in the audit, for a name that is no user's: people type passwords there
+UNKNOWN_USER: Final = "unknown"  # audited instead of a name that no user has: people type passwords there by mistake
 MAX_FIELD_LENGTH: Final = 1024  # characters of a field
 
 
@@ -68,11 +68,11 @@ def sign_in(
 
 @router.get("/sign-in/once")
 def sign_in_once(request: Request, key: str = "") -> Response:
-    """The link that `up` prints."""
+    """Sign in as local admin by the link that `up` prints. Raises RequestRefused if it was used or has expired."""
     link = request.app.state.one_time_link
     if link is None or not link.redeem(key):
         raise RequestRefused(
-            403, "This link was used already, or is too old; start `pneumowatch up` again for another."
+            403, "This link was already used or has expired. Start `pneumowatch up` again for a new one."
         )
     return _signed_in(request, None, [], "/")
 
@@ -92,7 +92,11 @@ def sign_out(request: Request, user: Reader) -> Response:
 
 
 def _signed_in(request: Request, account: Account | None, counted: Sequence[ThrottleKey], wanted: str) -> Response:
-    """Always with a new session: one that somebody may have put into the browser before is worth nothing."""
+    """Open a session and redirect to the requested page.
+
+    The session is always new, and the one before it ends: an attacker may have planted it in the browser (session
+    fixation).
+    """
     before = request.cookies.get(session_cookie_name(request), "")
     who = account.name if account else accounts.LOCAL
 
@@ -130,7 +134,10 @@ def _throttle_keys(request: Request, user: str) -> list[ThrottleKey]:
 
 
 def _remember_device(request: Request, response: Response, user: str) -> None:
-    """OWASP's device cookies: https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies"""
+    """Set a signed device cookie, so that failed attempts from elsewhere do not lock this user out on this device.
+
+    Source: https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies
+    """
     nonce = secrets.token_urlsafe(16)
     shared: dict[str, Any] = {"httponly": True, "samesite": "lax", "secure": request.app.state.secure}
     value = f"{nonce}.{_device_signature(request, user, nonce)}"
