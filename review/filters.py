@@ -1,6 +1,6 @@
-"""Which list is asked for, as it stands in the address: of a page, of the API, and of an export alike.
+"""Query parameters that select and filter a list, shared by pages, the API and exports.
 
-Nothing in it names a patient: what is searched for by name is sent by POST (`review.pages.worklist`).
+None of them names a patient: searches are sent by POST, so that URLs and logs hold no names (`review.pages.worklist`).
 """
 
 from datetime import date, datetime, time, timedelta
@@ -12,13 +12,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from db.states import State, Verdict
 from db.worklist.worklist import Cursor, Filters, Listing
 
-VALID_YEARS: Final = range(1970, 2200)  # of times that are asked for; databases know no others for sure
+VALID_YEARS: Final = range(1970, 2200)  # in filters; not every database handles other years
 MAX_PAGE_SIZE: Final = 500  # lines
 DEFAULT_PAGE_SIZE: Final = 50
 
 
 def _empty_as_none(given: Any) -> Any:
-    """A form sends the fields that were left empty, too."""
+    """Turn an empty string into None: a form also sends the fields that were left empty."""
     return None if given == "" else given
 
 
@@ -33,22 +33,24 @@ _Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Probability = Annotated[_Probability | None, EmptyAsNone]
 _Code = Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$")]
 Code = Annotated[_Code | None, EmptyAsNone]
-# a date first: else each would be taken for its midnight
+# date comes first: otherwise a date would be parsed as its midnight
 _DateOrTime = Annotated[date | datetime, Field(union_mode="left_to_right")]
 DateOrTime = Annotated[_DateOrTime | None, EmptyAsNone, AfterValidator(_valid_year)]
 
 
 class FilterQuery(BaseModel):
-    """Query parameters of a list: all that is given holds at once."""
+    """Query parameters that filter a list. A scan must meet all of them."""
 
-    source: Code = Field(None, description="the inbox they came from")
-    since: DateOrTime = Field(None, description="arrived then or later: a date, or a time, of ISO 8601")
-    until: DateOrTime = Field(None, description="arrived before that time, or on that date or earlier")
-    state: Annotated[State | None, EmptyAsNone] = Field(None, description="where they stand in the ledger")
-    verdict: Annotated[Verdict | Literal["none"] | None, EmptyAsNone] = Field(None, description="a verdict, or none")
-    caution: Code = Field(None, description="a caution, any, or none")
-    at_least: Probability = Field(None, description="of the probability; leaves out scans whose result is hidden")
-    at_most: Probability = Field(None, description="of the probability; leaves out scans whose result is hidden")
+    source: Code = Field(None, description="name of the inbox")
+    since: DateOrTime = Field(None, description="arrived at or after this ISO 8601 date or time")
+    until: DateOrTime = Field(None, description="arrived before this time, or up to the end of this date")
+    state: Annotated[State | None, EmptyAsNone] = Field(None, description="state in the ledger")
+    verdict: Annotated[Verdict | Literal["none"] | None, EmptyAsNone] = Field(
+        None, description="newest verdict, or `none`"
+    )
+    caution: Code = Field(None, description="a caution, `any`, or `none`")
+    at_least: Probability = Field(None, description="minimum probability; leaves out scans with a hidden result")
+    at_most: Probability = Field(None, description="maximum probability; leaves out scans with a hidden result")
 
     def filters(self, listing: Listing) -> Filters:
         return Filters(
@@ -64,28 +66,30 @@ class FilterQuery(BaseModel):
         )
 
     def query_string(self, **changes: object) -> str:
-        """As the part of an address after its path: with `?`, or empty."""
+        """Return the query string of these parameters, with its `?`; empty if all have their default values."""
         query = self.model_dump(mode="json", exclude_defaults=True) | changes
         written = urlencode({name: value for name, value in query.items() if value is not None})
         return f"?{written}" if written else ""
 
 
 class PageQuery(FilterQuery):
-    """... and which page of it."""
+    """Query parameters that filter a list and select one page of it."""
 
-    after: str | None = Field(None, max_length=64, description="where the page begins: `next` of the page before")
-    limit: int = Field(DEFAULT_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="lines of a page")
+    after: str | None = Field(
+        None, max_length=64, description="`next` of the previous page; without it, the first page"
+    )
+    limit: int = Field(DEFAULT_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="scans per page")
 
     @property
     def cursor(self) -> Cursor | None:
-        """Raises `db.worklist.worklist.BadCursor`."""
+        """The parsed `after`; None for the first page. Raises `db.worklist.worklist.BadCursor`."""
         return Cursor.parse(self.after) if self.after else None
 
 
 class ListQuery(PageQuery):
-    """... and which list."""
+    """Query parameters that select a list, filter it and select one page of it."""
 
-    list: Listing = Field(Listing.TO_READ, description="what waits for a reader, what is flagged, or every scan")
+    list: Listing = Field(Listing.TO_READ, description="scans to read, flagged scans, or all scans")
 
     @property
     def selected(self) -> Filters:
@@ -93,7 +97,7 @@ class ListQuery(PageQuery):
 
 
 def _start_of(given: date | datetime | None) -> datetime | None:
-    """Times without a zone are of the server's, which is the department's."""
+    """Return the start as a time with a zone. Without one, the server's time zone applies: it is the department's."""
     if given is None:
         return None
     return given.astimezone() if isinstance(given, datetime) else datetime.combine(given, time()).astimezone()

@@ -1,4 +1,4 @@
-"""Whether the desk lives, and whether it can do its work: for those who watch over it, without signing in."""
+"""Health, readiness and metrics of the review app, for monitoring, without signing in."""
 
 from typing import Final, Literal
 
@@ -21,27 +21,34 @@ NOT_READY: Final = 503
 
 
 class Health(BaseModel):
-    """`degraded`: the review app can be used, but a component of the deployment is stuck or gone; `components` says which, and what
-    to do."""
+    """Health of the review app.
+
+    `degraded`: the review app can be used, but another component of the deployment is stalled or missing. `components`
+    names it and says what to do.
+    """
 
     status: Literal["ok", "ready", "degraded"]
     components: list[str] = []
 
 
-@router.get("/healthz", summary="The process lives", response_model_exclude_defaults=True)
+@router.get("/healthz", summary="Tell whether the process runs", response_model_exclude_defaults=True)
 def healthz() -> Health:
     return Health(status="ok")
 
 
 @router.get(
     "/readyz",
-    summary="The review app can be used, and how the other components are",
+    summary="Tell whether the review app can be used, and which components have problems",
     responses={NOT_READY: {"description": "Not ready"}},
     response_model=Health,
     response_model_exclude_defaults=True,
 )
 def readyz(request: Request) -> Health | Response:
-    """A worker that is gone must not take the review app from its readers: that is `degraded`, and no error."""
+    """Return `ready`, or `degraded` if another component has a problem, with one sentence for each such component.
+
+    Problems of other components never give an error status: readers can use the review app without a worker. The status
+    is 503 only if the database cannot be used.
+    """
     fault = _database_problem(request)
     if fault:
         return problem_details.problem_response(request, NOT_READY, fault)
@@ -51,25 +58,25 @@ def readyz(request: Request) -> Health | Response:
 
 @router.get(
     "/metrics",
-    summary="Metrics for Prometheus: of the ledger and of this process",
+    summary="Metrics of the ledger and of this process, for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def get_metrics(request: Request) -> Response:
-    """Counts alone, with the names of sources and machines; no image, no patient."""
+    """Return metrics in the Prometheus text format. Labels name sources and machines, never images or patients."""
     body = generate_latest(metrics.REGISTRY) + generate_latest(request.app.state.ledger_metrics)
     return Response(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def ledger_metrics_registry(database: Database, settings: Settings) -> CollectorRegistry:
-    """The ledger's metrics, for `app.state`."""
+    """Return a registry with the ledger's metrics, for `app.state`."""
     registry = CollectorRegistry()
     registry.register(LedgerCollector(database, settings))
     return registry
 
 
 def _database_problem(request: Request) -> str:
-    """What is wrong with the database, or with its patient key here; empty where nothing is."""
+    """Return a sentence on what is wrong with the database or with this machine's patient key; empty if nothing is."""
     database: Database = request.app.state.database
     settings: Settings = request.app.state.settings
     try:
@@ -77,13 +84,13 @@ def _database_problem(request: Request) -> str:
         deployment.check_patient_key(database, settings)
     except (DatabaseUnavailable, SchemaMismatch) as error:
         return str(error)
-    except SettingsError:  # whose sentence names a file
-        return "The patient key of this machine cannot be read, or is not the database's; see `pneumowatch doctor`."
+    except SettingsError:  # its sentence names a file, which must not be shown without signing in
+        return "This machine's patient key cannot be read, or differs from the database's; see `pneumowatch doctor`."
     return ""
 
 
 def _component_problems(request: Request) -> list[str]:
-    """What is wrong with the parts of the deployment: a sentence each."""
+    """Return one sentence for each component of the deployment that is not healthy."""
     database: Database = request.app.state.database
     settings: Settings = request.app.state.settings
     found = database.read(lambda connection: heartbeats.readiness(connection, settings.lease_seconds))

@@ -1,4 +1,4 @@
-"""Films handed in at the desk, by a page or a script. Each goes the way of all films; here its result is waited for."""
+"""Routes for uploads from the page and from scripts. An upload is processed like any other image."""
 
 import asyncio
 import time
@@ -30,16 +30,16 @@ from review.upload_files import IncomingFile
 
 router = APIRouter()
 
-MAX_FILES_PER_REQUEST: Final = 50  # of one request; a page sends each by itself
-FORM_OVERHEAD_BYTES: Final = 2**20  # bytes of a form around its files
-WRITE_CHUNK_BYTES: Final = 2**20  # bytes written at a time
-MAX_WAIT_SECONDS: Final = 30.0  # seconds
-RESULT_POLL_SECONDS: Final = 0.1  # how often it is looked whether a film is read
-FILE_NAME_HEADER: Final = "X-File-Name"  # of a film that is the whole body; percent-encoded UTF-8
+MAX_FILES_PER_REQUEST: Final = 50  # the upload page sends one per request
+FORM_OVERHEAD_BYTES: Final = 2**20  # of a form besides its files
+WRITE_CHUNK_BYTES: Final = 2**20
+MAX_WAIT_SECONDS: Final = 30.0
+RESULT_POLL_SECONDS: Final = 0.1  # between two queries while waiting for results
+FILE_NAME_HEADER: Final = "X-File-Name"  # name of an image sent as the whole body; percent-encoded UTF-8
 UPLOAD_DESCRIPTION: Final = (
-    "Images as files of a form (`multipart/form-data`), or one image as the whole body, with its name, percent-encoded, "
-    "in the header X-File-Name. Each is processed as any other image. With `wait`, the answer comes when all are read, or "
-    "after so many seconds: 200 where all are, else 202."
+    "Send images as files of a form (`multipart/form-data`), or one image as the whole body with its percent-encoded "
+    "name in the header X-File-Name. Each is processed like any other image. With `wait`, the response comes when all "
+    "are processed or after that many seconds: 200 if all are processed, otherwise 202."
 )
 UPLOAD_BODY: Final = {
     "content": {
@@ -55,22 +55,25 @@ UPLOAD_BODY: Final = {
     "required": True,
 }
 UPLOAD_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "All images are processed"},
-    400: {"description": "No image was sent"},
-    401: {"description": "Nobody is signed in"},
-    403: {"description": "The form is not one of this session"},
-    413: {"description": "An image is too large"},
-    422: {"description": "A value cannot be used"},
-    503: {"description": "Images cannot be accepted at present"},
-    507: {"description": "The disk is full"},
+    200: {"description": "All images are processed."},
+    400: {"description": "No image was sent."},
+    401: {"description": "Nobody is signed in, or the token is not valid."},
+    403: {"description": "The CSRF token is missing or belongs to another session."},
+    413: {"description": "An image is too large, or there are too many images."},
+    422: {"description": "A value is not valid."},
+    503: {"description": "Images cannot be accepted at present; try again."},
+    507: {"description": "The disk of the review app is full."},
 }
 
 ScanIds = Annotated[list[Annotated[int, Query(ge=1, le=LARGEST_ID)]], Query(max_length=MAX_FILES_PER_REQUEST)]
 
 
 class UploadResult(BaseModel):
-    """What became of an uploaded image so far. `done`: nothing more is to come. `flagged` and `probability` are missing where
-    there is none, or where it is shown after the verdict (`hidden`)."""
+    """Result of one uploaded image so far.
+
+    `done`: processing has finished. `flagged` and `probability` are null if there is no result, or while the result is
+    hidden until the reader's verdict (`hidden`).
+    """
 
     scan_id: int
     state: str
@@ -90,7 +93,7 @@ class UploadResults(BaseModel):
 
 @router.get("/upload", include_in_schema=False)
 def upload_page(request: Request, user: Reader, scan: ScanIds = []) -> Response:  # noqa: B006 - FastAPI copies it
-    """`scan`: films that were handed in, whose results are shown."""
+    """Show the upload form, and the results of the uploaded scans that `scan` names."""
     state = request.app.state
     return render_page(
         request,
@@ -104,7 +107,7 @@ def upload_page(request: Request, user: Reader, scan: ScanIds = []) -> Response:
 
 @router.post("/upload", include_in_schema=False)
 async def upload_form(request: Request, user: Reader) -> Response:
-    """A form without JavaScript."""
+    """Receive the form of the upload page from a browser without JavaScript."""
     ids = await _receive_form(request, user.name)
     return RedirectResponse("/upload?" + "&".join(f"scan={scan_id}" for scan_id in ids), 303)
 
@@ -142,7 +145,7 @@ async def upload_images(
 
 
 def results_of(connection: Connection, ids: Sequence[int], reader: str) -> list[UploadResult]:
-    """What became of these scans, in this order; those that do not exist are left out."""
+    """Return the results so far of these scans, in the same order; scans that do not exist are left out."""
     waiting = queries.waiting_states(connection, ids)
     results = (
         UploadResult(scan_id=scan_id, state=waiting[scan_id], done=False, sentence="Waiting to be read.")
@@ -162,14 +165,17 @@ def _result(case: Case | None, reader: str) -> UploadResult | None:
     if not case.scored:
         return UploadResult(**known, sentence=scan["detail"] or "It has no result.")
     if not case.result_visible_to(reader):
-        return UploadResult(**known, hidden=True, sentence=f"Read; its result is shown after your verdict.{again}")
+        return UploadResult(**known, hidden=True, sentence=f"Processed. Its result is shown after your verdict.{again}")
     said = "Flagged" if shown["flagged"] else "Not flagged"
     result = {name: shown[name] for name in ("flagged", "probability", "threshold", "model_version")}
     return UploadResult(**known, **result, sentence=f"{said}: probability {percent(shown['probability'], 1)}.{again}")
 
 
 async def _receive_form(request: Request, who: str) -> list[int]:
-    """The scans of a form's files. A form that is cut off never gets here: its files were nobody's yet."""
+    """Store and register the files of a form; return their scan ids.
+
+    A form whose transfer is cut off raises before any of its files is stored.
+    """
     form = await request.form(max_files=MAX_FILES_PER_REQUEST)
     try:
         files = [file for _, file in form.multi_items() if isinstance(file, UploadFile) and file.filename]
@@ -178,7 +184,7 @@ async def _receive_form(request: Request, who: str) -> list[int]:
         if len(files) > MAX_FILES_PER_REQUEST:
             raise RequestRefused(413, f"At most {MAX_FILES_PER_REQUEST} images can be sent at once.")
         largest = request.app.state.settings.max_bytes
-        if any((file.size or 0) > largest for file in files):  # before the first of them is taken in
+        if any((file.size or 0) > largest for file in files):  # before the first one is stored
             raise RequestRefused(413, f"An image has more than {largest:,} bytes; none of them was accepted.")
         return [await run_in_threadpool(_receive_file, request, file, who) for file in files]
     finally:
@@ -197,7 +203,10 @@ def _receive_file(request: Request, file: UploadFile, who: str) -> int:
 
 
 async def _receive_body(request: Request, who: str) -> list[int]:
-    """The scan of a film that is the whole body; what is cut off leaves nothing."""
+    """Store and register an image sent as the whole body; return its scan id in a list.
+
+    A transfer that is cut off leaves nothing behind.
+    """
     try:
         incoming = await run_in_threadpool(_incoming_file, request, unquote(request.headers.get(FILE_NAME_HEADER, "")))
         with incoming:
@@ -209,7 +218,7 @@ async def _receive_body(request: Request, who: str) -> list[int]:
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body in pieces that are worth a thread's while. Raises ClientDisconnect where it is cut off."""
+    """Yield the body in chunks large enough to be worth a thread switch. Raises ClientDisconnect if it is cut off."""
     gathered = bytearray()
     async for piece in request.stream():
         gathered += piece

@@ -1,4 +1,4 @@
-"""Lists as CSV, for spreadsheets: which take some texts for formulas, and run them."""
+"""Lists as CSV for spreadsheets, with texts escaped that a spreadsheet would run as formulas."""
 
 import csv
 import io
@@ -8,19 +8,12 @@ from typing import Any, Final
 
 from starlette.responses import StreamingResponse
 
-FORMULA_PREFIXES: Final = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "\n",
-)  # https://owasp.org/www-community/attacks/CSV_Injection
+# https://owasp.org/www-community/attacks/CSV_Injection
+FORMULA_PREFIXES: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def csv_response(name: str, columns: Sequence[str], pages: Iterable[Iterable[dict[str, Any]]]) -> StreamingResponse:
-    """Sent page by page, so that a list of any length fits."""
+    """Return a CSV download, streamed page by page so that a list of any length fits in memory."""
     headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
     return StreamingResponse(_csv_lines(columns, pages), media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -32,7 +25,10 @@ def _csv_lines(columns: Sequence[str], pages: Iterable[Iterable[dict[str, Any]]]
 
 
 def csv_cell(value: Any) -> str:
-    """As it stands in the file. A text that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Format a value for the CSV file: times in UTC, booleans as true or false, None as empty.
+
+    A text that a spreadsheet would run as a formula gets a leading apostrophe.
+    """
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""/docs: what a script may ask, as a page made from the OpenAPI description; nothing of it comes from elsewhere."""
+"""/docs: the API as a page, rendered from the OpenAPI description without any third-party script."""
 
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ def docs_page(request: Request, user: Reader) -> Response:
 
 
 def type_name(schema: dict[str, Any]) -> str:
-    """A schema in a word or two, as people read it."""
+    """Return a short name for a JSON schema, for people."""
     if reference := schema.get("$ref"):
         return str(reference).rpartition("/")[2]
     if choices := schema.get("anyOf") or schema.get("oneOf"):

@@ -1,7 +1,7 @@
 """The JSON API, for scripts with a token and for the review app's own pages.
 
-A script whose token is an admin's sees every result. All others read, and see that of a scan that is read blind after
-their verdict (`db.ledger.sampling`).
+A script with an admin's token sees every result. All other users are readers: they see the result of a scan that is
+reviewed blind only after their verdict (`db.ledger.sampling`).
 """
 
 import hashlib
@@ -28,23 +28,25 @@ from review.api import csv_export, schemas
 from review.filters import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Code, ListQuery, PageQuery
 from review.problem_details import RequestRefused
 
-bearer_scheme = HTTPBearer(auto_error=False, description="a token from the page of one's account")
+bearer_scheme = HTTPBearer(auto_error=False, description="an API token from your account page")
 router = APIRouter(
     prefix="/api",
     tags=["scans"],
-    dependencies=[Security(bearer_scheme)],  # for the description; who asks is found out by `Reader`
+    dependencies=[Security(bearer_scheme)],  # only for the OpenAPI description: `Reader` authenticates
     responses=schemas.problem_responses(
-        s400="The request cannot be understood, or this is no page of the list.",
-        s401="Nobody is signed in, or the token is void.",
-        s403="Not for this role, or not from a page of the review app.",
-        s422="A value that cannot be used.",
+        s400="The request cannot be understood, or `after` or `since` is not valid.",
+        s401="Nobody is signed in, or the token is not valid.",
+        s403="The role does not permit this, or the request does not come from a page of the review app.",
+        s422="A value is not valid.",
         s503="The database does not answer; try again.",
     ),
 )
-NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "It is as `If-None-Match` has it."}}
+NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "Not changed since the ETag in `If-None-Match`."}
+}
 SCAN_NOT_FOUND: Final = schemas.problem_responses(s404="There is no such scan.")
 CSV_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "One line a scan.", "content": {"text/csv": {"schema": {"type": "string"}}}}
+    200: {"description": "One line per scan.", "content": {"text/csv": {"schema": {"type": "string"}}}}
 }
 CSV_COLUMNS: Final = tuple(name for name in schemas.ScanSummary.model_fields if name != "images")
 
@@ -54,16 +56,16 @@ IfMatch = Annotated[str | None, Header()]
 
 
 class AllScansQuery(ListQuery):
-    list: Listing = Field(Listing.ALL, description="what waits for a reader, what is flagged, or every scan")
+    list: Listing = Field(Listing.ALL, description="scans to read, flagged scans, or all scans")
 
 
 class UnscoredQuery(BaseModel):
-    why: Code = Field(None, description="one reason, or one state")
-    before: schemas.Id | None = Field(None, description="`next` of the page before")
-    limit: int = Field(DEFAULT_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="lines of a page")
+    why: Code = Field(None, description="only scans with this reason or state")
+    before: schemas.Id | None = Field(None, description="`next` of the previous page; without it, the first page")
+    limit: int = Field(DEFAULT_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="scans per page")
 
 
-@router.get("/scans", response_model=schemas.ScanPage, responses=NOT_MODIFIED, summary="A list of scans, page by page")
+@router.get("/scans", response_model=schemas.ScanPage, responses=NOT_MODIFIED, summary="List scans, page by page")
 def list_scans(
     request: Request, user: Reader, query: Annotated[AllScansQuery, Query()], if_none_match: IfNoneMatch = None
 ) -> Response:
@@ -71,17 +73,28 @@ def list_scans(
 
 
 @router.get(
-    "/flagged", response_model=schemas.ScanPage, responses=NOT_MODIFIED, summary="What is flagged, most probable first"
+    "/flagged",
+    response_model=schemas.ScanPage,
+    responses=NOT_MODIFIED,
+    summary="List flagged scans, most probable first",
 )
 def list_flagged(
     request: Request, user: Reader, query: Annotated[PageQuery, Query()], if_none_match: IfNoneMatch = None
 ) -> Response:
-    """As the view `flagged_cases`. For a reader, the scans of the hidden sample are among them until their verdict, and
-    cannot be told from flagged scans that are read blind."""
+    """Return flagged scans, like the view `flagged_cases`.
+
+    For a reader, the list also holds scans of the hidden sample until their verdict. These cannot be told from flagged
+    scans that are reviewed blind.
+    """
     return _scan_page(request, user, query.filters(Listing.FLAGGED), query, if_none_match)
 
 
-@router.get("/unscored", response_model=schemas.UnscoredPage, responses=NOT_MODIFIED, summary="What nobody has read")
+@router.get(
+    "/unscored",
+    response_model=schemas.UnscoredPage,
+    responses=NOT_MODIFIED,
+    summary="List unscored scans, the newest first",
+)
 def list_unscored(
     request: Request, user: Reader, query: Annotated[UnscoredQuery, Query()], if_none_match: IfNoneMatch = None
 ) -> Response:
@@ -99,9 +112,9 @@ def list_unscored(
     return etag_response(_database(request).read(read), if_none_match)
 
 
-@router.get("/scans.csv", responses=CSV_RESPONSES, response_class=Response, summary="A whole list as CSV")
+@router.get("/scans.csv", responses=CSV_RESPONSES, response_class=Response, summary="Export a list as CSV")
 def export_scans(request: Request, user: Reader, query: Annotated[AllScansQuery, Query()]) -> Response:
-    """Texts that a spreadsheet would take for a formula begin with an apostrophe."""
+    """Return the whole list as CSV. A text that a spreadsheet would run as a formula begins with an apostrophe."""
     database, cap, filters = _database(request), _reading_cap(request), query.selected
 
     def pages() -> Iterator[list[worklist.Row]]:
@@ -120,7 +133,7 @@ def export_scans(request: Request, user: Reader, query: Annotated[AllScansQuery,
     return csv_export.csv_response(f"pneumowatch-{query.list}", CSV_COLUMNS, pages())
 
 
-@router.get("/unscored.csv", responses=CSV_RESPONSES, response_class=Response, summary="What nobody has read, as CSV")
+@router.get("/unscored.csv", responses=CSV_RESPONSES, response_class=Response, summary="Export unscored scans as CSV")
 def export_unscored(request: Request, user: Reader) -> Response:
     database = _database(request)
 
@@ -138,7 +151,7 @@ def export_unscored(request: Request, user: Reader) -> Response:
     "/scans/{scan_id}",
     response_model=schemas.ScanDetail,
     responses=NOT_MODIFIED | SCAN_NOT_FOUND,
-    summary="All that is known of a scan",
+    summary="Get a scan with its predictions, verdicts and state transitions",
 )
 def get_scan(request: Request, user: Reader, scan_id: ScanId, if_none_match: IfNoneMatch = None) -> Response:
     return etag_response(
@@ -152,9 +165,9 @@ def get_scan(request: Request, user: Reader, scan_id: ScanId, if_none_match: IfN
     response_model=schemas.RecordedReview,
     responses=SCAN_NOT_FOUND
     | schemas.problem_responses(
-        s409="Somebody else's verdict came first, or there is nothing to judge yet.",
-        s412="The scan is no longer as `If-Match` has it.",
-        s413="More was sent than a verdict is.",
+        s409="Another verdict came first (`expected_latest`), or the scan has no final state yet.",
+        s412="The scan has changed since the ETag in `If-Match`.",
+        s413="The request is larger than a verdict can be.",
     ),
     summary="Record a verdict",
 )
@@ -166,8 +179,11 @@ def create_review(
     background_tasks: BackgroundTasks,
     if_match: IfMatch = None,
 ) -> schemas.RecordedReview:
-    """It is durable when the answer comes. With `expected_latest`, or `If-Match` and the scan's ETag, it is recorded
-    only where the reader saw what stands there now. Said again with nobody in between, it is the same verdict."""
+    """Record a verdict. It is stored durably before the response is sent.
+
+    With `expected_latest`, or with the scan's ETag in `If-Match`, the verdict is recorded only if the scan has not
+    changed since the reader saw it. Repeating the same verdict with no other in between records nothing new.
+    """
     comment = (new_review.comment or "").replace("\0", "").strip() or None
 
     def record(connection: Connection) -> schemas.RecordedReview:
@@ -176,9 +192,9 @@ def create_review(
             raise RequestRefused(404, f"There is no scan {scan_id}.")
         original, latest = locked
         if if_match is not None and not _etag_matches(_scan_detail(connection, scan_id, user), if_match):
-            raise RequestRefused(412, f"Scan {scan_id} has changed since it was read; look at it again.")
+            raise RequestRefused(412, f"Scan {scan_id} has changed since it was loaded. Load it again.")
         if new_review.expected_latest is not None and new_review.expected_latest != latest:
-            raise RequestRefused(409, f"Another verdict on scan {scan_id} came first; look at it, then say yours.")
+            raise RequestRefused(409, f"Another verdict on scan {scan_id} came first. Look at it, then record yours.")
         number = verdicts.record_verdict(
             connection, scan_id, new_review.verdict, user.name, comment, new_review.prediction_id
         )
@@ -194,17 +210,17 @@ def create_review(
     "/changes",
     response_model=schemas.ListChanges,
     responses=NOT_MODIFIED,
-    summary="What has changed since a list was shown",
+    summary="Count the changes since a list was loaded",
 )
 def list_changes(
     request: Request,
     user: Reader,
-    since: Annotated[str, Query(max_length=64, description="`now` of an earlier answer")],
+    since: Annotated[str, Query(max_length=64, description="`now` of an earlier response")],
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     moment = changes.ChangeMarker.parse(since)
     if moment is None:
-        raise RequestRefused(400, "That is no moment of this list; load it anew.")
+        raise RequestRefused(400, "`since` is not valid: use `now` of an earlier response, or load the list again.")
 
     def read(connection: Connection) -> schemas.ListChanges:
         found, now = changes.changes_since(connection, moment), changes.current_marker(connection)
@@ -214,12 +230,12 @@ def list_changes(
 
 
 def reader_of(user: CurrentUser) -> str | None:
-    """Who reads; None where results are hidden from nobody: a script of those who look after the desk."""
+    """Return the reader from whom results may be hidden; None for a script with an admin's token, which sees all."""
     return None if user.via == "token" and user.is_admin else user.name
 
 
 def etag_response(body: BaseModel, if_none_match: str | None) -> Response:
-    """With an ETag, or 304 where whoever asks has it already."""
+    """Return a JSON response with an ETag, or 304 if `If-None-Match` has that ETag."""
     headers = {"ETag": _etag(body), "Cache-Control": "private, no-cache"}
     if if_none_match is not None and _etag_matches(body, if_none_match):
         return Response(status_code=304, headers=headers)
@@ -245,7 +261,7 @@ def _scan_page(
 
 
 def _scan_detail(connection: Connection, scan_id: int, user: CurrentUser) -> schemas.ScanDetail:
-    """Raises Refused where there is none."""
+    """Return a scan's details as this user may see them. Raises RequestRefused if there is no such scan."""
     case, rows = cases.get_case(connection, scan_id), worklist.rows_by_id(connection, [scan_id], reader_of(user))
     if case is None or not rows:
         raise RequestRefused(404, f"There is no scan {scan_id}.")
@@ -267,7 +283,7 @@ def _etag(body: BaseModel) -> str:
 
 
 def _etag_matches(body: BaseModel, header: str) -> bool:
-    """Whether If-Match or If-None-Match names it (RFC 9110, 13.1)."""
+    """Tell whether an If-Match or If-None-Match header contains the ETag of `body` (RFC 9110, 13.1)."""
     given = {tag.strip().removeprefix("W/") for tag in header.split(",")}
     return "*" in given or _etag(body) in given
 

@@ -1,4 +1,4 @@
-"""What the API sends and takes, as JSON: the OpenAPI description is made of these."""
+"""JSON schemas of the API, from which the OpenAPI description is generated."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from db import LARGEST_ID
 from db.states import State, Verdict
 
-MAX_COMMENT_LENGTH: Final = 2000  # letters
-HIDDEN_DESCRIPTION: Final = "of a scan that is read blind: null until the reader's verdict"
+MAX_COMMENT_LENGTH: Final = 2000  # characters
+HIDDEN_DESCRIPTION: Final = "null if there is no result, or while it is hidden until the reader's verdict"
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 
 
 class ProblemDetails(BaseModel):
-    """RFC 9457."""
+    """An error, as in RFC 9457."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -25,7 +25,7 @@ class ProblemDetails(BaseModel):
 
 
 class ScanSummary(BaseModel):
-    """One scan, as the view `scan_ledger` has it."""
+    """One scan, with the columns of the view `scan_ledger`."""
 
     model_config = ConfigDict(from_attributes=True, extra="ignore")
 
@@ -41,7 +41,7 @@ class ScanSummary(BaseModel):
     sha256: str | None
     probability: float | None = Field(description=HIDDEN_DESCRIPTION)
     flagged: bool | None = Field(description=HIDDEN_DESCRIPTION)
-    hidden: bool = Field(description="whether probability and flag are hidden until the reader's verdict")
+    hidden: bool = Field(description="whether `probability` and `flagged` are hidden until the reader's verdict")
     caution: str | None
     model_version: str | None
     threshold: float | None
@@ -57,28 +57,28 @@ class ScanSummary(BaseModel):
     modality: str | None
     view_position: str | None
     age_years: float | None
-    images: int = Field(description="of its study, copies left out")
+    images: int = Field(description="images of the same study, without duplicates")
 
 
 class ScanPage(BaseModel):
     """A page of a list."""
 
     scans: list[ScanSummary]
-    next: str | None = Field(description="`after` of the next page; null: this is the last")
-    count: int = Field(description="scans of the list; where `more` is true, there are more than it says")
+    next: str | None = Field(description="`after` for the next page; null: this is the last page")
+    count: int = Field(description="scans in the list; if `more` is true, there are more than this")
     more: bool
 
 
 class UnscoredGroup(BaseModel):
-    why: str = Field(description="a reason of rejection, or the state")
+    why: str = Field(description="reason of the rejection, or the state")
     number: int
 
 
 class UnscoredPage(BaseModel):
-    """A page of what nobody has read."""
+    """A page of unscored scans."""
 
     scans: list[ScanSummary]
-    next: int | None = Field(description="`before` of the next page; null: this is the last")
+    next: int | None = Field(description="`before` for the next page; null: this is the last page")
     groups: list[UnscoredGroup]
 
 
@@ -111,40 +111,43 @@ class StateTransition(BaseModel):
 
 
 class ScanDetail(ScanSummary):
-    """A scan with all that is known of it. The predictions of a scan that is read blind are left out until the reader's verdict."""
+    """A scan with its predictions, verdicts and state transitions.
+
+    The predictions of a scan that is reviewed blind are left out until the reader's verdict.
+    """
 
     predictions: list[ScanPrediction]
-    reviews: list[ScanReview] = Field(description="the oldest first; what was taken back is there, too")
+    reviews: list[ScanReview] = Field(description="the oldest first, including retracted verdicts")
     events: list[StateTransition] = Field(description="the newest first")
-    latest_review: int = Field(description="the newest review that stands: `expected_latest` of the next; 0: none")
+    latest_review: int = Field(description="newest review that is not retracted, for `expected_latest`; 0: none")
 
 
 class NewReview(BaseModel):
-    """A verdict."""
+    """A verdict to record."""
 
     verdict: Verdict
     comment: str | None = Field(None, max_length=MAX_COMMENT_LENGTH)
-    prediction_id: Id | None = Field(None, description="that its reader saw; null: the current one")
+    prediction_id: Id | None = Field(None, description="prediction that the reader saw; null: the current one")
     expected_latest: Annotated[int, Field(ge=0, le=LARGEST_ID)] | None = Field(
-        None, description="`latest_review` that the reader saw; another one now: 409, and nothing is recorded"
+        None, description="`latest_review` that the reader saw; if it has changed: 409, and nothing is recorded"
     )
 
 
 class RecordedReview(BaseModel):
     review_id: int
-    scan_id: int = Field(description="what was judged: of a duplicate, its original")
+    scan_id: int = Field(description="scan of the verdict; for a duplicate, its original")
     verdict: Verdict
 
 
 class ListChanges(BaseModel):
-    """Since the moment that was named."""
+    """Numbers of changes since the moment `since`."""
 
-    entered: int = Field(description="scans that wait for a reader now")
+    entered: int = Field(description="scans that have entered the worklist and wait for a reader")
     judged: int = Field(description="scans with a new verdict")
-    now: str = Field(description="this moment, for the next question")
+    now: str = Field(description="the current moment, for `since` in the next request")
 
 
 def problem_responses(**sentences: str) -> dict[int | str, dict[str, Any]]:
-    """Responses of a route, for its description: {status: what it means}, given as `s404="..."`."""
+    """Return {status: error response} for a route's OpenAPI description; `s404="..."` describes status 404."""
     content = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
     return {int(status[1:]): {"description": text, "content": content} for status, text in sentences.items()}
