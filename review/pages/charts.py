@@ -1,14 +1,14 @@
-"""Charts as inline SVG: the geometry is worked out here, `templates/charts.html` draws it."""
+"""Geometry of bar charts in SVG units; `templates/charts.html` draws them."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-PLOT_WIDTH: Final = 640  # of the plane, in SVG units; the page scales it
+PLOT_WIDTH: Final = 640  # SVG units; the page scales them
 PLOT_HEIGHT: Final = 150
-BAR_GAP: Final = 0.2  # between bars, as a share of their distance
-MAX_LABELS: Final = 8  # beneath the plane, at most
+BAR_GAP: Final = 0.2  # share of the distance between two bars
+MAX_LABELS: Final = 8  # beneath the bars
 ROUND_STEPS: Final = (1, 2, 2.5, 5, 10)
 
 
@@ -19,8 +19,8 @@ class Bar:
     width: float
     height: float
     name: str
-    value_text: str  # its value, for people
-    label: str  # beneath it; empty for most
+    value_text: str  # the formatted value
+    label: str  # beneath the bar; empty for most
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """`summary`: what the chart says, for those who do not see it."""
+    """A bar chart. `summary` describes it in a sentence, for screen readers."""
 
     title: str
     summary: str
@@ -45,11 +45,11 @@ def bar_chart(
     format_value: Callable[[float], str],
     top: float | None = None,
 ) -> Chart:
-    """A bar for each named value, none where it is None.
+    """Return a chart with a bar for each named value, and no bar for None.
 
     Args:
-        format_value: a value for people.
-        top: of the scale (default: a round number above the largest value).
+        format_value: formats a value for people.
+        top: upper end of the scale (default: a round number above the largest value).
     """
     known = [value for _, value in values if value is not None]
     height = top or _round_up(max(known, default=0))
@@ -72,7 +72,8 @@ def _summary(values: Sequence[tuple[str, float | None]], format_value: Callable[
         return "No values."
     (low, low_name), (high, high_name) = min(known), max(known)
     last, last_name = known[-1]
-    return f"From {format_value(low)} ({low_name}) to {format_value(high)} ({high_name}); most recently {format_value(last)} ({last_name})."
+    span = f"From {format_value(low)} ({low_name}) to {format_value(high)} ({high_name})"
+    return f"{span}; most recently {format_value(last)} ({last_name})."
 
 
 def _round_up(value: float) -> float:

@@ -1,6 +1,7 @@
-"""The small files of a model's archive that people look at: its pages and pictures.
+"""The reports and pictures of a model's archive, for the models page.
 
-An archive is only as good as whoever brought it: files are told by name, bounded, and shown where no script runs.
+An archive may come from anywhere and is not trusted: only files with known endings and a bounded size are shown, under
+a content security policy without scripts.
 """
 
 import base64
@@ -27,7 +28,7 @@ MEDIA_TYPES: Final = {
     ".jpg": "image/jpeg",
     ".svg": "image/svg+xml",
 }
-MAX_SHOWN_BYTES: Final = 16 * 2**20  # of one file
+MAX_SHOWN_BYTES: Final = 16 * 2**20  # larger files are listed, not shown
 MAX_SHOWN_FILES: Final = 64
 NOTHING: Final = "'none'"
 STYLE_ELEMENT: Final = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
@@ -35,7 +36,7 @@ STYLE_ELEMENT: Final = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 
 @dataclass(frozen=True)
 class ArchivedFile:
-    """One file of an archive; `content` is there where it can be shown."""
+    """One file of an archive; `content` is None if it cannot be shown."""
 
     name: str
     size: int
@@ -47,7 +48,7 @@ class ArchivedFile:
 
     @property
     def content_security_policy(self) -> str:
-        """Content security for it alone: a document without scripts and origin, whose own style sheets apply."""
+        """The content security policy of this file: no scripts, no origin, only its own style sheets (by hash)."""
         sheets = [hashlib.sha256(sheet).digest() for sheet in STYLE_ELEMENT.findall(self.content or b"")]
         allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in sheets)
         return (
@@ -56,8 +57,10 @@ class ArchivedFile:
 
 
 def archived_files(database: Database, version: str) -> tuple[ArchivedFile, ...]:
-    """All files of a model, by name; none where the database holds no archive of it. Raises ModelError where there is
-    no such model."""
+    """Return all files of a model's archive; none if the database holds no archive of it.
+
+    Raises ModelError if there is no such model.
+    """
 
     def sha256(connection: Connection) -> str | None:
         return model_registry.archive_hashes(connection).get(version)
@@ -74,7 +77,7 @@ def _unpack(database: Database, version: str, sha256: str) -> tuple[ArchivedFile
             entries = [one for one in archive.infolist()[:MAX_SHOWN_FILES] if MEMBER_NAME.fullmatch(one.filename)]
             return tuple(ArchivedFile(one.filename, one.file_size, _content(archive, one)) for one in entries)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
-        return ()  # workers say what is wrong with it; nothing of it is worth looking at
+        return ()  # a broken archive: the workers log what is wrong with it
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:

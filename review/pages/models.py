@@ -1,4 +1,4 @@
-"""The models: which one serves, which might, what the nights came to; and letting another one serve."""
+"""The models pages: champion and challengers, training runs, and promotion or rollback by an admin."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -18,7 +18,7 @@ from review.templating import render_page
 
 router = APIRouter(include_in_schema=False)
 
-MAX_DECISIONS: Final = 20  # that are shown
+MAX_DECISIONS: Final = 20  # training runs on the page
 METRIC_TITLES: Final = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
@@ -74,21 +74,21 @@ def model_page(request: Request, user: Reader, version: str) -> Response:
 
 @router.get("/models/{version}/files/{name}")
 def model_file(request: Request, user: Reader, version: str, name: str) -> Response:
-    """A page or picture of a model's archive."""
+    """Serve a report or picture of a model's archive, under its own content security policy."""
     database: Database = request.app.state.database
     for one in model_archive.archived_files(database, _find_model(database, version)["version"]):
         if one.name == name and one.content is not None:
             return Response(
                 one.content, headers={"Content-Security-Policy": one.content_security_policy}, media_type=one.media_type
             )
-    raise RequestRefused(404, "This model has no such file to show.")
+    raise RequestRefused(404, "This model has no such file, or it cannot be shown.")
 
 
 @router.post("/models/{version}/promote")
 def post_promotion(
     request: Request, user: Admin, version: str, reason: PromotionReason, serving: Annotated[str, Form()]
 ) -> Response:
-    """Let it serve in place of the one that the admin saw serving."""
+    """Promote a model to champion, if the champion is still the one that the admin saw."""
 
     def work(connection: Connection) -> None:
         previous = model_registry.promote_to_champion(connection, version, user.name, reason.strip())
@@ -101,7 +101,7 @@ def post_promotion(
 
 @router.post("/models/rollback")
 def post_rollback(request: Request, user: Admin, reason: PromotionReason, serving: Annotated[str, Form()]) -> Response:
-    """Back to the model before the one that the admin saw serving."""
+    """Roll back to the previous champion, if the champion is still the one that the admin saw."""
 
     def work(connection: Connection) -> None:
         left = model_registry.champion_version(connection)
@@ -114,10 +114,10 @@ def post_rollback(request: Request, user: Admin, reason: PromotionReason, servin
 
 
 def _require_serving(serves: str | None, seen: str) -> None:
-    """Raising undoes the transaction."""
+    """Raise RequestRefused, which rolls the transaction back, if the champion is not the one that the page showed."""
     if serves != seen:
         raise RequestRefused(
-            409, "Another model serves by now than the page showed; look at it again, and decide anew."
+            409, "Another model serves by now than the page showed. Load the page again before you decide."
         )
 
 
@@ -125,7 +125,7 @@ def _find_model(database: Database, version: str) -> RowMapping:
     for known in database.read(model_registry.registered_models):
         if known["version"] == version:
             return known
-    raise RequestRefused(404, "There is no such model here.")
+    raise RequestRefused(404, "There is no such model.")
 
 
 def _summary(row: RowMapping) -> dict[str, Any]:
@@ -144,7 +144,10 @@ def _summary(row: RowMapping) -> dict[str, Any]:
 
 
 def _rollback_target(changes: Any) -> str | None:
-    """What rolling back would lead to, as `model_registry.roll_back_champion` finds it; None where nothing served before."""
+    """Return the version that a rollback would restore; None if no model served before.
+
+    It follows the same rule as `model_registry.roll_back_champion`.
+    """
     line: list[str] = []
     for change in reversed(changes):
         if change["is_rollback"]:
@@ -160,7 +163,10 @@ def _metrics(card: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str
 
 
 def _loss_curve(history: list[Mapping[str, float]]) -> dict[str, Any] | None:
-    """Polylines of the losses by epoch in a plane of 600 x 160, and the greatest loss; None for a single epoch."""
+    """Return polylines of the losses by epoch in 600 x 160 SVG units, the largest loss, and the number of epochs.
+
+    Returns None for fewer than two epochs.
+    """
     names = [name for name in ("loss", "validation_loss") if all(name in at for at in history)]
     most = max((at[name] for at in history for name in names), default=0)
     if len(history) < 2 or most <= 0:

@@ -1,4 +1,4 @@
-"""The overview: what comes in and goes out, whether anything waits, and how far readers and the model agree."""
+"""The overview page: throughput, waiting scans, health of components, and agreement of readers with the model."""
 
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -28,7 +28,7 @@ THROUGHPUT_HOURS: Final = 24
 
 
 class Period(IntEnum):
-    """That the overview looks back."""
+    """Period of the overview, in days."""
 
     WEEK = 7
     MONTH = 30
@@ -96,14 +96,14 @@ def _format_share(value: float) -> str:
 
 
 def format_interval(of: Interval | None) -> str:
-    """`94 % (88 to 97 %)`."""
+    """Format a share with its interval: `94.0 % (88.0 to 97.0 %)`; None is `not measurable`."""
     if of is None:
         return "not measurable"
     return f"{100 * of.value:.1f} % ({100 * of.low:.1f} to {100 * of.high:.1f} %)"
 
 
 def format_seconds(length: float) -> str:
-    """`50 s`, `12 min`, `5 h`, `3 d`."""
+    """Format a duration in seconds, rounded down: `50 s`, `12 min`, `5 h`, `3 d`."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if length >= size:
             return f"{length // size:.0f} {unit}"

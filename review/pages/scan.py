@@ -1,4 +1,4 @@
-"""One film, and what its reader says of it. All of it works by plain forms; the viewer and the keys make it quick."""
+"""The page of one scan, and its verdicts. Everything works by plain forms; JavaScript adds the viewer and the keys."""
 
 from datetime import timedelta
 from typing import Annotated, Final
@@ -22,18 +22,18 @@ from review.templating import render_page
 
 router = APIRouter(include_in_schema=False)
 
-VERDICT_LABELS: Final = {  # of verdicts, and of keys
+VERDICT_LABELS: Final = {  # (label, key)
     Verdict.PNEUMONIA: ("Pneumonia", "p"),
     Verdict.NO_PNEUMONIA: ("No pneumonia", "n"),
     Verdict.UNSURE: ("Unsure", "u"),
     Verdict.UNUSABLE: ("Unusable", "x"),
 }
-MAX_COMMENT_CHARACTERS: Final = 2000  # characters
-MAX_SKIPPED: Final = 50  # films that a reader left for later, and that are not offered again at once
+MAX_COMMENT_CHARACTERS: Final = 2000
+MAX_SKIPPED: Final = 50  # scans that a reader left for later: they are not offered again at once
 
 
 def _id_list(written: str) -> str:
-    """`1,2,3`, the newest last; what is no list of ids is none."""
+    """Return the valid scan ids of a list like `1,2,3`, the newest last, at most MAX_SKIPPED; drop all else."""
     ids = [part for part in written.split(",") if part.isdecimal() and 0 < int(part) <= LARGEST_ID]
     return ",".join(ids[-MAX_SKIPPED:])
 
@@ -51,9 +51,10 @@ def scan_page(
     undone: ReviewId | None = None,
     skipped: Annotated[SkippedIds, Query(max_length=2000)] = "",
 ) -> Response:
-    """The page of one film.
+    """Show the page of one scan.
 
-    `saved`: the reader's verdict that led here, which can be taken back here. `undone`: one that was taken back.
+    `saved`: the verdict that the reader has just given, which the page offers to undo. `undone`: a verdict that the
+    reader has just taken back. `skipped`: scans that the reader left for later.
     """
     state = request.app.state
 
@@ -97,7 +98,7 @@ def post_verdict(
     prediction: Annotated[int | None, Form(ge=1, le=LARGEST_ID)] = None,
     skipped: Annotated[SkippedIds, Form(max_length=2000)] = "",
 ) -> Response:
-    """Records what a reader says, with the prediction that stood on their page; then the next case."""
+    """Record a reader's verdict with the prediction that their page showed, and redirect to the next case."""
     state = request.app.state
     said = _clean_comment(comment) or None
 
@@ -106,7 +107,7 @@ def post_verdict(
         audit.record_action(connection, user.name, AuditAction.VERDICT, scan_id, verdict)
         return review, _next_scan(request, connection, user.name, [*_parse_ids(skipped), scan_id])
 
-    review, next_scan_id = state.database.write(record)  # committed, and on the disk, before anybody is told
+    review, next_scan_id = state.database.write(record)  # committed to disk before the response
     background_tasks.add_task(images.keep_image, state, scan_id)
     left = f"&skipped={skipped}" if skipped else ""
     answer = RedirectResponse(f"/scans/{next_scan_id or scan_id}?saved={review}{left}", 303)
@@ -118,7 +119,7 @@ def post_verdict(
 def post_undo(
     request: Request, scan_id: ScanId, user: Reader, review: Annotated[int, Form(ge=1, le=LARGEST_ID)]
 ) -> Response:
-    """Takes a reader's own verdict back, and leads to its film. The verdict stays in the film's history."""
+    """Retract a reader's own verdict, and redirect to its scan. The verdict stays in the scan's history."""
 
     def retract(connection: Connection) -> int:
         judged = verdicts.retract_verdict(connection, review, user.name)
@@ -137,7 +138,7 @@ def _case(connection: Connection, scan_id: int) -> Case:
 
 
 def _saved_case(connection: Connection, review_id: int | None, reviewer: str) -> Case | None:
-    """The case of a verdict that this reader has just given, and that stands."""
+    """Return the case of a verdict that this reader gave and has not retracted; None if there is no such verdict."""
     review: RowMapping | None = verdicts.standing_review(connection, review_id, reviewer) if review_id else None
     return cases.get_case(connection, review["scan_id"]) if review else None
 
@@ -152,6 +153,6 @@ def _parse_ids(skipped: str) -> list[int]:
 
 
 def _clean_comment(comment: str) -> str:
-    """Lines as they were typed; no other control characters, which PostgreSQL and terminals do not take."""
+    """Return a comment with its line breaks, without other control characters: PostgreSQL and terminals reject them."""
     lines = comment.replace("\r\n", "\n").split("\n")
     return "\n".join("".join(letter for letter in line if letter.isprintable()) for line in lines).strip()

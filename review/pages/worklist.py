@@ -1,4 +1,4 @@
-"""The pages of lists: the worklist and all scans, what a search finds, and what got no result."""
+"""The pages of lists: worklist, flagged scans, all scans, search results, and unscored scans."""
 
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -19,28 +19,30 @@ from review.templating import jinja_environment, render_page
 
 router = APIRouter(include_in_schema=False)
 MAX_ID: Final = 2**63 - 1
-MAX_SEARCH_LENGTH: Final = 200  # letters
+MAX_SEARCH_LENGTH: Final = 200  # characters
 LISTING_TITLES: Final = {Listing.TO_READ: "To read", Listing.FLAGGED: "Flagged", Listing.ALL: "All scans"}
 
-# what can be done about a film that got no result; why it got none is said by its row
+# what to do about a scan without a result; its row says why it has none
 ADVICE: Final[dict[str, str]] = {
-    Reason.EMPTY: "Send the image again: the file has no content.",
-    Reason.UNSUPPORTED: "Send it as DICOM, JPEG, PNG or TIFF; anything else needs a reader without pneumowatch.",
-    Reason.UNREADABLE: "Send the image again; where it fails again, read it without pneumowatch.",
-    Reason.TOO_LARGE: "Read it without pneumowatch, or have the bounds raised (PNEUMOWATCH_MAX_BYTES, _MAX_PIXELS).",
-    Reason.TOO_SLOW: "Read it without pneumowatch, or have PNEUMOWATCH_DECODE_SECONDS raised.",
-    Reason.NO_PIXELS: "There are no pixels in the file: send the image itself.",
-    Reason.NOT_CHEST_XRAY: "Read it yourself: the model takes it for something other than a frontal chest x-ray, and may be wrong.",
-    Reason.NOT_FRONTAL: "Read it yourself: the model knows frontal views alone.",
-    Reason.OUTSIDE_AGE: "Read it yourself: the model does not know patients of this age.",
-    Reason.NO_PERMISSION: "Have read permission given to pneumowatch's user, then `pneumowatch requeue`.",
-    Reason.NOT_A_FILE: "A link or a folder stands there: send the image itself.",
-    Reason.VANISHED: "The file was gone before it was read: send it again.",
+    Reason.EMPTY: "Send the image again: the file is empty.",
+    Reason.UNSUPPORTED: "Send it as DICOM, JPEG, PNG or TIFF, or read it without pneumowatch.",
+    Reason.UNREADABLE: "Send the image again. If it fails again, read it without pneumowatch.",
+    Reason.TOO_LARGE: "Read it without pneumowatch, or ask for higher limits (PNEUMOWATCH_MAX_BYTES, _MAX_PIXELS).",
+    Reason.TOO_SLOW: "Read it without pneumowatch, or ask for a higher PNEUMOWATCH_DECODE_SECONDS.",
+    Reason.NO_PIXELS: "Send the image itself: the file has no pixels.",
+    Reason.NOT_CHEST_XRAY: (
+        "Read it yourself: the input gate found that it is not a frontal chest x-ray, and this may be wrong."
+    ),
+    Reason.NOT_FRONTAL: "Read it yourself: the model is for frontal views only.",
+    Reason.OUTSIDE_AGE: "Read it yourself: the model is not for patients of this age.",
+    Reason.NO_PERMISSION: "Give pneumowatch's user read permission, then run `pneumowatch requeue`.",
+    Reason.NOT_A_FILE: "Send the image itself: this is a link or a folder.",
+    Reason.VANISHED: "Send the image again: the file was gone before it was read.",
     Reason.SUPERSEDED: "Nothing: newer content of the same file has a scan of its own.",
-    Reason.ERASED: "Nothing: what was known of it has been erased on demand.",
-    State.FAILED: "Read it yourself: it ended its workers. `pneumowatch requeue --failed` tries it again.",
-    State.QUEUED: "It has waited too long. See the overview: are there workers?",
-    State.RUNNING: "It is being read, and has been for too long. See the overview: do the workers live?",
+    Reason.ERASED: "Nothing: its data were erased on request.",
+    State.FAILED: "Read it yourself: its workers crashed. `pneumowatch requeue --failed` tries it again.",
+    State.QUEUED: "It has waited too long. Check on the overview that workers are running.",
+    State.RUNNING: "It has been processed for too long. Check on the overview that its worker is running.",
 }
 
 
@@ -52,7 +54,8 @@ def worklist_page(request: Request, user: Reader, query: Annotated[ListQuery, Qu
 
     def read(connection: Connection) -> dict[str, Any]:
         return {
-            "moment": changes.current_marker(connection),  # first: what comes while the rest is asked is news
+            # first, so that scans which arrive during the other queries count as changes
+            "moment": changes.current_marker(connection),
             "found": worklist.fetch_page(connection, filters, cap, user.name, query.cursor, query.limit),
             "count": worklist.count_scans(connection, filters, user.name),
             "late": worklist.count_late(connection, cap) if query.list is Listing.TO_READ else 0,
@@ -71,7 +74,7 @@ def worklist_page(request: Request, user: Reader, query: Annotated[ListQuery, Qu
         list_url=f"/{query.query_string(after=None)}",
         next_page=f"/{query.query_string(after=following)}" if following else "",
         export=f"/api/scans.csv{query.query_string(after=None, limit=None, list=query.list)}",
-        # kept by the scan's page, so that the next case is one of this list
+        # the scan's page keeps it, so that the next case comes from the same list
         list_query=query.query_string(after=None, limit=None),
         cap=cap,
         verdicts=list(Verdict),
@@ -86,7 +89,7 @@ def search_page(
     q: Annotated[str, Form(max_length=MAX_SEARCH_LENGTH)] = "",
     before: Annotated[int | None, Form(ge=1, le=MAX_ID)] = None,
 ) -> Response:
-    """Rendered at once: neither a name nor a number is ever part of an address."""
+    """Search by POST and render the result without a redirect, so that no name or number is ever part of a URL."""
     text = q.replace("\0", "").strip()
 
     def read(connection: Connection) -> tuple[search.SearchResult, list[worklist.Row]]:
@@ -122,17 +125,17 @@ def reading_cap(settings: Settings) -> timedelta:
 
 
 def file_name(path: str) -> str:
-    """The last part of a path, as people know a scan; templates show it."""
+    """Return the last component of a path, by which people know a scan."""
     return PurePosixPath(path).name or path
 
 
 def words(code: str) -> str:
-    """A code of ours, as people read it."""
+    """Return a code as words: `not_frontal` becomes `not frontal`."""
     return code.replace("_", " ")
 
 
 def duration_text(of: timedelta) -> str:
-    """`4 h`, or `90 min`."""
+    """Format a duration: `4 h` if it is whole hours, else `90 min`."""
     minutes = round(of.total_seconds() / 60)
     return f"{minutes} min" if minutes % 60 else f"{minutes // 60} h"
 

@@ -1,4 +1,4 @@
-// What every page does: light or dark, the list of keys, links by key, and questions before important changes.
+// Shared by every page: theme, list of keys, links by key, and confirmation of important changes.
 
 import { onKeys } from "./keys.js";
 
@@ -26,7 +26,7 @@ document.addEventListener(
     const link = going && !event.ctrlKey && !event.altKey && !event.metaKey ? links[event.key] : undefined;
     going = false;
     if (link) {
-      event.preventDefault(); // and the page's own keys see that it is taken
+      event.preventDefault(); // tells `onKeys` that the key is already handled
       location.assign(link.href);
     }
   },

@@ -2,7 +2,7 @@
 
 const csrf = () => document.querySelector('meta[name="csrf"]')?.content ?? "";
 
-/** POST fields (an object or FormData) and return the Response; a session that is over leads to the sign-in. */
+/** POST fields (an object or FormData) and return the Response; an expired session leads to the sign-in page. */
 export async function post(url, fields = {}) {
   const body = fields instanceof FormData ? fields : new URLSearchParams(fields);
   const answer = await fetch(url, { method: "POST", body, headers: { "X-CSRF-Token": csrf(), Accept: "application/json" } });
@@ -10,7 +10,7 @@ export async function post(url, fields = {}) {
   return answer;
 }
 
-/** The sentence of a response that says what is wrong. */
+/** Return the sentence of an error response. */
 export async function sentence(answer) {
   try {
     return (await answer.json()).detail;
@@ -19,7 +19,7 @@ export async function sentence(answer) {
   }
 }
 
-/** Say something to everybody, eyes and screen readers alike; it fades after a while. */
+/** Show a message for `seconds`; screen readers announce it. */
 export function say(words, seconds = 4) {
   const place = document.getElementById("says");
   place.textContent = words;

@@ -1,8 +1,8 @@
-// Keys for pages: `onKeys({ j: next, "?": help })`. Whoever types into a field, or holds Ctrl, Alt or Meta, is left alone.
+// Keys for pages: `onKeys({ j: next, "?": help })`. Keys in form fields, or with Ctrl, Alt or Meta, are ignored.
 
 const FIELDS = "input, select, textarea, [contenteditable]";
 
-/** Call a function when its key is pressed; keys are as KeyboardEvent.key has them, letters in either case. */
+/** Call a function when its key is pressed; names are those of KeyboardEvent.key; letters match in either case. */
 export function onKeys(actions) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey) return;

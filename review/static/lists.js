@@ -1,11 +1,11 @@
-// A list by keys, and a word when there is something new: lines never move by themselves.
+// Keys of a list, and a note when it has changed: rows never move by themselves.
 
 import { onKeys } from "./keys.js";
 
-const EVERY = 10_000; // ms between two questions
+const EVERY = 10_000; // ms between two requests
 const rows = [...document.querySelectorAll("[data-row]")];
 const changes = document.getElementById("list-changes");
-const LAST_OPENED = "pneumowatch-last-opened"; // the line that was opened last, for coming back to it
+const LAST_OPENED = "pneumowatch-last-opened"; // the row that was opened last gets the focus again
 
 function move(step) {
   const at = rows.indexOf(document.activeElement);
@@ -42,7 +42,7 @@ async function ask() {
   if (document.hidden) return;
   const url = "/api/changes?since=" + encodeURIComponent(changes.dataset.since);
   const answer = await fetch(url, { headers: tag ? { "If-None-Match": tag } : {} }).catch(() => null);
-  if (!answer?.ok) return; // nothing new, or the review app is unavailable: the list stays as it is
+  if (!answer?.ok) return; // nothing has changed, or the review app is unavailable
   tag = answer.headers.get("ETag") ?? "";
   tell(await answer.json());
 }
@@ -50,7 +50,7 @@ async function ask() {
 function tell({ entered, judged }) {
   const words = [];
   if (entered) words.push(entered === 1 ? "1 new scan" : `${entered} new scans`);
-  if (judged) words.push(judged === 1 ? "1 scan was judged" : `${judged} scans were judged`);
+  if (judged) words.push(judged === 1 ? "1 scan has a new verdict" : `${judged} scans have new verdicts`);
   changes.querySelector("span").textContent = words.join(", ");
   changes.hidden = !words.length;
 }

@@ -1,4 +1,4 @@
-// The page of one scan: its viewer, and a key for everything a reader does.
+// The page of one scan: its viewer and its keys.
 
 import { onKeys } from "./keys.js";
 import { sentence } from "./http.js";
@@ -8,7 +8,7 @@ const STEP = 60; // CSS pixels that an arrow moves the image
 const figure = document.getElementById("viewer");
 const note = document.getElementById("image-note");
 const KEPT =
-  "The image file is gone from its folder: this is the reduced image that was kept, square, as the model saw it.";
+  "The image file is gone from its folder. This is the stored reduced image, square, as the model saw it.";
 
 async function picture(url) {
   const answer = await fetch(url, { headers: { Accept: "image/png, application/json" } });
@@ -27,7 +27,7 @@ async function open(canvas) {
     ",": () => viewer.window(-8, 0), ".": () => viewer.window(8, 0),
     "[": () => viewer.window(0, -16), "]": () => viewer.window(0, 16),
     "<": () => actions.strength(-10), ">": () => actions.strength(10),
-    // an image that is all in sight leaves the arrows to the page
+    // `moveBy` returns false if the whole image is visible: the arrow keys then scroll the page
     ArrowLeft: () => viewer.moveBy(STEP, 0), ArrowRight: () => viewer.moveBy(-STEP, 0),
     ArrowUp: () => viewer.moveBy(0, STEP), ArrowDown: () => viewer.moveBy(0, -STEP),
   }); // prettier-ignore
@@ -41,7 +41,7 @@ async function open(canvas) {
     canvas.hidden = tools.hidden = true;
     note.textContent = error.message;
   }
-  // made while this one is looked at, so that the next case is there at once
+  // rendered while the reader looks at this image, so that the next case opens at once
   if (figure.dataset.prefetch) fetch(figure.dataset.prefetch, { method: "HEAD" });
 }
 
@@ -100,13 +100,13 @@ function does(viewer, tools) {
   };
 }
 
-/** Ask for the result of a waiting scan until it is there. */
+/** Poll the result of a waiting scan, then reload the page. */
 async function wait(scan) {
   try {
     const answer = await fetch(`/upload/results?scan=${scan}`, { headers: { Accept: "application/json" } });
     if (answer.ok && (await answer.json()).scans.every((one) => one.done)) return location.reload();
   } catch {
-    // the review app is restarting; ask again
+    // the review app may be restarting; try again
   }
   setTimeout(wait, 1000, scan);
 }
@@ -114,14 +114,14 @@ async function wait(scan) {
 function judging() {
   const form = document.getElementById("judge");
   const comment = document.getElementById("comment");
-  let sent = false; // a key that bounces is no second verdict, and none on the next scan
+  let sent = false; // a repeated key must not record a second verdict, nor one on the next scan
   form?.addEventListener("submit", (event) => {
     if (sent) event.preventDefault();
     sent = true;
   });
-  // gone back to from another page, the form is to be used again
+  // the browser's back button restores this page, whose form must work again
   window.addEventListener("pageshow", () => (sent = false));
-  // once a verdict is on its way, keys are for the next page: `z` would take back the one before
+  // while a verdict is being sent, keys are ignored: `z` would take back the previous verdict
   const unsent = (act) => (event) => {
     if (!sent && !event.repeat) act();
   };

@@ -1,7 +1,7 @@
-// Upload of images: each file by itself, with its progress and its result; a few at a time.
+// Upload images: one request per file, a few at a time, with progress and result.
 
 const AT_ONCE = 3;
-const LOOK = 400; // milliseconds between looks at what is being read
+const LOOK = 400; // ms between two requests for results
 const form = document.getElementById("upload");
 const input = document.getElementById("images");
 const sent = document.getElementById("sent");
@@ -17,7 +17,7 @@ function line(name) {
   item.className = "panel";
   title.textContent = name;
   says.className = "says";
-  says.textContent = "waits to be sent";
+  says.textContent = "waiting to be sent";
   says.setAttribute("role", "status");
   item.append(title, says);
   sent.prepend(item);
@@ -35,7 +35,7 @@ function end(item, words, kind = "refused") {
 function add(files) {
   for (const file of files) {
     const item = line(file.name);
-    if (file.size > Number(form.dataset.most)) end(item, "The file is larger than may be; it was not sent.");
+    if (file.size > Number(form.dataset.most)) end(item, "The file is too large; it was not sent.");
     else waiting.push([file, item]);
   }
   while (sending < AT_ONCE && waiting.length) send(...waiting.shift());
@@ -47,7 +47,7 @@ function send(file, item) {
   const progress = document.createElement("progress");
   progress.setAttribute("aria-label", `Sending ${file.name}`);
   says.replaceChildren(progress);
-  const request = new XMLHttpRequest(); // fetch does not tell how far it is
+  const request = new XMLHttpRequest(); // fetch does not report upload progress
   request.open("POST", "/api/scans");
   request.responseType = "json";
   request.setRequestHeader("Content-Type", "application/octet-stream");
@@ -67,7 +67,7 @@ function send(file, item) {
     show(item, scan);
     look();
   };
-  request.onerror = () => end(item, "It was cut off on the way: the review app does not answer. Try again.");
+  request.onerror = () => end(item, "The upload was interrupted: the review app does not answer. Try again.");
   request.onloadend = () => {
     sending -= 1;
     add([]);
@@ -101,7 +101,7 @@ async function look() {
         for (const item of open) if (scans.has(item.dataset.scan)) show(item, scans.get(item.dataset.scan));
       }
     } catch {
-      // the review app is restarting; ask again
+      // the review app may be restarting; try again
     }
     await new Promise((then) => setTimeout(then, LOOK));
   }
@@ -109,7 +109,7 @@ async function look() {
 }
 
 form.querySelector(".hint").hidden = false;
-form.querySelector("button").hidden = true; // chosen is sent
+form.querySelector("button").hidden = true; // files are sent as soon as they are chosen
 input.required = false;
 input.addEventListener("change", () => {
   add([...input.files]);

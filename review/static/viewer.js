@@ -1,22 +1,22 @@
-// An image on a canvas: zoom, place, level and width, black for white, and the heat of what moved the model over it.
-// Gray levels are toned once a change; the picture is drawn once a frame.
+// Show an image on a canvas: zoom, pan, window level and width, inversion, and the map of what moved the model.
+// Gray levels are recomputed once per change, and the canvas is drawn at most once per frame.
 
-const MOST_ZOOM = 16; // pixels of the screen for one of the image, at most
+const MOST_ZOOM = 16; // screen pixels per image pixel
 const HEAT = [255, 96, 0];
 const FULL = { level: 128, width: 256 };
 
 export class Viewer {
-  /** Takes a canvas that has a size; `show` gives it an image. */
+  /** Attach to a canvas that has a size. `show` sets its image. */
   constructor(canvas) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
-    this.gray = null; // the image's levels, a byte a pixel
+    this.gray = null; // gray levels, one byte per pixel
     this.toned = document.createElement("canvas");
     this.heat = null;
     this.strength = 0.65;
     this.heated = false;
     this.toning = false; // whether dragging sets level and width
-    this.held = new Map(); // pointers that are down
+    this.held = new Map(); // pointers that are pressed
     this._restore();
     new ResizeObserver(() => this._sized()).observe(canvas);
     this._listen();
@@ -57,7 +57,7 @@ export class Viewer {
   }
 
   _restore() {
-    Object.assign(this, FULL, { inverted: false, zoom: 1, x: 0.5, y: 0.5 }); // x, y: the image's point in the middle
+    Object.assign(this, FULL, { inverted: false, zoom: 1, x: 0.5, y: 0.5 }); // x, y: the point of the image in the middle of the canvas, 0 to 1
   }
 
   fit() {
@@ -70,7 +70,7 @@ export class Viewer {
     this.tone();
   }
 
-  /** Zoom by a factor, so that the image's point under (px, py), of the canvas in CSS pixels, stays where it is. */
+  /** Zoom by a factor around the point (px, py) of the canvas, in CSS pixels. */
   zoomBy(factor, px = this.canvas.clientWidth / 2, py = this.canvas.clientHeight / 2) {
     if (!this.gray) return;
     const before = this._scale();
@@ -84,7 +84,7 @@ export class Viewer {
     this.draw();
   }
 
-  /** Move the image by CSS pixels. Returns whether there was anything to move. */
+  /** Move the image by CSS pixels. Return false if the whole image is visible. */
   moveBy(dx, dy) {
     if (!this.gray || this.zoom <= 1) return false;
     this.x -= dx / (this.toned.width * this._scale());
@@ -137,7 +137,7 @@ export class Viewer {
     const left = this.canvas.width / 2 - this.x * width;
     const top = this.canvas.height / 2 - this.y * height;
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    context.imageSmoothingEnabled = scale < 4; // beyond, the image's own pixels are to be seen
+    context.imageSmoothingEnabled = scale < 4; // at high zoom, show the image's own pixels
     context.imageSmoothingQuality = "high";
     context.drawImage(toned, left, top, width, height);
     if (this.heated && this.heat) {
@@ -150,13 +150,13 @@ export class Viewer {
     this.canvas.dataset.drawn = Number(this.canvas.dataset.drawn ?? 0) + 1;
   }
 
-  /** A middle such that no empty border shows while the image is larger than the canvas. */
+  /** Limit a middle so that no empty border shows while the image is larger than the canvas. */
   _kept(middle, image, canvas) {
     const half = Math.min(canvas / image / 2, 0.5);
     return Math.min(Math.max(middle, half), 1 - half);
   }
 
-  /** CSS pixels for one of the image: with the whole image in sight, and now. */
+  /** Return CSS pixels per image pixel when the whole image fits; `_scale` returns the current value. */
   _fitting() {
     return Math.min(this.canvas.clientWidth / this.toned.width, this.canvas.clientHeight / this.toned.height);
   }
