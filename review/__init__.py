@@ -1,1 +1,1 @@
-"""The desk: where readers see flagged cases first, judge them, and look at what the whole does."""
+"""The review app: readers see flagged cases first, record verdicts, and see the state of the installation."""

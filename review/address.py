@@ -1,4 +1,4 @@
-"""Addresses: whom a request comes from, and where one may be sent on to."""
+"""Addresses: the client of a request, and safe targets for redirects."""
 
 import re
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from starlette.requests import Request
 
 from pneumowatch.settings import IPNetwork
 
-# A path of ours and nothing else: `//host`, `/\host` and what holds a scheme or control characters lead elsewhere
+# Only a path of the review app: `//host`, `/\host`, schemes and control characters would lead to another site
 LOCAL_PATH: Final = re.compile(r"/(?![/\\])[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*")
 
 
 def safe_next(wanted: str | None) -> str:
-    """The page to go on to: `wanted` where it is a path of the desk, else its first page."""
+    """Return the redirect target: `wanted` if it is a path of the review app, else its first page."""
     return wanted if wanted and LOCAL_PATH.fullmatch(wanted) else "/"
 
 
@@ -36,8 +36,11 @@ def is_trusted_proxy(host: str, proxies: Sequence[IPNetwork]) -> bool:
 
 
 def client_address(request: Request, proxies: Sequence[IPNetwork]) -> str:
-    """The address that a request comes from: that of the connection or, where that is a trusted proxy's, the last in
-    X-Forwarded-For that is none. What stands before it, anybody may have written."""
+    """Return the address of a request's client.
+
+    This is the peer of the connection. If the peer is a trusted proxy, it is the last address in X-Forwarded-For that
+    is not a trusted proxy: the client itself may have written the entries before it.
+    """
     peer = request.client.host if request.client else ""
     if not is_trusted_proxy(peer, proxies):
         return peer

@@ -1,4 +1,4 @@
-"""The desk's application: every room of it, behind one guard."""
+"""Build the review app: all routers behind the security middleware."""
 
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -25,7 +25,6 @@ from review.pages import models, overview, scan, worklist
 from review.renderer import Renderer
 from review.security import SecurityMiddleware
 
-# each room brings its routes; one line a room
 ROUTERS: Final = (
     templating.router,
     health.router,
@@ -41,7 +40,7 @@ ROUTERS: Final = (
     docs_page.router,
 )
 
-UNSCORED_COUNT_SECONDS: Final = 2.0  # how old the number of unscored films may be that a page shows
+UNSCORED_COUNT_SECONDS: Final = 2.0  # how long the number that pages show is cached
 MAX_UNSCORED_COUNTED: Final = 10_000
 
 
@@ -55,14 +54,14 @@ def create_app(
     tls: bool = False,
     one_time_link: OneTimeLink | None = None,
 ) -> FastAPI:
-    """The desk on a database that is at this version's revision.
+    """Return the review app on a database that is at this version's revision.
 
     Args:
-        database: one that raises DatabaseUnavailable during an outage: a reader is told, and tries again.
-        inboxes: {name: folder} where films are found again (default: as configured).
-        announcer: announces uploaded films at once; without it the sweep does.
-        behind_proxy, tls: browsers reach it by TLS, so cookies are for TLS alone.
-        one_time_link: the link by which whoever started `up` signs in.
+        database: raises DatabaseUnavailable during an outage, so that the reader is told to try again.
+        inboxes: {name: folder} to read image files from (default: as configured).
+        announcer: announces uploaded images at once; without it, the sweep announces them later.
+        behind_proxy, tls: if either is true, browsers connect by TLS, so cookies are marked Secure.
+        one_time_link: the link that `up` prints for signing in.
     """
     app = FastAPI(
         title="pneumowatch",
@@ -75,10 +74,8 @@ def create_app(
     app.state.settings = settings
     app.state.database = database
     given = inboxes if inboxes is not None else inbox_folders.configured(settings)
-    app.state.inboxes = {
-        **given,
-        inbox_folders.UPLOADS: inbox_folders.uploads_folder(settings),
-    }  # made with the first film
+    # the first upload creates the folder
+    app.state.inboxes = {**given, inbox_folders.UPLOADS: inbox_folders.uploads_folder(settings)}
     app.state.announcer = announcer
     app.state.secure = tls or behind_proxy
     app.state.one_time_link = one_time_link
@@ -100,13 +97,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _body_limits(settings: Settings) -> dict[str, int]:
-    """{path: most bytes of a request} where it is more than a form."""
+    """Return {path: maximum bytes of a request} for the routes that take more than a form."""
     limit = settings.max_bytes + upload.FORM_OVERHEAD_BYTES
     return {"/upload": limit, "/api/scans": limit}
 
 
 class _UnscoredCount:
-    """How many films nobody has read, as every page shows it; counted now and then, and not beyond MAX_UNSCORED_COUNTED."""
+    """Counts unscored scans for the header of every page.
+
+    To keep pages fast, the number is cached for UNSCORED_COUNT_SECONDS, and counting stops at MAX_UNSCORED_COUNTED.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database

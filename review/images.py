@@ -1,4 +1,4 @@
-"""Pictures of films, and of what moved the model: to whoever is signed in, and with a row in the audit for each."""
+"""Serve images and activation maps to signed-in users. Each one that is opened leaves an audit row."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,17 +28,17 @@ log = get_logger("review")
 router = APIRouter(include_in_schema=False)
 
 ScanId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
-SOURCE_HEADER: Final = "X-Image-Source"  # where the picture is from: `file`, or `kept`
-FILE_GONE: Final = "The image file is no longer where it was read, and no reduced image of it was kept."
-NOT_DECODED: Final = "The image has not been read: there is nothing to show."
-NO_MAP: Final = "No map was kept of this image."
+SOURCE_HEADER: Final = "X-Image-Source"  # `file`: rendered from the image file; `kept`: the stored reduced image
+FILE_GONE: Final = "The image file is no longer where it was read, and no reduced image was stored."
+NOT_DECODED: Final = "The image file has not been read, so there is nothing to show."
+NO_MAP: Final = "No map was kept for this image."
 ReadKept = Callable[[File, str], Pixels | None]
 MAP_HIDDEN: Final = "The map is shown with the result, after your verdict."
 
 
 @router.get("/images/{scan_id:int}.png")
 def image(request: Request, scan_id: ScanId, user: Reader) -> Response:
-    """The film of a scan, large, from its file; reduced, as it was kept, where the file is gone."""
+    """Return a scan's image as PNG, rendered large from its file; the stored reduced image if the file is gone."""
     picture, source = _image_png(request, scan_id)
     _audit_opened(request, user.name, scan_id, "picture")
     return _png_response(picture, {SOURCE_HEADER: source})
@@ -46,14 +46,20 @@ def image(request: Request, scan_id: ScanId, user: Reader) -> Response:
 
 @router.head("/images/{scan_id:int}.png", status_code=204)
 def prefetch_image(request: Request, scan_id: ScanId, user: Reader) -> None:
-    """Makes the picture of a film that is about to be opened. Nobody has seen it yet, nor what is wrong with it."""
+    """Render the image of the next case, so that its page opens at once.
+
+    Nothing is shown yet, so no audit row is written and errors are ignored: opening the page reports them.
+    """
     with suppress(RequestRefused):
         _image_png(request, scan_id)
 
 
 @router.get("/images/{scan_id:int}/map.png")
 def activation_map(request: Request, scan_id: ScanId, user: Reader) -> Response:
-    """The probability of each place, 8-bit gray, a few pixels wide, to be laid over the film."""
+    """Return a scan's activation map: the probability of each region, 8-bit gray, a few pixels wide, as an overlay.
+
+    Raises RequestRefused: 404 if there is no scan or no map, 403 while the result is hidden from this reader.
+    """
     state = request.app.state
     case = state.database.read(lambda connection: cases.get_case(connection, scan_id))
     if case is None:
@@ -73,9 +79,9 @@ def has_map(state: Any, case: Case) -> bool:
 
 
 def keep_image(state: Any, scan_id: int) -> None:
-    """Keep the reduced film of a scan that was judged, for the trainer, where it can still be read.
+    """Store the reduced image of a reviewed scan for the trainer, if its file can still be read.
 
-    To be called when the verdict is committed and answered: it takes a while, and is no reason to lose a verdict.
+    Call it after the verdict is committed and answered: it takes a while, and its failure must not lose a verdict.
     """
     try:
         places: Sequence[FileLocation] = state.database.read(
@@ -89,11 +95,13 @@ def keep_image(state: Any, scan_id: int) -> None:
         if pixels is not None:
             image_store.store_image(state.settings.data_dir, sha256, pixels)
     except (PneumowatchError, OSError) as error:
-        log.warning("a judged film is not kept; its verdict stands", scan=scan_id, error=type(error).__name__)
+        log.warning(
+            "the image of a reviewed scan was not stored; its verdict was", scan=scan_id, error=type(error).__name__
+        )
 
 
 def _image_png(request: Request, scan_id: int) -> tuple[bytes, str]:
-    """PNG, and where it is from. Raises Refused."""
+    """Return the PNG, and its origin for SOURCE_HEADER. Raises RequestRefused if there is nothing to show."""
     state = request.app.state
     places = state.database.read(lambda connection: queries.file_locations(connection, scan_id))
     if not places:
@@ -122,7 +130,10 @@ def _copies(state: Any, places: Sequence[FileLocation], sha256: str) -> list[Fil
 
 
 def _kept_png(read: ReadKept, data_dir: File, sha256: str | None) -> bytes | None:
-    """The film or its map as a PNG of its own: a reader from whom the result is hidden gets nothing of the other."""
+    """Return the stored image or the stored map as PNG; None if it was not stored.
+
+    They are separate files, so that a reader from whom the result is hidden gets the image without the map.
+    """
     gray = None if sha256 is None else read(data_dir, sha256)
     return None if gray is None else image_store.encode_png(gray)
 

@@ -1,6 +1,6 @@
-"""What is said when something cannot be done: problem+json (RFC 9457) to programs, a page to people.
+"""Error responses: problem+json (RFC 9457) for programs, a page for people.
 
-No answer repeats what was sent: it may name a patient.
+No response repeats what was sent, because it may name a patient.
 """
 
 from http import HTTPStatus
@@ -23,7 +23,7 @@ from pneumowatch.errors import (
 from review import templating
 
 MEDIA_TYPE: Final = "application/problem+json"
-# what a person can do about it is said by the sentence of the error itself
+# the error's own sentence says what to do
 STATUS_OF_ERROR: Final[dict[type[PneumowatchError], int]] = {
     BadCursor: 400,
     ReviewRefused: 409,
@@ -33,31 +33,31 @@ STATUS_OF_ERROR: Final[dict[type[PneumowatchError], int]] = {
     ShuttingDown: 503,
 }
 DEFAULT_SENTENCES: Final = {
-    400: "The request is not one that can be understood.",
+    400: "The request cannot be understood.",
     401: "Sign in first.",
-    403: "You may not do this.",
+    403: "You do not have permission to do this.",
     404: "There is no such page.",
-    405: "This cannot be done here.",
-    413: "That is too large.",
-    422: "Something in the request has a value that cannot be used.",
-    500: "Something went wrong here; the log says what. Try again, or tell whoever looks after pneumowatch.",
-    503: "Not everything that is needed answers; try again in a moment.",
+    405: "This method is not allowed here.",
+    413: "The request is too large.",
+    422: "The request contains a value that cannot be used.",
+    500: "Something went wrong; the log says what. Try again, or tell the administrator of pneumowatch.",
+    503: "A service that is needed does not answer. Try again in a moment.",
 }
 
 
 class NotSignedIn(Exception):
-    """Nobody is signed in who could do this."""
+    """No user is signed in."""
 
 
 class RequestRefused(HTTPException):
-    """What cannot be done, with its status and one sentence; `title` where the status' own says too little."""
+    """The request cannot be served: an HTTP status, and one sentence that says why."""
 
     def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(status, sentence, headers)
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    # not coroutines: a page asks the database, which must not hold up everybody else
+    # plain functions, which run in threads: an error page may query the database and must not block the event loop
     app.add_exception_handler(NotSignedIn, _not_signed_in)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -67,10 +67,10 @@ def add_exception_handlers(app: FastAPI) -> None:
 def problem_response(
     request: Request, status: int, sentence: str = "", headers: dict[str, str] | None = None, **members: Any
 ) -> Response:
-    """An error's response, for a program or a person.
+    """Return the response for an error, as problem+json or as a page, whichever the client accepts.
 
     Args:
-        members: what else a program is told (RFC 9457's extension members).
+        members: extension members of RFC 9457, for programs only.
     """
     sentence_or_default = sentence or DEFAULT_SENTENCES.get(status, HTTPStatus(status).phrase)
     if wants_json(request):
@@ -96,7 +96,7 @@ def _not_signed_in(request: Request, error: Exception) -> Response:
     if wants_json(request):
         return problem_response(request, 401, headers={"WWW-Authenticate": "Bearer"})
     if "text/html" not in request.headers.get("accept", ""):
-        return problem_response(request, 401)  # a picture has no use for the sign-in page
+        return problem_response(request, 401)  # an image request cannot use the sign-in page
     return RedirectResponse(templating.sign_in_url(request), 303)
 
 
@@ -108,7 +108,7 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    # without the values, and without pydantic's context, which may hold them
+    # omit the values and pydantic's context: both may name a patient
     faults = [{"where": ".".join(str(part) for part in one["loc"]), "what": one["msg"]} for one in error.errors()]
     return problem_response(request, 422, errors=faults)
 

@@ -1,7 +1,7 @@
-"""The darkroom: children that make a picture of a film's file, whatever the file does to them.
+"""Render image files as PNG in child processes.
 
-A desk opens files that strangers sent. They are read in a process of their own, within the bounds that hold for
-workers, and a file that hangs or brings its decoder down costs its own picture and nothing else.
+The review app opens files from untrusted senders. Child processes read them within the same limits as workers: a file
+that hangs or crashes its decoder costs its own picture and nothing else.
 """
 
 import io
@@ -25,24 +25,24 @@ from pneumowatch.source_files import FileCopy
 
 _T = TypeVar("_T")
 
-RENDER_PROCESSES: Final = 2  # one for the film that is looked at, one for the next
-MAX_SIDE: Final = 2000  # pixels of a picture's longer side: more than a screen shows, and a download of 2 MB
-CACHE_BYTES: Final = 128 * 2**20  # of pictures made; about sixty large films
-POOL_POLL_SECONDS: Final = 1.0  # how often it is asked whether the pool still lives
-MAX_ATTEMPTS: Final = 2  # of a film whose child ended for another film's sake
-PNG_COMPRESSION: Final = 1  # zlib's level, as `pneumowatch.imaging.image_store` has it
+RENDER_PROCESSES: Final = 2  # one for the image that is open, one for the next case
+MAX_SIDE: Final = 2000  # pixels of the longer side: more than a screen shows, about 2 MB to download
+CACHE_BYTES: Final = 128 * 2**20  # of rendered PNGs; about sixty large images
+POOL_POLL_SECONDS: Final = 1.0  # between two checks that the pool is active
+MAX_ATTEMPTS: Final = 2  # if a child process ended because of another image
+PNG_COMPRESSION: Final = 1  # zlib level, the same as in `pneumowatch.imaging.image_store`
 
 
 @dataclass(frozen=True)
 class RenderLimits:
-    """What a film may cost: bytes of its file, pixels."""
+    """Limits for one image: bytes of its file, pixels."""
 
     max_bytes: int
     max_pixels: int
 
 
 class Renderer:
-    """Makes pictures, and remembers some. For as many threads as like; the children start with the first film."""
+    """Renders images and caches the PNGs. Thread-safe. The first image starts the child processes."""
 
     def __init__(self, settings: Settings) -> None:
         self._limits = RenderLimits(settings.max_bytes, settings.max_pixels)
@@ -54,13 +54,13 @@ class Renderer:
         self._pending: dict[str, Future[bytes | None]] = {}
 
     def render(self, sha256: str, copies: Sequence[FileCopy]) -> bytes | None:
-        """PNG of a film, 8-bit gray, its sides at most `MAX_SIDE`; blocks until it is made.
+        """Return an image as 8-bit gray PNG with sides of at most `MAX_SIDE` pixels; block until it is rendered.
 
         Returns:
-            None where no copy has these bytes any more.
+            None if no copy has these bytes any more.
 
         Raises:
-            ImageRejected: it cannot be made, with the sentence that says why.
+            ImageRejected: the image cannot be rendered; its sentence says why.
         """
         with self._lock:
             if sha256 in self._cache:
@@ -69,7 +69,7 @@ class Renderer:
             pending = self._pending.get(sha256)
             if pending is None:
                 mine = self._pending[sha256] = Future[bytes | None]()
-        if pending is not None:  # asked for ahead, and now in earnest
+        if pending is not None:  # another request, often a prefetch, is already rendering it
             return pending.result()
         try:
             made = self._run(_render, sha256, copies, MAX_SIDE, self._limits)
@@ -85,7 +85,10 @@ class Renderer:
                 del self._pending[sha256]
 
     def render_reduced(self, sha256: str, copies: Sequence[FileCopy], side: int) -> Pixels | None:
-        """The film as a worker would keep it, uint8 (side, side). Returns and raises as `render`."""
+        """Return the reduced image that a worker would store, uint8 of shape (side, side).
+
+        Returns None and raises ImageRejected like `render`.
+        """
         return self._run(_resize, sha256, copies, side, self._limits)
 
     def close(self) -> None:
@@ -112,14 +115,17 @@ class Renderer:
             except MemoryError:
                 raise ImageRejected("too_large", TOO_MUCH_MEMORY) from None
             except ProcessExpired as end:
-                if end.exitcode != sandbox.OVERGROWN_EXIT_CODE:  # else it ended before it looked at this film
+                if end.exitcode != sandbox.OVERGROWN_EXIT_CODE:  # otherwise it ended before it read this image
                     break
-            except BrokenProcessPool:  # a child was killed while it had nothing to do
+            except BrokenProcessPool:  # a child process was killed while idle
                 continue
         raise ImageRejected("unreadable", sandbox.DECODER_CRASHED)
 
     def _wait(self, work: Callable[..., _T], arguments: tuple[Any, ...]) -> _T:
-        """Raises BrokenProcessPool where the pool is lost: it never answers for what it had not begun by then."""
+        """Run a task in the pool and return its result.
+
+        Raises BrokenProcessPool if the pool breaks: a broken pool never completes the tasks that it had not started.
+        """
         pool = self._ensure_pool()
         future: Future[_T] = pool.schedule(work, args=arguments, timeout=self._seconds)
         while not wait([future], POOL_POLL_SECONDS).done:
@@ -130,9 +136,8 @@ class Renderer:
     def _ensure_pool(self) -> ProcessPool:
         with self._lock:
             if self._pool is not None and not self._pool.active:
-                threading.Thread(
-                    target=self._pool.join, name="join-broken-pool", daemon=True
-                ).start()  # ends the others
+                # joining ends the remaining child processes, which may take a while
+                threading.Thread(target=self._pool.join, name="join-broken-pool", daemon=True).start()
                 self._pool = None
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")

@@ -1,6 +1,6 @@
-"""What holds for every request: headers, bounds on what is sent, and where it may be sent from.
+"""Security for every request: response headers, limits on request bodies, and the origin check.
 
-Of a request the access log tells the route, the scan, the status and the time; never what was asked for by name.
+The access log has the route, scan, status and duration of each request, and never its URL, which may name a patient.
 """
 
 import hashlib
@@ -29,29 +29,29 @@ SECURITY_HEADERS: Final = {
     "Content-Security-Policy": CSP,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # not `no-referrer`: with it, browsers hide the origin of our own forms, which is looked at below
+    # not `no-referrer`: browsers would then hide the origin of our own forms, which `is_same_site` checks
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Cache-Control": "no-store",  # nearly everything here is a patient's
+    "Cache-Control": "no-store",  # nearly every response holds patient data
 }
 HSTS: Final = "max-age=31536000"
 
 
 class BodyTooLarge(problem_details.RequestRefused):
-    """More was sent than may be. Also where it is raised while somebody reads what is sent."""
+    """The request body is over its limit, by its declared length or while it is read."""
 
     def __init__(self) -> None:
         super().__init__(413, problem_details.DEFAULT_SENTENCES[413])
 
 
 class SecurityMiddleware:
-    """The outermost layer of the desk.
+    """Checks each request before it reaches the review app, adds headers to each response, and logs it.
 
     Args:
-        body_limits: {path: most bytes} of the routes that take more than a form.
-        secure: whether browsers reach the desk by TLS.
+        body_limits: {path: maximum bytes} for the routes that take more than a form.
+        secure: whether browsers connect by TLS.
     """
 
     def __init__(self, app: ASGIApp, body_limits: Mapping[str, int], secure: bool) -> None:
@@ -72,9 +72,9 @@ class SecurityMiddleware:
         except BodyTooLarge:
             await self._refuse(scope, receive, answer, 413)
         except ClientDisconnect:
-            pass  # nobody is left to be answered
+            pass  # there is no client left to answer
         except Exception:
-            # whatever it was, the others go on being served; without the request, which may name a patient
+            # one failing request must not affect others; the request is not logged, as it may name a patient
             log.exception("a request failed", route=_route(scope))
             await self._refuse(scope, receive, answer, 500)
         seconds = time.monotonic() - started
@@ -104,7 +104,7 @@ class SecurityMiddleware:
 
 
 class _GuardedSend:
-    """Adds the headers that a response has not set itself, and remembers its status."""
+    """Adds the headers that a response has not set itself, and stores its status."""
 
     def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
         self._send = send
@@ -121,42 +121,48 @@ class _GuardedSend:
 
 
 def is_same_site(headers: Headers) -> bool:
-    """Whether a state-changing request may come from a page of ours, or from a program: browsers say where from."""
+    """Tell whether a state-changing request comes from a page of the review app or from a program.
+
+    Browsers name the site in Sec-Fetch-Site or Origin. A request without either comes from a program.
+    """
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site in ("same-origin", "none")
     origin = headers.get("origin")
     try:
         return origin is None or urlsplit(origin).netloc == headers.get("host", "")
-    except ValueError:  # it is no address
+    except ValueError:  # Origin is not a URL
         return False
 
 
 def csrf_token(key: bytes, holder: str) -> str:
-    """What forms of one session must bear: nobody else can make it up, and another session's is of no use.
+    """Return the CSRF token for the forms of one session. It cannot be guessed, and is invalid in other sessions.
 
     Args:
-        key: the deployment's.
-        holder: the session's hash, or the name that a proxy signs on.
+        key: the deployment's signing key.
+        holder: the hash of the session token, or `proxy:` and the user name that a proxy sent.
     """
     return hmac.new(key, f"csrf:{holder}".encode(), hashlib.sha256).hexdigest()
 
 
 async def has_csrf_token(request: Request, expected: str) -> bool:
-    """Whether a request bears it: in the header X-CSRF-Token, or in a form's field `csrf`."""
+    """Tell whether a request has the expected CSRF token, in the header X-CSRF-Token or in the form field `csrf`."""
     given = request.headers.get("x-csrf-token")
     if given is None:
         form = await request.form()
         field = form.get("csrf")
         given = field if isinstance(field, str) else ""
         if not hmac.compare_digest(given.encode(), expected.encode()):
-            await form.close()  # nobody else will: it may hold files
+            await form.close()  # no route will close its uploaded files
             return False
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
 def _limit_body(receive: Receive, limit: int) -> Callable[[], Any]:
-    """Chunked requests say no length beforehand, and those that do may lie."""
+    """Wrap `receive` so that it raises BodyTooLarge beyond `limit` bytes.
+
+    Content-Length does not suffice: chunked requests have none, and a client can send a wrong one.
+    """
     got = 0
 
     async def bounded() -> Message:
@@ -171,7 +177,7 @@ def _limit_body(receive: Receive, limit: int) -> Callable[[], Any]:
 
 
 def _route(scope: Scope) -> str:
-    """As it is written in the code. What fits none may be anything, a file's name too."""
+    """Return the path template of the route, or `none`. An unmatched path is not logged: it may hold a file name."""
     return str(getattr(scope.get("route"), "path", "none"))
 
 

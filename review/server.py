@@ -1,4 +1,4 @@
-"""Serving the desk: uvicorn, in a thread of its own, with our logs in place of its own."""
+"""Serve the review app with uvicorn in its own thread, with pneumowatch's logging."""
 
 import logging
 import socket
@@ -13,22 +13,22 @@ import uvicorn
 from pneumowatch.errors import SettingsError
 
 START_TIMEOUT_SECONDS: Final = 30.0
-SHUTDOWN_GRACE_SECONDS: Final = 5  # for what is being answered when the desk is stopped
+SHUTDOWN_GRACE_SECONDS: Final = 5  # for open requests when the server stops
 LISTEN_BACKLOG: Final = 128
 MAX_HEADER_BYTES: Final = 64 * 1024
-MAX_CONNECTIONS: Final = 256  # connections; beyond them others are told to come again, and the worker beside it goes on
+MAX_CONNECTIONS: Final = 256  # further ones get 503, so that a worker in the same process keeps running
 
 
 class Server:
-    """The desk, served from entry to exit, so that whoever runs it keeps its own thread: a worker, or one that waits.
+    """Serves the review app while the context is open, in its own thread, so that the caller's thread stays free.
 
     Args:
         host: an address of this machine.
-        port: 0, or one that is taken where `allow_other_port`, means any free one.
-        tls: PEM files of certificate and key.
+        port: 0 means any free port; so does a port in use if `allow_other_port`.
+        tls: PEM files of the certificate and its key.
 
     Raises:
-        SettingsError: it cannot listen there.
+        SettingsError: it cannot listen there, or the certificate cannot be used.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class Server:
         config = uvicorn.Config(
             app,
             log_config=None,
-            access_log=False,  # ours knows what may be said
-            proxy_headers=False,  # ours knows whom to believe
+            access_log=False,  # ours leaves out URLs, which may name a patient
+            proxy_headers=False,  # ours trusts PNEUMOWATCH_TRUSTED_PROXIES only
             server_header=False,
             lifespan="on",
             ws="none",
@@ -58,7 +58,7 @@ class Server:
             ssl_certfile=tls[0] if tls else None,
             ssl_keyfile=tls[1] if tls else None,
         )
-        logging.getLogger("uvicorn.access").disabled = True  # whoever listens to all loggers would hear it yet
+        logging.getLogger("uvicorn.access").disabled = True  # a handler on the root logger would still get its lines
         try:
             config.load()
         except OSError as error:
@@ -74,7 +74,7 @@ class Server:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise SettingsError("The review app could not be started; the log says why.")
+                raise SettingsError("The review app could not be started; see the log.")
             time.sleep(0.01)
         return self
 

@@ -1,4 +1,4 @@
-"""Pages: the Jinja environment, what every page shows, and the files that pages load."""
+"""Pages: the Jinja environment, the context of every page, and static files."""
 
 import hashlib
 import mimetypes
@@ -17,7 +17,7 @@ from pneumowatch import __version__
 from review.address import safe_next
 
 STATIC_FOLDER: Final = Path(__file__).parent / "static"
-THEMES: Final = ("dark", "light")  # else the browser's own preference
+THEMES: Final = ("dark", "light")  # without the cookie, the browser's preference applies
 YEAR_SECONDS: Final = 365 * 24 * 3600
 AGE_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
@@ -25,9 +25,10 @@ router = APIRouter(include_in_schema=False)
 
 
 def render_page(request: Request, name: str, status: int = 200, /, **context: Any) -> HTMLResponse:
-    """A page from `templates/<name>`, for a function that FastAPI runs in a thread: it asks the database.
+    """Return a page from `templates/<name>`.
 
-    Each knows `user` (None where nobody is signed in), `csrf` for its forms, `unscored`, `path` and `theme`.
+    It queries the database, so call it from a function that FastAPI runs in a thread. Every page gets `user` (None if
+    nobody is signed in), `csrf` for its forms, `unscored`, `path`, `theme` and `version`.
     """
     state = request.app.state
     user = getattr(request.state, "user", None)
@@ -45,7 +46,7 @@ def render_page(request: Request, name: str, status: int = 200, /, **context: An
 def render_error_page(
     request: Request, status: int, title: str, sentence: str, headers: Mapping[str, str] | None = None
 ) -> HTMLResponse:
-    """Asks nothing of the database, as that may be what does not answer."""
+    """Return the error page. It never queries the database, which may be what failed."""
     user = getattr(request.state, "user", None)
     context = {
         "user": user,
@@ -62,7 +63,7 @@ def render_error_page(
 
 
 def sign_in_url(request: Request) -> str:
-    """Where to sign in, and come back from to the page that was asked for."""
+    """Return the URL of the sign-in page, with the requested page as the target after signing in."""
     wanted = request.url.path if request.method in ("GET", "HEAD") else "/"
     if request.url.query and wanted != "/":
         wanted += f"?{request.url.query}"
@@ -80,7 +81,7 @@ def jinja_environment() -> Environment:
 
 
 def age(at: datetime | None, now: datetime | None = None) -> str:
-    """How long ago, roughly: `3 d`, `5 h`, `12 min`, `now`."""
+    """Return how long ago a time was, rounded down: `3 d`, `5 h`, `12 min`, `now`; empty for None."""
     if at is None:
         return ""
     seconds = ((now or datetime.now(UTC)) - at).total_seconds()
@@ -95,12 +96,12 @@ def percent(share: float | None, places: int = 0) -> str:
 
 
 def local(at: datetime | None, form: str = "%Y-%m-%d %H:%M") -> str:
-    """In the server's own time zone, which is the department's."""
+    """Format a time in the server's time zone, which is the department's; empty for None."""
     return "" if at is None else at.astimezone().strftime(form)
 
 
 def iso(at: datetime | None) -> str:
-    """For the `datetime` of a <time> element."""
+    """Format a time in UTC for the `datetime` attribute of a <time> element; empty for None."""
     return "" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -109,8 +110,11 @@ def number(value: int | None) -> str:
 
 
 def static(name: str) -> str:
-    """The URL of a file in `static/`. It holds the hash of them all, so that browsers may keep each for ever, and
-    modules find each other by relative names."""
+    """Return the URL of a file in `static/`.
+
+    It contains one hash of all files, so that browsers may cache each file for ever and JavaScript modules can import
+    each other by relative names. Raises KeyError if there is no such file.
+    """
     files = _files()
     if name not in files:
         raise KeyError(f"no such static file: {name}")
@@ -119,7 +123,7 @@ def static(name: str) -> str:
 
 @router.get("/static/{digest}/{name}")
 def _static(digest: str, name: str) -> Response:
-    """From memory, by name: no path is put together from what is asked for."""
+    """Serve a static file from memory. No file system path is built from the request."""
     body = _files().get(name)
     if body is None:
         return Response(status_code=404)

@@ -1,7 +1,7 @@
-"""Films handed in at the desk: written into the inbox `uploads`, whole or not at all, and announced like any other.
+"""Write uploaded images into the inbox `uploads`, register them and announce them.
 
-A file appears under its name when all of it is on the disk, so whoever finds it there, the watcher as well, may take it
-for complete. Its name begins and ends as the original's, by which readers search and which may tell the patient apart.
+A file gets its final name only when all of it is on the disk, so the watcher may treat it as complete. Its name begins
+and ends like the original's, because readers search by it and training may tell patients apart by it.
 """
 
 import errno
@@ -21,29 +21,31 @@ from pneumowatch.inboxes import INBOX_FOLDER_MODE as FOLDER_MODE
 from pneumowatch.inboxes import UPLOADS
 from pneumowatch.queue import Announcer
 
-TEMPORARY_PREFIX: Final = ".unfinished-"  # hidden: the watcher passes it over
+TEMPORARY_PREFIX: Final = ".unfinished-"  # the watcher ignores hidden files
 UPLOAD_MODE: Final = 0o640
-UPLOAD_PRIORITY: Final = 3  # somebody waits at the desk: behind what is urgent, before the routine
-MAX_STEM_CHARACTERS: Final = 120  # characters of the original name's stem that are kept, and ...
-MAX_STEM_BYTES: Final = 200  # ... bytes; file systems take 255 in all
+UPLOAD_PRIORITY: Final = 3  # a reader waits for the result: after urgent scans, before routine ones
+MAX_STEM_CHARACTERS: Final = 120  # of the original name's stem
+MAX_STEM_BYTES: Final = 200  # of the same stem; file systems allow 255 for the whole name
 NAME_TOKEN_BYTES: Final = 6
 SUFFIX_PATTERN: Final = re.compile(r"\.(jpe?g|jpe|jfif|jp2|j2k|jpx|png|bmp|dib|gif|tiff?|dcm|dicom|ima)", re.IGNORECASE)
 DISK_FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT)
 DISK_FULL: Final = (
-    "The disk of the review app is full: there is no room for more images. Tell whoever looks after pneumowatch."
+    "The disk of the review app is full, so no image can be accepted. Tell the administrator of pneumowatch."
 )
 
 
 class IncomingFile:
-    """One film on its way in: `write` its bytes, then `finish`. As a context it leaves nothing of what is cut off.
+    """One uploaded file: `write` its bytes, then `finish`.
+
+    As a context manager, it deletes the temporary file of an upload that did not finish.
 
     Args:
-        folder: of the inbox `uploads`; made where it is not there.
-        name: as the sender has it; anything may stand in it.
-        max_bytes: of the film.
+        folder: the folder of the inbox `uploads`; created if missing.
+        name: the sender's file name; not trusted.
+        max_bytes: maximum size of the file.
 
     Raises:
-        UploadRefused: also from `write` and `finish`.
+        UploadRefused: the file is too large or cannot be written; `write` and `finish` raise it, too.
     """
 
     def __init__(self, folder: Path, name: str, max_bytes: int) -> None:
@@ -71,14 +73,14 @@ class IncomingFile:
     def write(self, data: bytes) -> None:
         self._remaining -= len(data)
         if self._remaining < 0:
-            raise UploadRefused(f"The file has more than {self._max_bytes:,} bytes, and is not taken in.", 413)
+            raise UploadRefused(f"The file has more than {self._max_bytes:,} bytes and was not accepted.", 413)
         try:
             self._file.write(data)
         except OSError as error:
             raise _upload_refused(error) from None
 
     def finish(self) -> FileVersion:
-        """The file stands in the inbox, and survives a power cut."""
+        """Put the file into the inbox under its final name, synced to disk, and return its version."""
         assert self._temporary is not None
         path = self._folder / self._name
         try:
@@ -95,14 +97,14 @@ class IncomingFile:
 
 
 def stored_name(original: str) -> str:
-    """A new name in the inbox, whatever the original is: `NAME-TOKEN.ENDING`, the ending only if it is a film's.
+    """Return a new name for the inbox, safe for any original: `NAME-TOKEN.ENDING`, the ending only of an image format.
 
-    Only the last part of a path counts, and no control characters. What begins with a dot or a tilde, or ends like a
-    copy in progress, the watcher would pass over.
+    Only the last component of a path is used, without control characters. A leading dot or tilde is removed, and the
+    token follows an ending like `.part`: otherwise the watcher would ignore the file.
     """
     last = re.split(r"[/\\]", original)[-1]
     readable = "".join(letter for letter in last if letter.isprintable()).strip(". ~")
-    stem, ending = os.path.splitext(readable)  # noqa: PTH122 - no path, as nothing in it is trusted
+    stem, ending = os.path.splitext(readable)  # noqa: PTH122 - an untrusted name, not a path
     if not SUFFIX_PATTERN.fullmatch(ending):
         stem, ending = readable, ""
     stem = (
@@ -113,9 +115,9 @@ def stored_name(original: str) -> str:
 
 
 def register_upload(database: Database, announcer: Announcer | None, file: FileVersion, by: str) -> int:
-    """Register a delivered film and ring for it. Returns its scan.
+    """Register an uploaded file and announce its scan; return the scan id.
 
-    The watcher may have been quicker; whoever comes first registers it, and nobody does so twice.
+    The watcher may register the same file first; it is never registered twice.
     """
     announced = announcer is not None
     scan_id, to_announce = database.write(lambda c: registration.register_complete_file(c, file, by, announced))
@@ -139,5 +141,5 @@ def _upload_refused(error: OSError) -> UploadRefused:
     if error.errno in DISK_FULL_ERRNOS:
         return UploadRefused(DISK_FULL, 507)
     return UploadRefused(
-        f"The review app cannot accept images: its folder for them cannot be written to ({error.strerror}).", 503
+        f"The review app cannot accept images: its upload folder cannot be written to ({error.strerror}).", 503
     )
