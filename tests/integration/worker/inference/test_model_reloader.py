@@ -1,4 +1,4 @@
-"""The handover on a real ledger and model store: who is promoted comes to work, who cannot be used does not."""
+"""The model reloader on a real ledger and model store: a promoted model is loaded, an unusable one is not."""
 
 import errno
 import json
@@ -37,7 +37,7 @@ CREEP = 100 * 2**20  # ... and how much more than after the fifth
 
 
 class ReloadingWorker:
-    """A worker's post in its model store, and those who promote."""
+    """A worker's model slot and store, and ways to promote."""
 
     def __init__(self, folder: Path, first: ModelFolder) -> None:
         folder.mkdir()
@@ -62,7 +62,7 @@ class ReloadingWorker:
         self.database.write(lambda c: model_registry.promote_to_champion(c, version, "test", "for the test"))
 
     def wait_for_looks(self, count: int) -> None:
-        """Until the handover has looked so many times more, from beginning to end."""
+        """Wait until the reloader has completed so many more checks."""
         enough = self.looks + 1 + count  # one may have begun before
         eventually(lambda: self.looks >= enough)
 
@@ -76,13 +76,13 @@ class ReloadingWorker:
 def worker(tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReloadingWorker]:
     monkeypatch.setattr(model_reloader, "CHAMPION_CHECK_SECONDS", 0.01)
     made = ReloadingWorker(tmp_path / "data", tiny_model)
-    look = ModelReloader._look
+    look = ModelReloader._check
 
     def counted(watching: ModelReloader) -> None:
         look(watching)
         made.looks += 1
 
-    monkeypatch.setattr(ModelReloader, "_look", counted)
+    monkeypatch.setattr(ModelReloader, "_check", counted)
     watching = ModelReloader(made.database, made.slot, made.load)
     yield made
     watching.close()
@@ -134,7 +134,7 @@ def test_a_model_that_fails_its_check_stays_out_and_is_not_tried_in_a_hurry(
 def test_a_model_that_fails_is_tried_again_later_and_later(
     worker: ReloadingWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a disk was full, and then is not."""
+    """As after a disk was full, and then is not."""
     monkeypatch.setattr(model_reloader, "FIRST_RELOAD_DELAY", 0.1)
     models = worker.settings.models
     shutil.rmtree(models)
@@ -259,7 +259,7 @@ def test_a_device_that_is_not_there_is_no_reason_to_wait(worker: ReloadingWorker
 def test_a_model_at_work_that_a_restored_database_does_not_know_is_registered_anew(
     tmp_path: Path, tiny_model: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else nothing that it reads could be recorded, until another is at work."""
+    """Otherwise no result could be recorded until another model is loaded."""
     monkeypatch.setattr(model_reloader, "CHAMPION_CHECK_SECONDS", 0.01)
     worker = ReloadingWorker(tmp_path / "data", tiny_model)
     worker.promote(worker.add(another(tmp_path, "standin-2")))
@@ -298,11 +298,12 @@ def held():
 def read():
     with post.use() as serving:
         for _ in range(2):
-            serving.predict(films)
+            serving.predict(images)
 
 settings, folder = Settings(data_dir=Path(sys.argv[1])), shipped_folder()
 post = ModelSlot(load_served_model(folder, settings))
-films = [DecodedFile(n, np.full((folder.side, folder.side), n, np.uint8), "", 1, 1) for n in range(settings.batch_size)]
+shape = (folder.side, folder.side)
+images = [DecodedFile(n, np.full(shape, n, np.uint8), "", 1, 1) for n in range(settings.batch_size)]
 read()
 bytes_held = [held()]
 for _ in range(20):
