@@ -31,7 +31,7 @@ ADVICE: Final[dict[str, str]] = {
     Reason.TOO_SLOW: "Read it without pneumowatch, or ask for a higher PNEUMOWATCH_DECODE_SECONDS.",
     Reason.NO_PIXELS: "Send the image itself: the file has no pixels.",
     Reason.NOT_CHEST_XRAY: (
-        "Read it yourself: the input gate found that it is not a frontal chest x-ray, and this may be wrong."
+        "Read it yourself: the input gate takes it for something other than a frontal chest x-ray, and may be wrong."
     ),
     Reason.NOT_FRONTAL: "Read it yourself: the model is for frontal views only.",
     Reason.OUTSIDE_AGE: "Read it yourself: the model is not for patients of this age.",
