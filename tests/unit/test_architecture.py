@@ -1,4 +1,4 @@
-"""What import-linter cannot see: SQL is written in db alone, and heavy libraries are imported late."""
+"""Rules that import-linter cannot check: SQL is written in db alone, and heavy libraries are imported late."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What deploy/ holds is what the programs that read it understand, and speaks of things that exist."""
+"""The files in deploy/ are valid for the programs that read them, and refer to things that exist."""
 
 import json
 import os
@@ -183,7 +183,7 @@ def test_pods_run_what_units_run() -> None:
 
 
 def test_keda_scales_by_images_that_wait() -> None:
-    """KEDA's definition is not among Kubernetes' own: what of it we use, by its documentation."""
+    """KEDA's schema is not among Kubernetes' own: check the fields in use against its documentation."""
     (scaled,) = (one for one in documents(KUBERNETES / "base") if one["kind"] == "ScaledObject")
     spec = scaled["spec"]
     known = {"scaleTargetRef", "minReplicaCount", "maxReplicaCount", "pollingInterval", "cooldownPeriod", "fallback"}
@@ -201,7 +201,7 @@ def test_keda_scales_by_images_that_wait() -> None:
 
 
 def exposed() -> dict[str, set[str]]:
-    """{every metric's name as it is told: its labels}."""
+    """Return {name of each exposed metric: its labels}."""
     found = {
         gauge.name: set(gauge.labels)
         for gauge in (*LEDGER_FAMILIES, metrics.BUILD_INFO, metrics.MODEL_INFO, metrics.WORK_DONE)

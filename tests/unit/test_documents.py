@@ -1,4 +1,4 @@
-"""What is written down must be what is so."""
+"""The documents agree with the code."""
 
 import importlib.util
 import re
@@ -35,7 +35,7 @@ def test_the_contract_is_written_down_as_it_is() -> None:
 
 
 def test_what_is_read_is_documented_as_it_is() -> None:
-    """Also reads every film there, and fails where one is not as the page says."""
+    """Read every image there as well, and fail where one is not as the page says."""
     assert formats.PAGE.read_text("utf-8") == formats.page(), "run `make formats`"
 
 
@@ -71,7 +71,7 @@ def pages() -> list[Path]:
 
 
 def said_commands(text: str) -> Iterator[str]:
-    """What stands behind `pneumowatch` in blocks of code and in words, up to a comment or the next command."""
+    """Yield the words after `pneumowatch` in code blocks and in text, up to a comment or the next command."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
@@ -84,7 +84,7 @@ def said_commands(text: str) -> Iterator[str]:
 
 
 def parses(words: list[str]) -> None:
-    """Raises MISUSE where the command line would refuse these words; nothing is run."""
+    """Parse the words without running anything. Raises MISUSE where the command line would refuse them."""
     command: Any = typer.main.get_command(app)
     while isinstance(command, TyperGroup):
         name, *words = words
@@ -98,7 +98,7 @@ def parses(words: list[str]) -> None:
 
 
 def plain(words: list[str]) -> list[str]:
-    """Placeholders as somebody would fill them in; `1` is taken for ids, names and folders alike."""
+    """Fill in placeholders; `1` is taken for ids, names and folders alike."""
     filled = [re.sub(r"^[A-Z][A-Z_]+$", "1", word) for word in words]
     return [word for word, before in zip(filled, ["", *words], strict=False) if word != "..." or not before.isupper()]
 

@@ -1,4 +1,4 @@
-"""Names have one home, and docstrings say what a function does: within the bounds of `make style`."""
+"""The code is within the bounds of `make style`: names with one home, docstrings that begin with a verb."""
 
 import style
 

@@ -1,4 +1,4 @@
-"""What all tests wait with: it gives the first true answer, and says what never came."""
+"""`eventually`: it returns the first true answer, or reports what was waited for."""
 
 import pytest
 from support.waiting import NotInTime, eventually
@@ -9,9 +9,9 @@ def test_the_first_true_answer_is_returned() -> None:
     assert eventually(lambda: next(answers), every=0) == "at last"
 
 
-@pytest.mark.parametrize("message", ["no film", lambda: "no film"], ids=["said", "asked for"])
+@pytest.mark.parametrize("message", ["no image", lambda: "no image"], ids=["said", "asked for"])
 def test_what_never_comes_is_told(message: str) -> None:
-    with pytest.raises(AssertionError, match="still not so after 0 seconds: no film"):
+    with pytest.raises(AssertionError, match="still not so after 0 seconds: no image"):
         eventually(lambda: False, seconds=0, message=message)
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks' fixed points: the ceiling's loop, and films that are no duplicates."""
+"""The benchmarks' foundations: the ceiling's loop, and images that are no duplicates."""
 
 import hashlib
 import sys
@@ -18,7 +18,7 @@ import ceiling
 
 def test_the_ceiling_reads_each_image_once_and_in_order(tmp_path: Path) -> None:
     sources = write_phantoms(tmp_path, 2)
-    images = copy_images(sources, tmp_path / "films", 2 * ceiling.AHEAD + 5)
+    images = copy_images(sources, tmp_path / "images", 2 * ceiling.AHEAD + 5)
     batches: list[reader.Pixels] = []
     result = ceiling.climb(images, batches.append, 16)
     assert result.images == len(images)
@@ -32,7 +32,7 @@ def test_the_ceiling_reads_each_image_once_and_in_order(tmp_path: Path) -> None:
 def test_copies_have_equal_pixels_and_bytes_of_their_own(tmp_path: Path, kind: str) -> None:
     from PIL import Image
 
-    source = tmp_path / f"film.{kind}"
+    source = tmp_path / f"image.{kind}"
     Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64)).save(source)
     copies = [path.read_bytes() for path in copy_images([source], tmp_path / "copies", 20)]
     assert len({hashlib.sha256(data).digest() for data in copies}) == 20
@@ -41,6 +41,6 @@ def test_copies_have_equal_pixels_and_bytes_of_their_own(tmp_path: Path, kind: s
 
 
 def test_nothing_to_copy_is_said(tmp_path: Path) -> None:
-    (tmp_path / "note.txt").write_text("no film")
+    (tmp_path / "note.txt").write_text("no image")
     with pytest.raises(PneumowatchError, match="no image to measure with"):
         copy_images(tmp_path.iterdir(), tmp_path / "copies", 3)

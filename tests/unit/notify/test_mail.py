@@ -1,4 +1,4 @@
-"""E-mail through a server that speaks SMTP: what it says, and each way in which it can fail."""
+"""E-mail through an SMTP server: the message, and each way in which sending can fail."""
 
 import email
 import email.policy
@@ -30,7 +30,7 @@ OTHER = replace(NOTIFICATION, scan_id=13, sha256="b" * 64)
 
 
 class SentMail(socketserver.ThreadingTCPServer):
-    """A mail server: its answers can be changed by command, and what it takes stands in `letters`."""
+    """A mail server: its answers can be changed by command, and what it accepts is in `letters`."""
 
     daemon_threads = True
 
@@ -107,7 +107,7 @@ def post() -> Iterator[SentMail]:
 def mail(post: SentMail, scheme: str = "smtp+plain", user: str = "", **more: Any) -> Mail:
     url = f"{scheme}://{user}{HOST}:{post.server_address[1]}"
     given = {"mail_url": url, "mail_from": "watch@clinic.example", "mail_to": "a@clinic.example, b@clinic.example"}
-    return Mail(Settings(**{**given, "review_url": "https://desk.example", "send_seconds": 30, **more}))
+    return Mail(Settings(**{**given, "review_url": "https://review.example", "send_seconds": 30, **more}))
 
 
 def failure(channel: Mail) -> str:
@@ -125,7 +125,7 @@ def test_one_letter_with_scan_ids_and_links(post: SentMail) -> None:
     assert letter["Subject"] == "pneumowatch: 2 images were newly flagged"
     text = letter.get_content()
     for scan_id in (12, 13):
-        assert f"scan {scan_id}  https://desk.example/scans/{scan_id}" in text
+        assert f"scan {scan_id}  https://review.example/scans/{scan_id}" in text
     assert "no medical device" in text
     for secret in (b"DOE", b"JANE", b"0.91", b"s3cret"):
         assert secret not in data

@@ -1,4 +1,4 @@
-"""What goes back to a PACS: made of odd headers too, stored over real associations and by HTTP, and each refusal."""
+"""Results for a PACS: made from odd headers too, stored over real associations and by HTTP, and each refusal."""
 
 import hashlib
 import io
@@ -135,7 +135,7 @@ def test_an_image_without_uids_has_no_study_to_go_to() -> None:
     assert (caught.value.kind, caught.value.permanent) == ("image_without_uids", True)
 
 
-# where the film is
+# where the image is
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def ward(tmp_path: Path) -> Path:
 
 
 def found(inboxes: dict[str, Path], **more: Any) -> str:
-    """The study it was found in, or why it was not."""
+    """Return the study that it was found in, or why it was not found."""
     try:
         return source_instance.find_source_instance(notification(**more), inboxes, 2**20).study
     except DeliveryFailed as failure:
@@ -160,7 +160,8 @@ def test_it_is_found_where_its_bytes_stand(ward: Path) -> None:
     (ward / "a.dcm").rename(ward / "b.dcm")
     assert found({"ward": ward}) == "image_gone"
     assert found({"ward": ward}, copies=(("ward", b"a.dcm"), ("ward", b"b.dcm"))) == study  # a duplicate's place
-    (ward / "b.dcm").write_bytes(dicom_files.make_dicom(PIXELS, number=2))  # another patient's film under the same name
+    # another patient's image under the same name
+    (ward / "b.dcm").write_bytes(dicom_files.make_dicom(PIXELS, number=2))
     assert found({"ward": ward}, copies=(("ward", b"b.dcm"),)) == "image_gone"
 
 
@@ -177,7 +178,7 @@ def test_a_share_that_is_away_is_no_image_that_is_gone(ward: Path) -> None:
 def storing(
     answer: Callable[[Any], int] = lambda _: 0, classes: list[str] = CLASSES, title: str = "PACS", tls: Any = None
 ) -> Iterator[tuple[str, list[Dataset]]]:
-    """A PACS; its address, and what it was sent."""
+    """Run a PACS; yield its address and what it was sent."""
     stored: list[Dataset] = []
 
     def store(event: Any) -> int:

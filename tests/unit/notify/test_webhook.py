@@ -1,4 +1,4 @@
-"""What a webhook is told, signed as Standard Webhooks has it; and each way in which a receiver can fail."""
+"""The webhook's payload, signed as by Standard Webhooks, and each way in which a receiver can fail."""
 
 import base64
 import hashlib
@@ -44,7 +44,7 @@ def failure(channel: Webhook, notification: Notification = NOTIFICATION) -> Deli
 
 
 def test_the_document_says_the_result_and_nothing_of_the_patient() -> None:
-    said = webhook_payload(NOTIFICATION, "https://desk.example/")
+    said = webhook_payload(NOTIFICATION, "https://review.example/")
     assert json.loads(said) == {
         "id": str(NOTIFICATION.uuid("webhook")),
         "type": "scan.flagged",
@@ -57,7 +57,7 @@ def test_the_document_says_the_result_and_nothing_of_the_patient() -> None:
         "caution": "age",
         "received_at": "2026-05-04T03:02:01+00:00",
         "finished_at": "2026-05-04T03:02:01+00:00",
-        "url": "https://desk.example/scans/12",
+        "url": "https://review.example/scans/12",
     }
     assert b"DOE" not in said
     assert json.loads(webhook_payload(NOTIFICATION, ""))["url"] is None

@@ -1,4 +1,4 @@
-"""Which folders are watched, and the one that is built in; a share that is away keeps no other inbox waiting."""
+"""Which folders are watched, and the built-in one; a share that is away delays no other inbox."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""What a log line may say: file names carry patients' names, and settings carry passwords."""
+"""What a log line may contain: file names carry patients' names, and settings carry passwords."""
 
 import subprocess
 import sys

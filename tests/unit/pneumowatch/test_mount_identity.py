@@ -1,4 +1,4 @@
-"""Where a folder lies: the same wherever and whenever it is mounted, and never the same as what is beneath a mount."""
+"""Identity of a folder: the same wherever and whenever it is mounted, and never that of the mount point beneath."""
 
 import os
 import shutil
@@ -11,12 +11,12 @@ import pytest
 from pneumowatch import mount_identity
 from pneumowatch.mount_identity import MountedFolder
 
-NFS = MountedFolder("nfs4", "/mnt/films", "nfs4 server:/films / 7")
+NFS = MountedFolder("nfs4", "/mnt/images", "nfs4 server:/images / 7")
 
 
 def test_a_folder_stays_where_it_is(tmp_path: Path) -> None:
     before = mount_identity.identify_folder(tmp_path)
-    (tmp_path / "a.png").write_bytes(b"film")
+    (tmp_path / "a.png").write_bytes(b"image")
     (tmp_path / "ward").mkdir()
     assert mount_identity.identify_folder(tmp_path) == before
     assert mount_identity.identify_folder(tmp_path / "ward") != before
@@ -57,10 +57,10 @@ def test_what_is_no_folder_has_no_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mount_point", "beneath"),
-    [("/", True), ("/mnt", True), ("/mnt/films", False), ("/mnt/films/ward", False), ("/mnt/film", False)],
+    [("/", True), ("/mnt", True), ("/mnt/images", False), ("/mnt/images/ward", False), ("/mnt/image", False)],
 )
 def test_what_lies_beneath_a_mount(mount_point: str, beneath: bool) -> None:
-    assert MountedFolder("ext4", mount_point, "any").beneath("/mnt/films") is beneath
+    assert MountedFolder("ext4", mount_point, "any").beneath("/mnt/images") is beneath
 
 
 MOUNT_TWICE = """
@@ -72,15 +72,17 @@ folder = Path(sys.argv[1])
 disk, inbox, other = folder / "disk", folder / "inbox", folder / "other"
 for one in (disk, inbox, other): one.mkdir()
 run("mount", "-t", "tmpfs", "tmpfs", disk)
-(disk / "films").mkdir()
+(disk / "images").mkdir()
 beneath = mount_identity.identify_folder(inbox)
-run("mount", "--bind", disk / "films", inbox)
+run("mount", "--bind", disk / "images", inbox)
 first = mount_identity.identify_folder(inbox)
 run("umount", inbox)
-print(mount_identity.identify_folder(inbox) == beneath != first, mount_identity.identify_folder(inbox).beneath(first.mount_point))
-run("mount", "--bind", disk / "films", inbox)
-run("mount", "--bind", disk / "films", other)
-print(mount_identity.identify_folder(inbox) == first, mount_identity.identify_folder(other).identity == first.identity, first.kind)
+unmounted = mount_identity.identify_folder(inbox)
+print(unmounted == beneath != first, unmounted.beneath(first.mount_point))
+run("mount", "--bind", disk / "images", inbox)
+run("mount", "--bind", disk / "images", other)
+elsewhere = mount_identity.identify_folder(other)
+print(mount_identity.identify_folder(inbox) == first, elsewhere.identity == first.identity, first.kind)
 """
 
 

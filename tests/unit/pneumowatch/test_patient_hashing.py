@@ -1,4 +1,4 @@
-"""The patient key: one for all who ask for it, for its owner's eyes only, and what is wrong with it is said."""
+"""The patient key: one for all components, readable by its owner only, and each fault with it is reported."""
 
 import os
 import stat
@@ -45,7 +45,7 @@ def test_parts_that_start_at_once_agree(file: Path) -> None:
 
 
 def test_a_part_that_was_slower_takes_the_others_key(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has seen no key; when its own is ready to be put there, another's stands there."""
+    """It saw no key; when its own is ready to be stored, another's is already there."""
     key = patient_hashing.read_or_create_key(file)
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert patient_hashing.read_or_create_key(file) == key

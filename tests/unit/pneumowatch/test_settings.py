@@ -1,4 +1,4 @@
-"""The environment, read once: defaults that work, and a bad value is named."""
+"""Settings from the environment: defaults that work, and errors that name the bad value."""
 
 import os
 from contextlib import closing
@@ -77,7 +77,7 @@ def test_inboxes(value: str, expected: dict[str, str]) -> None:
 
 
 def test_an_inbox_relative_to_where_the_program_was_started(tmp_path: Path) -> None:
-    assert parse_inboxes("a=films") == {"a": tmp_path / "films"}
+    assert parse_inboxes("a=images") == {"a": tmp_path / "images"}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_all_bad_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("name", ["DATA_DIR", "MODEL_DIR", "DATABASE_URL", "BROKER_URL", "INBOXES", "BATCH_SIZE"])
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """As compose files leave them; an empty MODEL_DIR is no wish for models in the current folder."""
+    """Compose files leave such variables; an empty MODEL_DIR does not mean models in the current folder."""
     default = load_settings()
     given = with_environment(monkeypatch, **{name: ""})
     assert given == default

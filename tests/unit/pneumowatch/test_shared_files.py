@@ -1,4 +1,4 @@
-"""Reading beneath a folder that others write to: nothing leads out, nothing is waited for, each fault has a name."""
+"""Reading beneath a folder that others write to: no link leads out, nothing blocks, and each fault has a name."""
 
 import errno
 import os
@@ -136,7 +136,7 @@ def test_a_huge_sparse_file_is_not_read(root: Path) -> None:
 
 
 def growing(monkeypatch: pytest.MonkeyPatch, file: Path, growth: int) -> list[int]:
-    """Each of the first ten reads finds the file larger by `growth` bytes. Returns the list of bytes read at a time."""
+    """Grow the file by `growth` bytes before each of the first ten reads. Return the list of bytes read at a time."""
     read, sizes = os.read, []
 
     def grow(descriptor: int, count: int) -> bytes:
@@ -167,7 +167,7 @@ def test_a_file_that_grows_beyond_the_bound(root: Path, monkeypatch: pytest.Monk
 
 
 def test_a_file_that_grows_is_not_read_byte_by_byte(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A film of 100 MB that was empty when it was opened would take a hundred million calls."""
+    """An image of 100 MB that was empty when it was opened would take a hundred million calls."""
     (root / "a").touch()
     sizes = growing(monkeypatch, root / "a", 10_000)
     assert len(shared_files.read_file(root, b"a", 10**6).data) == 100_000
@@ -208,7 +208,7 @@ except PneumowatchError as error:
 
 
 def read_as_nobody(folder: Path, root: str, path: str) -> str:
-    """As another user where this is root, whom no permission keeps out; handed the folder open, as the temporary
+    """Read as another user where this is root, whom no permission stops; it gets the folder open, as the temporary
     folders above it are this user's alone."""
     command = [sys.executable, "-c", READ_AS_NOBODY, folder, root, path]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -229,7 +229,7 @@ def test_without_permission(root: Path) -> None:
 
 
 def test_an_inbox_without_permission_says_nothing_of_its_files(root: Path) -> None:
-    """Credentials of a mount that ran out: its films must wait, not be rejected one by one."""
+    """A mount's credentials expired: its images must wait, not be rejected one by one."""
     root.chmod(0o755)
     (root / "inner").mkdir()
     (root / "inner" / "a").touch()
@@ -279,13 +279,13 @@ def test_nothing_in_the_folder_is_changed(root: Path) -> None:
 
 
 def test_a_link_put_in_the_place_of_a_folder_in_between_is_never_followed(root: Path, tmp_path: Path) -> None:
-    """Somebody with write access swaps a folder for a link and back, as fast as can be, while films are read."""
+    """Somebody with write access swaps a folder for a link and back, as fast as can be, while images are read."""
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / "film.png").write_bytes(b"outside")
+    (outside / "image.png").write_bytes(b"outside")
     ward, hidden, link = root / "ward", root / ".ward", root / ".link"
     ward.mkdir()
-    (ward / "film.png").write_bytes(b"inside")
+    (ward / "image.png").write_bytes(b"inside")
     link.symlink_to(outside)
     stop = threading.Event()
 
@@ -302,7 +302,7 @@ def test_a_link_put_in_the_place_of_a_folder_in_between_is_never_followed(root: 
     try:
         for _ in range(3000):
             try:
-                seen.add(shared_files.read_file(root, b"ward/film.png", BOUND).data)
+                seen.add(shared_files.read_file(root, b"ward/image.png", BOUND).data)
             except ImageRejected as fault:
                 seen.add(fault.reason.encode())
     finally:
@@ -328,11 +328,11 @@ def test_a_missing_file_tells_in_what_it_is_missing(root: Path) -> None:
 
 
 def test_an_image_stands_where_it_is_as_it_was(root: Path) -> None:
-    (root / "a").write_bytes(b"film")
+    (root / "a").write_bytes(b"image")
     mtime_ns = (root / "a").stat().st_mtime_ns
-    assert shared_files.is_unchanged(root, b"a", 4, mtime_ns)
+    assert shared_files.is_unchanged(root, b"a", 5, mtime_ns)
     assert not shared_files.is_unchanged(root, b"a", 5, mtime_ns)
-    assert not shared_files.is_unchanged(root, b"a", 4, mtime_ns + 1)
+    assert not shared_files.is_unchanged(root, b"a", 5, mtime_ns + 1)
     assert not shared_files.is_unchanged(root, b"missing", 4, mtime_ns)
     (root / "link").symlink_to("a")
     assert not shared_files.is_unchanged(root, b"link", 4, mtime_ns)

@@ -1,4 +1,4 @@
-"""How pages say times and numbers."""
+"""How pages format times and numbers."""
 
 from datetime import UTC, datetime, timedelta
 

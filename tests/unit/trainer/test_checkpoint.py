@@ -1,4 +1,4 @@
-"""A run that is killed and taken up is the run that was never killed."""
+"""A run that is killed and resumed gives the same result as one that was never killed."""
 
 import signal
 import subprocess
@@ -18,8 +18,8 @@ from trainer.hyperparameters import Hyperparameters
 from trainer.train import TrainingProgress, fit_network
 
 HYPERPARAMETERS = Hyperparameters(
-    network="compact", optimizer="adamw", weight_decay=1e-3, schedule="cosine", ema_momentum=0.5, batch_size=4, steps_per_epoch=2,
-    epochs=4, augmented=True, mixup=0.2, label_smoothing=0.04, patience=4,
+    network="compact", optimizer="adamw", weight_decay=1e-3, schedule="cosine", ema_momentum=0.5, batch_size=4,
+    steps_per_epoch=2, epochs=4, augmented=True, mixup=0.2, label_smoothing=0.04, patience=4,
 )  # fmt: skip
 # On two cores both runs were equal to the last bit. Where threads add up gradients in an order of their own, a last
 # digit may differ, and AdamW's first steps are as long for a tiny gradient as for a large one.
@@ -41,7 +41,7 @@ def main(unfinished):
 
 
 def examples(seed: int, count: int) -> Examples:
-    """Noise, brighter and of another grain where ill."""
+    """Return noise, brighter and of another grain where ill."""
     rng = np.random.default_rng(seed)
     labels = (np.arange(count) % 2).astype(np.float32)
     grain = np.where(labels == 1, 40, 20)[:, None, None, None]
@@ -51,7 +51,7 @@ def examples(seed: int, count: int) -> Examples:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run left that was killed in its third epoch."""
+    """The files of a run that was killed in its third epoch."""
     unfinished = tmp_path_factory.mktemp("killed") / "run.npz"
     code = KILLED + f"\nimport pathlib; main(pathlib.Path({str(unfinished)!r}))"
     here = Path(__file__).parent
@@ -70,6 +70,7 @@ def taught(
     return fit_network(examples(1, 24), examples(2, 8), hyperparameters, seen.append, start, unfinished)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(killed: Path) -> None:
     whole, rest = list[TrainingProgress](), list[TrainingProgress]()
     expected = taught(whole)
@@ -134,7 +135,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_patience_ends_a_run_with_its_best_weights() -> None:
-    """At a rate of nothing the first epoch stays the best, for lack of a better one."""
+    """At a learning rate of 0 no epoch is better than the first."""
     seen = list[TrainingProgress]()
     hyperparameters = Hyperparameters(
         network="dense", optimizer="sgd", learning_rate=0.0, batch_size=4, steps_per_epoch=1, epochs=9, patience=3
@@ -145,7 +146,7 @@ def test_patience_ends_a_run_with_its_best_weights() -> None:
 
 
 def test_the_best_weights_are_kept_not_the_last() -> None:
-    """Weights that run away: validation gets worse after the first epoch."""
+    """The learning rate is too high: validation gets worse after the first epoch."""
     seen = list[TrainingProgress]()
     hyperparameters = Hyperparameters(
         network="dense",

@@ -122,7 +122,7 @@ def test_a_split_without_images_has_arrays_of_the_right_shape(folder: Path) -> N
 def test_what_cannot_be_read_is_left_out_and_named(folder: Path) -> None:
     before = dataset.read_dataset(folder, SIDE)
     (folder / "NORMAL" / "IM-0001-0001.jpeg").write_bytes(b"")
-    (folder / "NORMAL" / "IM-0002-0001.jpeg").write_text("no film")
+    (folder / "NORMAL" / "IM-0002-0001.jpeg").write_text("no image")
     (folder / "NORMAL" / ".DS_Store").write_text("the set's archive has these")
     read = dataset.read_dataset(folder, SIDE)
     assert [(one.path.name, one.reason) for one in read.left_out] == [
@@ -197,7 +197,7 @@ def card_of(read: dataset.Dataset) -> dict[str, Any]:
 
 
 def test_the_splits_of_a_models_patients_outlive_a_sites_own_pattern(tmp_path: Path) -> None:
-    """A site's pattern may match the Kermany set's names, or none of them: its patients stay who they were."""
+    """A site's pattern may match the Kermany set's names, or none of them: its patients keep their ids."""
     settings = Settings(data_dir=tmp_path)
     for pattern in (r"^([A-Z]+_[A-Z]+)_", r"^(.+?)-", r"."):
         naming = PatientIdRule.from_card({}, settings, pattern)
@@ -218,8 +218,8 @@ def test_patients_told_apart_otherwise_than_for_the_training(folder: Path) -> No
     )
     assert not plain.split_mismatch({})
     assert not plain.split_mismatch(card_of(plain))
-    assert not site.split_mismatch({}), "a model of the Kermany set knows nothing of the site's films"
-    assert site.split_mismatch(card_of(plain)), "it may have learned from the patient's other films"
+    assert not site.split_mismatch({}), "a model of the Kermany set knows nothing of the site's images"
+    assert site.split_mismatch(card_of(plain)), "it may have learned from the patient's other images"
     assert not site.split_mismatch(card_of(site))
     assert dataset.read_dataset(folder, SIDE, PatientIdRule((re.compile("nobody"),))).split_mismatch({})
 
@@ -247,7 +247,7 @@ def test_copies_under_two_names_stand_in_one_split_the_furthest_held_out(folder:
     of = {split: next(f"person{n}" for n in range(99) if split_of(f"person{n}") == split) for split in SPLITS}
     for split in SPLITS:
         image(folder / "PNEUMONIA" / f"{of[split]}_virus_1.jpeg", 11)
-    image(folder / "PNEUMONIA" / f"{of['train']}_virus_2.jpeg", 12)  # another film of one of them comes along
+    image(folder / "PNEUMONIA" / f"{of['train']}_virus_2.jpeg", 12)  # another image of one of them comes along
     read = dataset.read_dataset(folder, SIDE)
     found = {one.path.name: split for one, split in zip(read.images, read.splits, strict=True) if one.path}
     assert {found[f"{of[split]}_virus_1.jpeg"] for split in SPLITS} == {"test"}

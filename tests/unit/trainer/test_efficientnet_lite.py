@@ -6,7 +6,7 @@ from trainer import efficientnet_lite, networks
 
 
 def stored(model: object) -> list[np.ndarray]:
-    """Weights as PyTorch's files have them, each tensor of its own constant values, for every layer but the last."""
+    """Return weights as in PyTorch's files, each tensor of its own constant value, for every layer but the last."""
     tensors: list[np.ndarray] = []
     for layer in [layer for layer in model.layers if layer.weights][:-1]:  # type: ignore[attr-defined]
         shapes = [weight.shape for weight in layer.weights]
@@ -15,7 +15,7 @@ def stored(model: object) -> list[np.ndarray]:
             depthwise = "Depthwise" in type(layer).__name__
             shapes = [(enters, leaves, height, width) if depthwise else (leaves, enters, height, width)]
             if not tensors:
-                shapes = [(leaves, 3, height, width)]  # of colour films
+                shapes = [(leaves, 3, height, width)]  # of colour images
         tensors += [np.full(shape, len(tensors) + number, np.float32) for number, shape in enumerate(shapes)]
     return [*tensors, np.zeros((1000, 1280), np.float32), np.zeros(1000, np.float32)]
 

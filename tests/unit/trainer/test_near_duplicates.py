@@ -11,7 +11,7 @@ from trainer import near_duplicates
 
 
 def drawn(seed: int) -> Image.Image:
-    """A smooth picture of its own."""
+    """Return a smooth random picture."""
     noise = np.random.default_rng(seed).integers(0, 256, (9, 9), np.uint8)
     return Image.fromarray(noise).resize((400, 300), Image.Resampling.BICUBIC)
 

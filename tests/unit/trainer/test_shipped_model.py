@@ -1,4 +1,4 @@
-"""The model that comes with the project, held against its card."""
+"""The shipped model, compared with its card."""
 
 from pathlib import Path
 from typing import Any

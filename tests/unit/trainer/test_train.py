@@ -28,7 +28,7 @@ MEASURES = {"accuracy", "sensitivity", "specificity", "precision", "f1", "auc", 
 
 
 def write_images(folder: Path, patients: range, side: int = 40) -> Path:
-    """One film a patient and class: noise, brighter where ill."""
+    """Write one image per patient and class: noise, brighter where ill."""
     for name, label, brightness in (("IM-{:04}-0001", "NORMAL", 90), ("person{}_virus_1", "PNEUMONIA", 160)):
         (folder / label).mkdir(parents=True, exist_ok=True)
         for patient in patients:
@@ -40,15 +40,15 @@ def write_images(folder: Path, patients: range, side: int = 40) -> Path:
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 films of 40 patients, and a file that is none."""
+    """40 images of 40 patients, and a file that is none."""
     folder = write_images(tmp_path_factory.mktemp("labelled"), range(1, 21))
-    (folder / "NORMAL" / "IM-0099-0001.jpeg").write_bytes(b"no film")
+    (folder / "NORMAL" / "IM-0099-0001.jpeg").write_bytes(b"no image")
     return folder
 
 
 @pytest.fixture(scope="module")
 def standings() -> list[TrainingProgress]:
-    """Everything that the run of `trained` told whoever watched it."""
+    """Every progress report of the run of `trained`."""
     return []
 
 
@@ -121,11 +121,13 @@ def test_the_card_tells_every_epoch_and_what_the_model_gives(
     assert written["outputs"] == {"map": None, "gate": False}
 
 
+@pytest.mark.slow
 def test_the_card_of_a_compact_network_tells_its_map(compact: ModelFolder) -> None:
     assert compact.card["outputs"] == {"map": [10, 10], "gate": False}
     assert compact.card["parameters"] == networks.NETWORKS["compact"].folded_parameters
 
 
+@pytest.mark.slow
 def test_the_kept_epoch_is_the_last_or_with_patience_the_best(labelled: Path, tmp_path: Path) -> None:
     images = dataset.read_dataset(labelled, 150)
     reviewed = {"validation": images.examples("validation")}
@@ -186,6 +188,7 @@ def compact(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelFo
     return train_model(labelled, tmp_path_factory.mktemp("compact"), hyperparameters).folder
 
 
+@pytest.mark.slow
 def test_a_served_compact_network_gives_a_map_whose_mean_is_the_logit(compact: ModelFolder) -> None:
     images = model_writer.reference_images(160)
     said = networks.load_inference_model(compact).predict(images, verbose=0)
@@ -198,6 +201,7 @@ def test_a_served_compact_network_gives_a_map_whose_mean_is_the_logit(compact: M
         np.testing.assert_allclose(reference["probabilities"], said["probability"][:, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_worker_serves_it(compact: ModelFolder) -> None:
     images = model_writer.reference_images(160)[..., 0]
     found = Classifier(compact, 16, "cpu").predict(images)
@@ -216,6 +220,7 @@ def test_a_model_is_restored_to_the_network_it_was_made_of(which: str, request: 
         np.testing.assert_allclose(network.predict(images, verbose=0)[:, 0], reference["probabilities"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_with_a_gate_is_restored_without_it(compact: ModelFolder, labelled: Path, tmp_path: Path) -> None:
     images = dataset.read_dataset(labelled, 160)
     network = networks.restore_network(compact)
@@ -239,6 +244,7 @@ def test_a_model_of_another_network_is_not_restored(trained: TrainingResult) -> 
         networks.restore_network(renamed)
 
 
+@pytest.mark.slow
 def test_a_training_that_starts_from_a_model_begins_with_its_weights(compact: ModelFolder, labelled: Path) -> None:
     images = dataset.read_dataset(labelled, 160)
     learn, validation = images.examples("train"), images.examples("validation")
@@ -246,7 +252,7 @@ def test_a_training_that_starts_from_a_model_begins_with_its_weights(compact: Mo
     still = replace(TINY, network="compact", optimizer="sgd", learning_rate=0.0)
     ended = fit_network(learn, validation, still, start=start)
     for before, after, layer in zip(start.weights, ended.weights, ended.weights, strict=True):
-        if "moving" not in layer.path:  # batch normalisation follows the films at any learning rate
+        if "moving" not in layer.path:  # batch normalisation follows the images at any learning rate
             np.testing.assert_array_equal(before.numpy(), after.numpy())
 
 
@@ -258,11 +264,14 @@ def test_what_learned_in_half_precision_is_kept_in_float32(labelled: Path, tmp_p
     assert folder.card["training"]["precision"] == "mixed_bfloat16"
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_concluded_by_itself(compact: ModelFolder, labelled: Path, tmp_path: Path) -> None:
     images = dataset.read_dataset(labelled, 160)
     reviewed = {"validation": images.examples("validation"), "verdicts": images.examples("test")}
     hyperparameters = replace(TINY, network="compact")
-    folder = finalize_model(networks.restore_network(compact), hyperparameters, images, card.UNSTATED, tmp_path, reviewed)
+    folder = finalize_model(
+        networks.restore_network(compact), hyperparameters, images, card.UNSTATED, tmp_path, reviewed
+    )
     assert set(folder.card["metrics"]) == {"validation", "verdicts"}
     assert folder.path == tmp_path / folder.version
 
@@ -296,6 +305,7 @@ def run(*arguments: object) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_the_command_prints_json_for_scripts(labelled: Path, tmp_path: Path) -> None:
     options = ("--epochs", 1, "--steps", 1, "--seed", 3, "--patience", 4, "--report", tmp_path / "pages", "--json")
     report = json.loads(run(labelled, tmp_path, *options))

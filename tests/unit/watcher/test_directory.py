@@ -15,7 +15,7 @@ from watcher.directory import InboxEntry
 
 
 def walked(root: Path, below: bytes = b"") -> dict[bytes, str | None]:
-    """{path: rule}; None for what may be a film."""
+    """Return {path: rule that ignores it}; None for what may be an image."""
     entries = list(directory.walk("inbox", root, below))
     assert all((entry.file is None) == (entry.rule is not None) for entry in entries)
     paths = [entry.path for entry in entries]
@@ -157,7 +157,7 @@ for entry in directory.walk("inbox", Path(f"/proc/self/fd/{root}")):
 
 
 def test_a_folder_that_cannot_be_listed_is_named_and_hides_no_other(tmp_path: Path) -> None:
-    """Films may lie in it that no row knows: who asks whether the ledger is closed must hear of it."""
+    """It may hold unregistered images: whoever checks whether the ledger is complete must be told."""
     tmp_path.chmod(0o755)
     for name in ("closed", "open"):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""Which names are no films: what copying programs and desktops leave, and nothing else."""
+"""Which file names are ignored: those that copying programs and desktops leave, and no others."""
 
 import pytest
 from hypothesis import given

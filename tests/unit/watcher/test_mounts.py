@@ -1,4 +1,4 @@
-"""What lies under an inbox, told from the kernel's list of mounts."""
+"""The file system under an inbox, from the kernel's list of mounts."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from watcher import mounts
 
 
 def mount(point: str, kind: str, optional: str = "shared:1") -> str:
-    """A line as in proc(5); the kernel writes blanks, tabs, newlines and backslashes of names in octal."""
+    """Return a line as in proc(5); the kernel writes blanks, tabs, newlines and backslashes of names in octal."""
     escaped = point.replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011").replace("\n", r"\012")
     fields = [field for field in ("36", "35", "98:0", "/", escaped, "rw,noatime", optional) if field]
     return " ".join([*fields, "-", kind, "/dev/root", "rw,errors=continue"]) + "\n"
@@ -21,12 +21,12 @@ ROOT = mount("/", "ext4")
     "kind", ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse", "overlay", "9p", "virtiofs", "autofs"]
 )
 def test_shares_do_not_tell(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = ROOT + mount("/mnt/films", kind)
-    assert mounts.filesystem_type(Path("/mnt/films"), text) == kind
-    assert mounts.filesystem_type(Path("/mnt/films/ward/3"), text) == kind
+    text = ROOT + mount("/mnt/images", kind)
+    assert mounts.filesystem_type(Path("/mnt/images"), text) == kind
+    assert mounts.filesystem_type(Path("/mnt/images/ward/3"), text) == kind
     assert mounts.filesystem_type(Path("/mnt"), text) == "ext4"
     monkeypatch.setattr(mounts, "_read_mounts", lambda: text)
-    assert not mounts.events_suffice(Path("/mnt/films/ward"))
+    assert not mounts.events_suffice(Path("/mnt/images/ward"))
     assert mounts.events_suffice(Path("/mnt"))
 
 
@@ -40,7 +40,7 @@ def test_the_mount_decides_how_a_folder_is_watched(kind: str, watching: str) -> 
 
 
 def test_a_name_that_only_begins_alike_is_another_folder() -> None:
-    assert mounts.filesystem_type(Path("/mnt/films2"), ROOT + mount("/mnt/films", "nfs4")) == "ext4"
+    assert mounts.filesystem_type(Path("/mnt/images2"), ROOT + mount("/mnt/images", "nfs4")) == "ext4"
 
 
 def test_the_innermost_mount_counts_whatever_the_order() -> None:
@@ -83,9 +83,9 @@ def test_links_are_followed_to_the_mount(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "\n", "nonsense\n", "1 2 3 4\n", "36 35 98:0 / /elsewhere rw - ext4 /dev rw\n"])
 def test_what_is_not_told_is_unknown_and_not_trusted(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert mounts.filesystem_type(Path("/mnt/films"), text) == "unknown"
+    assert mounts.filesystem_type(Path("/mnt/images"), text) == "unknown"
     monkeypatch.setattr(mounts, "_read_mounts", lambda: text)
-    assert not mounts.events_suffice(Path("/mnt/films"))
+    assert not mounts.events_suffice(Path("/mnt/images"))
 
 
 def test_without_a_list_of_mounts_nothing_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

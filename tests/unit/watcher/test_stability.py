@@ -1,4 +1,4 @@
-"""When a file is complete: a rule over looks, on a clock that the test holds."""
+"""When a file is complete: a rule over observations, on a clock that the test controls."""
 
 from hypothesis import given
 from hypothesis import strategies as st

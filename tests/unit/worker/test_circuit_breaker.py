@@ -1,4 +1,4 @@
-"""Who is at fault: a film, or the worker that read it."""
+"""The circuit breaker: is an image at fault, or the worker that read it?"""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ PATIENCE = 60.0
 
 
 class Trial:
-    """Reads a film that any worker can read, unless this one is ill."""
+    """Reads an image that any healthy worker can read."""
 
     def __init__(self) -> None:
         self.ill = False
@@ -27,7 +27,7 @@ class Trial:
 
 
 class Clock(threading.Event):
-    """A stop whose waits take no time, and are written down."""
+    """A stop event whose waits take no time and are recorded."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""When a worker counts as deaf, and what is done about it."""
+"""When a worker counts as cut off from its queue, and how it recovers."""
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_one_that_hears_again_is_rebuilt_again_before_it_ends(scene: Scene) -> N
 
 @pytest.mark.parametrize("sign", ["busy", "away", "heard"])
 def test_signs_of_life_and_doubt(scene: Scene, sign: str) -> None:
-    """Reading something, or a broker that does not answer: nothing can be said then. And a slow trickle is heard."""
+    """While it reads, or the broker does not answer, nothing can be concluded; a slow trickle is noticed."""
     scene.waiting = 5
     for _ in range(20):
         setattr(scene, sign, scene.heard + 1 if sign == "heard" else True)

@@ -1,4 +1,4 @@
-"""What a fetched file means: the whole table, no clock but the one that is given."""
+"""Decisions about a fetched file: the whole table, with no clock but the given one."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Films that cannot be kept: said once, held, and kept when there is room."""
+"""Images that cannot be stored: reported once, held, and stored when there is space."""
 
 from pathlib import Path
 

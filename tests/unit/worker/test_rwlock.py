@@ -1,4 +1,4 @@
-"""Together, or one alone: threads at the door of the reading room."""
+"""The read-write lock: many readers together, or one writer alone."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ MOMENT = 0.05  # long enough for a thread to get where it must not be
 
 
 class Guest:
-    """A thread that goes through a door, says when it is inside, and stays until it is sent away."""
+    """A thread that takes the lock, reports when it holds it, and keeps it until told to release."""
 
     def __init__(self, entrance: Callable[[], AbstractContextManager[None]]) -> None:
         self.inside = threading.Event()

@@ -1,4 +1,4 @@
-"""celery-batches, counting films: with a real Celery app and prefetch count, a pool and a timer in our hands."""
+"""celery-batches, counting images: with a real Celery app and prefetch count, and a fake pool and timer."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ AHEAD = 4 * BATCH
 
 
 class FakeProcessor:
-    """A reading room that keeps its licences, and fails when told to."""
+    """A processor that records its permits, and fails when told to."""
 
     def __init__(self) -> None:
         self.permits: list[int] = []
@@ -46,7 +46,7 @@ class Pool:
 
 
 class Timer:
-    """Of the consumer's connection: whoever asks for repeated calls gets them by `tick`."""
+    """The timer of the consumer's connection: repeated calls are made by `tick`."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[SimpleNamespace, Callable[[], None]]] = []
@@ -115,7 +115,7 @@ def worker() -> Worker:
 
 @pytest.fixture
 def busy(worker: Worker) -> Worker:
-    """A worker that is reading one film, so that others are gathered."""
+    """A worker that is reading one image, so that others are gathered."""
     worker.images(1)
     assert len(worker.pool.given) == 1
     return worker

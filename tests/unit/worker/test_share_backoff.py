@@ -1,4 +1,4 @@
-"""Films that are not there: the share's word is asked for, and tries become rarer while it is away."""
+"""Images that are not there: the share is asked whether it is present, and attempts become rarer while it is away."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,12 +9,12 @@ from pneumowatch.mount_identity import MountedFolder
 from worker.decode import DecodeFailure, FileUnavailable
 from worker.share_backoff import FIRST_SHARE_RETRY_SECONDS, LAST_SHARE_RETRY_SECONDS, ShareBackoff
 
-INBOX, DROPPED = MountedFolder("nfs4", "/films", "the inbox"), MountedFolder("ext4", "/", "beneath it")
+INBOX, DROPPED = MountedFolder("nfs4", "/images", "the inbox"), MountedFolder("ext4", "/", "beneath it")
 GONE = {"reason": "vanished", "sentence": "The file is no longer there."}
 
 
 class Porter:
-    """Vouches for one place, and counts who asks."""
+    """Verifies one mount, and counts the calls."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -36,7 +36,7 @@ def scan(scan_id: int, inbox: str = "ward") -> ClaimedScan:
 
 
 def backoff(porter: Any = None, clock: Any = None) -> ShareBackoff:
-    return ShareBackoff(porter or Porter(), {"ward": Path("/films")}, clock or Clock())
+    return ShareBackoff(porter or Porter(), {"ward": Path("/images")}, clock or Clock())
 
 
 def test_what_is_not_in_the_inbox_has_vanished() -> None:
@@ -66,7 +66,7 @@ def test_while_an_inbox_is_away_one_image_in_a_while_finds_out_whether_it_still_
     images = [scan(1), scan(2), scan(3), scan(4, "cellar")]
     assert weigher.select_due(images) == images[:3]
     weigher.confirm(images, {})
-    assert weigher.select_due(images) == [images[0]], "the first wait is for the films alone"
+    assert weigher.select_due(images) == [images[0]], "the first wait is for the images alone"
     assert weigher.select_due(images) == [], "nor does another thread try meanwhile"
     clock.now += FIRST_SHARE_RETRY_SECONDS
     assert weigher.select_due(images) == [images[0]]

@@ -15,7 +15,7 @@ HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 @dataclass
 class Hour:
-    """As a row of `source_hours`."""
+    """One row of `source_hours`."""
 
     first_at: datetime
     last_at: datetime
@@ -36,7 +36,7 @@ def asked(images: list[datetime], at: datetime) -> SourceHealth:
 
 
 def department(seed: int, weeks: int) -> list[datetime]:
-    """A film every three minutes or so on weekdays from eight to six, one an hour at night, three a weekend's day."""
+    """Return arrivals about every three minutes on weekdays from 8 to 18, hourly at night, three a day on weekends."""
     draw = random.Random(seed)
     return sorted(image for day in range(7 * weeks) for image in _day(draw, MONDAY + timedelta(days=day)))
 

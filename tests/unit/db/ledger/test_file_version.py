@@ -1,4 +1,4 @@
-"""A file as the watcher sees it: every name that Linux allows has an identity and a text for people."""
+"""File versions as the watcher sees them: every name that Linux allows has an identity and a readable text."""
 
 import hashlib
 

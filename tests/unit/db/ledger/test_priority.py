@@ -1,4 +1,4 @@
-"""Which films go first, by the folders that they lie in."""
+"""Priority of images by the folders that they are in."""
 
 import unicodedata
 

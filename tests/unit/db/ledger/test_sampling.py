@@ -1,4 +1,4 @@
-"""Which films are drawn, and which are read blind."""
+"""Sampling of unflagged images, and blinded reading."""
 
 import hashlib
 

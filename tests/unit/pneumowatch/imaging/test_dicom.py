@@ -120,7 +120,7 @@ def test_without_a_secret_the_patient_is_dropped() -> None:
         ({"PatientAge": None, "PatientBirthDate": "20180507"}, 5.997),  # the day before one
         ({"PatientAge": None, "PatientBirthDate": "20200229"}, 4.18),
         ({"PatientAge": "xxxY", "PatientBirthDate": "2020.05.06"}, 4.0),
-        ({"PatientAge": None, "PatientBirthDate": "20250101"}, None),  # born after the film
+        ({"PatientAge": None, "PatientBirthDate": "20250101"}, None),  # born after the image
         ({"PatientAge": "900Y"}, None),
         ({"PatientAge": None, "PatientBirthDate": "00000000"}, None),
         ({"PatientAge": None}, None),

@@ -1,4 +1,4 @@
-"""Films kept: to the pixel, complete or not there."""
+"""The image store: images are kept to the pixel, complete or not at all."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The reader of films, fed with what scanners, converters and broken copies leave in a folder."""
+"""The image reader, on files as scanners, converters and broken copies leave them in a folder."""
 
 import io
 import resource
@@ -23,7 +23,7 @@ SIDE = 48
 REASONS = {"empty", "unsupported", "unreadable", "too_large", "no_pixels"}
 
 GRAY = draw_phantom(3, True, 320, 240)
-DEEP = GRAY.astype(np.uint16) * 257  # the same film at 16 bit, over the whole range
+DEEP = GRAY.astype(np.uint16) * 257  # the same image at 16 bit, over the whole range
 IMAGE = Image.fromarray(GRAY)
 
 
@@ -48,7 +48,7 @@ def pixels_or_reason(data: bytes) -> NDArray[np.uint8] | str:
 
 
 def close_to(expected: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> bool:
-    """A lossy copy of the same film, not its negative, its mirror image or another one."""
+    """Tell whether it is a lossy copy of the same image, not its negative, its mirror image or another one."""
     return float(np.abs(expected.astype(float) - pixels).mean()) < 6
 
 
@@ -116,7 +116,7 @@ def test_any_side(side: int) -> None:
 
 
 def stretched(kind: str = "PNG", **options: Any) -> NDArray[np.uint8]:
-    """GRAY from its own minimum and maximum to 0 and 255, as films of more than 8 bits are."""
+    """Return GRAY stretched from its minimum and maximum to 0 and 255, as images of more than 8 bits are."""
     low, high = int(GRAY.min()), int(GRAY.max())
     whole = np.round((GRAY.astype(float) - low) * 255 / (high - low)).astype(np.uint8)
     return read_pixels(encode(Image.fromarray(whole), kind, **options), SIDE)
@@ -205,7 +205,7 @@ def test_orientation_of_images_that_pillow_would_clip(orientation: int) -> None:
     assert np.abs(read_pixels(data, SIDE).astype(int) - stretched("TIFF", exif=exif)).max() <= 1
 
 
-# what is no film
+# what is no image
 
 
 def test_an_empty_file() -> None:
@@ -215,7 +215,7 @@ def test_an_empty_file() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"This is a letter, not a film.\n" * 50,
+        b"This is a letter, not an image.\n" * 50,
         b"\0" * 4096,
         b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
         b"%PDF-1.7\n",
@@ -239,7 +239,7 @@ TRUNCATED = {**LOSSY, **LOSSLESS, "png, 16 bit": encode(Image.fromarray(DEEP), "
 
 @pytest.mark.parametrize("data", TRUNCATED.values(), ids=TRUNCATED.keys())
 def test_a_cut_image_is_refused_or_was_whole_already(data: bytes) -> None:
-    """Never half a film: what is missing may only be what comes after the pixels (a trailer, later pages)."""
+    """Never half an image: what is missing may only be what comes after the pixels (a trailer, later pages)."""
     whole = read_pixels(data, SIDE)
     cuts = {len(data) * step // 40 for step in range(1, 40)} | {1, 2, 8, 20, 60, 150}
     cuts |= {len(data) - short for short in (1, 2, 4, 8, 12, 16, 20, 24, 30, 40, 60, 100)}

@@ -1,4 +1,4 @@
-"""Passwords."""
+"""Hashing and checking of passwords."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_nothing_agrees_with_what_is_none(hash_: str | None) -> None:
 
 
 def test_an_unknown_user_costs_a_whole_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted, not timed: the same function at the same costs."""
+    """The hashing is counted, not timed: the same function at the same costs."""
     asked: list[str] = []
 
     class Counting:

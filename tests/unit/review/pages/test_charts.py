@@ -10,7 +10,7 @@ def tell(value: float) -> str:
 
 
 def test_bars_fill_the_plane_in_their_proportion() -> None:
-    chart = bar_chart("Films", [("a", 5.0), ("b", 10.0), ("c", None), ("d", 0.0)], tell)
+    chart = bar_chart("Images", [("a", 5.0), ("b", 10.0), ("c", None), ("d", 0.0)], tell)
     assert [bar.height for bar in chart.bars] == [PLOT_HEIGHT / 2, PLOT_HEIGHT, 0, 0]
     assert all(bar.y + bar.height == PLOT_HEIGHT for bar in chart.bars)
     assert all(bar.x >= 0 and bar.x + bar.width <= PLOT_WIDTH for bar in chart.bars)

@@ -17,7 +17,7 @@ from trainer.evaluation.metrics import (
     weighted_metrics,
 )
 
-# two ill and three normal films; at 0.5 one ill film is missed and one normal film is flagged
+# two ill and three normal images; at 0.5 one ill image is missed and one normal image is flagged
 LABELS = np.array([1, 1, 0, 0, 0], np.float32)
 PROBABILITIES = np.array([0.9, 0.4, 0.6, 0.3, 0.1])
 BY_HAND = {
@@ -28,7 +28,7 @@ BY_HAND = {
     "f1": 1 / 2,
     "auc": 5 / 6,  # of six pairs only (0.4, 0.6) stands the wrong way round
     "brier": (0.01 + 0.36 + 0.36 + 0.09 + 0.01) / 5,
-    "calibration_error": (0.1 + 0.6 + 0.6 + 0.3 + 0.1) / 5,  # each film has a bin of its own
+    "calibration_error": (0.1 + 0.6 + 0.6 + 0.3 + 0.1) / 5,  # each image has a bin of its own
 }
 PATIENTS = np.array(["a", "a", "b", "c", "d"])
 
@@ -76,7 +76,7 @@ def test_a_weight_of_two_is_the_image_twice(images: tuple[np.ndarray, np.ndarray
 def test_the_bootstrap_draws_patients_not_images() -> None:
     weights = bootstrap_weights(PATIENTS, 500)
     assert weights.shape == (500, 5)
-    assert np.array_equal(weights[:, 0], weights[:, 1])  # the two films of patient a come and go together
+    assert np.array_equal(weights[:, 0], weights[:, 1])  # the two images of patient a come and go together
     assert np.array_equal(weights[:, 1:].sum(axis=1), np.full(500, 4))  # four draws, of four patients
     assert np.array_equal(weights, bootstrap_weights(PATIENTS, 500))
 
@@ -117,7 +117,7 @@ def names(count: int) -> np.ndarray:
 
 
 def test_the_threshold_reaches_its_target_on_others() -> None:
-    """Over many samples of the same patients, what a sample's threshold flags of all is the target, on average."""
+    """Over many samples of the same patients, a sample's threshold flags the targeted share of all, on average."""
     rng = np.random.default_rng(1)
     reached = []
     for _ in range(60):

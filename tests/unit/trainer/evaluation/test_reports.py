@@ -21,7 +21,7 @@ HOSTILE = "<img src=x onerror=alert(1)>&.png"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Eight films of each class, noise as bright as the probability that `brightness` gives; one name is hostile."""
+    """Eight images of each class, noise as bright as the probability that `brightness` gives; one name is hostile."""
     for label, name in enumerate(dataset.CLASSES):
         (tmp_path / name).mkdir()
         for number in range(8):
@@ -48,7 +48,7 @@ def assessed(folder: Path, predict=brightness, split: str = "all", both: bool = 
 
 
 class Page(HTMLParser):
-    """What a page refers to, and whether all its elements are closed."""
+    """Collects what a page refers to, and whether all its elements are closed."""
 
     VOID = ("meta", "img", "link", "br")
 

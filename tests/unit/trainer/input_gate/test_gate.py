@@ -17,13 +17,13 @@ EFFORT = FitBudget(images=256, ood_samples=500, phantoms=4, epochs=10, repeats=1
 
 
 def images(first: int, count: int) -> np.ndarray:
-    """Phantoms stand for films here."""
+    """Phantoms as chest x-rays."""
     return phantoms(first, count, SIDE)
 
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    """The compact one for small films, untrained: what random convolutions see is enough to tell kinds apart."""
+    """The compact network for small images, untrained: features of random convolutions suffice to tell kinds apart."""
     keras = networks.load_keras()
     keras.utils.set_random_seed(5)
     taken = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="images")
@@ -46,10 +46,12 @@ def gate_score(model: Any, pictures: np.ndarray) -> np.ndarray:
     return model.predict(pictures, verbose=0)["gate_score"][:, 0]
 
 
+@pytest.mark.slow
 def test_images_of_its_kind_pass(served: Any) -> None:
     assert (gate_score(served, images(200, 40)) <= 1).mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_ood_samples_of_kinds_it_never_saw_do_not(served: Any) -> None:
     unseen = [kind for kind in ood_samples.KINDS if kind.held_out and kind.draw]
     pictures = np.concatenate([ood_samples.draw_samples(kind, 8, images(1, 4), seed=9) for kind in unseen])
@@ -58,12 +60,14 @@ def test_ood_samples_of_kinds_it_never_saw_do_not(served: Any) -> None:
     ).mean() >= 0.8  # a few hundred pictures and no training: far from what ships
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quarter turn", "inverted", "two by two"])
 def test_corrupted_images_do_not(served: Any, name: str) -> None:
     kind = next(kind for kind in ood_samples.KINDS if kind.name == name)
     assert (gate_score(served, ood_samples.draw_samples(kind, 20, images(200, 20), seed=9)) > 1).mean() >= 0.9
 
 
+@pytest.mark.slow
 def test_either_judge_can_refuse_alone(network: Any, fitted: InputGate) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 1), np.uint8)
     blind_head = replace(fitted, head=fitted.head.scaled(0.0, 1e9))
@@ -72,6 +76,7 @@ def test_either_judge_can_refuse_alone(network: Any, fitted: InputGate) -> None:
     assert (gate_score(gate.gated_inference_model(network, replace(fitted, distance=nothing_far)), noise) > 1).all()
 
 
+@pytest.mark.slow
 def test_what_the_layers_say_is_what_was_fitted(network: Any, served: Any, fitted: InputGate) -> None:
     some = np.concatenate([images(300, 4), ood_samples.draw_mixture(20, images(1, 4), seed=4)])
     keras = networks.load_keras()
@@ -81,6 +86,7 @@ def test_what_the_layers_say_is_what_was_fitted(network: Any, served: Any, fitte
     np.testing.assert_allclose(gate_score(served, some), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gate_score_of_an_image_is_the_same_alone_and_among_others(served: Any) -> None:
     some = np.concatenate([images(300, 6), ood_samples.draw_mixture(20, images(1, 4), seed=4)])
     together = gate_score(served, some)
@@ -88,6 +94,7 @@ def test_the_gate_score_of_an_image_is_the_same_alone_and_among_others(served: A
     np.testing.assert_allclose(single, together, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_probability_and_map_are_the_networks_own(network: Any, served: Any) -> None:
     some = images(300, 4)
     said = served.predict(some, verbose=0)
@@ -96,6 +103,7 @@ def test_probability_and_map_are_the_networks_own(network: Any, served: Any) -> 
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), said["probability"][:, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_verified_and_loaded_in_safe_mode(served: Any, tmp_path: Path) -> None:
     served.save(tmp_path / WEIGHTS)
     write_card(tmp_path, SIDE)
@@ -104,6 +112,7 @@ def test_it_is_verified_and_loaded_in_safe_mode(served: Any, tmp_path: Path) -> 
     np.testing.assert_allclose(gate_score(loaded, some), gate_score(served, some), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_seed_fits_the_same_gate(network: Any) -> None:
     small = FitBudget(images=64, ood_samples=60, phantoms=2, epochs=1, repeats=8)
     once, again = (gate.fit_gate(network, images(1, 8), images(9, 4), seed=3, budget=small) for _ in range(2))

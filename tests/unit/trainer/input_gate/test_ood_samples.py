@@ -20,7 +20,7 @@ def test_each_kind_gives_pictures_that_differ(kind: SampleKind, images: np.ndarr
     drawn = ood_samples.draw_samples(kind, 3, images, seed=1)
     assert drawn.shape == (3, SIDE, SIDE, 1)
     assert drawn.dtype == np.uint8
-    assert len({picture.tobytes() for picture in drawn}) > 1  # of six films, one may be drawn twice
+    assert len({picture.tobytes() for picture in drawn}) > 1  # of six images, one may be drawn twice
     assert all(picture.max() > picture.min() for picture in drawn)
 
 

@@ -1,4 +1,4 @@
-"""The gate of comparison: what may take over, and what must not."""
+"""Comparison of challenger and champion: what may be promoted, and what must not."""
 
 from dataclasses import replace
 
@@ -19,11 +19,11 @@ def opinion(said: np.ndarray) -> Scores:
 def exam(
     images: int, wrong: int = 0, champion_wrong: int = 0, sure: float = 0.95, champion_sure: float = 0.95
 ) -> EvaluationSet:
-    """Of films of as many patients, alternately ill and well; the first ill ones are read wrongly by each model."""
+    """Return an evaluation on so many patients, alternately ill and well; each model misses the first ill ones."""
     labels = np.arange(images) % 2 == 0
 
     def reads(errors: int, certainty: float) -> Scores:
-        # spread a little, as no two films are alike
+        # spread a little, as no two images are alike
         right = certainty - np.random.default_rng(images).uniform(0, 0.1, images)
         right[np.flatnonzero(labels)[:errors]] = 0.4
         return opinion(np.where(labels, right, 1 - right))
@@ -50,7 +50,7 @@ def test_an_image_lost_for_another_does_no_harm_many_do() -> None:
 
 
 def test_it_is_held_against_the_shipped_model_as_well() -> None:
-    """What was lost a film at a time over many nights."""
+    """It catches losses of one image at a time over many nights."""
     frozen = exam(FROZEN, 8, 7)
     assert compare_models(frozen, BETTER).promoted
     found = compare_models(replace(frozen, shipped=exam(FROZEN, 0).challenger), BETTER)
@@ -76,8 +76,11 @@ def test_better_on_the_average_but_blind_for_more_ill_images_does_not() -> None:
 
 
 def ranking(*others: float) -> EvaluationSet:
-    """A champion that calls every film ill and ranks them all rightly, and a challenger that calls the healthy ones
-    healthy, but for some about which it says `others`."""
+    """Return a champion and a challenger.
+
+    The champion calls every image ill and ranks them all rightly. The challenger calls the healthy ones
+    healthy, but for some to which it gives `others`.
+    """
     newer = exam(80)
     champion = np.where(newer.labels, 0.99, 0.9) + np.linspace(0, 0.005, 80)
     challenger = np.where(newer.labels, 0.9, 0.1) + np.linspace(0, 0.005, 80)
@@ -86,7 +89,7 @@ def ranking(*others: float) -> EvaluationSet:
 
 
 def test_an_image_that_slips_past_others_does_not_outweigh_all_the_rest() -> None:
-    newer = ranking(0.9025)  # one of forty healthy films stands before about twenty of the ill ones
+    newer = ranking(0.9025)  # one of forty healthy images ranks before about twenty of the ill ones
     found = compare_models(exam(FROZEN), newer)
     assert found.promoted, found.reasons
     assert -0.02 < found.figures["newer"]["champion"]["auc"]["value"] < -comparison.NONINFERIORITY_MARGIN
@@ -127,7 +130,7 @@ def test_without_ill_images_nothing_can_be_told() -> None:
 @pytest.mark.parametrize(
     ("value", "low", "fine"),
     [
-        (0.0, -0.004, True),  # the films can tell, and tell that it is as good
+        (0.0, -0.004, True),  # enough images to decide, and it is as good
         (-0.003, -0.006, False),  # they can tell, and it may be worse
         (0.0, -0.011, True),  # they cannot tell: as measured
         (-0.0047, -0.014, True),

@@ -24,7 +24,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def at(month: int, day: int, hour: int, minute: int = 0) -> datetime:
-    """In UTC."""
+    """Return the time in UTC."""
     return datetime(2026, month, day, hour, minute, tzinfo=UTC)
 
 

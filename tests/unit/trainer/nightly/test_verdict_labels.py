@@ -1,4 +1,4 @@
-"""Which verdicts teach, and what."""
+"""Which verdicts become training labels, and which labels."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def review(
 
 
 def labels(*reviews: ReviewRecord) -> dict[int, int]:
-    """{scan: what its film teaches}."""
+    """Return {scan: the label of its image}."""
     return {int(one.sha256, 16): one.label for one in verdict_labels.consensus_labels(reviews)[0]}
 
 

@@ -1,4 +1,4 @@
-"""Where a training writes: one at a time, and a dead one's leftovers are gone."""
+"""The training workspace: one training at a time, and a dead one's leftovers are removed."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Portions: halved where they do not fit into memory, grown again later, down to one film."""
+"""Adaptive batches: halved where they do not fit into memory, down to one image, and grown again later."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from worker.inference.model_output import ModelOutput
 
 
 class ResourceExhaustedError(Exception):
-    """Named as TensorFlow's."""
+    """An exception with the name of TensorFlow's."""
 
 
 class Card:
-    """A device that holds so many films at once."""
+    """A device that holds so many images at once."""
 
     def __init__(self, holds: int) -> None:
         self.holds = holds
@@ -76,7 +76,7 @@ def test_larger_batches_are_tried_again_after_a_while_and_that_later_and_later_w
         cut.run(images(32), card.read)
     vain = [number for number, count in enumerate(card.tried) if count == 32]
     gaps = np.diff(vain)
-    assert gaps.tolist() == [5, 9, 17]  # 4, 8 and 16 portions that fitted
+    assert gaps.tolist() == [5, 9, 17]  # 4, 8 and 16 batches that fitted
     card.holds = 32  # what shared the card is gone
     for _ in range(40):
         cut.run(images(32), card.read)

@@ -1,4 +1,4 @@
-"""Films of several claims in one predict: what is merged, where it is cut, and who hears of an error."""
+"""Images of several claims in one predict: what is merged, where it is cut, and which claims get an error."""
 
 import threading
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ PATIENCE = 60.0
 
 
 class Gate:
-    """A model that answers each film with its own number, and only when it is let."""
+    """A model that returns each image's own number, and only when it is released."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.open = threading.Semaphore(0)
         self.busy = threading.Semaphore(0)
-        self.fails: set[int] = set()  # films that the model cannot take
+        self.fails: set[int] = set()  # images that the model cannot take
 
     def predict(self, images: Pixels) -> ModelOutput:
         self.busy.release()
@@ -47,7 +47,7 @@ def images(*numbers: int) -> Pixels:
 
 
 class Claims:
-    """Claims that wait for their probabilities, each in a thread, put in one after the other."""
+    """Claims that wait for their probabilities, each in a thread, submitted one after the other."""
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
