@@ -20,33 +20,34 @@ CONVENTIONS: Final = {"log", "router", "main"}  # every module that logs, or has
 
 VERBS: Final = frozenset(
     """
-    accept acquire add adjust admit adopt allocate allow announce append apply approximate ask assemble assert
-    assign attach authenticate average back balance begin bend bind block blur bound break bring build cache
-    calculate calibrate call cap carry change check choose claim classify clean clear clip close collect combine
-    commit compare complete compose compute concatenate configure confirm connect consume convert copy correct count
-    cover create crop cut deal decide declare decode decompress decrypt defer define delete deliver demonstrate
-    derive describe detach detect determine disable discard disconnect display distil distill distort divide drain
-    draw drop dump duplicate embed emit empty enable encode end enforce enqueue ensure enter enumerate erase escape
-    establish estimate evaluate examine exclude execute exit expect expire explain export extend extract fail fetch
-    fill filter find finish fit fix flag flatten flip flush fold follow forbid force forget format forward free
-    freeze gather generate get give grant group guard halt handle hash hide hold identify ignore import include
-    increase index infer inform initialise insert inspect install instantiate interpolate interpret interrupt
-    invalidate invert issue iterate join judge keep kill know label lay lead learn leave lend let limit link list
-    listen load locate lock log look lower make map mark mask match measure merge migrate mirror mix model modify
-    monitor mount move name narrow normalise note notify number obey observe obtain offer open order overlay
-    override pack pad paint parse pass pause perform permit pick place plan plot poll post predict prefer prepare
-    print prevent process produce project promote prompt propagate protect prove provide prune publish pull purge
-    push put quarantine query queue quote raise rank read reattach recalculate receive recognise recommend reconcile
-    reconnect reconstruct record recover redirect reduce refer refill refresh refuse register reject release reload
-    remember remove rename render renew reopen repair repeat replace report represent request requeue require
-    rescale reserve reset resize resolve respond rest restart restore restrict resubscribe resume retain retire
-    retract retry return reuse reverse revoke rewrite roll rotate round run sample satisfy save say scale scan
-    schedule score search see select send separate serialise serve set settle shade share shift show shrink shuffle
-    shut sign simulate skip sleep smooth sort speak split spread squash stack stamp start state stay step stop store
-    stretch strip submit subscribe subtract suggest sum summarise supersede supply support suppress swap sweep
-    switch synchronise tag take tell tender test throttle throw tile time toggle train transform translate transpose
-    traverse treat trim truncate trust try turn unannounce unlock unpack unregister unwrap update upgrade upload use
-    validate vary verify visit wait wake walk warm warn watch weigh widen withdraw work wrap write yield zero zoom
+    accept acknowledge acquire add adjust admit adopt allocate allow announce append apply approximate ask assemble
+    assert assess assign attach augment authenticate average back balance begin bend bind blend block blur bound
+    break bring build cache calculate calibrate call cap carry change check choose claim classify clean clear clip
+    close collect combine commit compare complete compose compress compute concatenate configure confirm connect
+    consume convert copy correct count cover create crop cut deal decide declare decode decompress decrypt defer
+    define delete deliver demonstrate derive describe detach detect determine disable discard disconnect display
+    distil distill distort divide drain draw drop dump duplicate embed emit empty enable encode end enforce enqueue
+    ensure enter enumerate erase escape establish estimate evaluate examine exclude execute exit expect expire
+    explain export extend extract fail fetch fill filter find finish fit fix flag flatten flip flush fold follow
+    forbid force forget format forward free freeze gather generate get give grant group guard halt handle hash hide
+    hold identify ignore import include increase index infer inform initialise insert inspect install instantiate
+    interpolate interpret interrupt invalidate invert issue iterate join judge keep kill know label lay lead learn
+    leave lend let limit link list listen load locate lock log look lower make map mark mask match measure merge
+    migrate mirror mix model modify monitor mount move name narrow normalise note notify number obey observe obtain
+    offer open order overlay override pack pad paint parse pass pause perform permit pick place plan plot poll post
+    predict prefer prepare prevent print process produce project promote prompt propagate protect prove provide
+    prune publish pull purge push put quarantine query queue quote raise rank read reattach rebuild recalculate
+    receive recognise recommend reconcile reconnect reconstruct record recover redirect reduce refer refill refresh
+    refuse register reject release reload remember remove rename render renew reopen repair repeat replace report
+    represent request requeue require rescale rescore reserve reset resize resolve respond rest restart restore
+    restrict resubscribe resume retain retire retract retry return reuse reverse revoke rewrite roll rotate round
+    run sample satisfy save say scale scan schedule score search see select send separate serialise serve set settle
+    shade share shift show shrink shuffle shut sign simulate skip sleep smooth sort speak split spread squash stack
+    stamp start state stay step stop store stretch strip submit subscribe subtract suggest sum summarise supersede
+    supply support suppress survey swap sweep switch synchronise tag take tell tender test throttle throw tile time
+    toggle train transform translate transpose traverse treat trim truncate trust try turn unannounce unlock unpack
+    unregister unwrap update upgrade upload use validate vary verify visit wait wake walk warm warn watch weigh
+    widen withdraw work wrap write yield zero zoom
     """.split()  # noqa: SIM905 - words read better than a list of strings
 )
 

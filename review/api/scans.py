@@ -224,7 +224,7 @@ def list_changes(
 
     def read(connection: Connection) -> schemas.ListChanges:
         found, now = changes.changes_since(connection, moment), changes.current_marker(connection)
-        return schemas.ListChanges(entered=found.entered, judged=found.reviewed, now=str(now))
+        return schemas.ListChanges(entered=found.entered, reviewed=found.reviewed, now=str(now))
 
     return etag_response(_database(request).read(read), if_none_match)
 

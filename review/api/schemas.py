@@ -143,7 +143,7 @@ class ListChanges(BaseModel):
     """Numbers of changes since the moment `since`."""
 
     entered: int = Field(description="scans that have entered the worklist and wait for a reader")
-    judged: int = Field(description="scans with a new verdict")
+    reviewed: int = Field(description="scans with a new verdict")
     now: str = Field(description="the current moment, for `since` in the next request")
 
 

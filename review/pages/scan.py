@@ -122,12 +122,12 @@ def post_undo(
     """Retract a reader's own verdict, and redirect to its scan. The verdict stays in the scan's history."""
 
     def retract(connection: Connection) -> int:
-        judged = verdicts.retract_verdict(connection, review, user.name)
-        audit.record_action(connection, user.name, AuditAction.VERDICT_RETRACTED, judged)
-        return judged
+        reviewed_scan = verdicts.retract_verdict(connection, review, user.name)
+        audit.record_action(connection, user.name, AuditAction.VERDICT_RETRACTED, reviewed_scan)
+        return reviewed_scan
 
-    judged = request.app.state.database.write(retract)
-    return RedirectResponse(f"/scans/{judged}?undone={review}", 303)
+    reviewed_scan = request.app.state.database.write(retract)
+    return RedirectResponse(f"/scans/{reviewed_scan}?undone={review}", 303)
 
 
 def _case(connection: Connection, scan_id: int) -> Case:

@@ -47,10 +47,10 @@ async function ask() {
   tell(await answer.json());
 }
 
-function tell({ entered, judged }) {
+function tell({ entered, reviewed }) {
   const words = [];
   if (entered) words.push(entered === 1 ? "1 new scan" : `${entered} new scans`);
-  if (judged) words.push(judged === 1 ? "1 scan has a new verdict" : `${judged} scans have new verdicts`);
+  if (reviewed) words.push(reviewed === 1 ? "1 scan has a new verdict" : `${reviewed} scans have new verdicts`);
   changes.querySelector("span").textContent = words.join(", ");
   changes.hidden = !words.length;
 }

@@ -103,7 +103,9 @@ def pelvis(rng: Rng, side: int) -> Plane:
     for left in (-1, 1):
         bone = np.maximum(bone, ellipse(side, (0.5 + left * 0.22, top + 0.2), (0.12, 0.22), left * 0.5) * 0.8)
         outline = ellipse(side, (0.5 + left * 0.12, top + 0.52), (0.1, 0.13), left * 0.4)
-        bone = np.maximum(bone, outline - 0.8 * ellipse(side, (0.5 + left * 0.12, top + 0.52), (0.06, 0.08), left * 0.4))
+        bone = np.maximum(
+            bone, outline - 0.8 * ellipse(side, (0.5 + left * 0.12, top + 0.52), (0.06, 0.08), left * 0.4)
+        )
         hip = (0.5 + left * 0.28, top + 0.43)
         bone = np.maximum(bone, ellipse(side, hip, (0.065, 0.065)))
         bone = np.maximum(

@@ -345,4 +345,6 @@ def _labels_contradict(champion: ModelFolder, data: NightlyData) -> bool:
     if not data.newer.images:
         return False
     reviewed = as_examples(data.newer.images, champion.side)
-    return comparison.labels_contradict(reviewed.labels, score_images(champion, reviewed).probabilities, reviewed.patients)
+    return comparison.labels_contradict(
+        reviewed.labels, score_images(champion, reviewed).probabilities, reviewed.patients
+    )

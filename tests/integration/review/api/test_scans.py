@@ -1,4 +1,4 @@
-"""The API: what a script gets, what it may not see, and who of two readers comes first."""
+"""The API: what a script gets, what it may not see, and which of two concurrent verdicts wins."""
 
 import csv
 import io
@@ -164,7 +164,7 @@ def test_readers_cannot_tell_the_hidden_sample_and_scripts_of_admins_see_all(
         review_server.admin("adam"),
         review_server.script("root", Role.ADMIN),
     )
-    for client in (reader, by_hand):  # an admin at the desk reads as others do
+    for client in (reader, by_hand):  # an admin in the review app reads as others do
         assert sorted(ids(client.get("/api/flagged"))) == [flagged, sampled]
         for scan_id in (flagged, sampled):
             scan = client.get(f"/api/scans/{scan_id}").json()
@@ -219,9 +219,9 @@ def test_news(review_server: ReviewServer, ledger: LedgerDriver) -> None:
     now = script.get("/api/changes", params={"since": "0-0"}).json()["now"]
     scan_id = add_classified(ledger, "1", 0.9)
     answer = script.get("/api/changes", params={"since": now}).json()
-    assert (answer["entered"], answer["judged"]) == (1, 0)
+    assert (answer["entered"], answer["reviewed"]) == (1, 0)
     script.post(f"/api/scans/{scan_id}/review", json={"verdict": "unsure"})
-    assert script.get("/api/changes", params={"since": answer["now"]}).json()["judged"] == 1
+    assert script.get("/api/changes", params={"since": answer["now"]}).json()["reviewed"] == 1
     assert script.get("/api/changes", params={"since": "yesterday"}).status_code == 400
 
 
