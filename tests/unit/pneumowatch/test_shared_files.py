@@ -331,8 +331,8 @@ def test_an_image_stands_where_it_is_as_it_was(root: Path) -> None:
     (root / "a").write_bytes(b"image")
     mtime_ns = (root / "a").stat().st_mtime_ns
     assert shared_files.is_unchanged(root, b"a", 5, mtime_ns)
-    assert not shared_files.is_unchanged(root, b"a", 5, mtime_ns)
+    assert not shared_files.is_unchanged(root, b"a", 6, mtime_ns)
     assert not shared_files.is_unchanged(root, b"a", 5, mtime_ns + 1)
-    assert not shared_files.is_unchanged(root, b"missing", 4, mtime_ns)
+    assert not shared_files.is_unchanged(root, b"missing", 5, mtime_ns)
     (root / "link").symlink_to("a")
-    assert not shared_files.is_unchanged(root, b"link", 4, mtime_ns)
+    assert not shared_files.is_unchanged(root, b"link", 5, mtime_ns)

@@ -1,4 +1,4 @@
-"""What `doctor` says of the model of this machine, of disks with little room, and of ways out."""
+"""What `doctor` reports on this machine's model, on disks with little space, and on outgoing connections."""
 
 import shutil
 from collections.abc import Iterator
