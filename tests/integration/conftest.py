@@ -87,7 +87,7 @@ def upgrade():
 
 @pytest.fixture
 def install_next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """From its call on, the program is one with a further migration, whose revision the call returns."""
+    """Give the program a further migration from this call on; the call returns its revision."""
 
     def install() -> str:
         folder = shutil.copytree(schema.MIGRATIONS, tmp_path / "migrations")
@@ -101,7 +101,7 @@ def install_next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 @pytest.fixture
 def postgres_ledger(postgres_database: str) -> Iterator[LedgerDriver]:
-    """A ledger in a PostgreSQL of its own, for what only that can tell."""
+    """A ledger in a PostgreSQL of its own, for what only PostgreSQL can show."""
     with closing(Database(postgres_database)) as database:
         schema.upgrade(database)
         ledger = LedgerDriver(database)

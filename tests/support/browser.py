@@ -1,4 +1,4 @@
-"""A real browser without a window: the system's Chromium. What it complains of, or fetches elsewhere, is a fault."""
+"""A real headless browser: the system's Chromium. Whatever it complains of, or fetches elsewhere, is a fault."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
 
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
 QUIET: Final = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-TIMEOUT_MILLISECONDS: Final = 60_000.0  # ms: the machine is busy with films
+TIMEOUT_MILLISECONDS: Final = 60_000.0  # ms: the machine is busy with images
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 SERIOUS: Final = ("serious", "critical")
 
@@ -23,7 +23,7 @@ class BrowserMissing(Exception):
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Raises BrowserMissing."""
+    """Start Chromium for the block. Raises BrowserMissing."""
     expect.set_options(timeout=TIMEOUT_MILLISECONDS)
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
@@ -39,7 +39,7 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Visitor:
-    """Somebody at the desk of `url`, with one page open; `faults` are to be none at the end."""
+    """A user of the review app at `url`, with one page open; `faults` must be empty at the end."""
 
     browser: Browser
     url: str
@@ -67,7 +67,7 @@ class Visitor:
             self.page.keyboard.press(key)
 
     def press_and_wait(self, *keys: str) -> None:
-        """Until another page is there."""
+        """Press a key and wait until another page is loaded."""
         with self.page.expect_navigation():
             self.press(*keys)
 
@@ -76,7 +76,7 @@ class Visitor:
         return urlsplit(self.page.url).path
 
     def examine(self, path: str) -> list[str]:
-        """What is wrong with a page for people who see little, or see it small: in both themes, at both widths."""
+        """Return a page's accessibility and layout faults, in both themes and at both widths."""
         self.go(path)
         self.page.wait_for_load_state("networkidle")
         found = []

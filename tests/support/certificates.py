@@ -9,8 +9,10 @@ from support.services import HOST
 
 
 def make_key_pair(folder: Path) -> tuple[Path, Path]:
-    """Files (PEM) with a certificate that vouches for itself, and with its key. Where there is no openssl, it skips at
-    a desk and fails under CI."""
+    """Make PEM files with a self-signed certificate and its key.
+
+    Without openssl the test is skipped on a developer's machine and fails under CI.
+    """
     if shutil.which("openssl") is None:
         skip_or_fail("no openssl on PATH to make a certificate with")
     files = folder / "certificate.pem", folder / "certificate.key"
@@ -22,7 +24,7 @@ def make_key_pair(folder: Path) -> tuple[Path, Path]:
 
 
 def make_certificate(folder: Path) -> Path:
-    """Both in one file."""
+    """Make both in one file."""
     both = folder / "both.pem"
     both.write_bytes(b"".join(file.read_bytes() for file in make_key_pair(folder)))
     return both

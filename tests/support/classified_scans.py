@@ -1,4 +1,4 @@
-"""Films that came and were classified, for tests of what readers see of them."""
+"""Classified scans for tests of what readers see."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ def add_classified(
     sha256: str | None = None,
     **others: Any,
 ) -> int:
-    """The id of a film's scan; flagged from 0.5 on. `share`: of the unflagged films, that readers are to see."""
+    """Add a classified scan and return its id; flagged from 0.5 on. `share`: of unflagged images that readers see."""
     (scan_id,) = ledger.add(file_version(name, inbox=inbox))
     header = Header(study_uid=study, **others) if study or others else None
     sha256 = sha256 or f"{scan_id:064x}"

@@ -1,4 +1,4 @@
-"""What deploy/ says is to be run: each part's command and environment, from the units and from the compose file."""
+"""What deploy/ runs: each component's command and environment, from the units and from the compose file."""
 
 import shlex
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Program:
     environment: Mapping[str, str]
 
     def relocated(self, paths: Mapping[str, str]) -> "Program":
-        """With what lies elsewhere on this machine in its place here: the longest first."""
+        """Return it with its paths replaced by those of this machine, the longest first."""
 
         def moved(text: str) -> str:
             for path in sorted(paths, key=len, reverse=True):
@@ -33,7 +33,7 @@ class Program:
 
 
 def unit_programs() -> dict[str, Program]:
-    """As systemd would start them, the worker on the CPU."""
+    """Return the programs as systemd would start them, the worker on the CPU."""
     common = _directives((UNITS / "pneumowatch-.service.d" / "common.conf").read_text("utf-8"))
     found = {}
     for component in COMPONENTS:

@@ -1,4 +1,4 @@
-"""DICOM films made to measure: any transfer syntax, depth, sign and photometric interpretation, with known pixels."""
+"""DICOM images for tests: any transfer syntax, depth, sign and photometric interpretation, with known pixels."""
 
 import io
 import warnings
@@ -22,7 +22,7 @@ NATIVE: Final = (
 
 
 def make_header(number: int = 1, **tags: Any) -> Dataset:
-    """What every film's header here says; tags by keyword are added, None takes one away."""
+    """Make the header of a test image; tags by keyword are added, None removes one."""
     dataset = Dataset()
     given = {
         "SOPClassUID": DX,
@@ -57,7 +57,7 @@ def make_dicom(
     frame: bytes | None = None,
     **tags: Any,
 ) -> bytes:
-    """The file of a film with these stored values, (height, width) or (height, width, 3).
+    """Make the file of an image with these stored values, (height, width) or (height, width, 3).
 
     Args:
         bits: stored; 0: as many as the values' type has.
@@ -85,7 +85,7 @@ def make_dicom(
 
 
 def dataset_bytes(dataset: Dataset, syntax: str = uid.ExplicitVRLittleEndian) -> bytes:
-    """The file of a data set."""
+    """Return the file of a data set."""
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = uid.UID(syntax)
     dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", DX)
@@ -96,7 +96,7 @@ def dataset_bytes(dataset: Dataset, syntax: str = uid.ExplicitVRLittleEndian) ->
 
 
 def encode(values: NDArray[Any], syntax: str, bits: int) -> bytes:
-    """One frame, compressed as this transfer syntax says."""
+    """Compress one frame as this transfer syntax says."""
     plain = values.view(f"u{values.dtype.itemsize}") & np.array(2**bits - 1, f"u{values.dtype.itemsize}")
     if syntax == uid.RLELossless:
         return _run_lengths(plain)
@@ -139,7 +139,7 @@ def _run_lengths(values: NDArray[Any]) -> bytes:
 
 
 def lookup_table(entries: NDArray[np.uint16], bits: int, first: int = 0) -> Dataset:
-    """An item of a modality or VOI LUT sequence."""
+    """Make an item of a modality or VOI LUT sequence."""
     item = Dataset()
     item.LUTDescriptor = [len(entries), first, bits]
     item.add_new("LUTData", "OW", entries.astype("<u2").tobytes())

@@ -1,7 +1,7 @@
-"""A reader of films that obeys what stands in a file: takes the place of `worker.decode.read_and_decode`, in children too.
+"""Replace `worker.decode.read_and_decode`, in children too, by one that obeys the orders in a file.
 
-One order is for the worker itself. And two variables change the process: a SQLite that is locked is waited for as long
-as FAULT_INJECTION_BUSY_SECONDS says, and the machine's clock is off by the seconds that stand in the file FAULT_INJECTION_CLOCK.
+One order is for the worker itself. Two variables change the process: FAULT_INJECTION_BUSY_SECONDS is how long a locked
+SQLite is waited for, and FAULT_INJECTION_CLOCK names a file with the seconds by which the machine's clock is off.
 """
 
 import os
@@ -43,7 +43,7 @@ def read_and_decode(requests: Sequence[DecodeRequest], side: int, limits: Decode
 
 
 def decode_in_children(self: DecoderPool, requests: Sequence[DecodeRequest], side: int) -> list[DecodeResult]:
-    """In the worker's own process, before its children hear of the films."""
+    """Apply orders in the worker's own process, before its children get the requests."""
     if any(_order(request).startswith(DOWN) for request in requests):
         os.kill(os.getpid(), signal.SIGKILL)
     return _real_decode(self, requests, side)
@@ -91,14 +91,14 @@ def _hang() -> None:
 
 
 def _hold(count: int) -> None:
-    """Touches so many bytes, a gigabyte at a time, as a decoder does that is led to believe in a vast picture."""
+    """Touch so many bytes, a gigabyte at a time, as a decoder does for a header that claims a vast picture."""
     held = []
     for _ in range(count // 2**30):
         held.append(bytearray(2**30))
 
 
 def _set_clock(file: Path) -> None:
-    """Before Celery and its like are imported, which take `time.time` with them."""
+    """Shift `time.time` before Celery and others are imported, which copy it."""
     from db.ledger import transitions
     from db.registry import model_registry, training_runs
 
@@ -118,7 +118,7 @@ def _set_clock(file: Path) -> None:
 
 
 def main() -> None:
-    """`pneumowatch` with this reader in the place of its own: python tests/support/fault_injection.py up --once ..."""
+    """Run `pneumowatch` with this reader instead of its own: python tests/support/fault_injection.py up --once ..."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from support import fault_injection  # under its own name, which the children can import
 

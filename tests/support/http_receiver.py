@@ -1,8 +1,8 @@
-"""Somebody else's server: a web server in a process of its own that takes, fails or hangs, as it is told to.
+"""Run a web server as a receiver, in a process of its own, that accepts, fails or hangs as the test says.
 
     python tests/support/http_receiver.py PORT FOLDER
 
-What it does stands in FOLDER/mode; each request leaves a line in FOLDER/log before it is answered.
+FOLDER/mode says what it does; each request leaves a line in FOLDER/log before it is answered.
 """
 
 import json
@@ -25,7 +25,7 @@ READY: Final = "listening"
 
 
 class Receiver:
-    """Starts it, tells it what to do, and reads what it was sent."""
+    """Starts the receiver, sets what it does, and reads what it was sent."""
 
     def __init__(self, folder: Path, mode: str = "take") -> None:
         self.folder = folder
@@ -39,7 +39,7 @@ class Receiver:
         return f"http://{HOST}:{self.port}/hook"
 
     def does(self, mode: str) -> None:
-        """From the next request on; one that hangs is left without an answer."""
+        """Set what it does from the next request on; one that hangs is left without an answer."""
         new = self.folder / "mode.new"
         new.write_text(mode, "utf-8")
         new.replace(self.folder / "mode")
@@ -58,7 +58,7 @@ class Receiver:
         self.process = None
 
     def requests(self, mode: str | None = None) -> list[dict[str, Any]]:
-        """All there were, or those that came while it did this: each with mode, path, headers (lower case) and body."""
+        """Return all requests, or those of one mode: each with mode, path, headers (lower case) and body."""
         log = self.folder / "log"
         lines = log.read_text("utf-8").splitlines() if log.exists() else []
         found = [json.loads(line) for line in lines]
@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _drip(self) -> None:
-        """Always about to answer."""
+        """Send the answer byte by byte, without end."""
         self.wfile.write(b"HTTP/1.1 204 No Content\r\n")
         for number in range(10_000):
             if self._mode() != "drip":

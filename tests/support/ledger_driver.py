@@ -1,4 +1,4 @@
-"""A ledger to test with: files that never existed, and short ways to ask what became of them."""
+"""A ledger to test with: scans without files, and short ways to ask for their states."""
 
 import threading
 import time
@@ -44,13 +44,13 @@ def deferred(scan_id: int, seconds: float = 0, size: int | None = None, mtime_ns
 
 
 def model_folder(version: str = MODEL, sha256: str = "0" * 64) -> ModelFolder:
-    """Of a model that never was."""
+    """Make a model folder without a network."""
     card = {"version": version, "sha256": sha256, "input": {"side": 64}, "threshold": {"value": 0.5}}
     return ModelFolder(Path("nowhere"), card)
 
 
 class LedgerDriver:
-    """The ledger's moves, each in a transaction of its own, and looks at what they left."""
+    """The ledger's transitions, each in a transaction of its own, and queries of their results."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -65,7 +65,7 @@ class LedgerDriver:
         return self.database.read(lambda c: registration.unregistered_files(c, files))
 
     def add(self, *files: FileVersion) -> list[int]:
-        """The ids of files that arrive one after the other, each with a row to be announced."""
+        """Register files one after the other; return the ids of their scans, which are to be announced."""
         ids = [self.register(file).to_announce for file in files]
         assert all(len(one) == 1 for one in ids)
         return [id_ for (id_,) in ids]
@@ -78,7 +78,7 @@ class LedgerDriver:
         overdue_after: timedelta | None = None,
         swept: bool = True,
     ) -> Claim | None:
-        """`swept`: what is due has been announced before, as the sweep does."""
+        """Claim scans. `swept`: what is due is announced before, as the sweep does."""
         if swept:
             self.mark_announced()
         return self.database.write(lambda c: transitions.claim(c, count, by, lease, overdue_after))
@@ -109,7 +109,7 @@ class LedgerDriver:
         self.database.write(lambda c: transitions.mark_unannounced(c, ids))
 
     def set(self, scan_id: int, **values: Any) -> None:
-        """What no move does: for times that have passed."""
+        """Set columns directly, as no transition does: for times that have passed."""
         self.database.write(lambda c: c.execute(update(Scan).where(Scan.id == scan_id).values(**values)))
 
     def row(self, scan_id: int) -> dict[str, Any]:
@@ -137,13 +137,13 @@ class LedgerDriver:
         return {row["sha256"]: row["scan_id"] for row in self._query(select(Content.sha256, Content.scan_id))}
 
     def classify(self, *files: FileVersion, **outcome: Any) -> list[int]:
-        """Files brought in and classified."""
+        """Register files and record them as classified."""
         ids = self.add(*files)
         self.finish(self.claimed(), *(classified(id_, **outcome) for id_ in ids))
         return ids
 
     def reject(self, file: FileVersion, reason: Reason = Reason.UNREADABLE) -> int:
-        """A file brought in and rejected."""
+        """Register a file and record it as rejected."""
         (scan_id,) = self.add(file)
         self.finish(self.claimed(), rejected(scan_id, reason))
         return scan_id
@@ -153,7 +153,7 @@ class LedgerDriver:
 
 
 def wait_until_another_waits(connection: Connection) -> None:
-    """Within a transaction that holds locks: return once another one waits for them."""
+    """Return once another transaction waits for the locks of this one."""
     if connection.dialect.name == "sqlite":
         # nobody is told who waits for its one lock; whoever came for it after this would find the same
         time.sleep(0.3)  # long enough for a thread to come and wait
@@ -164,7 +164,7 @@ def wait_until_another_waits(connection: Connection) -> None:
 
 
 def run_concurrently(*works: Callable[[], Any]) -> list[Any]:
-    """The results of works that all begin in the same moment, each in a thread of its own; raises what one raised."""
+    """Run works at the same moment, each in its own thread; return their results, or raise what one raised."""
     barrier = threading.Barrier(len(works))
     results: list[Any] = [None] * len(works)
     faults: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""pneumowatch as its users run it: the command, in processes of its own, with an environment of its own."""
+"""Run pneumowatch as its users do: the command, in its own process and environment."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from typing import Any, Final
 from support.waiting import eventually
 
 COMMAND: Final = [sys.executable, "-m", "pneumowatch"]
-Drop = Callable[[Path, int], list[Path]]  # copies so many films into a folder
+Drop = Callable[[Path, int], list[Path]]  # copies so many images into a folder
 
 COMMAND_SECONDS: Final = 90.0  # seconds: TensorFlow takes its time to load on a busy machine
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """This process' environment, with these PNEUMOWATCH_ settings and no others."""
+    """Return this process' environment, with these PNEUMOWATCH_ settings and no others."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PNEUMOWATCH_")}
     return kept | {f"PNEUMOWATCH_{name.upper()}": str(value) for name, value in settings.items()}
 
@@ -47,7 +47,7 @@ def run(
 
 @dataclass
 class RunningCommand:
-    """A command that runs until it is stopped; what it says goes to a file."""
+    """A command that runs until it is stopped; its output goes to a file."""
 
     arguments: tuple[object, ...]
     cwd: Path
@@ -72,7 +72,7 @@ class RunningCommand:
         return self.log.read_text("utf-8")
 
     def wait_until(self, what: Callable[[], Any], timeout: float = COMMAND_SECONDS) -> Any:
-        """The first true answer. Raises AssertionError with the log where none comes, or the part has ended."""
+        """Return the first true answer. Raises AssertionError with the log where none comes or the process ends."""
 
         def answer() -> Any:
             if found := what():
@@ -86,7 +86,7 @@ class RunningCommand:
         self.wait_until(lambda: words in self.said())
 
     def interrupt(self) -> int:
-        """Ctrl-C at its terminal."""
+        """Send Ctrl-C, as at its terminal."""
         os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(COMMAND_SECONDS)
 

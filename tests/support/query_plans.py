@@ -1,4 +1,4 @@
-"""How PostgreSQL would go about the statements of a piece of work."""
+"""PostgreSQL's plans for the statements that a function runs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from db.session import Database
 
 
 def explain(database: Database, work: Callable[[Connection], Any]) -> list[str]:
-    """The plans of every statement that this work runs, in the transaction in which it runs them; then rolled back."""
+    """Return the plans of every statement that `work` runs, made within its transaction, which is then rolled back."""
     ran: list[tuple[str, Any]] = []
 
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a test whose needs a machine does not meet."""
+"""Skip or fail a test where the machine lacks what it needs."""
 
 import os
 from typing import NoReturn
@@ -7,7 +7,7 @@ import pytest
 
 
 def skip_or_fail(what: str) -> NoReturn:
-    """At a desk the test is skipped; under CI, where everything must be there, it fails."""
+    """Skip the test on a developer's machine; fail it under CI, where everything must be there."""
     if os.environ.get("CI"):
         pytest.fail(f"{what}; under CI it must be there")
     pytest.skip(what)

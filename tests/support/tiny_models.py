@@ -1,4 +1,4 @@
-"""A model folder for tests that want a network, not a good one: tiny, untrained, and quick to load."""
+"""Model folders for tests that need some network: tiny, untrained, and quick to load."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from pneumowatch.model_folder import CARD, REFERENCE, WEIGHTS, ModelFolder
 from support.phantoms import phantom
 
 SIDE = 64
-BRIGHT = 200  # mean gray level beyond which the gated network takes a film for something else
+BRIGHT = 200  # mean gray level beyond which the gated network takes an image for something else
 
 
 def tiny_network(side: int = SIDE) -> Any:
@@ -29,13 +29,13 @@ def tiny_network(side: int = SIDE) -> Any:
         ]
     )
     kernel, bias = network.layers[-1].get_weights()
-    # so that films differ in the first decimals of their probabilities, not in the fifth
+    # so that images differ in the first decimals of their probabilities, not in the fifth
     network.layers[-1].set_weights([kernel * 20, bias])
     return network
 
 
 def gated_network(side: int = SIDE) -> Any:
-    """One that gives all that a served model may: probability, map (15 x 15) and strangeness."""
+    """Build a network with every output that a served model may have: probability, map (15 x 15) and gate score."""
     import keras
 
     keras.utils.set_random_seed(8)
@@ -51,7 +51,7 @@ def gated_network(side: int = SIDE) -> Any:
     logits = network.get_layer("logits")
     kernel, bias = logits.get_weights()
     logits.set_weights([kernel * 20, bias])
-    # so that some films are flagged and some are not
+    # so that some images are flagged and some are not
     logits.set_weights([kernel * 20, bias - network.predict(reference_images(side), verbose=0)["map"].mean()])
     network.get_layer("strange").set_weights([np.full((1, 1), 255 / BRIGHT, np.float32)])
     return network

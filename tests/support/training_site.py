@@ -1,4 +1,4 @@
-"""A site to learn from: films whose classes a network can tell within seconds, verdicts on them, and a champion."""
+"""A site for retraining: images whose classes a network learns within seconds, verdicts on them, and a champion."""
 
 import csv
 import shutil
@@ -17,14 +17,14 @@ from trainer.hyperparameters import PRESETS
 from trainer.train import train_model
 
 SIDE: Final = 160
-GRAINS: Final = {"NORMAL": 40, "PNEUMONIA": 10}  # grains a side: what is ill is coarse, as far as these films go
+GRAINS: Final = {"NORMAL": 40, "PNEUMONIA": 10}  # grains a side: what is ill is coarse, as far as these images go
 HARD: Final = 16
 NAMES: Final = {"NORMAL": "IM-{:04}-0001.png", "PNEUMONIA": "person{}_virus_1.png"}
 VERDICTS: Final = {"NORMAL": "no_pneumonia", "PNEUMONIA": "pneumonia"}
 
 
 def write_image(path: Path, grains: int, seed: int, haze: float = 0.0) -> None:
-    """`haze` is how much of a film a scanner covers with a shade of its own."""
+    """Write an image; `haze` is how much of it the scanner covers with a shade of its own."""
     noise = np.random.default_rng([seed, grains]).integers(0, 256, (grains, grains), np.uint8)
     image = np.asarray(Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
     shade = np.linspace(0, 255, SIDE, dtype=np.float32)
@@ -32,8 +32,11 @@ def write_image(path: Path, grains: int, seed: int, haze: float = 0.0) -> None:
 
 
 def write_base(folder: Path, patients: range) -> Path:
-    """A film of each class a number; they are patients of their own. The ill films of validation patients are harder
-    to tell: a threshold that flags them flags all others, where with a dozen films chance would decide."""
+    """Write an image of each class per number, each of its own patient.
+
+    The ill images of validation patients are harder to tell: a threshold that flags them flags all others,
+    where with a dozen images chance would decide.
+    """
     for kind, name in NAMES.items():
         (folder / kind).mkdir(parents=True)
         for number in patients:
@@ -53,7 +56,7 @@ def write_inbox(folder: Path, patients: range, haze: float) -> Path:
 
 
 def write_verdicts(data: Path, file: Path, flipped: bool = False) -> Path:
-    """The truth on every film of the ledger, or the contrary, as a file for `verdict --from`."""
+    """Write the truth on every image of the ledger, or the contrary, as a file for `verdict --from`."""
     kinds = {True: "PNEUMONIA", False: "NORMAL"}
     with file.open("w", encoding="utf-8", newline="") as out:
         rows = csv.writer(out)
@@ -75,11 +78,13 @@ def site_environment(folder: Path, **more: Any) -> dict[str, str]:
 
 
 def create_site(folder: Path, steps: int, patients: range, reviewed: range, haze: float = 0.0) -> Path:
-    """A site in `folder`: a base dataset, a champion that learned from it for some steps, and judged films, whose inbox
-    has been emptied since."""
+    """Make a site in `folder`: a base dataset, a champion trained on it for some steps, and reviewed images.
+
+    Its inbox has been emptied since.
+    """
     base = write_base(folder / "base", patients)
     models = folder / "data" / "models"
-    # without a gate: to one, these films are no chests
+    # without an input gate, which would refuse these images
     hyperparameters = replace(PRESETS["compact"], epochs=1, steps_per_epoch=steps, gated=False)
     (models / "champion").symlink_to(train_model(base, models, hyperparameters).folder.version)
     inbox = write_inbox(folder / "inbox", reviewed, haze)
@@ -92,7 +97,7 @@ def create_site(folder: Path, steps: int, patients: range, reviewed: range, haze
 
 
 def give_verdicts(folder: Path, flipped: bool = False) -> list[dict[str, Any]]:
-    """Every film of the site judged; what the command says of it."""
+    """Give a verdict on every image of the site; return the command's result."""
     file = write_verdicts(folder / "data", folder / "verdicts.csv", flipped)
     return _must("verdict", "--from", file, cwd=folder)
 

@@ -1,8 +1,8 @@
-"""A worker whose card is broken until a file is there; its room counts what it may read, and reads nothing.
+"""Run a worker whose GPU is broken until a file is there; its pipeline counts its permits, and reads nothing.
 
     python tests/support/unfit_worker.py FILE [stuck]
 
-With `stuck`, it is not the card: whoever reads waits, for a database that is away, say, until shutdown.
+With `stuck` it is not the GPU: each read blocks until shutdown, as on a database that is down.
 """
 
 import sys

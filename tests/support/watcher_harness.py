@@ -1,4 +1,4 @@
-"""A watched folder to test with: real folders, events and threads, a real ledger, and a doorbell in our hands."""
+"""A watched folder to test with: real folders, events and threads, a real ledger, and a fake announcer."""
 
 import threading
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ DEADLINE: Final = 60.0  # seconds; reached only by a failure
 
 
 class WatcherHarness:
-    """A folder with an inbox, a ledger, and a bell."""
+    """A folder with an inbox, a ledger, and a fake announcer."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.inbox = folder / "inbox"
@@ -33,7 +33,7 @@ class WatcherHarness:
         self.announcer = FakeAnnouncer()
 
     def watcher(self, rescan_seconds: float = 3600, inboxes: dict[str, Path] | None = None, **settings: Any) -> Watcher:
-        """With file events, whatever lies under the test's folder, unless settings say otherwise."""
+        """Make a watcher with file events on any file system, unless settings say otherwise."""
         given = {"settle_seconds": SETTLE, "watch_modes": {"inbox": "events"}, **settings}
         watched = inboxes or {"inbox": self.inbox}
         stop = threading.Event()
@@ -41,15 +41,15 @@ class WatcherHarness:
 
     @contextmanager
     def watched(self, rescan_seconds: float = 3600, **settings: Any) -> Iterator[Watcher]:
-        """A watcher that has seen what is there; see `watcher`."""
+        """Run a watcher that has registered what is there; see `watcher`."""
         watcher = self.watcher(rescan_seconds, **settings)
         with watcher.running():
             assert watcher.initial_scan_done.wait(DEADLINE)
             yield watcher
         assert not watcher.broken
 
-    def drop(self, name: str, content: bytes = b"film") -> None:
-        """A file comes by rename, finished."""
+    def drop(self, name: str, content: bytes = b"image") -> None:
+        """Put a finished file into the inbox by rename."""
         (self.outside / "new").write_bytes(content)
         (self.outside / "new").rename(self.inbox / name)
 
@@ -67,11 +67,11 @@ class WatcherHarness:
 
 
 def standing(house: WatcherHarness, inbox: str = "inbox") -> dict[str, Any]:
-    """What is known of the inbox: whether it is here or away, and how it is watched."""
+    """Return what is known of the inbox: whether it is available, and how it is watched."""
     (found,) = [row for row in house.database.read(inbox_states) if row["inbox"] == inbox]
     return found
 
 
 def rescanner_of(watcher: Watcher) -> Rescanner:
-    """Of its first inbox."""
+    """Return the rescanner of its first inbox."""
     return watcher._intakes[0].rescanner

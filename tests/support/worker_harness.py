@@ -1,4 +1,4 @@
-"""An inbox, its ledger and a worker's reading room, for tests of what becomes of films in it."""
+"""An inbox, its ledger and a worker's pipeline, for tests of what happens to images."""
 
 import os
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ IMAGES = [f"phantom-{number:04}-{('pneumonia', 'normal')[number % 2]}.jpeg" for 
 
 @dataclass
 class WorkerHarness:
-    """An inbox, its ledger, and a worker's reading room."""
+    """An inbox, its ledger, and a worker's pipeline."""
 
     inbox: Path
     database: Database
@@ -33,8 +33,10 @@ class WorkerHarness:
     settings: Settings
 
     def announce(self, *names: str | bytes, inbox: str = "inbox") -> list[int]:
-        """What the watcher does with complete files: the scans' ids, in the order of their names. Files that are not
-        there are announced as if they had been."""
+        """Register and announce files as the watcher does; return the scans' ids in the order of their names.
+
+        Files that are not there are announced as if they had been.
+        """
         files = []
         for name in names:
             raw = os.fsencode(name)
@@ -58,7 +60,7 @@ class WorkerHarness:
         return [(before, after) for before, after in rows]
 
     def read(self, permits: int = 100) -> None:
-        """What a worker does whom the sweep has told of what is due."""
+        """Announce what is due as the sweep does, and process it as a worker does."""
         self.sweep()
         self.processor.process(permits)
 

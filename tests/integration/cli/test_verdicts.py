@@ -1,4 +1,4 @@
-"""`pneumowatch verdict`: one or a file of them, all or none, and the judged film kept while it can still be read."""
+"""`pneumowatch verdict`: one or a file of them, all or none, and the reviewed image kept while it can still be read."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ def inbox(tmp_path: Path, phantoms: Path) -> Path:
 
 @pytest.fixture
 def ledger(tmp_path: Path, inbox: Path) -> Iterator[LedgerDriver]:
-    """A ledger in which both films are classified, as scans 1 and 2."""
+    """A ledger in which both images are classified, as scans 1 and 2."""
     (tmp_path / "data").mkdir()
     with closing(Database(f"sqlite:///{tmp_path / 'data' / 'pneumowatch.db'}")) as database:
         schema.upgrade(database)
@@ -110,7 +110,7 @@ def test_of_a_file_with_an_unknown_scan_nothing_is_recorded(tmp_path: Path, ledg
     assert reviews(ledger) == []
 
 
-def test_what_stands_there_now_is_not_what_was_judged(tmp_path: Path, inbox: Path, ledger: LedgerDriver) -> None:
+def test_what_is_there_now_is_not_what_was_reviewed(tmp_path: Path, inbox: Path, ledger: LedgerDriver) -> None:
     first, second = sorted(inbox.iterdir())
     shutil.copyfile(second, first)
     second.unlink()

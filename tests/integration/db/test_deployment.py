@@ -1,4 +1,4 @@
-"""One patient key a deployment: its fingerprint stands in the database, and another key stops whoever has it."""
+"""One patient key per deployment: its fingerprint is in the database, and a component with another key stops."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_the_first_start_makes_it_and_the_database_knows_it(database: Database, 
 
 
 def test_a_second_machine_is_told_to_get_it(database: Database, machines: list[Settings]) -> None:
-    """And makes none of its own, which would only be in the way."""
+    """It makes no key of its own, which would only conflict."""
     load_patient_key(database, machines[0])
     with pytest.raises(SettingsError, match=r"missing.*Copy it from another machine"):
         load_patient_key(database, machines[1])
@@ -47,7 +47,7 @@ def test_another_key_is_refused(database: Database, machines: list[Settings]) ->
     assert load_patient_key(database, machines[1]) == key
 
 
-def test_parts_that_do_without_it_make_none(database: Database, machines: list[Settings]) -> None:
+def test_components_that_do_not_need_it_make_none(database: Database, machines: list[Settings]) -> None:
     check_patient_key(database, machines[0])
     assert not machines[0].data_dir.exists()
     assert database.read(stored_fingerprint) is None

@@ -67,7 +67,7 @@ def views(database: Database) -> set[str]:
 
 
 def set_revision(database: Database, revision: str) -> None:
-    """As another version left it."""
+    """Set the database's revision as another version would leave it."""
     database.write(lambda c: c.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'"))
 
 
@@ -162,7 +162,7 @@ def test_downgrade_removes_the_tables(empty_database: Database) -> None:
 
 
 def to_revision(database: Database, revision: str) -> None:
-    """Up to a revision, without views, as an earlier version left it."""
+    """Migrate up to a revision, without views, as an earlier version left it."""
 
     def migrate(connection: Connection) -> None:
         config = schema._config()
@@ -179,7 +179,7 @@ def test_migrations_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[s
 
 
 def some_value(column: Column[Any]) -> Any:
-    """Of the column's type, and 1 where it is a number: so that the row it belongs to is there."""
+    """Return a value of the column's type, 1 where it is a number: so that the row it refers to exists."""
     for kind, value in VALUES.items():
         if isinstance(column.type, kind):
             return value
@@ -187,7 +187,7 @@ def some_value(column: Column[Any]) -> Any:
 
 
 def fill_new_tables(database: Database, full: set[str]) -> None:
-    """One row, with all of its columns, in each table that has none yet: a migration may have filled one itself."""
+    """Insert one row, with all columns, into each table that has none yet: a migration may have filled one itself."""
 
     def work(connection: Connection) -> None:
         found = MetaData()
@@ -215,7 +215,7 @@ def test_rows_of_every_earlier_version_survive_each_step(empty_database: Databas
 
 
 @pytest.mark.parametrize("arguments", [("watch",), ("work",), ("schedule",), ("status",), ("review",)])
-def test_a_part_of_another_version_than_the_schema_stops_and_says_why(
+def test_a_component_of_another_version_than_the_schema_stops_and_says_why(
     sqlite_url: str, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     with closing(Database(sqlite_url)) as database:

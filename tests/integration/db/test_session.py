@@ -1,4 +1,4 @@
-"""A database that does not answer: parts that live on wait for it, commands at a terminal say so."""
+"""A database that does not answer: long-running components wait for it, commands at a terminal report it."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ SECONDS = 60.0
 
 
 class Stop(threading.Event):
-    """Set at shutdown; counts how often a database that is away was waited for."""
+    """Set at shutdown; counts how often the code waited for a database that was down."""
 
     waits = 0
 
@@ -35,7 +35,7 @@ class Stop(threading.Event):
 
 @contextmanager
 def in_thread(work: Any) -> Iterator[list[Any]]:
-    """Run `work` beside the block; its result, or what it raised, is in the list once the block has been left."""
+    """Run `work` beside the block; its result, or its exception, is in the list once the block has been left."""
     results: list[Any] = []
 
     def run() -> None:
@@ -101,7 +101,7 @@ def test_a_sqlite_locked_for_longer_than_its_patience(
 
 
 def test_a_sqlite_opened_by_many_at_once(tmp_path: Path) -> None:
-    """Its journal's mode is set by whoever comes first."""
+    """The first connection sets the journal mode."""
     url = f"sqlite:///{tmp_path / 'new.db'}"
     with ExitStack() as stack:
         databases = [stack.enter_context(closing(Database(url))) for _ in range(8)]

@@ -1,4 +1,4 @@
-"""The SQL views: their columns are a contract, and what they leave out must be nobody's worry."""
+"""The SQL views: their columns are a contract, and what they leave out needs no attention."""
 
 import threading
 from dataclasses import replace
@@ -113,7 +113,7 @@ def test_flagged_cases_show_the_image_that_was_replaced_and_came_back(ledger: Le
 
 
 def cases(ledger: LedgerDriver) -> list[tuple[int, str]]:
-    """(scan, path) of each flagged case."""
+    """Return (scan, path) of each flagged case."""
     rows = ledger.database.read(lambda c: queries.view_rows(c, "flagged_cases", 100))
     assert all((row["state"], row["superseded_by"], row["duplicate_of"]) == ("classified", None, None) for row in rows)
     return [(row["scan_id"], row["path"]) for row in rows]
@@ -276,7 +276,7 @@ def test_unscored_cases_leave_out_superseded_scans(ledger: LedgerDriver) -> None
 
 
 def test_every_current_scan_without_a_result_is_unscored_or_recent(ledger: LedgerDriver) -> None:
-    """But for tombstones, which nobody can do anything about."""
+    """Tombstones are excepted, as nothing can be done about them."""
     unread = set(Reason) - {Reason.SUPERSEDED, Reason.ERASED}
     for number, reason in enumerate(sorted({*unread, Reason.ERASED})):
         ledger.reject(file_version(str(number)), reason)

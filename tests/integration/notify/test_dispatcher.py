@@ -1,4 +1,4 @@
-"""The postman on a real outbox, with couriers that do as they are told."""
+"""The dispatcher on a real outbox, with channels that do as the test says."""
 
 import threading
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ INTERVAL = 1.0  # seconds between two looks; no test waits for it
 
 
 class Told:
-    """A courier that raises what it is told to, and remembers what it was given."""
+    """A channel that raises what the test says, and remembers what it was given."""
 
     def __init__(self, kind: str = "webhook") -> None:
         self.kind = kind

@@ -1,4 +1,4 @@
-"""The doorbell on a real Redis: what it rings, and what it says is still to be answered."""
+"""The announcer on a real Redis: what it sends, and which messages it counts as unacknowledged."""
 
 import base64
 import json
@@ -53,7 +53,7 @@ def test_ids_travel_in_messages_of_at_most_a_batch(announcer: Announcer, broker:
 
 
 def take(app: Celery, announcer: Announcer) -> None:
-    """A worker takes a message, and does not come to acknowledge it."""
+    """Receive a message as a worker that never acknowledges it."""
     announcer.announce([1])
     with app.connection_for_read() as connection:
         channel = connection.channel()
@@ -70,7 +70,7 @@ def test_a_message_that_is_being_worked_at_is_held(app: Celery, announcer: Annou
 def test_what_a_worker_took_longer_than_a_lease_ago_is_held_no_more(
     app: Celery, announcer: Announcer, broker: redis.Redis
 ) -> None:
-    """It is dead; its films must be announced again, and not wait until its messages are put back some day."""
+    """The worker is dead; its scans must be announced again, and not wait until the broker redelivers its messages."""
     take(app, announcer)
     (tag,) = broker.zrange("unacked_index", 0, -1)  # type: ignore[misc]
     broker.zadd("unacked_index", {tag: time.time() - LEASE - 1})

@@ -1,4 +1,4 @@
-"""The desk on a real SQLite and on a real PostgreSQL."""
+"""The review app on a real SQLite and on a real PostgreSQL."""
 
 from collections.abc import Iterator
 from pathlib import Path

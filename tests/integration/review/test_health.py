@@ -1,4 +1,4 @@
-"""What those who watch over the desk may ask."""
+"""The health and metrics endpoints of the review app."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

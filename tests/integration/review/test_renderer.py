@@ -1,4 +1,4 @@
-"""Pictures of films' files, made in children: large, of the very bytes that were read, and whatever a file does."""
+"""Rendering in child processes: large files, exactly the bytes that were classified, and hostile files."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ def renderer(tmp_path: Path) -> Iterator[Renderer]:
         yield renderer
 
 
-def lay(folder: Path, data: bytes, name: str = "film") -> tuple[str, list[FileCopy]]:
+def lay(folder: Path, data: bytes, name: str = "image") -> tuple[str, list[FileCopy]]:
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(data)
     return hashlib.sha256(data).hexdigest(), [(folder, name.encode())]
@@ -84,7 +84,7 @@ def test_only_the_bytes_that_were_read_are_shown(renderer: Renderer, tmp_path: P
     sha256, copies = lay(tmp_path / "inbox", png(draw_phantom(3, pneumonia=True, width=64, height=64)))
     lay(tmp_path / "inbox", png(draw_phantom(4, pneumonia=True, width=64, height=64)))  # other content at its path
     assert renderer.render(sha256, copies) is None
-    assert renderer.render(sha256, [(tmp_path / "away", b"film"), (tmp_path / "inbox", b"gone")]) is None
+    assert renderer.render(sha256, [(tmp_path / "away", b"image"), (tmp_path / "inbox", b"gone")]) is None
     data = png(draw_phantom(3, pneumonia=True, width=64, height=64))
     _, twin = lay(tmp_path / "twins", data, "twin")
     assert renderer.render(sha256, [*copies, *twin]) is not None
@@ -95,7 +95,7 @@ def test_only_the_bytes_that_were_read_are_shown(renderer: Renderer, tmp_path: P
 def test_a_picture_made_is_remembered(renderer: Renderer, tmp_path: Path) -> None:
     sha256, copies = lay(tmp_path / "inbox", png(draw_phantom(5, pneumonia=True, width=64, height=64)))
     made = renderer.render(sha256, copies)
-    (tmp_path / "inbox" / "film").unlink()
+    (tmp_path / "inbox" / "image").unlink()
     assert renderer.render(sha256, copies) == made
 
 

@@ -1,4 +1,4 @@
-"""What holds for every request, whoever sends it."""
+"""Security rules that hold for every request."""
 
 import json
 import re
@@ -68,7 +68,7 @@ def test_static_files_are_kept_and_nothing_else_is_served(review_server: ReviewS
     ],
 )
 def test_paths_lead_nowhere_else(review_server: ReviewServer, path: str) -> None:
-    """As they are, not as a client would tidy them."""
+    """Paths are sent as they are, not normalised as a client would."""
     cookie = review_server.admin().cookies["pneumowatch"]
     with socket.create_connection(("127.0.0.1", review_server.server.port), 30) as connection:
         request = f"GET {path} HTTP/1.1\r\nHost: x\r\nCookie: pneumowatch={cookie}\r\nConnection: close\r\n\r\n"
@@ -100,7 +100,7 @@ class TestCrossSite:
     def test_own_posts_are_not(self, review_server: ReviewServer) -> None:
         reader = review_server.reader()
         assert reader.post("/account/tokens", data=FORM, headers={"Origin": review_server.url}).status_code == 200
-        same = {"Sec-Fetch-Site": "same-origin", "Origin": "https://desk.hospital.example"}
+        same = {"Sec-Fetch-Site": "same-origin", "Origin": "https://review.hospital.example"}
         assert reader.post("/account/tokens", data=FORM, headers=same).status_code == 200
 
     def test_a_form_without_its_token_is_refused(self, review_server: ReviewServer) -> None:

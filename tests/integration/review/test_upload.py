@@ -1,4 +1,4 @@
-"""Films handed in: by form and as a body, within bounds, whole or not at all, and what became of them."""
+"""Uploads: by form and as a body, within bounds, stored whole or not at all, and their results."""
 
 import socket
 from collections.abc import Iterator
@@ -48,16 +48,16 @@ def read(ledger: LedgerDriver, scan_id: int, outcome: Outcome) -> None:
 
 
 def test_an_image_as_the_body(review_server: ReviewServer, ledger: LedgerDriver, folder: Path) -> None:
-    answer = send(review_server.script(), b"a film", "DOE%20J%C3%A9.PNG")
+    answer = send(review_server.script(), b"an image", "DOE%20J%C3%A9.PNG")
     assert answer.status_code == 202
     (image,) = answer.json()["scans"]
     assert (image["state"], image["done"], image["sentence"]) == ("queued", False, "Waiting to be read.")
     assert answer.headers["location"] == f"/api/scans/{image['scan_id']}"
     (file,) = stored(folder)
-    assert file.read_bytes() == b"a film"
+    assert file.read_bytes() == b"an image"
     assert file.name.startswith("DOE J\u00e9-")
     row = ledger.row(image["scan_id"])
-    assert (row["inbox"], row["path"], row["size"]) == ("uploads", file.name, 6)
+    assert (row["inbox"], row["path"], row["size"]) == ("uploads", file.name, 8)
     (act,) = ledger.database.read(lambda c: audit.list_actions(c, 9, image["scan_id"]))
     assert (act["who"], act["what"]) == ("rita", "upload")
 
@@ -70,7 +70,7 @@ def test_a_script_waits_for_the_result(review_server: ReviewServer, ledger: Ledg
 
     worker = Thread(target=work)
     worker.start()
-    answer = send(review_server.script(), b"no film", wait=upload.MAX_WAIT_SECONDS)
+    answer = send(review_server.script(), b"no image", wait=upload.MAX_WAIT_SECONDS)
     worker.join()
     assert answer.status_code == 200
     (image,) = answer.json()["scans"]
@@ -92,10 +92,10 @@ def test_a_form_bears_the_pages_token_in_its_field(
 ) -> None:
     reader = review_server.reader()
     token = reader.headers.pop("X-CSRF-Token")
-    files = {"image": ("a.png", b"film")}
+    files = {"image": ("a.png", b"image")}
     assert reader.post("/upload", files=files).status_code == 403
     assert reader.post("/upload", files=files, data={"csrf": "0" * 64}).status_code == 403
-    assert send(reader, b"film").status_code == 403
+    assert send(reader, b"image").status_code == 403
     assert stored(folder) == []
     assert reader.post("/upload", files=files, data={"csrf": token}).status_code == 303
     assert len(stored(folder)) == 1
@@ -103,8 +103,8 @@ def test_a_form_bears_the_pages_token_in_its_field(
 
 def test_nobody_hands_in_without_signing_in(review_server: ReviewServer, folder: Path) -> None:
     visitor = review_server.visitor()
-    assert send(visitor, b"film").status_code == 401
-    assert visitor.post("/api/scans", files={"image": ("a.png", b"film")}).status_code == 401
+    assert send(visitor, b"image").status_code == 401
+    assert visitor.post("/api/scans", files={"image": ("a.png", b"image")}).status_code == 401
     assert visitor.get("/upload", headers={"Accept": "text/html"}).status_code == 303
     assert stored(folder) == []
 
@@ -134,7 +134,7 @@ def chunks(size: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    "size", [MOST + 2**16, MOST + upload.FORM_OVERHEAD_BYTES + 2**16], ids=["the film", "the request"]
+    "size", [MOST + 2**16, MOST + upload.FORM_OVERHEAD_BYTES + 2**16], ids=["the image", "the request"]
 )
 def test_what_is_too_large_leaves_nothing(
     review_server: ReviewServer, ledger: LedgerDriver, folder: Path, size: int
@@ -143,17 +143,17 @@ def test_what_is_too_large_leaves_nothing(
     sent = [
         script.post("/api/scans", content=bytes(size), headers=RAW),
         script.post("/api/scans", content=chunks(size), headers=RAW),  # that says no length beforehand
-        script.post("/api/scans", files=[("image", ("small.png", b"film")), ("image", ("a.png", bytes(size)))]),
+        script.post("/api/scans", files=[("image", ("small.png", b"image")), ("image", ("a.png", bytes(size)))]),
         review_server.reader().post("/upload", files={"image": ("a.png", bytes(size))}),
     ]
     assert [answer.status_code for answer in sent] == [413] * 4
     assert stored(folder) == []
     assert ledger.states() == {}
-    assert send(script, b"film").status_code == 202
+    assert send(script, b"image").status_code == 202
 
 
 def test_too_many_files(review_server: ReviewServer, ledger: LedgerDriver, folder: Path) -> None:
-    files = [("image", (f"{number}.png", b"film")) for number in range(upload.MAX_FILES_PER_REQUEST + 1)]
+    files = [("image", (f"{number}.png", b"image")) for number in range(upload.MAX_FILES_PER_REQUEST + 1)]
     assert review_server.script().post("/api/scans", files=files).status_code in (400, 413)
     assert review_server.reader().post("/upload", files=files).status_code in (400, 413)
     assert stored(folder) == []
@@ -162,8 +162,8 @@ def test_too_many_files(review_server: ReviewServer, ledger: LedgerDriver, folde
 @pytest.mark.parametrize("name", ["../../lock", "..%2f..%2flock", "/etc/passwd", "%00", "%ff%fe", ".hidden", "a%0ab"])
 def test_no_name_leads_anywhere(review_server: ReviewServer, folder: Path, name: str) -> None:
     script = review_server.script()
-    assert send(script, b"film", name).status_code == 202
-    assert script.post("/api/scans", files={"image": (name, b"film")}).status_code == 202
+    assert send(script, b"image", name).status_code == 202
+    assert script.post("/api/scans", files={"image": (name, b"image")}).status_code == 202
     assert len(stored(folder)) == 2
     assert [path.name for path in folder.parent.iterdir()] == ["uploads"]
 
@@ -175,7 +175,8 @@ def test_what_is_cut_off_leaves_nothing(
     kind = "multipart/form-data; boundary=b" if form else "application/octet-stream"
     part = '--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' if form else ""
     head = (
-        f"POST /api/scans HTTP/1.1\r\nHost: desk\r\nAuthorization: {review_server.script().headers['Authorization']}\r\n"
+        "POST /api/scans HTTP/1.1\r\nHost: review\r\n"
+        f"Authorization: {review_server.script().headers['Authorization']}\r\n"
         f"Content-Type: {kind}\r\nContent-Length: {MOST}\r\n\r\n{part}"
     )
     with socket.create_connection(("127.0.0.1", review_server.server.port)) as connection:
@@ -185,12 +186,12 @@ def test_what_is_cut_off_leaves_nothing(
             assert stored(folder)[0].name.startswith(".")
     eventually(lambda: not stored(folder))
     assert ledger.states() == {}
-    assert send(review_server.script(), b"film").status_code == 202
+    assert send(review_server.script(), b"image").status_code == 202
 
 
 def test_the_same_image_again_shows_its_result(review_server: ReviewServer, ledger: LedgerDriver) -> None:
     (original,) = ledger.classify(file_version(), sha256="5" * 64, probability=0.875)
-    (image,) = send(review_server.script(), b"film").json()["scans"]
+    (image,) = send(review_server.script(), b"image").json()["scans"]
     read(ledger, image["scan_id"], classified(image["scan_id"], "5" * 64))
     (found,) = review_server.reader().get("/upload/results", params={"scan": image["scan_id"]}).json()["scans"]
     assert (found["state"], found["duplicate_of"], found["flagged"]) == ("duplicate", original, True)
@@ -202,7 +203,7 @@ def test_a_duplicate_of_an_image_that_is_read_blind_tells_nothing(
 ) -> None:
     (original,) = ledger.classify(file_version(), sha256="5" * 64, probability=0.875)
     ledger.set(original, hidden_until_verdict=True)
-    (image,) = send(review_server.script(), b"film").json()["scans"]
+    (image,) = send(review_server.script(), b"image").json()["scans"]
     read(ledger, image["scan_id"], classified(image["scan_id"], "5" * 64))
     (found,) = review_server.reader().get("/upload/results", params={"scan": image["scan_id"]}).json()["scans"]
     assert (found["hidden"], found["flagged"], found["probability"]) == (True, None, None)
@@ -220,8 +221,8 @@ def test_no_name_stands_in_the_log(
     database: Database, settings: Settings, capfd: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     with ReviewServer(database, settings) as review_server:
-        send(review_server.script(), b"film", "DOE_JANE.png")
-        review_server.reader().post("/upload", files={"image": ("DOE_JANE.png", b"film")})
+        send(review_server.script(), b"image", "DOE_JANE.png")
+        review_server.reader().post("/upload", files={"image": ("DOE_JANE.png", b"image")})
     assert len(stored(folder)) == 2
     out, err = capfd.readouterr()
     assert "DOE" not in out + err

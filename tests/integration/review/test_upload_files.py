@@ -1,4 +1,4 @@
-"""A film handed in is registered once, by whoever comes first, and read without waiting for it to settle."""
+"""An upload is registered once, by the first component to see it, and read without waiting for it to settle."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,8 +24,8 @@ def ledger(tmp_path: Path) -> Iterator[LedgerDriver]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> FileVersion:
-    with IncomingFile(tmp_path / "uploads", "film.png", 100) as incoming:
-        incoming.write(b"film")
+    with IncomingFile(tmp_path / "uploads", "image.png", 100) as incoming:
+        incoming.write(b"image")
         return incoming.finish()
 
 
@@ -52,7 +52,7 @@ def test_the_watcher_was_quicker(ledger: LedgerDriver, file: FileVersion) -> Non
     (scan_id,) = ledger.register(file).to_announce
     announcer = FakeAnnouncer()
     assert register_upload(ledger.database, announcer, file, "review") == scan_id  # type: ignore[arg-type]
-    assert announcer.announced == []  # the watcher rings for what it registers
+    assert announcer.announced == []  # the watcher announces what it registers
 
 
 def test_the_watcher_comes_later(ledger: LedgerDriver, file: FileVersion) -> None:

@@ -1,4 +1,4 @@
-"""The services that other tests stand on."""
+"""The services that other tests use."""
 
 import psycopg
 import pytest

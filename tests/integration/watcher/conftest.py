@@ -1,4 +1,4 @@
-"""Watchers that notice at once what they else notice within half a second: most of these tests' time was that."""
+"""Fixtures for watcher tests: watchers notice at once what they otherwise notice within half a second, to save time."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The watcher when folders, events or the database let it down: what is there is found, nothing is counted twice."""
+"""The watcher when folders, events or the database fail: every file is found, and none is registered twice."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def test_an_inbox_that_is_away_at_the_start(harness: WatcherHarness) -> None:
         harness.drop("a.png")
         eventually(lambda: harness.paths() == [b"a.png"])
         share.mkdir()
-        (share / "b.png").write_bytes(b"film")
+        (share / "b.png").write_bytes(b"image")
         eventually(lambda: harness.paths() == [b"a.png", b"b.png"])
 
 
@@ -116,7 +116,7 @@ def test_what_leaves_the_inbox_or_is_a_link_or_pipe_makes_no_row(harness: Watche
         (harness.inbox / "link.png").symlink_to(harness.outside)
         os.mkfifo(harness.inbox / "pipe.png")
         (harness.inbox / "folder.png").mkdir()
-        (harness.outside / "secret.png").write_bytes(b"film")
+        (harness.outside / "secret.png").write_bytes(b"image")
         harness.drop("a.png")
         eventually(lambda: harness.paths() == [b"a.png"])
         (harness.inbox / "a.png").rename(harness.outside / "a.png")
@@ -167,7 +167,7 @@ def test_images_of_an_outage_of_the_database_are_registered_after_it(
 
 
 def test_a_watcher_that_loses_a_thread_ends(harness: WatcherHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Living on half, it would see files and register none."""
+    """Otherwise it would run on, see files and register none."""
     monkeypatch.setattr("threading.excepthook", lambda _: None)
 
     def fault(*_: object) -> None:
@@ -200,7 +200,7 @@ def test_reconcile_names_a_file_that_changed_since(harness: WatcherHarness) -> N
     harness.drop("a.png")
     with harness.watched():
         eventually(lambda: len(harness.paths()) == 1)
-    harness.drop("a.png", b"another film")
+    harness.drop("a.png", b"another image")
     report = reconcile_inboxes(harness.database, {"inbox": harness.inbox})
     assert [(one.source, one.path, one.rule) for one in report.unregistered] == [("inbox", b"a.png", "missing")]
 
@@ -255,13 +255,13 @@ def test_folders_moved_out_and_deleted_elsewhere_cost_no_event(tmp_path: Path, s
         assert observer.complete
     finally:
         observer.stop_watching()
-    assert missed.is_set(), "what it could not understand may have told of a film"
+    assert missed.is_set(), "the event that it could not understand may have been of an image"
 
 
 def hears(observer: InboxObserver, image: Path) -> None:
-    """A new film is told of."""
+    """Wait until a new image is reported."""
     eventually(lambda: is_watched(observer, image.parent))
-    image.write_bytes(b"film")
+    image.write_bytes(b"image")
     eventually(lambda: any(signal.path.endswith(image.name.encode()) for signal in drained(observer)))
 
 

@@ -1,4 +1,4 @@
-"""Shares: each inbox at its own pace, and what is away is reported, waited for, and never announced anew."""
+"""Polling of shares: each inbox at its own pace; one that is away is reported, waited for, and never announced anew."""
 
 import os
 import shutil
@@ -43,13 +43,13 @@ def hanging(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[threading
 
 
 def test_a_polled_inbox_beside_one_with_events(harness: WatcherHarness) -> None:
-    """The first hears of its films at once; the second is found to hold some, though nobody says so."""
+    """The first gets its images by events at once; the second's are found by polling."""
     share = harness.outside / "share"
     share.mkdir()
     inboxes = {"inbox": harness.inbox, "share": share}
     with harness.watched(inboxes=inboxes, watch_modes={"inbox": "events", "share": "poll"}, poll_seconds=0.1):
         harness.drop("a.png")
-        (share / "b.png").write_bytes(b"film")
+        (share / "b.png").write_bytes(b"image")
         eventually(lambda: harness.paths() == [b"a.png", b"b.png"])
     assert (standing(harness)["watch_mode"], standing(harness, "share")["watch_mode"]) == ("events", "poll")
 
@@ -67,7 +67,7 @@ def test_a_share_that_hangs_delays_no_other_inbox(harness: WatcherHarness, monke
     monkeypatch.setattr("watcher.rescanner.NO_ANSWER_SECONDS", 0.2)
     share = harness.outside / "share"
     share.mkdir()
-    (share / "b.png").write_bytes(b"film")
+    (share / "b.png").write_bytes(b"image")
     inboxes = {"share": share, "inbox": harness.inbox}
     with hanging(monkeypatch, share) as answered:
         watcher = harness.watcher(inboxes=inboxes, watch_modes={"inbox": "events", "share": "poll"}, poll_seconds=0.1)
@@ -152,7 +152,7 @@ def test_reconcile_of_an_empty_folder_in_an_inbox_place_proves_nothing(harness: 
 def test_events_that_the_kernel_dropped_are_looked_for_at_once(
     harness: WatcherHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real overflow: the reader stands still while more happens than the kernel keeps (max_queued_events)."""
+    """A real overflow: the reader is paused while more happens than the kernel keeps (max_queued_events)."""
     kept = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text("ascii"))
     if kept > 100_000:
         pytest.skip("the kernel keeps more events here than a test should make")

@@ -1,4 +1,4 @@
-"""A reading room on a real ledger, with real files and decoding children, and a tiny network."""
+"""Fixtures for worker tests: a pipeline on a real ledger, with real files, decoding children, and a tiny network."""
 
 import shutil
 import threading

@@ -1,4 +1,4 @@
-"""Whose the messages are that a worker has and cannot use: on a real Redis, with workers in processes of their own."""
+"""Messages that a worker holds and cannot use go back: on a real Redis, with workers in processes of their own."""
 
 import re
 import sys
@@ -73,7 +73,7 @@ def test_a_worker_that_cannot_read_leaves_all_messages_to_others_until_it_can(
 
 
 def test_what_a_worker_waits_with_at_its_end_goes_back(workers: Workers, announcer: Announcer) -> None:
-    """Acknowledged, its films would wait for a lease."""
+    """If they were acknowledged, their scans would wait for a lease."""
     part = workers.start("stuck", "stuck")
     announcer.announce(list(range(4 * 32)))
     part.wait_until(lambda: announcer.waiting() == 0)

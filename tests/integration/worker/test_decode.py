@@ -1,4 +1,4 @@
-"""Decoding in real children: what a bad file costs, and what is left when somebody is killed."""
+"""Decoding in real child processes: the cost of a bad file, and cleanup after a kill."""
 
 import hashlib
 import multiprocessing
@@ -31,7 +31,7 @@ from worker.decode import (
 )
 
 SIDE = 64
-SECONDS = 2.0  # bound on one film
+SECONDS = 2.0  # bound on one image
 BOUNDS = DecoderLimits(max_bytes=2_000_000, max_pixels=4_000_000, seconds=SECONDS, memory=2**30)
 TESTS = Path(__file__).parents[2]
 
@@ -93,7 +93,7 @@ def test_nothing_to_fetch(decoders: DecoderPool) -> None:
 def test_every_kind_of_bad_file_costs_itself_alone(decoders: DecoderPool, inbox: Path) -> None:
     images = sorted(inbox.iterdir())
     (inbox / "empty").touch()
-    (inbox / "text").write_bytes(b"no film\n")
+    (inbox / "text").write_bytes(b"no image\n")
     (inbox / "cut").write_bytes(images[0].read_bytes()[:9000])
     (inbox / "big").write_bytes(bytes(BOUNDS.max_bytes + 1))
     (inbox / "folder").mkdir()
@@ -152,7 +152,7 @@ def test_an_image_that_hangs_is_cut_off(faulty_decoders: DecoderPool, inbox: Pat
 
 
 def test_a_slow_image_does_not_use_up_the_time_of_others(faulty_decoders: DecoderPool, inbox: Path) -> None:
-    """The bound is each film's own: several that are slow, but not too slow, are read in one chunk."""
+    """The time limit is per image: several that are slow, but not too slow, are read in one chunk."""
     for name in "abc":
         (inbox / f"{name}-slow").write_bytes(fault_injection.SLOW % (SECONDS * 0.6))
     fetched = faulty_decoders.decode(decode_requests(inbox, "a-slow", "b-slow", "c-slow"), SIDE)
@@ -167,11 +167,11 @@ def test_an_image_that_would_take_all_memory_is_refused_it(faulty_decoders: Deco
 
 
 def test_no_alarm_is_left_behind_by_an_image_that_ran_out_of_memory(faulty_decoders: DecoderPool, inbox: Path) -> None:
-    """It would end the child over a later film, or with nothing to do, which costs the whole pool."""
+    """It would end the child during a later image, or while idle, which costs the whole pool."""
     (inbox / "a-vast").write_bytes(fault_injection.GROW)
     faulty_decoders.decode(decode_requests(inbox, "a-vast"), SIDE)
     before = set(children())
-    time.sleep(SECONDS + 0.5)  # an alarm left behind would ring; its child alone could tell of it
+    time.sleep(SECONDS + 0.5)  # an alarm left behind would fire now, and only its child would show it
     assert all(isinstance(one, DecodedFile) for one in faulty_decoders.decode(decode_requests(inbox)[1:], SIDE))
     assert set(children()) == before
 
@@ -192,13 +192,13 @@ def test_a_child_that_leaks_is_replaced_before_another_image_pays_for_it(inbox: 
 
 
 def cores(pid: int) -> list[str]:
-    """Its soft and hard limit on core files."""
+    """Return its soft and hard limit on core files."""
     lines = Path(f"/proc/{pid}/limits").read_text("ascii").splitlines()
     return next(line.split()[4:6] for line in lines if line.startswith("Max core file size"))
 
 
 def test_children_leave_no_core_behind(decoders: DecoderPool) -> None:
-    """It would hold a patient's film."""
+    """A core file would hold a patient's image."""
 
     def found() -> list[list[str]]:
         return [cores(pid) for pid in children()]  # those of other tests' pools with them
@@ -217,7 +217,7 @@ def children() -> list[int]:
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
 def test_children_killed_while_they_had_nothing_to_do(inbox: Path, signal_number: int) -> None:
-    """Nobody waits for them then, and the next films must find others in their place."""
+    """No result is awaited from them then, and the next images must find replacements."""
     before = set(children())
     decoders = DecoderPool(2, BOUNDS)
     decoders.warm()
@@ -286,7 +286,7 @@ def test_children_end_when_their_worker_is_killed(tmp_path: Path, names: list[st
 def test_a_clock_that_is_set_while_an_image_is_read_costs_it_nothing(
     faulty_decoders: DecoderPool, inbox: Path, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
-    """Pebble's own bound goes by the wall clock."""
+    """Pebble's own limit uses the wall clock."""
     (inbox / "slow").write_bytes(fault_injection.SLOW % 1.0)
     real, begun = time.time, time.monotonic()
     monkeypatch.setattr(time, "time", lambda: real() + (hours * 3600 if time.monotonic() > begun + 0.3 else 0))
@@ -298,11 +298,11 @@ def test_a_clock_that_is_set_while_an_image_is_read_costs_it_nothing(
 def test_a_share_that_hangs_over_an_image_is_away_and_its_images_wait(
     faulty_decoders: DecoderPool, inbox: Path
 ) -> None:
-    """No film of it is called slow, none is waited for twice, and those of other inboxes are read."""
+    """None of its images is reported as slow or waited for twice, and those of other inboxes are read."""
     share = inbox.with_name("share")
     share.mkdir()
     (share / "a.png").write_bytes(fault_injection.UNANSWERED)
-    (share / "b.png").write_bytes(b"film")
+    (share / "b.png").write_bytes(b"image")
     good = decode_requests(inbox)[:2]
     images = [good[0], *(DecodeRequest(number, share, b"%c.png" % (96 + number)) for number in (1, 2)), good[1]]
     fetched = faulty_decoders.decode(images, SIDE)

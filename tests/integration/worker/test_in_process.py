@@ -1,4 +1,4 @@
-"""Classifying without queue and database: what is said of films, of other pictures, and of what is no picture."""
+"""Classifying without queue and database: results for chest x-rays, for other pictures, and for other files."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from worker.in_process import classify_files
 
 @pytest.fixture
 def files(tmp_path: Path, phantoms: Path) -> list[Path]:
-    folder = Path(shutil.copytree(phantoms, tmp_path / "films"))
+    folder = Path(shutil.copytree(phantoms, tmp_path / "images"))
     images = sorted(folder.iterdir())[:3]
     picture = folder / "page.png"
     page = Image.new("L", (90, 120), 250)

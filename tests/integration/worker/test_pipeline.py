@@ -1,4 +1,4 @@
-"""What becomes of films in the reading room: read, kept, put off, by one model or the next."""
+"""The pipeline: images are read, kept or deferred, by one model or its successor."""
 
 import hashlib
 import os
@@ -135,7 +135,7 @@ def test_a_share_that_is_away_costs_its_images_nothing(harness: WorkerHarness) -
         assert (scan.state, scan.lost_leases, scan.lost_leases_exclusive) == (State.QUEUED, 0, 0)
         assert scan.not_before > transitions.utc_now()
     harness.inbox.with_name("unmounted").rename(harness.inbox)
-    for _ in range(2):  # the first film finds out that it is back
+    for _ in range(2):  # the first image finds out that it is back
         harness.database.write(lambda c: c.execute(update(Scan).values(not_before=transitions.utc_now())))
         harness.read()
     assert {scan.state for scan in harness.scans()} == {State.CLASSIFIED}
@@ -211,7 +211,7 @@ def test_what_is_no_chest_image_is_rejected_and_nobody_has_read_it(
 def test_a_claim_is_read_by_one_model_and_the_next_by_its_successor(
     harness: WorkerHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Successors that take films of other sizes and flag from other thresholds, put in again and again while four
+    """Models with other image sizes and thresholds are swapped in again and again while four
     threads read; each result must be wholly one model's."""
     folders = {}
     for side in (48, 80):
@@ -262,7 +262,7 @@ def test_a_relieved_model_is_ended_once_nothing_is_read_by_it(harness: WorkerHar
     assert new._batcher._thread.is_alive()
 
 
-# films kept
+# images kept
 
 
 def swap_model(harness: WorkerHarness, folder: ModelFolder) -> None:

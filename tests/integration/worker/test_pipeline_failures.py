@@ -1,4 +1,4 @@
-"""The reading room in trouble: films that kill or make their reader fail, and a worker that can read none."""
+"""Failures in the pipeline: images that kill or fail their worker, and a worker that can read none."""
 
 import threading
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from worker.pipeline import ScanProcessor
 
 
 def quarantine(harness: WorkerHarness, ids: list[int]) -> None:
-    """As after a worker died with them in its hands."""
+    """Quarantine scans as after a worker died while it held them."""
     harness.database.write(lambda c: c.execute(update(Scan).where(Scan.id.in_(ids)).values(lost_leases=1)))
 
 
@@ -74,13 +74,13 @@ def test_an_image_that_kills_its_decoder_is_rejected_and_its_neighbours_are_read
 
 
 class Moody:
-    """A model that raises where it is given certain films, or as many, or any at all."""
+    """A model that raises where it is given certain images, or as many, or any at all."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.bad: list[np.ndarray] = []  # films over which it raises
-        self.ill: Exception | None = None  # what it raises over every film
-        self.calls: list[int] = []  # films of each
+        self.bad: list[np.ndarray] = []  # images on which it raises
+        self.ill: Exception | None = None  # what it raises on every image
+        self.calls: list[int] = []  # images of each
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -90,7 +90,7 @@ class Moody:
         if self.ill is not None:
             raise self.ill
         if any((one == bad).all() for one in images for bad in self.bad):
-            raise ZeroDivisionError("over one film")
+            raise ZeroDivisionError("on one image")
         return self._model.predict(images)
 
 
@@ -150,14 +150,14 @@ def test_an_image_that_raises_alone_is_not_read_again_at_once(
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that is not fit tries again within a second."""
+    """A paused worker tries again within a second."""
     monkeypatch.setattr(circuit_breaker, "FIRST_PROBE_DELAY", 0.1)
     monkeypatch.setattr(circuit_breaker, "LAST_PROBE_DELAY", 0.8)
 
 
 @contextmanager
 def healed_at_last(moody: Moody) -> Iterator[None]:
-    """Its threads end, also where the test fails: they would wait for it to be well."""
+    """Let the model work again at the end, also where the test fails: its threads would wait for that."""
     try:
         yield
     finally:
@@ -166,7 +166,7 @@ def healed_at_last(moody: Moody) -> Iterator[None]:
 
 @pytest.mark.usefixtures("soon")
 def test_a_worker_that_cannot_read_at_all_fails_no_image_and_waits(harness: WorkerHarness, moody: Moody) -> None:
-    """As with a card that is full or broken: films go back uncounted, and not one more is claimed until it reads."""
+    """As with a full or broken GPU: scans go back uncounted, and no more are claimed until it works."""
     ids = harness.announce(*IMAGES)
     moody.ill = RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
     with ThreadPoolExecutor(4) as pool, healed_at_last(moody):
@@ -217,7 +217,7 @@ def test_an_error_of_the_ledger_is_held_against_no_image_where_all_end_in_it(
 
 
 def all_queued(harness: WorkerHarness) -> list[Any]:
-    """Its scans, once all of them wait; else none."""
+    """Return its scans once all of them wait; else none."""
     rows = harness.scans()
     return rows if all(scan.state == State.QUEUED for scan in rows) else []
 
@@ -227,11 +227,11 @@ def details(harness: WorkerHarness) -> list[str | None]:
 
 
 class Killed(BaseException):
-    """What a thread sees of its process' death here; nothing in a worker catches it."""
+    """Stands for the death of the process in a thread; nothing in a worker catches it."""
 
 
 class Mortal:
-    """A worker process that dies over certain films: none of its threads writes anything from then on."""
+    """A worker process that dies on certain images: none of its threads writes anything from then on."""
 
     def __init__(
         self, harness: WorkerHarness, classifier: Classifier, decoders: DecoderPool, number: int, killers: set[int]
@@ -254,7 +254,7 @@ class Mortal:
         return self._fetch(claim, side)
 
     def live(self) -> None:
-        """Four threads read until nothing is left to claim, or it dies."""
+        """Run four threads until nothing is left to claim, or the worker dies."""
         with ThreadPoolExecutor(4) as pool:
             for one in [pool.submit(self.processor.process, 1000) for _ in range(4)]:
                 with suppress(Killed):
@@ -262,7 +262,7 @@ class Mortal:
         self.serving.close()
 
     def bury(self) -> None:
-        """What the sweep does after a lease."""
+        """Release its scans as the sweep does after a lease."""
         held = select(Scan.id, Scan.claim_token).where(Scan.state == State.RUNNING, Scan.claimed_by == self.by)
         pairs = [(row.id, row.claim_token) for row in self._database.read(lambda c: c.execute(held).all())]
         self._database.write(lambda c: transitions.expire_claims(c, pairs, 3, "sweep"))
@@ -302,7 +302,7 @@ def test_no_file_is_named_where_an_error_quotes_one(
     harness: WorkerHarness, moody: Moody, capsys: pytest.CaptureFixture[str]
 ) -> None:
     harness.announce(*IMAGES[:2])
-    moody.ill = FileNotFoundError(2, "No such file", f"/films/{IMAGES[0]}")
+    moody.ill = FileNotFoundError(2, "No such file", f"/images/{IMAGES[0]}")
     harness.processor._circuit_breaker._stop.set()
     with pytest.raises(ShuttingDown):
         harness.read(12)

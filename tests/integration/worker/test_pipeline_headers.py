@@ -1,4 +1,4 @@
-"""What a film's DICOM header says, on its way through the reading room."""
+"""DICOM headers in the pipeline: what is stored of them, and what is not."""
 
 import hashlib
 import hmac
@@ -20,7 +20,7 @@ from worker.decision import AgeRule
 
 
 def send(harness: WorkerHarness, number: int, name: str, image: int = 0, **tags: Any) -> int:
-    """A DICOM film put into the inbox and announced: instance `number`, with the pixels of one of the drawn films."""
+    """Put a DICOM image (instance `number`, a phantom's pixels) into the inbox, announce it, return its id."""
     with Image.open(harness.inbox / IMAGES[image]) as picture:
         pixels = np.asarray(picture.convert("L"))
     path = harness.inbox / name
@@ -30,7 +30,7 @@ def send(harness: WorkerHarness, number: int, name: str, image: int = 0, **tags:
 
 
 def test_what_a_dicom_header_says_stands_in_the_row(harness: WorkerHarness) -> None:
-    scan_id = send(harness, 7, "film", PatientAge="004Y", PatientID="4711", IssuerOfPatientID="WARD")
+    scan_id = send(harness, 7, "image", PatientAge="004Y", PatientID="4711", IssuerOfPatientID="WARD")
     (plain,) = harness.announce(IMAGES[0])
     harness.read()
     scan, other = harness.scan(scan_id), harness.scan(plain)
@@ -93,7 +93,7 @@ def test_a_rejected_image_can_be_found_by_its_study(harness: WorkerHarness) -> N
 
 
 def test_no_header_in_events_and_no_key_where_others_can_see_it(harness: WorkerHarness) -> None:
-    send(harness, 1, "film", PatientID="4711", PatientName="DOE^JANE", PatientBirthDate="20200102", PatientAge="042Y")
+    send(harness, 1, "image", PatientID="4711", PatientName="DOE^JANE", PatientBirthDate="20200102", PatientAge="042Y")
     harness.read()
     rows = harness.database.read(lambda c: c.execute(select(ScanEvent.__table__)).all())
     told = repr(rows)
@@ -109,8 +109,8 @@ def test_no_header_in_events_and_no_key_where_others_can_see_it(harness: WorkerH
             seen = Path(f"/proc/{pid}/{part}").read_bytes()
             assert KEY not in seen
             assert KEY.hex().encode() not in seen
-    assert KEY.hex() not in repr(decode.DecodeRequest(1, harness.inbox, b"film", KEY))
-    assert repr(KEY) not in repr(decode.DecodeRequest(1, harness.inbox, b"film", KEY))
+    assert KEY.hex() not in repr(decode.DecodeRequest(1, harness.inbox, b"image", KEY))
+    assert repr(KEY) not in repr(decode.DecodeRequest(1, harness.inbox, b"image", KEY))
 
 
-# another model takes the post
+# another model is swapped in

@@ -1,4 +1,4 @@
-"""Old films read again by another model: kept ones, ones that still stand in their folder, and ones that are gone."""
+"""Rescoring by another model: kept images, images still in their folder, and images that are gone."""
 
 import shutil
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ IMAGES = 10
 
 
 class Archive:
-    """An inbox whose films the tiny model has read, of which those that it flagged are kept."""
+    """An inbox whose images the tiny model has read, of which those that it flagged are kept."""
 
     def __init__(self, folder: Path, phantoms: Path, first: ModelFolder) -> None:
         self.inbox = folder / "inbox"
@@ -85,7 +85,7 @@ def archive(tmp_path: Path, phantoms: Path, tiny_model: ModelFolder) -> Iterator
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    """Of the same size, and of another opinion."""
+    """A model of the same input size with other results."""
     network = tiny_network()
     kernel, bias = network.layers[-1].get_weights()
     network.layers[-1].set_weights([-kernel, bias])

@@ -37,14 +37,14 @@ def test_only_its_owner_may_read_it_whatever_the_umask(file: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_parts_that_start_at_once_agree(file: Path) -> None:
+def test_components_that_start_at_once_agree(file: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         keys = set(pool.map(lambda _: patient_hashing.read_or_create_key(file), range(64)))
     assert keys == {patient_hashing.read_key(file)}
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_a_part_that_was_slower_takes_the_others_key(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_component_that_was_slower_takes_the_others_key(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It saw no key; when its own is ready to be stored, another's is already there."""
     key = patient_hashing.read_or_create_key(file)
     monkeypatch.setattr(os, "access", lambda *_: False)

@@ -173,7 +173,7 @@ def test_a_watcher_sees_every_step_and_the_epochs_end(
     assert standings[2].validation_loss > 0
 
 
-def test_both_forms_are_learned_from_and_judged_apart(trained: TrainingResult, labelled: Path) -> None:
+def test_both_forms_are_learned_from_and_evaluated_apart(trained: TrainingResult, labelled: Path) -> None:
     counts = trained.folder.card["data"]["counts"]
     one_form = dataset.read_dataset(labelled, 150).counts()
     for split in dataset.SPLITS:

@@ -41,7 +41,7 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_nothing_to_hear_is_no_deafness(scene: Scene) -> None:
+def test_an_empty_queue_is_no_fault(scene: Scene) -> None:
     assert scene.pass_by(100) == []
 
 
@@ -52,7 +52,7 @@ def test_messages_that_wait_and_none_that_comes(scene: Scene) -> None:
     assert scene.pass_by(2) == ["rebuilt"]
 
 
-def test_still_deaf_after_it_was_rebuilt_it_ends(scene: Scene) -> None:
+def test_still_cut_off_after_it_was_rebuilt_it_ends(scene: Scene) -> None:
     scene.waiting = 1
     assert scene.pass_by(SECONDS + 3) == ["rebuilt"]
     assert scene.pass_by(SECONDS + 3) == ["rebuilt", "ended"]

@@ -1,4 +1,4 @@
-"""Parts that live and do nothing: a rescan, an intake and a sweep that hang, as their heartbeats tell it."""
+"""Components that live and do nothing: heartbeats report a rescan, an intake and a sweep that hang."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ STUCK = 3.0  # longer than a healthy part takes on a busy machine
 
 
 class Hang:
-    """Stands in for a call that hangs, until it is let go."""
+    """Replaces a call by one that hangs until it is released."""
 
     def __init__(self, real: Callable[..., Any]) -> None:
         self._real = real
@@ -54,7 +54,7 @@ def writer(database: Database) -> Iterator[HeartbeatWriter]:
 
 
 def until_told(database: Database, verdict: HealthStatus, sentence: str = "") -> None:
-    """Waits until this is said of the one part there is; the sentence by its beginning."""
+    """Wait until the one component's health has this status, and a sentence that begins so."""
 
     def components() -> Any:
         return database.read(lambda c: heartbeats.readiness(c, 60)).components
@@ -72,7 +72,7 @@ def until_told(database: Database, verdict: HealthStatus, sentence: str = "") ->
     ("what", "rescan_seconds"),
     [
         pytest.param("walk", 0.1, id="walk"),
-        pytest.param("inspect", 60, id="look"),  # two rescans in a row settle a film without a look
+        pytest.param("inspect", 60, id="look"),  # two rescans in a row settle an image without a look
     ],
 )
 def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
@@ -100,7 +100,7 @@ def test_a_watcher_that_hangs_is_stalled_until_it_goes_on(
     with watcher.running():
         until_told(database, HealthStatus.HEALTHY)
         hang.free.clear()
-        (inbox / "film.jpeg").write_bytes(b"film")
+        (inbox / "image.jpeg").write_bytes(b"image")
         activity = {"walk": "the rescan of ward", "inspect": "the intake of ward"}[what]
         until_told(database, HealthStatus.STALLED, f"runs, but {activity}: no progress for")
         hang.free.set()

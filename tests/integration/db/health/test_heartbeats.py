@@ -57,7 +57,7 @@ def verdicts(database: Database) -> dict[str, HealthStatus]:
     return {component.component: component.status for component in asked(database).components}
 
 
-def test_parts_are_written_while_they_live_and_leave_nothing(database: Database) -> None:
+def test_components_are_written_while_they_live_and_leave_nothing(database: Database) -> None:
     with writing_heartbeats(database) as writer:
         worker, watcher = writer.add_component("worker"), writer.add_component("watcher")
         eventually(lambda: len(rows(database)) == 2)
@@ -74,7 +74,7 @@ def test_parts_are_written_while_they_live_and_leave_nothing(database: Database)
     assert rows(database) == []
 
 
-def test_a_part_that_fails_stays_to_be_seen(database: Database) -> None:
+def test_a_component_that_fails_stays_visible(database: Database) -> None:
     def fail() -> None:
         with writing_heartbeats(database) as writer:
             writer.add_component("worker")
@@ -128,7 +128,7 @@ def test_it_beats_again_after_an_outage(empty_database: Database) -> None:
     assert rows(empty_database) == []
 
 
-def test_a_part_that_is_not_heard_of_is_silent(database: Database) -> None:
+def test_a_component_without_heartbeats_is_silent(database: Database) -> None:
     write(database, Component("worker"), 1)
     write(database, Component("watcher"), 2, age=SILENT_AFTER_SECONDS + 90)
     found = asked(database)
@@ -161,7 +161,7 @@ def test_one_that_ran_beside_it_is_no_replacement(database: Database) -> None:
     assert verdicts(database) == {"worker@m:1": HealthStatus.SILENT, "worker@m:2": HealthStatus.HEALTHY}
 
 
-def test_what_was_promised_and_does_not_move_is_stalled(database: Database) -> None:
+def test_what_was_expected_and_does_not_progress_is_stalled(database: Database) -> None:
     clock = Clock()
     component = Component("watcher", clock)
     component.expect_within("the rescan of ward", 100)
@@ -216,7 +216,7 @@ def test_images_wait_and_there_is_no_worker(ledger: LedgerDriver) -> None:
     ]
 
 
-def test_parts_that_never_came_back_are_forgotten_after_a_day(database: Database) -> None:
+def test_components_that_never_came_back_are_forgotten_after_a_day(database: Database) -> None:
     write(database, Component("worker"), 1, age=3 * 86400)
     with writing_heartbeats(database) as writer:
         writer.add_component("watcher")

@@ -1,4 +1,4 @@
-"""Whether the folder that is there is the inbox: said with real folders, and with mounts as the kernel would tell."""
+"""Whether the folder at an inbox's path is the inbox: with real folders, and with mounts as the kernel reports them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,9 +23,9 @@ from pneumowatch.mount_identity import MountedFolder
 from pneumowatch.settings import Settings
 
 PATIENCE = 3600.0
-SHARE = MountedFolder("nfs4", "/mnt/films", "nfs4 server:/films / 7")
-BENEATH = MountedFolder("ext4", "/", "ext4 /dev/sda1 /mnt/films 99")  # the mount point of a share that has dropped
-OTHER = MountedFolder("nfs4", "/mnt/films", "nfs4 newserver:/films / 7")
+SHARE = MountedFolder("nfs4", "/mnt/images", "nfs4 server:/images / 7")
+BENEATH = MountedFolder("ext4", "/", "ext4 /dev/sda1 /mnt/images 99")  # the mount point of a share that has dropped
+OTHER = MountedFolder("nfs4", "/mnt/images", "nfs4 newserver:/images / 7")
 
 
 @pytest.fixture
@@ -37,23 +37,23 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def presence(database: Database) -> InboxPresence:
-    return InboxPresence(database, PATIENCE, "desk")
+    return InboxPresence(database, PATIENCE, "pc-1")
 
 
-def standing(database: Database, machine: str = "desk") -> dict[str, object]:
+def standing(database: Database, machine: str = "pc-1") -> dict[str, object]:
     (found,) = [row for row in database.read(inbox_states) if row["machine"] == machine]
     return found
 
 
 def add_scan(ledger: LedgerDriver, root: Path, name: str = "a.png") -> int:
-    """A film that lies in the folder and waits."""
-    (root / name).write_bytes(b"film")
-    (scan_id,) = ledger.add(file_version(name, 4, (root / name).stat().st_mtime_ns))
+    """Write an image into the folder and add its waiting scan; return its id."""
+    (root / name).write_bytes(b"image")
+    (scan_id,) = ledger.add(file_version(name, 5, (root / name).stat().st_mtime_ns))
     return scan_id
 
 
 def age(database: Database, seconds: float) -> None:
-    """As if it had been so for longer."""
+    """Date the inbox's state back by so many seconds."""
     since = standing(database)["since"] - timedelta(seconds=seconds)  # type: ignore[operator]
     database.write(lambda c: c.execute(update(Inbox).values(since=since)))
 
@@ -73,7 +73,7 @@ def test_the_first_folder_that_is_seen_is_the_inbox(presence: InboxPresence, dat
 def test_a_database_that_is_away_is_not_taken_for_a_share_that_does_not_answer(
     presence: InboxPresence, database: Database, ledger: LedgerDriver, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The share is asked by itself: whoever waits for the database meanwhile is not waiting for the share."""
+    """The share is probed by itself: time spent waiting for the database does not count as waiting for the share."""
     asks: list[str] = []
     in_question = False
 
@@ -100,7 +100,7 @@ def test_a_database_that_is_away_is_not_taken_for_a_share_that_does_not_answer(
     assert presence.check("inbox", root, io_context)
     add_scan(ledger, root)
     root.rename(root.with_name("moved"))
-    root.mkdir()  # doubted, so films are looked for in it
+    root.mkdir()  # doubted, so images are looked for in it
     assert not presence.check("inbox", root, io_context)
     assert asks.count("share") == 3
     assert "database" in asks
@@ -158,7 +158,7 @@ def test_a_folder_made_anew_is_the_inbox_once_no_image_waits(
 def test_a_folder_made_anew_is_the_inbox_in_time(
     presence: InboxPresence, database: Database, ledger: LedgerDriver, root: Path
 ) -> None:
-    """Its films are truly gone, and must be called so."""
+    """Its images are really gone, and must be reported so."""
     assert presence.check("inbox", root)
     add_scan(ledger, root)
     root.rename(root.with_name("moved"))
@@ -197,7 +197,7 @@ def test_a_missing_mount_is_never_the_inbox_however_long_it_takes(
     presence: InboxPresence, database: Database, ledger: LedgerDriver, root: Path
 ) -> None:
     assert presence.verify_mount("inbox", root, SHARE)
-    assert not presence.verify_mount("inbox", root, BENEATH), "whether or not a film waits"
+    assert not presence.verify_mount("inbox", root, BENEATH), "whether or not an image waits"
     add_scan(ledger, root)
     (root / "a.png").unlink()
     age(database, 100 * PATIENCE)
@@ -216,8 +216,8 @@ def test_a_folder_that_somebody_named_anew_is_no_missing_mount(
 
 def test_machines_may_have_it_at_different_places(presence: InboxPresence, database: Database, root: Path) -> None:
     assert presence.verify_mount("inbox", root, SHARE)
-    elsewhere = MountedFolder("nfs4", "/films", "nfs4 10.0.0.7:/films / 7")
-    assert InboxPresence(database, PATIENCE, "cellar").verify_mount("inbox", Path("/films"), elsewhere)
+    elsewhere = MountedFolder("nfs4", "/images", "nfs4 10.0.0.7:/images / 7")
+    assert InboxPresence(database, PATIENCE, "cellar").verify_mount("inbox", Path("/images"), elsewhere)
     assert presence.verify_mount("inbox", root, SHARE)
     assert standing(database, "cellar")["identity"] == elsewhere.identity
 
@@ -229,7 +229,7 @@ def test_a_machine_that_starts_without_the_mount_that_others_have_doubts_its_fol
     newcomer = InboxPresence(database, PATIENCE, "cellar")
     assert not newcomer.verify_mount("inbox", root, BENEATH)
     add_scan(ledger, root)
-    assert not newcomer.verify_mount("inbox", root, BENEATH), "a film that came later tells nothing"
+    assert not newcomer.verify_mount("inbox", root, BENEATH), "an image that came later tells nothing"
     assert newcomer.verify_mount("inbox", root, SHARE)
 
 
@@ -281,6 +281,6 @@ def test_what_status_and_doctor_say_of_a_share_that_is_away(
     presence.report_unavailable("inbox", root, "it does not answer")
     (found,) = health_checks._shares(given)
     assert (found.status, found.check) == ("error", "inbox inbox")
-    assert found.message.startswith("away on desk since ")
+    assert found.message.startswith("away on pc-1 since ")
     query.status()
-    assert "inbox inbox is away on desk: it does not answer" in capsys.readouterr().out
+    assert "inbox inbox is away on pc-1: it does not answer" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What the ledger tells Prometheus, on SQLite and PostgreSQL."""
+"""Metrics computed from the ledger, on SQLite and PostgreSQL."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -54,7 +54,7 @@ def test_images_by_source_and_state(ledger: LedgerDriver, database: Database, co
         ("webhook", outbox.OutboxState.WAITING): 1,
         ("webhook", outbox.OutboxState.GIVEN_UP): 0,
     }
-    assert found["pneumowatch_drift_psi"] == {}  # one film, and a model without a reference
+    assert found["pneumowatch_drift_psi"] == {}  # one image, and a model without a reference
 
 
 def test_the_oldest_waits_for_as_long_as_it_has(

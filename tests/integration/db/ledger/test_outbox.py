@@ -1,4 +1,4 @@
-"""The outbox: a row with each newly flagged scan, once, and what becomes of it whoever dies in between."""
+"""The outbox: one row for each newly flagged scan, which survives the death of any process."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -81,7 +81,7 @@ def state_of(ledger: LedgerDriver) -> list[str]:
 
 
 def later(ledger: LedgerDriver, **values: Any) -> None:
-    """As if time had passed."""
+    """Date rows back as if time had passed."""
     ledger.database.write(lambda c: c.execute(update(Outbox).values(**values)))
 
 
@@ -147,7 +147,7 @@ def test_a_pacs_is_told_of_images_that_came_from_one(ledger: LedgerDriver) -> No
 
 
 def test_rescoring_tells_nobody(ledger: LedgerDriver) -> None:
-    """Whoever rescores sees what it changed; a receiver is told of films as they come."""
+    """Whoever rescores sees what it changed; receivers are notified of new images only."""
     (scan_id,) = flag(ledger, "a.png", flagged=False, probability=0.1)
     ledger.database.write(
         lambda c: model_registry.register_model(c, model_folder("model-2", "2" * 64), b"other", "test")

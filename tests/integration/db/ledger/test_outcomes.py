@@ -1,4 +1,4 @@
-"""What becomes of a claimed scan: each outcome once, by its holder alone, and twins told by their content."""
+"""Outcomes of claimed scans: each recorded once, by its holder alone, and duplicates found by their content."""
 
 import itertools
 import threading
@@ -167,7 +167,7 @@ def kept(ledger: LedgerDriver, scan_id: int) -> dict[str, Any]:
 
 
 def test_what_a_header_says_stands_in_the_row(ledger: LedgerDriver) -> None:
-    """Of every outcome; and films without a header in the same batch have none."""
+    """So for every outcome; images without a header in the same batch have none."""
     one, two, three, four = ledger.add(*(file_version(name) for name in "1234"))
     outcomes = [
         dicom(one, "1" * 64),
@@ -216,7 +216,7 @@ def test_the_same_instance_with_the_same_pixels_is_a_duplicate_whatever_its_byte
 @pytest.mark.parametrize(
     "other",
     [
-        {"sop_uid": "1.2.3.4.6"},  # two films that happen to be equal, as black ones are
+        {"sop_uid": "1.2.3.4.6"},  # two images that happen to be equal, as black ones are
         {"pixels_sha256": "e" * 64},  # a machine that uses an instance's UID twice
         {"sop_uid": None},
         {"pixels_sha256": None},
@@ -241,7 +241,7 @@ def test_instances_sent_twice_in_one_batch(ledger: LedgerDriver) -> None:
 
 
 def test_bytes_that_were_read_without_their_header_lead_to_their_first_reader(ledger: LedgerDriver) -> None:
-    """By an earlier version, say. Their instance stays free for the first film that is an original."""
+    """An earlier version read them. Their instance stays free for the first image that is an original."""
     old, again, other = ledger.add(*(file_version(name) for name in "123"))
     ledger.finish(ledger.claimed(1), classified(old, "1" * 64))
     ledger.finish(ledger.claimed(1), dicom(again, "1" * 64))
@@ -256,7 +256,7 @@ def test_instances_sent_twice_in_two_claims_at_once(ledger: LedgerDriver) -> Non
     claims = [ledger.claimed(pairs), ledger.claimed(pairs)]
 
     def outcomes(worker: int) -> list[Outcome]:
-        """The same instances in both, every third with the same bytes; in opposite orders."""
+        """Return the same instances for both, every third with the same bytes, in opposite orders."""
         made = [
             dicom(scan.id, f"{number + (0 if number % 3 == 0 else 1000 * (worker + 1)):064x}", sop_uid=f"1.{number}")
             for number, scan in enumerate(claims[worker].scans)
@@ -345,7 +345,7 @@ def test_nothing_to_finish(ledger: LedgerDriver) -> None:
 
 
 def test_a_batch_is_all_or_nothing(ledger: LedgerDriver) -> None:
-    """A model that nobody registered: no outcome of the batch may stand, nor an event of one."""
+    """The model is not registered: no outcome of the batch may be recorded, nor an event of one."""
     one, two = ledger.add(file_version("1"), file_version("2"))
     claim = ledger.claimed()
     with pytest.raises(IntegrityError):
@@ -373,7 +373,7 @@ def test_a_scan_read_again_after_requeue_keeps_no_trace_of_its_rejection(ledger:
 
 
 def test_a_version_that_comes_back_before_it_was_ever_read_is_read(ledger: LedgerDriver) -> None:
-    """The first version of a film returns, so its second is rejected unread; then that one stands there again."""
+    """The first version of an image returns, so its second is rejected unread; then the second is back."""
     first, second, third = (file_version(size=size) for size in (1, 2, 3))
     ledger.classify(first)
     (unread,) = ledger.add(second)

@@ -1,4 +1,4 @@
-"""What the watcher saw becomes rows: once for each content at each path, whoever sees it and however often."""
+"""Registration of the watcher's observations: one row for each content at each path, however often it is seen."""
 
 import threading
 from dataclasses import replace
@@ -122,7 +122,7 @@ def test_a_vanished_file_that_is_seen_again_is_queued_again(ledger: LedgerDriver
 
 
 def test_what_is_to_be_announced_is_marked_as_announced(ledger: LedgerDriver) -> None:
-    """Else the sweep, a second later, announces it once more."""
+    """Otherwise the sweep, a second later, would announce it once more."""
     vanished = ledger.reject(file_version("gone.png"), Reason.VANISHED)
     (waiting,) = ledger.add(file_version("waits.png"))
     to_announce = ledger.register(
@@ -140,7 +140,7 @@ def test_a_rejected_file_that_did_not_change_stays_rejected(ledger: LedgerDriver
 
 
 def test_content_that_came_back_is_current_again(ledger: LedgerDriver) -> None:
-    """A flagged film, replaced, then restored with its time stamp: it must not stay hidden as superseded."""
+    """A flagged image, replaced, then restored with its time stamp: it must not stay hidden as superseded."""
     (first,) = ledger.classify(file_version())
     (second,) = ledger.classify(file_version(**OTHER))
     assert ledger.row(first)["superseded_by"] == second
@@ -166,7 +166,7 @@ def test_content_that_came_back_unread_is_read(ledger: LedgerDriver, reason: Rea
 
 
 def test_content_that_came_back_while_its_successor_waits(ledger: LedgerDriver) -> None:
-    """The waiting row finds the older content in its place: the older one is current again, and nobody is hidden."""
+    """The waiting row finds the older content in its place: the older one is current again, and no case is hidden."""
     (first,) = ledger.classify(file_version())
     (second,) = ledger.add(file_version(**OTHER))
     ledger.register(file_version())
@@ -238,7 +238,7 @@ def test_classified_and_rejected_in_one_burst(ledger: LedgerDriver) -> None:
 
 
 def test_known_files_are_found_by_their_paths_before_postgresql_knows_the_table(postgres_ledger: LedgerDriver) -> None:
-    """By any other index it would read all rows of the inbox for each few files."""
+    """Any other index would read all rows of the inbox for a few files."""
     files = [file_version(f"{number}.png") for number in range(3000)]
     postgres_ledger.register(*files)
     for work in (registration.unregistered_files, lambda c, some: registration.register_files(c, some, BY)):

@@ -1,4 +1,4 @@
-"""The hours of each source, as arrivals note them."""
+"""The counts of arrivals per source and hour."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

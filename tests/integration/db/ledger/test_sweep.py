@@ -1,4 +1,4 @@
-"""The sweep, with a clock and a bell that the test holds."""
+"""The sweep, with a clock and an announcer that the test controls."""
 
 import threading
 from datetime import timedelta
@@ -58,13 +58,13 @@ def test_a_claim_is_taken_back_after_a_lease_of_the_sweepers_own_time(
         clock.moment += LEASE / 6 - 0.001
     clock.moment += 0.01
     sweeper.sweep()
-    assert (ledger.state(scan_id), announcer.announced) == ("queued", [scan_id])  # and rung in the same sweep
+    assert (ledger.state(scan_id), announcer.announced) == ("queued", [scan_id])  # and announced in the same sweep
     assert ledger.row(scan_id)["announced_at"] is not None
     assert ledger.events(scan_id)[-1]["by"] == "sweeper"
 
 
 def test_the_times_in_the_row_do_not_count(ledger: LedgerDriver, sweeper: Sweeper, clock: Clock) -> None:
-    """A worker's clock that is a day behind has given a lease that ran out before it began."""
+    """A worker whose clock is a day behind gave a lease that ran out before it began."""
     (scan_id,) = ledger.add(file_version())
     ledger.claimed()
     ledger.set(scan_id, leased_until=transitions.utc_now() - timedelta(days=1))
@@ -129,7 +129,7 @@ def test_a_claim_taken_back_once_is_not_counted_again(ledger: LedgerDriver, swee
 def test_the_time_of_an_outage_is_held_against_no_worker(
     ledger: LedgerDriver, database: Database, announcer: FakeAnnouncer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the database is away no worker can renew its lease, and the sweep waits for the database as they do."""
+    """While the database is down no worker can renew its lease, and the sweep waits for the database as they do."""
     clock = Clock()
     sweeper = make(database, announcer, clock)
     (scan_id,) = ledger.add(file_version())

@@ -1,4 +1,4 @@
-"""Clocks of machines differ, and are set: a jump of hours costs no film, no attempt, and at most a lease of time."""
+"""Clock differences and jumps: a jump of hours costs no scan and no attempt, and delays by at most one lease."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

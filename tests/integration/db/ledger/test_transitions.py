@@ -1,4 +1,4 @@
-"""Any sequence of moves, also senseless ones, leaves each scan in one legal state, with a chain of events to it."""
+"""Any sequence of transitions, also senseless ones, leaves each scan in one legal state, explained by its events."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -81,7 +81,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(claim=claims, kinds=kinds, sha256=hashes, header=headers, size=sizes)
     def finish(self, claim: Claim, kinds: list[str], sha256: str, header: Header | None, size: int) -> None:
-        """Also of claims that were lost, or finished before."""
+        """Finish a claim, also one that was lost, or finished before."""
         outcomes: list[Outcome] = []
         for scan, kind in zip(claim.scans, kinds, strict=False):
             made = {
@@ -98,7 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(kinds=kinds, sha256=hashes, header=headers, size=sizes)
     def read(self, kinds: list[str], sha256: str, header: Header | None, size: int) -> None:
-        """What a worker does that nothing happens to."""
+        """Process one claim as an undisturbed worker does."""
         claim = self._claim(100)
         if claim is not None:
             self.finish(claim, kinds, sha256, header, size)
@@ -122,7 +122,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.permits -= 1
 
     def _claim(self, count: int) -> Claim | None:
-        """As a worker does that has so many licences, or fewer where fewer are out."""
+        """Claim as a worker that has so many permits, or fewer where fewer are available."""
         claim = self.ledger.claim(min(count, self.permits), swept=False) if self.permits else None
         self.permits -= len(claim.scans) if claim else 0
         return claim
@@ -133,7 +133,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def announced_scans_have_permits(self) -> None:
-        """It would wait for a lease, with workers idle."""
+        """Without a permit it would wait for a lease, with workers idle."""
         announced = select(func.count()).where(in_state(State.QUEUED), Scan.announced_at.is_not(None))
         assert self.database.read(lambda c: c.scalar(announced)) <= self.permits
 
@@ -181,7 +181,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert by_id[scan["duplicate_of"]]["state"] == State.CLASSIFIED
 
     def _paths(self, scans: Any) -> None:
-        """Of the scans of a path one is current, and at most one waits: nobody's film is hidden behind another."""
+        """Of the scans of a path one is current, and at most one waits: no image is hidden behind another."""
         paths: dict[bytes, list[Any]] = {}
         for scan in scans:
             paths.setdefault(scan["path_bytes"], []).append(scan)
@@ -190,7 +190,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert sum(scan["state"] in WAITING for scan in here) <= 1
 
     def _cases(self, scans: Any) -> None:
-        """Flagged cases are what current scans show, each once, where one of them stands."""
+        """Flagged cases are those of current scans, each once."""
         listed = self.database.read(lambda c: c.execute(text("SELECT scan_id, path FROM flagged_cases")).all())
         current = [scan for scan in scans if scan["superseded_by"] is None]
         shown = {scan["duplicate_of"] or scan["id"] for scan in current if scan["state"] in SHOWN}

@@ -1,4 +1,4 @@
-"""Claims: the most urgent first, each scan in one hand, and a suspect alone."""
+"""Claims: the most urgent first, each scan held once, and a quarantined scan alone."""
 
 from datetime import timedelta
 from itertools import chain
@@ -47,7 +47,7 @@ def test_nothing_goes_before_its_turn_within_the_cap(ledger: LedgerDriver) -> No
 
 
 def test_urgent_and_old_images_that_are_claimed_one_by_one_both_come(ledger: LedgerDriver) -> None:
-    """By lot, so this would fail once in 2**30 runs."""
+    """The choice is random, so this fails once in 2**30 runs."""
     old = ledger.add(*(file_version(f"old {number}") for number in range(60)))
     urgent = ledger.add(*(file_version(f"urgent {number}", priority=STAT) for number in range(60)))
     ledger.database.write(
@@ -60,7 +60,7 @@ def test_urgent_and_old_images_that_are_claimed_one_by_one_both_come(ledger: Led
 
 
 def test_a_quarantined_scan_beyond_the_cap_is_read_under_a_flow_of_urgent_images(ledger: LedgerDriver) -> None:
-    """By lot, too."""
+    """The choice is random here as well."""
     (quarantined,) = ledger.add(file_version("old"))
     ledger.add(*(file_version(f"urgent {number}", priority=STAT) for number in range(90)))
     ledger.set(quarantined, lost_leases=1, received_at=transitions.utc_now() - 2 * CAP)
@@ -95,7 +95,7 @@ def test_two_claimers_beyond_the_cap_never_share_a_scan_nor_leave_one(ledger: Le
 
 
 def test_claims_read_indexes_in_their_order(ledger: LedgerDriver) -> None:
-    """However many wait: no sort, and nothing read but what is taken."""
+    """So however many wait: no sort, and no row read that is not claimed."""
     ledger.register(
         *(file_version(f"{number}", priority=STAT if number % 9 == 0 else ROUTINE) for number in range(400))
     )
@@ -112,7 +112,7 @@ def test_claims_read_indexes_in_their_order(ledger: LedgerDriver) -> None:
 
 
 def _plans(connection: Connection, work: Any) -> list[str]:
-    """Of each SELECT and UPDATE of scans that this work runs, as its transaction has them planned."""
+    """Return the plan of each SELECT and UPDATE of scans that `work` runs, within its transaction."""
     ran: list[tuple[str, Any]] = []
 
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
@@ -155,7 +155,7 @@ def test_a_scan_is_not_claimed_before_its_time(ledger: LedgerDriver) -> None:
 
 
 def test_a_permit_is_not_spent_on_what_is_due_and_not_announced(ledger: LedgerDriver) -> None:
-    """It would be missing to what was announced, which nothing else would announce for a lease."""
+    """The announced scan would lack it, and nothing would announce that scan again for a lease."""
     (put_off,) = ledger.add(file_version("1"))
     ledger.finish(ledger.claimed(), deferred(put_off))
     (announced,) = ledger.add(file_version("2"))

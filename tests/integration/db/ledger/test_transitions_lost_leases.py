@@ -1,4 +1,4 @@
-"""Workers that die: their scans go back, suspects are read alone, and only what kills alone is failed."""
+"""Lost leases: scans are requeued, quarantined ones read alone, and only those that kill alone are failed."""
 
 from datetime import timedelta
 
@@ -43,7 +43,7 @@ def test_expired_twice_counts_once(ledger: LedgerDriver) -> None:
     assert ledger.state(scan_id) == "running"
 
 
-def test_failed_only_after_max_attempts_deaths_alone(ledger: LedgerDriver) -> None:
+def test_failed_only_after_max_attempts_lost_leases_while_exclusive(ledger: LedgerDriver) -> None:
     (scan_id,) = ledger.add(file_version())
     ledger.expire(ledger.claimed(), 2)  # the first death was in a batch, and counts against nobody
     die_alone(ledger, scan_id, 2)
@@ -82,12 +82,12 @@ def test_many_deaths_in_company_fail_nobody(ledger: LedgerDriver) -> None:
 
 
 def rest_over(ledger: LedgerDriver, scan_id: int, times: int) -> None:
-    """The time that a film lets others go first has passed."""
+    """Let the time pass in which a quarantined scan lets others go first."""
     ledger.set(scan_id, not_before=transitions.utc_now() - transitions.COOLDOWNS[times - 1])
 
 
 def test_a_quarantined_scan_whose_worker_died_lets_others_go_first_for_a_while(ledger: LedgerDriver) -> None:
-    """Or the film with which a worker begins would die of each worker that is killed as soon as it begins."""
+    """Otherwise a worker that is killed at each start would fail the scan that it claims first."""
     first, *others = ledger.add(*(file_version(name) for name in "123"))
     ledger.expire(ledger.claimed(1))
     die_alone(ledger, first)
@@ -112,7 +112,7 @@ def test_where_nothing_else_waits_a_quarantined_scan_need_not_cool_down(ledger: 
 
 
 def test_a_worker_killed_twenty_times_as_soon_as_it_holds_an_image_fails_none(ledger: LedgerDriver) -> None:
-    """The worst case: never a film is finished between two deaths. 8 films are taken at once, more arrive."""
+    """The worst case: no image is ever finished between two deaths. 8 images are claimed at once, more arrive."""
     ids = ledger.add(*(file_version(f"first {number}") for number in range(8)))
     for number in range(20):
         ids += ledger.add(file_version(f"later {number}"))
@@ -184,7 +184,8 @@ def test_requeue_takes_what_is_asked_for_and_can_be_requeued(ledger: LedgerDrive
     assert ledger.requeue() == [damaged]
     assert ledger.requeue() == []
     assert ledger.states() == {
-        empty: "queued", damaged: "queued", done: "classified", duplicate: "duplicate", held: "running", waiting: "queued",
+        empty: "queued", damaged: "queued", waiting: "queued",
+        done: "classified", duplicate: "duplicate", held: "running",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What mends the ledger never doubles a prediction, whoever else is at work."""
+"""Requeueing never doubles a prediction, whatever else runs at the same time."""
 
 from dataclasses import replace
 from itertools import chain
@@ -15,7 +15,7 @@ OTHER = "model-2"
 
 
 def again(ledger: LedgerDriver, scan_id: int, **outcome: Any) -> None:
-    """A scan that has a prediction is made to need another: by hand, or by a backup that was put back."""
+    """Make a scan that has a prediction need another: by hand, or by a restored backup."""
     ledger.set(scan_id, state=State.REJECTED, reason=Reason.UNREADABLE)
     assert ledger.requeue(Scan.id == scan_id) == [scan_id]
     ledger.finish(ledger.claimed(), classified(scan_id, ledger.row(scan_id)["sha256"], **outcome))

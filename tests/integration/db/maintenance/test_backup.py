@@ -1,4 +1,4 @@
-"""Backups of a real SQLite and a real PostgreSQL: written while others write, put back whole or not at all."""
+"""Backups of a real SQLite and a real PostgreSQL: written under load, and restored whole or not at all."""
 
 import json
 import os
@@ -42,7 +42,7 @@ class Installation:
         self.settings = Settings(data_dir=folder, database_url=url)
 
     def fill(self) -> None:
-        """A film read and kept, one that waits, a handed-in one, a model, and a key."""
+        """Fill it with an image read and kept, one that waits, an uploaded one, a model, and a key."""
         with closing(Database(self.url)) as database:
             ledger = LedgerDriver(database)
             ledger.register_model()
@@ -51,7 +51,7 @@ class Installation:
             deployment.load_patient_key(database, self.settings)
         image_store.store_image(self.data, "a" * 64, np.zeros((8, 8), np.uint8))
         (self.data / "uploads").mkdir()
-        (self.data / "uploads" / "x-0123.png").write_bytes(b"film")
+        (self.data / "uploads" / "x-0123.png").write_bytes(b"image")
         os.utime(self.data / "uploads" / "x-0123.png", ns=(1, 1_234_567_891_234_567_891))
         model = self.data / "models" / "model-1"
         model.mkdir(parents=True)
@@ -90,7 +90,7 @@ def installation(empty_database: Database, tmp_path: Path) -> Installation:
 
 @pytest.fixture
 def other(installation: Installation, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Installation]:
-    """Somewhere else, where there is nothing."""
+    """Another, empty installation to restore into."""
     if installation.url.startswith("sqlite"):
         yield Installation(tmp_path / "other", f"sqlite:///{tmp_path / 'other' / 'new.db'}")
     else:
@@ -133,7 +133,7 @@ def test_nobody_else_may_read_a_backup(installation: Installation, tmp_path: Pat
 def test_a_backup_is_of_one_moment_while_others_write(
     installation: Installation, other: Installation, tmp_path: Path
 ) -> None:
-    """Each transaction leaves a scan and its event; of every one that is there, both are."""
+    """Each transaction writes a scan and its event: the backup has both or neither."""
     stop, written = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -246,13 +246,13 @@ def living(installation: Installation) -> Iterator[None]:
         yield
 
 
-def test_nothing_is_put_back_under_running_parts(installation: Installation, tmp_path: Path) -> None:
+def test_nothing_is_restored_under_running_components(installation: Installation, tmp_path: Path) -> None:
     installation.backup(tmp_path / "backup")
     with living(installation), pytest.raises(BackupError, match="watcher@"):
         installation.restore(tmp_path / "backup", replace=True)
 
 
-def test_parts_of_the_past_are_not_taken_for_alive(
+def test_past_components_are_not_taken_for_alive(
     installation: Installation, other: Installation, tmp_path: Path
 ) -> None:
     with living(installation):
@@ -289,7 +289,7 @@ def test_without_pg_dump_it_is_said_what_to_install(
 
 
 def test_a_dump_that_postgresql_refuses_changes_nothing(installation: Installation, tmp_path: Path) -> None:
-    """Whole by its hashes, and no dump: as of a client that was killed by a full disk would be."""
+    """Its hashes are right, but it is no dump: as after a full disk killed the client."""
     if not installation.url.startswith("postgresql"):
         pytest.skip("an SQLite file that is damaged is found when its tables are brought up")
     file = tmp_path / "cut.pgdump"

@@ -1,4 +1,4 @@
-"""Erasing a patient: nothing is left but tombstones, and the ledger is as closed as before."""
+"""Erasing a patient: only tombstones are left, and the ledger is as complete as before."""
 
 import sqlite3
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def hers(ledger: LedgerDriver, settings: Settings) -> list[int]:
-    """Three scans of hers: a film, its copy without a header's key, and one handed in and rejected; and one of his."""
+    """Three scans of hers: an image, its copy without the header's key, a rejected upload; and one of his."""
     ids = ledger.add(
         file_version("hers.dcm"),
         file_version("his.dcm"),
@@ -93,7 +93,7 @@ def find(ledger: LedgerDriver, settings: Settings, **which: Any) -> ErasureScope
 
 
 def everything(ledger: LedgerDriver) -> str:
-    """All that the tables hold."""
+    """Return the content of all tables."""
 
     def dump(connection: Any) -> str:
         tables = [name for name in inspect(connection).get_table_names() if name != "models"]

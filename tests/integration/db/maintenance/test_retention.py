@@ -1,4 +1,4 @@
-"""What is old goes, what is new stays, and whoever runs beside it notices nothing."""
+"""Retention: old images and events are purged, new ones stay, and running components are not disturbed."""
 
 import os
 import threading
@@ -46,9 +46,7 @@ def test_old_events_go_and_scans_stay(ledger: LedgerDriver, monkeypatch: pytest.
     assert set(ledger.states().values()) == {"classified"}
 
 
-def test_an_image_that_was_judged_although_it_was_turned_away_teaches_and_stays(
-    ledger: LedgerDriver, tmp_path: Path
-) -> None:
+def test_a_rejected_image_with_a_verdict_is_a_label_and_stays(ledger: LedgerDriver, tmp_path: Path) -> None:
     (scan_id,) = ledger.add(file_version())
     turned_away = transitions.Rejected(scan_id, transitions.Reason.NOT_CHEST_XRAY, "A sentence.", "1" * 64)
     ledger.finish(ledger.claimed(), turned_away)

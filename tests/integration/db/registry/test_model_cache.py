@@ -1,4 +1,4 @@
-"""MODEL_DIR as a verified cache of the database's models: filled, mended, and never seen half."""
+"""MODEL_DIR as a verified cache of the database's models: filled, repaired, and never seen incomplete."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""The model store: known once, never with other weights, the first one champion; promoted, and gone back behind."""
+"""The model registry: each version registered once, the first as champion; promotion and rollback."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -92,7 +92,7 @@ def test_a_promotion_says_what_it_replaces(database: Database) -> None:
 
 
 def test_promoted_twice_is_promoted_once(database: Database) -> None:
-    """As after an outage in the middle of it, when nobody knows whether it was committed."""
+    """As after an outage in its middle, when it is unknown whether it was committed."""
     register(database, "one")
     register(database, "two", "2" * 64)
     promote(database, "two")

@@ -1,4 +1,4 @@
-"""Predictions of another model beside those that are there: none lost, none doubled, one of them shown."""
+"""Rescoring: predictions of another model beside existing ones: none lost, none doubled, one of them shown."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Attempts at a better model: one at a time, taken over when dead, and the night's decision in a row."""
+"""Training runs: one at a time, taken over when dead, and the nightly decision recorded."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""A film as its reader sees it: its result, all that was said and done, and the other films of study and patient."""
+"""A case as its reader sees it: its result, its history, and the other images of study and patient."""
 
 from dataclasses import replace
 from typing import Any

@@ -53,7 +53,7 @@ def test_said_twice_in_a_row_it_is_one_review(ledger: LedgerDriver) -> None:
 
 
 def test_an_original_comes_first_whichever_was_seen_first(ledger: LedgerDriver) -> None:
-    """Its film is kept under its own hash: a copy with another header has another."""
+    """Its image is kept under its own hash: a copy with another header has another."""
     first, second = ledger.add(file_version("ward/a"), file_version("STAT/a"))
     claim = ledger.claimed()
     ledger.finish(claim, classified(second, "5" * 64))
@@ -77,13 +77,13 @@ def test_what_is_said_of_a_duplicate_is_said_of_its_original(ledger: LedgerDrive
     assert [place.id for place in ledger.database.read(lambda c: queries.file_locations(c, twin))] == [original, twin]
 
 
-def test_a_rejected_image_can_be_judged_too(ledger: LedgerDriver) -> None:
+def test_a_rejected_image_can_have_a_verdict_too(ledger: LedgerDriver) -> None:
     scan_id = ledger.reject(file_version())
     say(ledger, scan_id, Verdict.UNUSABLE)
     assert kept(ledger) == [(scan_id, "unusable", "ada", None)]
 
 
-def test_what_cannot_be_judged(ledger: LedgerDriver) -> None:
+def test_what_cannot_have_a_verdict(ledger: LedgerDriver) -> None:
     one, other = ledger.classify(file_version("one"))[0], ledger.classify(file_version("other"))[0]
     (waiting,) = ledger.add(file_version("waits"))
     with pytest.raises(ReviewRefused, match="not been processed"):

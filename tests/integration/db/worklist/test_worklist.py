@@ -46,7 +46,7 @@ def row(ledger: LedgerDriver, scan_id: int, reader: str | None = READER) -> dict
     return found
 
 
-def test_the_most_probable_first_and_what_is_judged_or_not_flagged_not_at_all(ledger: LedgerDriver) -> None:
+def test_the_most_probable_first_and_what_is_reviewed_or_not_flagged_not_at_all(ledger: LedgerDriver) -> None:
     low, high, middle = (add_classified(ledger, name, p) for name, p in (("1", 0.6), ("2", 0.99), ("3", 0.8)))
     add_classified(ledger, "4", 0.1)
     reviewed = add_classified(ledger, "5", 0.95)
@@ -69,7 +69,7 @@ def test_what_waits_beyond_the_cap_comes_first_the_oldest_of_it_leading(ledger: 
 
 
 def test_a_walk_keeps_the_cap_of_its_first_page(ledger: LedgerDriver) -> None:
-    """Else a film that becomes late while a reader walks on would be shown twice, or never."""
+    """Otherwise an image that becomes late while a reader pages on would be shown twice, or never."""
     one, other = add_classified(ledger, "1", 0.9), add_classified(ledger, "2", 0.8)
     first = ledger.database.read(lambda c: worklist.fetch_page(c, TO_READ, CAP, READER, limit=1))
     ledger.set(other, received_at=datetime.now(UTC) - timedelta(hours=5))
@@ -96,7 +96,7 @@ def test_a_study_is_one_line_with_its_first_image(ledger: LedgerDriver) -> None:
     assert listed(ledger) == [top, single]
     assert [row(ledger, scan_id)["images"] for scan_id in (top, single)] == [3, 1]
     ledger.database.write(lambda c: verdicts.record_verdict(c, top, Verdict.PNEUMONIA, "ada"))
-    assert listed(ledger) == [single, top - 1]  # its other film still waits
+    assert listed(ledger) == [single, top - 1]  # its other image still waits
 
 
 def test_a_study_stands_where_its_late_image_does(ledger: LedgerDriver) -> None:
@@ -173,7 +173,7 @@ def test_a_sample_of_the_unflagged_images_waits_among_the_flagged(ledger: Ledger
 def test_what_is_read_blind_shows_no_result_before_its_verdict_whatever_it_is(ledger: LedgerDriver) -> None:
     flagged, sampled = (add_classified(ledger, name, p, share=1.0) for name, p in (("1", 0.9), ("2", 0.1)))
     shown = [row(ledger, scan_id) for scan_id in (flagged, sampled)]
-    told_apart = {"scan_id", "path", "sha256", "received_at", "finished_at"}  # of any two films
+    told_apart = {"scan_id", "path", "sha256", "received_at", "finished_at"}  # of any two images
     assert {key: value for key, value in shown[0].items() if key not in told_apart} == {
         key: value for key, value in shown[1].items() if key not in told_apart
     }
@@ -262,15 +262,15 @@ def test_search(ledger: LedgerDriver) -> None:
     assert found(" doe_john ") == [one]
     assert found("ward/") == [two, one]
     assert found("100%") == [one]
-    assert found("%") == found("___") == found("") == found("no such film") == []
+    assert found("%") == found("___") == found("") == found("no such image") == []
 
 
 def test_a_search_goes_back_window_by_window(ledger: LedgerDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = [add_classified(ledger, f"film {number}.png", 0.9) for number in range(7)]
+    ids = [add_classified(ledger, f"image {number}.png", 0.9) for number in range(7)]
     monkeypatch.setattr(search, "SEARCH_WINDOW", 3)
     found, before, steps = [], None, 0
     while steps == 0 or before:
-        answer = ledger.database.read(lambda c, b=before: search.search_scans(c, "film", b))
+        answer = ledger.database.read(lambda c, b=before: search.search_scans(c, "image", b))
         found, before, steps = found + answer.scan_ids, answer.searched_down_to, steps + 1
     assert found == ids[::-1]
     assert steps == 3
@@ -291,14 +291,14 @@ def test_news(ledger: LedgerDriver) -> None:
 
 
 def fill(connection: Connection) -> None:
-    """Enough rows for PostgreSQL to think of an index by itself."""
+    """Insert so many rows that PostgreSQL chooses an index by itself."""
     connection.execute(
         text(
             """
             INSERT INTO scans (inbox, path_sha256, path_bytes, path, size, mtime_ns, state, priority, received_at,
-                changed_at, not_before, lost_leases, lost_leases_exclusive, exclusive, probability, flagged, worklist_rank, study_uid,
-                accession_number, verdict)
-            SELECT CASE WHEN i % 500 = 0 THEN 'rare' ELSE 'ward' END, sha256(int8send(i)), '', 'film ' || i, 1, i,
+                changed_at, not_before, lost_leases, lost_leases_exclusive, exclusive,
+                probability, flagged, worklist_rank, study_uid, accession_number, verdict)
+            SELECT CASE WHEN i % 500 = 0 THEN 'rare' ELSE 'ward' END, sha256(int8send(i)), '', 'image ' || i, 1, i,
                 CASE WHEN i % 400 = 0 THEN 'rejected' ELSE 'classified' END, 5, at, at, at, 0, 0, false,
                 p, p >= 0.5, CASE WHEN p >= 0.5 AND i % 400 <> 0 THEN p END,
                 CASE WHEN i % 3 = 0 THEN '1.2.' || i / 6 END, 'A' || i, CASE WHEN i < 10000 THEN 'unsure' END

@@ -1,4 +1,4 @@
-"""One's own account: tokens for scripts."""
+"""The account page: tokens for scripts."""
 
 import re
 

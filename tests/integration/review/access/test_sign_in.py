@@ -1,4 +1,4 @@
-"""Signing in and out: by password, by the one-time link, by a trusted proxy; and what keeps others from it."""
+"""Signing in and out: by password, one-time link or trusted proxy; and the protection against guessing."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ def acts(database: Database) -> list[tuple[str, str]]:
 
 
 def age(database: Database, column: Any, by: timedelta) -> None:
-    """Every session, or every failure, is older by so much."""
+    """Make every session, or every failure, older by so much."""
     table = column.class_
 
     def shift(connection: Any) -> None:
@@ -132,6 +132,7 @@ def test_who_loses_the_account_or_its_password_is_out_at_once(
     assert browser.get("/account").status_code == 401
 
 
+@pytest.mark.slow
 def test_a_thousand_wrong_passwords(review_server: ReviewServer) -> None:
     """Most are refused without a look; the reader gets in all the same: at once in a browser that she has used before,
     and elsewhere after a wait that further guesses do not lengthen."""

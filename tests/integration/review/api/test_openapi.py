@@ -1,4 +1,4 @@
-"""The API keeps to its description: schemathesis asks what the description allows, and much that it does not."""
+"""The API conforms to its OpenAPI description: schemathesis sends valid requests, and many invalid ones."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -56,6 +56,7 @@ def session(filled: ReviewServer) -> Iterator[requests.Session]:
         yield session
 
 
+@pytest.mark.slow
 def test_no_answer_that_is_not_described(filled: ReviewServer, session: requests.Session) -> None:
     description = schemathesis.openapi.from_dict(filled.app.openapi())
     operations = [result.ok() for result in description.get_all_operations()]
@@ -82,7 +83,7 @@ def _ask(operation: schemathesis.APIOperation, mode: GenerationMode, url: str, s
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: schemathesis.Case) -> None:
         if isinstance((case.query or {}).get("wait"), int | float):
-            case.query["wait"] = 0  # nobody reads films here: waiting for a result would only take long
+            case.query["wait"] = 0  # no worker runs here: waiting for a result would only take long
         case.call_and_validate(base_url=url, session=session, checks=CHECKS, timeout=60)
 
     ask()

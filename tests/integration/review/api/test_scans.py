@@ -141,7 +141,7 @@ def test_a_verdict_by_the_scans_etag(review_server: ReviewServer, ledger: Ledger
     assert script.post(url, json={"verdict": "unusable"}, headers={"If-Match": "*"}).status_code == 201
 
 
-def test_what_cannot_be_judged(review_server: ReviewServer, ledger: LedgerDriver) -> None:
+def test_what_cannot_have_a_verdict(review_server: ReviewServer, ledger: LedgerDriver) -> None:
     (waits,) = ledger.add(file_version("1"))
     script = review_server.script()
     cases = [(waits, {"verdict": "unsure"}, 409), (99, {"verdict": "unsure"}, 404), (waits, {"verdict": "ill"}, 422)]

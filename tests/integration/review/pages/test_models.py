@@ -1,4 +1,4 @@
-"""The models page: what is shown of them, and letting another one serve."""
+"""The models page: what it shows, and promoting another model."""
 
 import json
 from typing import Any

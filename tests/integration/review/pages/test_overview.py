@@ -53,14 +53,14 @@ def test_what_is_not_measurable_is_said_to_be(review_server: ReviewServer, ledge
     assert review_server.reader().get("/overview?days=8").status_code == 422
 
 
-def test_parts_and_silent_sources() -> None:
+def test_components_and_silent_sources() -> None:
     component = SimpleNamespace(
         kind="worker", machine="reading-1", status="stalled", sentence="lives, but reads nothing"
     )
-    source = SimpleNamespace(source="ward", status="silent", sentence="no film for 3 h")
+    source = SimpleNamespace(source="ward", status="silent", sentence="no image for 3 h")
     told = text(
         jinja_environment().get_template("components.html").render(components=[component], source_health=[source])
     )
     assert "worker on reading-1 stalled: lives, but reads nothing" in told
-    assert "source ward silent: no film for 3 h" in told
+    assert "source ward silent: no image for 3 h" in told
     assert jinja_environment().get_template("components.html").render(components=[], source_health=[]).strip() == ""

@@ -1,4 +1,4 @@
-"""One film at the desk: its picture, its page, verdicts by plain forms, and taking them back."""
+"""The page of one scan: its picture, verdicts by plain forms, and withdrawing them."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ def png(pixels: np.ndarray) -> bytes:
 def lay(
     settings: Settings, ledger: LedgerDriver, name: str = "DOE_JANE.png", probability: float = 0.9, seed: int = 1
 ) -> int:
-    """A classified scan whose file stands in its inbox."""
+    """Add a classified scan whose file is in its inbox."""
     data = png(draw_phantom(seed, pneumonia=True, width=300, height=240))
     folder = settings.inboxes["inbox"]
     folder.mkdir(exist_ok=True)
@@ -103,9 +103,9 @@ def test_an_image_that_cannot_be_shown_is_a_sentence(
 ) -> None:
     folder = settings.inboxes["inbox"]
     folder.mkdir()
-    (folder / "a.png").write_bytes(b"no film at all")
+    (folder / "a.png").write_bytes(b"no image at all")
     scan_id = ledger.reject(file_version("a.png"))
-    ledger.set(scan_id, sha256=hashlib.sha256(b"no film at all").hexdigest())
+    ledger.set(scan_id, sha256=hashlib.sha256(b"no image at all").hexdigest())
     reader = review_server.reader()
     answer = reader.get(f"/images/{scan_id}.png", headers={"Accept": "application/json"})
     assert answer.status_code == 422
@@ -281,7 +281,7 @@ def test_a_verdict_without_the_pages_token_is_refused(
     assert len(said(ledger, scan_id)) == 1
 
 
-def test_a_judged_image_is_kept(review_server: ReviewServer, ledger: LedgerDriver, settings: Settings) -> None:
+def test_a_reviewed_image_is_kept(review_server: ReviewServer, ledger: LedgerDriver, settings: Settings) -> None:
     scan_id = lay(settings, ledger)
     judge(review_server.reader(), scan_id)
     review_server.__exit__()  # what comes after an answer is done by then
@@ -300,7 +300,7 @@ def test_a_comment_is_text(review_server: ReviewServer, ledger: LedgerDriver, se
 def test_of_an_erased_image_the_page_shows_that_it_was_erased_and_no_more(
     review_server: ReviewServer, ledger: LedgerDriver, settings: Settings
 ) -> None:
-    """While its file still stands in the inbox, and its picture has been made before."""
+    """Its file is still in the inbox, and its picture has been rendered before."""
     scan_id = lay(settings, ledger)
     reader = review_server.reader()
     judge(reader, scan_id, comment="coughs")
@@ -310,7 +310,7 @@ def test_of_an_erased_image_the_page_shows_that_it_was_erased_and_no_more(
 
     page = reader.get(f"/scans/{scan_id}")
     assert page.status_code == 200
-    assert "has been erased" in page.text
+    assert "was erased on request" in page.text
     assert not [trace for trace in ("DOE_JANE", "coughs") if trace in page.text]
     assert reader.get(f"/images/{scan_id}.png").status_code == 404
     assert reader.get(f"/api/scans/{scan_id}").status_code == 200

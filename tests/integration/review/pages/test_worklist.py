@@ -1,4 +1,4 @@
-"""The pages of lists, as a reader's browser gets them."""
+"""The worklist and other lists, as a reader's browser gets them."""
 
 import re
 import unicodedata
@@ -42,12 +42,12 @@ def test_the_worklist_page_by_page(review_server: ReviewServer, ledger: LedgerDr
 
 
 def test_a_line_tells_what_a_reader_needs(review_server: ReviewServer, ledger: LedgerDriver) -> None:
-    scan_id = add_classified(ledger, "ward/film <b>.png", 0.875, study="1.2", accession_number="A-17", hours_ago=5)
+    scan_id = add_classified(ledger, "ward/image <b>.png", 0.875, study="1.2", accession_number="A-17", hours_ago=5)
     add_classified(ledger, "ward/other.png", 0.1, study="1.2")
     ledger.set(scan_id, caution="age")
     page = review_server.reader().get("/").text
     for told in (
-        "film &lt;b&gt;.png",
+        "image &lt;b&gt;.png",
         "A-17",
         "2 images",
         "flagged",
@@ -74,7 +74,7 @@ def test_nobody_sees_a_list_who_has_not_signed_in(review_server: ReviewServer, l
 
 def test_what_is_read_blind_cannot_be_told_apart_in_the_list(review_server: ReviewServer, ledger: LedgerDriver) -> None:
     flagged, sampled = (
-        add_classified(ledger, "film.png", p, share=1.0, inbox=box) for box, p in (("a", 0.9), ("b", 0.1))
+        add_classified(ledger, "image.png", p, share=1.0, inbox=box) for box, p in (("a", 0.9), ("b", 0.1))
     )
     reader = review_server.reader()
     for path in ("/", "/?list=flagged", "/?list=all"):

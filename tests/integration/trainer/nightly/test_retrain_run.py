@@ -1,4 +1,4 @@
-"""Attempts on real databases: taken over where another one died, and promoted with their row or not at all."""
+"""Training runs on real databases: taken over where another one died, and promoted with their row or not at all."""
 
 import threading
 from dataclasses import replace
@@ -105,7 +105,7 @@ def test_one_that_lives_on_another_machine_is_left_alone(database: Database, set
 def test_a_sites_pattern_moves_nobody_of_the_base_dataset(
     database: Database, tmp_path: Path, tiny_model: ModelFolder, pattern: str
 ) -> None:
-    """Or the challenger would be examined on patients that it and the champion learned from."""
+    """Otherwise the challenger would be evaluated on patients that it and the champion learned from."""
     base = write_base(tmp_path / "base", range(30))
     settings = Settings(data_dir=tmp_path / "data", training_dir=base, patient_pattern=pattern)
     begin(database, "a")
@@ -143,7 +143,7 @@ def test_promotion_and_row_are_one(championed: Database, settings: Settings, tin
 def test_a_promotion_that_is_under_way_is_waited_for(
     championed: Database, settings: Settings, tiny_model: ModelFolder
 ) -> None:
-    """The challenger was never held against the model that is about to serve."""
+    """The challenger was never compared with the model that is being promoted."""
     begin(championed, "a")
     under_way = threading.Event()
 

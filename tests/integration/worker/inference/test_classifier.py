@@ -1,4 +1,4 @@
-"""The loaded network: the same film gives the same probability in any company, and a bad model none at all."""
+"""The classifier: an image has the same probability in any batch, and a bad model is refused."""
 
 import shutil
 import zipfile
@@ -38,7 +38,7 @@ def test_it_says_what_its_folder_says(classifier: Classifier, tiny_model: ModelF
 def test_a_probability_does_not_depend_on_the_batch(classifier: Classifier) -> None:
     single = np.concatenate([classifier.predict(image[None]).probability for image in IMAGES])
     assert single.dtype == np.float32
-    assert np.ptp(single) > 0.01  # the films differ, or this would show nothing
+    assert np.ptp(single) > 0.01  # the images differ, or this would show nothing
     for size in range(1, BATCH + 1):
         np.testing.assert_allclose(classifier.predict(IMAGES[:size]).probability, single[:size], atol=1e-5)
     backwards = classifier.predict(IMAGES[::-1]).probability
@@ -192,7 +192,7 @@ def reference(**changed: Any) -> dict[str, Any]:
         reference(probabilities=np.float32([0.5])),
         reference(images=np.array([{}, {}], dtype=object)),
     ],
-    ids=["no probabilities", "other probabilities", "nan", "no films", "another size", "fewer", "pickled"],
+    ids=["no probabilities", "other probabilities", "nan", "no images", "another size", "fewer", "pickled"],
 )
 def test_a_reference_that_does_not_fit_is_refused(copy: Path, arrays: dict[str, Any]) -> None:
     np.savez(copy / REFERENCE, **arrays)
@@ -240,7 +240,7 @@ def test_keras_own_lambda_is_refused(tmp_path: Path) -> None:
 
 
 class Card:
-    """A device that holds so many films at once: stands before the network's compiled function."""
+    """A device that holds so many images at once: wraps the network's compiled function."""
 
     def __init__(self, classifier: Classifier, holds: int) -> None:
         self._run = classifier._run
@@ -274,7 +274,7 @@ def test_a_card_that_is_too_small_for_a_batch_reads_it_in_parts(
     )  # the second time, it was known
     card.shapes.clear()
     classifier.predict(IMAGES[:1])
-    assert card.shapes == [1]  # a lone film is read alone, as ever
+    assert card.shapes == [1]  # a single image is still read in a batch of one
 
 
 def test_a_card_that_holds_nothing_is_full_for_now(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:

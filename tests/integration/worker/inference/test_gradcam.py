@@ -1,4 +1,4 @@
-"""What moved the model: from its map, or by Grad-CAM; and the picture of it."""
+"""Heat maps: from the model's own map, or by Grad-CAM; and their rendering."""
 
 import io
 import json
@@ -99,7 +99,7 @@ def test_the_picture_is_hot_where_the_model_was_moved_and_says_what_it_shows() -
     redder = shown[..., 0] - shown[..., 2]
     row, column = np.unravel_index(redder.argmax(), redder.shape)
     assert (row // 64, column // 64) == (1, 6)
-    assert (shown[-64:, :64] == 100).all()  # cold places are the film itself
+    assert (shown[-64:, :64] == 100).all()  # where the map is low, the image itself is shown
     assert (picture[overlay.OVERLAY_EDGE :] > 200).any()  # the legend
 
 
@@ -113,7 +113,7 @@ def test_classify_explains_what_it_scores(
     which: str, request: pytest.FixtureRequest, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PNEUMOWATCH_DATA_DIR", str(tmp_path / "data"))
-    folder = Path(shutil.copytree(phantoms, tmp_path / "films"))
+    folder = Path(shutil.copytree(phantoms, tmp_path / "images"))
     images = [*sorted(folder.iterdir())[:2], folder / "letter.txt"]
     images[2].write_text("Dear colleague")
     app, model = typer.Typer(), request.getfixturevalue(which).path

@@ -314,6 +314,7 @@ print(json.dumps(bytes_held))
 """
 
 
+@pytest.mark.slow
 def test_twenty_swaps_of_the_shipped_model_take_no_more_memory_than_two_models(tmp_path: Path) -> None:
     """In a process of its own, as a worker is. Measured: 105 MiB more after the first swap, 105 to 156 after each of
     the next sixty."""
