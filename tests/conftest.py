@@ -1,4 +1,4 @@
-"""Fixtures for everyone: real services and real films."""
+"""Fixtures for all tests: real services and real images."""
 
 import os
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def images() -> Path:
-    """Folder of real films: `originals/` as they came and `kermany-224/` reduced, each with NORMAL and PNEUMONIA."""
+    """Folder of real images: `originals/` as they came and `kermany-224/` reduced, each with NORMAL and PNEUMONIA."""
     named = os.environ.get(IMAGES)
     if not named:
         pytest.skip(f"needs real images; name their folder in {IMAGES}")
@@ -71,7 +71,7 @@ def images() -> Path:
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a dozen drawn films, which tests copy and leave as they are: drawing them takes a while."""
+    """Folder of a dozen drawn images, which tests copy and leave as they are: drawing them takes a while."""
     folder = tmp_path_factory.mktemp("phantoms")
     write_phantoms(folder, 12)
     return folder
@@ -85,7 +85,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 @pytest.fixture(scope="session")
 def gated_model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    """Another, whose network also gives maps and a strangeness."""
+    """A model folder whose network also gives a map and a gate score."""
     return write_model(tmp_path_factory.mktemp("models") / "gated", gated_network(), version="gated-1")
 
 

@@ -1,9 +1,9 @@
-"""A department in miniature, for a look at the whole with real films.
+"""Run a small deployment on real images, to check the whole by eye.
 
     python tests/deployed.py ../shared/data/originals
 
-Starts a Redis and a PostgreSQL of its own, a watcher and two workers, drops the films in three ways, waits until each
-has its result, and prints what the views say. Ends with 1 where a film is missing, twice there, or without a result.
+Starts a Redis and a PostgreSQL of its own, a watcher and two workers, drops the images in three ways, waits until each
+has its result, and prints what the views say. Ends with 1 where an image is missing, twice there, or without a result.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Drops films into an inbox in the three ways they come, for a look at the whole with real films.
+"""Drop images into an inbox in the three ways they arrive, to check the whole with real images.
 
     python tests/drop.py ../shared/data/originals inbox
 
 A third is copied whole, a third is written slowly in chunks with the file closed and reopened in between, and a third
-is written elsewhere on the same file system and renamed in. Films of several folders are told apart by a prefix.
+is written elsewhere on the same file system and renamed in. Images of several folders are told apart by a prefix.
 """
 
 import argparse
@@ -33,13 +33,13 @@ def written_slowly(image: Path, target: Path) -> None:
 
 def renamed_in(image: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.absolute().parent.parent) as outside:
-        copy = Path(outside, "film")
+        copy = Path(outside, "image")
         shutil.copyfile(image, copy)
         copy.rename(target)
 
 
 def drop(source: Path, inbox: Path) -> int:
-    """Returns how many films were dropped, once all are."""
+    """Drop all images and return how many there were."""
     images = sorted(path for path in source.rglob("*") if path.is_file())
     ways = (copied, written_slowly, renamed_in)
     with ThreadPoolExecutor(WRITERS) as writers:
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("inbox", type=Path)
     given = parser.parse_args()
-    print(f"{drop(given.images, given.inbox)} films dropped into {given.inbox}, a third in each way.")
+    print(f"{drop(given.images, given.inbox)} images dropped into {given.inbox}, a third in each way.")
 
 
 if __name__ == "__main__":

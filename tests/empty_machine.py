@@ -1,11 +1,11 @@
-"""docs/operate/install.md as a new operator would follow it: on an empty Debian, by its lines alone, until films have results.
+"""Follow docs/operate/install.md on an empty Debian, by its lines alone, until images have results.
 
     python tests/empty_machine.py [--bind FOLDER ...]
 
-Makes Debian 12 in a temporary folder, boots its systemd in namespaces, runs what stands under "A plain server", drops
-phantom films and waits for their results. Needs root, debootstrap and systemd-nspawn (Debian: systemd-container), about
-ten minutes, and the registries that pip and apt reach from here, whose settings are taken along. The network is this
-machine's: nothing else may listen on the ports of Redis, PostgreSQL and the desk.
+Makes Debian 12 in a temporary folder, boots its systemd in namespaces, runs the commands under "A plain server", drops
+phantom images and waits for their results. Needs root, debootstrap and systemd-nspawn (Debian: systemd-container),
+about ten minutes, and the registries that pip and apt reach from here, whose settings are copied. The network is this
+machine's: nothing else may listen on the ports of Redis, PostgreSQL and the review app.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def make(box: Path) -> None:
-    """An empty Debian with a checkout, and with this machine's ways to the registries."""
+    """Make an empty Debian with a checkout, and with this machine's settings for the registries."""
     tell("making an empty Debian 12")
     given = ("--variant=minbase", "--include=systemd,systemd-sysv,dbus,ca-certificates", "bookworm", box)
     subprocess.run(["debootstrap", *given], check=True, stdout=subprocess.DEVNULL)
@@ -64,7 +64,7 @@ def make(box: Path) -> None:
 
 @contextmanager
 def booted(box: Path, binds: list[str]) -> Iterator[int]:
-    """Its systemd, as the first process of namespaces of its own; gives its number here."""
+    """Boot its systemd as the first process of its own namespaces; yield its process id here."""
     distinct = ["--register=no", "--keep-unit", *(f"--bind-ro={folder}" for folder in binds)]
     command = ["systemd-nspawn", f"--directory={box}", "--boot", *distinct]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -86,7 +86,7 @@ def started(nspawn: "subprocess.Popen[bytes]") -> int | None:
 def inside(
     leader: int, script: str, seconds: float = READ_SECONDS, said: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    """Run it there, as root, in the checkout."""
+    """Run a command there, as root, in the checkout."""
     enter = ["nsenter", f"--target={leader}", "--mount", "--uts", "--ipc", "--pid", "--root", "--wd"]
     kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     env = kept | {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
@@ -105,7 +105,7 @@ def follow_the_document(box: Path, leader: int) -> None:
 
 
 def images_are_read(box: Path, leader: int) -> None:
-    tell("dropping films")
+    tell("dropping images")
     write_phantoms(box / "srv" / "inboxes" / "ward", IMAGES)
     command = COMMAND.search((ROOT / "docs" / "operate" / "install.md").read_text("utf-8"))
     assert command is not None
@@ -119,8 +119,8 @@ def images_are_read(box: Path, leader: int) -> None:
 
     eventually(all_are_read, READ_SECONDS, 1, "no results")
     flagged = ask("flagged")
-    assert flagged, "no film is flagged"
-    tell(f"{IMAGES} films have their results; {len(flagged)} of them stand in the worklist")
+    assert flagged, "no image is flagged"
+    tell(f"{IMAGES} images have their results; {len(flagged)} of them are in the worklist")
 
 
 def tell(words: str) -> None:

@@ -1,10 +1,10 @@
-"""A tree of small files before the watcher: each registered once, a restart registers none, the broker never overfull.
+"""Flood the watcher with small files: each is registered once, a restart registers none, the broker never overfills.
 
     python tests/flood.py [--files 100000] [--watchers 1] [--lease 60]
 
-Real `watch` processes, Redis and PostgreSQL; nobody reads the films. The files are there at the start, but for a tenth
-that comes by rename while a watcher is killed and started again. Then Redis is flushed: what waits must be rung again,
-once. Prints what was seen, and ends with 1 where that is not so.
+Real `watch` processes, Redis and PostgreSQL; nobody reads the images. The files are there at the start, but for a tenth
+that comes by rename while a watcher is killed and started again. Then Redis is flushed: waiting scans must be announced
+again, once. Prints what was seen, and ends with 1 where that is not so.
 """
 
 import argparse
@@ -33,7 +33,7 @@ LIMIT_SECONDS: Final = 900.0
 
 
 class Counter(threading.Thread):
-    """Looks again and again whether the broker holds more messages than scans wait."""
+    """Check repeatedly whether the broker holds more messages than scans wait."""
 
     def __init__(self, redis: str, postgres: str) -> None:
         super().__init__(name="counter", daemon=True)
@@ -61,11 +61,11 @@ def write_tree(folder: Path, first: int, count: int) -> None:
         below = folder / f"{number // A_FOLDER:04d}"
         if number % A_FOLDER == 0 or number == first:
             below.mkdir(parents=True, exist_ok=True)
-        (below / f"film-{number:06d}.jpeg").write_bytes(b"%0*d" % (100, number))
+        (below / f"image-{number:06d}.jpeg").write_bytes(b"%0*d" % (100, number))
 
 
 def story(folder: Path, files: int, watchers: int, lease: float, redis: str, postgres: str) -> dict[str, Any]:
-    """What was seen. `folder` is empty; `postgres` names a database without tables."""
+    """Run it and return what was seen. `folder` is empty; `postgres` names a database without tables."""
     inbox, staged, late = folder / "inbox", folder / "staged", files // 10
     write_tree(inbox, 0, files - late)
     write_tree(staged, files - late, late)
@@ -91,7 +91,7 @@ def story(folder: Path, files: int, watchers: int, lease: float, redis: str, pos
             return ask("SELECT count(*) FROM scans")
 
         def announced() -> int:
-            """Films announced by the messages that the broker holds."""
+            """Return how many images the messages at the broker announce."""
             messages: list[bytes] = broker.lrange(QUEUE, 0, -1)  # type: ignore[assignment]
             return sum(len(json.loads(_body(message))[0][0]) for message in messages)
 
@@ -120,8 +120,8 @@ def story(folder: Path, files: int, watchers: int, lease: float, redis: str, pos
                 broker.flushall()
                 flushed = time.monotonic()
                 wait(parts, lambda: announced() >= files)
-                seen["seconds until rung again"] = round(time.monotonic() - flushed, 1)
-                time.sleep(min(lease, 5.0))  # that nothing is rung once more shows in time alone
+                seen["seconds until announced again"] = round(time.monotonic() - flushed, 1)
+                time.sleep(min(lease, 5.0))  # that nothing is announced once more shows in time alone
                 seen["announced after the flush"] = announced()
         seen |= {
             "rows": registered(),
@@ -174,14 +174,14 @@ def bring(staged: Path, inbox: Path) -> None:
 
 
 def faults(seen: dict[str, Any]) -> list[str]:
-    """What is not as it should be."""
+    """Return what is not as it should be."""
     files = seen["files"]
     wrong = {
         "a file is not registered once": not seen["rows"] == seen["paths"] == seen["queued"] == files,
         "a restart registered a file anew": seen["new rows after a restart"] > 0,
         "a restart changed a row": seen["new events after a restart"] > 0,
         "the broker held more messages than scans wait": seen["messages beyond waiting scans"] > 0,
-        "what waits was not rung once after the flush": seen["announced after the flush"] != files,
+        "what waits was not announced once after the flush": seen["announced after the flush"] != files,
     }
     return [fault for fault, is_so in wrong.items() if is_so]
 

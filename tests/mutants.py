@@ -1,4 +1,4 @@
-"""Damaged films, made from whole ones by a seed: the same seed gives the same file on every machine.
+"""Make damaged images from whole ones by a seed: the same seed gives the same file on every machine.
 
 python tests/mutants.py FOLDER COUNT [--first SEED]
 """
@@ -26,7 +26,7 @@ Mutation = Callable[[random.Random, bytearray], None]
 
 @cache
 def whole() -> tuple[bytes, ...]:
-    """Films of every kind of file and every DICOM encoding, by hundreds of bytes to some ten thousand."""
+    """Return images of every file format and DICOM encoding, of hundreds of bytes to some ten thousand."""
     gray = draw_phantom(9, True, *SIZE)
     picture, deep = Image.fromarray(gray), gray.astype(np.uint16) * 257
     files = [_saved(picture, kind) for kind in ("JPEG", "PNG", "TIFF", "GIF", "BMP", "JPEG2000")]
@@ -42,7 +42,7 @@ def whole() -> tuple[bytes, ...]:
 
 
 def mutant(seed: int) -> bytes:
-    """A film with one to four kinds of damage."""
+    """Return an image with one to four kinds of damage."""
     chance = random.Random(seed)
     data = bytearray(chance.choice(whole()))
     for _ in range(chance.choice((1, 1, 2, 4))):
@@ -52,7 +52,7 @@ def mutant(seed: int) -> bytes:
 
 
 def write(folder: Path, count: int, first: int = 0) -> list[Path]:
-    """Mutants of seeds `first` on, each under a name that tells its seed."""
+    """Write mutants of the seeds from `first` on, each named after its seed."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"mutant-{seed:06d}" for seed in range(first, first + count)]
     for seed, path in enumerate(paths, start=first):
@@ -75,7 +75,7 @@ def _flip_head(chance: random.Random, data: bytearray) -> None:
 
 
 def _odd_number(chance: random.Random, data: bytearray) -> None:
-    """Where a length or a count may stand: little- and big-endian, of two and of four bytes."""
+    """Overwrite two or four bytes, little- or big-endian, with an odd length or count."""
     size, order = chance.choice((2, 4)), chance.choice(("little", "big"))
     at = chance.randrange(min(len(data), 1500))
     data[at : at + size] = (chance.choice(ODD_NUMBERS) & (256**size - 1)).to_bytes(size, order)  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ def _lose(chance: random.Random, data: bytearray) -> None:
 
 
 def _blank(chance: random.Random, data: bytearray) -> None:
-    """As a copy leaves it that reserved its space and stopped."""
+    """Zero the end, as a copy leaves it that reserved its space and stopped."""
     start = chance.randrange(len(data))
     data[start:] = bytes(len(data) - start)
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     given = parser.parse_args()
-    print(f"{len(write(given.folder, given.count, given.first))} damaged films in {given.folder}")
+    print(f"{len(write(given.folder, given.count, given.first))} damaged images in {given.folder}")
 
 
 if __name__ == "__main__":

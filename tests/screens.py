@@ -1,8 +1,8 @@
-"""Pictures of each page of the desk, made with phantom films: nobody's patients.
+"""Take screenshots of each page of the review app with phantom images, so that no patient is shown.
 
     python tests/screens.py docs/screens
 
-Runs an `up` of its own in a temporary folder, lets a reader judge a few films, and takes each page at both widths.
+Runs an `up` of its own in a temporary folder, lets a reader judge a few images, and takes each page at both widths.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
         inbox = folder / "inbox"
         inbox.mkdir()
         write_phantoms(inbox, IMAGES)
-        (inbox / "report.txt").write_text("No film.", "utf-8")
+        (inbox / "report.txt").write_text("No image.", "utf-8")
         env = environment(settle_seconds=0.2, retrain_at="never", keep_images="all")
         with RunningCommand(("up",), folder, folder / "log", env) as part, chromium() as browser:
             url = part.wait_until(lambda: re.search(r"Review: (http://[^/]+)/", part.said()))[1]

@@ -1,12 +1,12 @@
-"""A share that is taken away while films wait on it, and brought back: real processes, Redis, PostgreSQL and model.
+"""Take a share away while images wait on it, and bring it back: with real processes, Redis, PostgreSQL and model.
 
-    python tests/shares.py [--films 500] [--seconds 60] [--ways renamed,covered | unmounted]
+    python tests/shares.py [--images 500] [--seconds 60] [--ways renamed,covered | unmounted]
 
-`renamed`: the tree is gone; `covered`: an empty folder stands in its place; `unmounted`: a mount is taken away, with
+`renamed`: the tree is gone; `covered`: an empty folder takes its place; `unmounted`: a mount is taken away, with
 nothing beneath (as root: unshare --mount --propagation private python tests/shares.py --ways unmounted).
-A watcher polls the share, a worker reads from it; once the first films are read, it goes. So for each of the ways, with
-as many films each. Prints what became of them, and ends with 1 where one has no result, has vanished, was registered
-twice or counts an attempt.
+A watcher polls the share, a worker reads from it; once the first images are read, it goes away. So for each of the
+ways, with as many images each. Prints the results, and ends with 1 where an image has no result, has vanished, was
+registered twice or counts an attempt.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from support.services import connect, fresh_database, postgres_server, redis_ser
 
 from pneumowatch.imaging.phantom import write_phantoms
 
-DRAWN: Final = 12  # films; the others are these with bytes of their own
+DRAWN: Final = 12  # images; the others are these with bytes of their own
 POLL_SECONDS: Final = 0.5
 START_SECONDS: Final = 180.0
 REGISTERED: Final = "SELECT count(*) FROM scans"
@@ -77,7 +77,7 @@ def _mount(*words: object) -> None:
 
 
 def write_images(folder: Path, drawn: Path, count: int) -> None:
-    """Distinct files: behind the picture each has its own bytes."""
+    """Write distinct files: each has its own bytes after the pixels."""
     images = sorted(drawn.iterdir())
     there = sum(1 for _ in folder.iterdir())
     for number in range(there, there + count):
@@ -88,7 +88,7 @@ def write_images(folder: Path, drawn: Path, count: int) -> None:
 
 
 def story(folder: Path, images: int, seconds: float, ways: Sequence[str], redis: str, postgres: str) -> dict[str, Any]:
-    """What became of the films. `folder` is empty; `postgres` names a database without tables."""
+    """Run it and return the results. `folder` is empty; `postgres` names a database without tables."""
     drawn = folder / "drawn"
     drawn.mkdir()
     write_phantoms(drawn, min(images, DRAWN))
@@ -102,7 +102,7 @@ def story(folder: Path, images: int, seconds: float, ways: Sequence[str], redis:
         database_url=postgres,
         broker_url=redis,
         decoders=1,
-        batch_size=4,  # so that most films wait when it goes
+        batch_size=4,  # so that most images wait when it goes
         lease_seconds=20,
     )
     upgraded = run("db", "upgrade", cwd=folder, env=env)
@@ -143,12 +143,12 @@ def _plain(rows: list[tuple[Any, ...]]) -> Any:
 
 
 def faults(answers: dict[str, Any]) -> list[str]:
-    """What is not as it should be."""
+    """Return what is not as it should be."""
     images = answers["images"]
     wrong = {
-        "a film has no result, or two": answers["predictions"] != images,
-        "a film is twice there": not answers["paths"] == sum(answers["states"].values()) == images,
-        "a film has vanished": answers["vanished"] > 0,
+        "an image has no result, or two": answers["predictions"] != images,
+        "an image is there twice": not answers["paths"] == sum(answers["states"].values()) == images,
+        "an image has vanished": answers["vanished"] > 0,
         "an attempt is counted": answers["deaths"] > 0,
         "nothing waited for the share": answers["put_off"] == 0,
         "a part did not end well": answers["codes"] != [0, 0],

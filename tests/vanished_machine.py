@@ -1,4 +1,4 @@
-"""How long a query waits for a PostgreSQL whose machine vanishes: no connection is closed, no packet comes any more.
+"""Measure how long a query waits for a PostgreSQL whose machine vanishes without closing any connection.
 
     python tests/vanished_machine.py
 
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def is_asked(url: str) -> bool:
-    """Whether the server has the question, and is yet to answer it."""
+    """Tell whether the server has received the query and has not answered yet."""
     with connect(url) as server:
         return bool(server.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchall())
 
@@ -68,7 +68,7 @@ def ask(url: str) -> int:
 
 @contextmanager
 def network() -> Iterator[None]:
-    """Two ends of a cable: one here, the other in a namespace."""
+    """Make the two ends of a virtual cable: one here, the other in a namespace."""
     ip("netns", "add", SPACE)
     try:
         ip("link", "add", HERE, "type", "veth", "peer", "name", THERE, "netns", SPACE)
@@ -86,7 +86,7 @@ def ip(*words: str) -> None:
 
 
 def relay(host: str, port: int) -> int:
-    """The database, which listens on loopback alone, at our end of the cable; gives the port."""
+    """Forward our end of the cable to the database, which listens on loopback alone; yield the port."""
     server = create_server((ADDRESS, 0))
 
     def serve() -> None:

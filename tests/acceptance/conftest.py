@@ -1,4 +1,4 @@
-"""Films for whole runs, and a browser."""
+"""Fixtures for acceptance tests: sample images, a way to drop them, and a browser."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pneumowatch.imaging.phantom import write_phantoms
 
 @pytest.fixture(scope="session")
 def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Films of both kinds in turn, each with bytes of its own: 160 real ones where some are named, else 24 drawn."""
+    """Images of both classes in turn, all distinct files: 160 real ones where a folder is named, else 24 phantoms."""
     try:
         folder = request.getfixturevalue("images")
     except pytest.skip.Exception:
@@ -28,7 +28,7 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def drop(sample: list[Path]) -> Drop:
-    """Copies `count` films into a folder and returns their paths; beyond the sample's size, with bytes of their own."""
+    """Copy `count` images into a folder and return their paths; repeats of the sample get distinct bytes."""
 
     def copy(folder: Path, count: int) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def drop(sample: list[Path]) -> Drop:
             shutil.copyfile(image, path)
             if number >= len(sample):
                 with path.open("ab") as file:
-                    file.write(number.to_bytes(4, "big"))  # behind the picture: another file, the same film
+                    file.write(number.to_bytes(4, "big"))  # appended after the pixels: another file with the same image
             paths.append(path)
         return paths
 

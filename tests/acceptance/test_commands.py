@@ -14,7 +14,7 @@ HEAVY = ("tensorflow", "keras", "sqlalchemy", "celery", "numpy", "PIL", "structl
 
 
 def commands() -> list[tuple[str, ...]]:
-    """All there are: a new one is tested without being named here."""
+    """All commands: a new one is tested without being named here."""
     found: list[tuple[str, ...]] = [()]
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         found.append((name,))

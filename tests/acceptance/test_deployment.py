@@ -30,7 +30,7 @@ class Deployment:
 
     @property
     def inbox(self) -> Path:
-        return self.folder / "films"
+        return self.folder / "images"
 
     @property
     def parts(self) -> list[RunningCommand]:
@@ -49,7 +49,7 @@ class Deployment:
 
 @pytest.fixture
 def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Iterator[Deployment]:
-    inbox = tmp_path / "films"
+    inbox = tmp_path / "images"
     inbox.mkdir()
     env = environment(
         inboxes=f"ward={inbox}",
@@ -107,7 +107,7 @@ def all_images_however_they_come(deployment: Deployment, drop: Drop) -> None:
 
 
 def write_and_reopen(data: bytes, path: Path) -> None:
-    """As scanners do: the first half, closed, and the rest a moment later."""
+    """Write the first half, close the file, and append the rest a moment later, as scanners do."""
     path.write_bytes(data[: len(data) // 2])
     time.sleep(0.05)  # a scanner's own pace
     with path.open("ab") as file:

@@ -11,11 +11,12 @@ import pytest
 from support.programs import Drop, RunningCommand, environment, run
 from support.services import Server, connect, postgres_programs
 
-BEFORE, SINCE = 24, 6  # films before the backup, and after it
+BEFORE, SINCE = 24, 6  # images before the backup, and after it
 FINAL = "SELECT count(*) FROM scan_ledger WHERE finished_at IS NOT NULL"
 RESULTS = "SELECT path, state, probability, sha256 FROM scan_ledger WHERE path LIKE 'before%' ORDER BY path"
 
 
+@pytest.mark.slow
 def test_the_data_folder_of_up_is_wrecked(tmp_path: Path, drop: Drop) -> None:
     env = environment(settle_seconds=0.5, batch_size=8, decoders=2, keep_images="all")
     data, inbox = tmp_path / "data", tmp_path / "inbox"
@@ -55,11 +56,11 @@ def test_the_data_folder_of_up_is_wrecked(tmp_path: Path, drop: Drop) -> None:
     assert ask(RESULTS) == results
     assert run("doctor", cwd=tmp_path, env=env).code == 0
     for said in (taken, refused, restored):
-        assert "before" not in said.out + said.err  # no film is named
+        assert "before" not in said.out + said.err  # no image is named
 
 
 def wreck(data: Path) -> None:
-    """As a disk does: half of the database is zeros, and folders are gone."""
+    """Damage a data folder as a failing disk does: half of the database is zeros, and folders are gone."""
     file = data / "pneumowatch.db"
     os.truncate(file, file.stat().st_size // 2)
     with file.open("r+b") as opened:
@@ -73,7 +74,7 @@ def wreck(data: Path) -> None:
 def test_the_database_of_a_department_is_lost(
     tmp_path: Path, own_redis: Server, postgres_database: str, drop: Drop
 ) -> None:
-    data, inbox = tmp_path / "data", tmp_path / "films"
+    data, inbox = tmp_path / "data", tmp_path / "images"
     env = environment(
         inboxes=f"ward={inbox}",
         data_dir=data,

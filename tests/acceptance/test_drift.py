@@ -1,5 +1,7 @@
-"""A source whose scanner draws another gray curve, and one that does not: real films of patients whom no training saw,
-through the whole way, with the shipped model and its reference."""
+"""Drift of a source whose scanner has another gray curve, beside one without.
+
+Real images of patients unseen in training go through the whole pipeline, with the shipped model and its reference.
+"""
 
 import random
 import shutil
@@ -57,7 +59,7 @@ def bend(original: Path, target: Path) -> None:
 
 
 def alert() -> tuple[float, list[str]]:
-    """As the rule that is delivered has it: its limit, and what it is about."""
+    """Return limit and subject of the alert rule in deploy/."""
     rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text("utf-8"))["groups"][0]["rules"]
     (expression,) = (rule["expr"] for rule in rules if rule["alert"] == "PneumowatchDrift")
     about, _, limit = expression.partition(" > ")

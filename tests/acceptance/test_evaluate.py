@@ -1,4 +1,4 @@
-"""Labelled films through every door: `classify`, the pipeline and `evaluate` say the same of each."""
+"""Labelled images by every path: `classify`, the pipeline and `evaluate` give the same result for each."""
 
 import sqlite3
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_every_door_says_the_same(labelled: Path, tmp_path: Path) -> None:
     assert evaluated.code == 0, evaluated.err
     assert evaluated.json["model_version"] == shipped_folder().version
     assert page.read_text("utf-8").startswith("<!doctype html>")
-    said = {image["path"]: image for image in evaluated.json["films"]}
+    said = {image["path"]: image for image in evaluated.json["images"]}
     assert len(said) == IMAGES
 
     here = run("classify", "--json", *(labelled / name for name in said), cwd=tmp_path)
@@ -47,10 +47,12 @@ def test_every_door_says_the_same(labelled: Path, tmp_path: Path) -> None:
         assert said[path]["flagged"] == bool(flagged)
 
 
+@pytest.mark.slow
 def test_against_itself_and_what_cannot_be_evaluated(labelled: Path, tmp_path: Path) -> None:
     version = shipped_folder().version
     same = run(
-        "evaluate", "--model", version, "--against", shipped_folder().path, "--data", labelled, "--split", "all", "--json",
+        "evaluate", "--model", version, "--against", shipped_folder().path,
+        "--data", labelled, "--split", "all", "--json",
         cwd=tmp_path,
     )  # fmt: skip
     assert same.code == 0, same.err
@@ -67,7 +69,7 @@ def test_against_itself_and_what_cannot_be_evaluated(labelled: Path, tmp_path: P
 def test_a_survey_of_them(labelled: Path, tmp_path: Path) -> None:
     told = run("survey", labelled, "--json", "--report", tmp_path, cwd=tmp_path)
     assert told.code == 0, told.err
-    assert told.json["films"] == IMAGES
+    assert told.json["images"] == IMAGES
     assert (tmp_path / "survey.html").exists()
     table = run("survey", labelled, cwd=tmp_path)
     assert "Images and patients by split" in table.out

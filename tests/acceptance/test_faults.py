@@ -1,6 +1,7 @@
 """Each fault once, on a small flow and with a short lease; `make faults` has them at size.
 
-`make test` has one of each kind, a part killed and a service lost, deployed and embedded; `make test-all` has the rest.
+`make test` has one of each kind, a component killed and a service lost, deployed and embedded; `make test-all` has
+the rest.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ ALWAYS = {"worker-killed", "redis-restarted", "postgres-restarted", "up-killed"}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Rig]]:
-    """Gives the installation of a kind: one for all faults that come to it, until one of another kind is asked for."""
+    """The installation of a kind, shared by successive faults until one of another kind is asked for."""
     with ExitStack() as stack:
         standing: dict[str, Rig] = {}
 

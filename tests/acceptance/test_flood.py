@@ -1,4 +1,4 @@
-"""Thousands of files before two watchers, one of which is killed over them: each is registered and announced once."""
+"""Thousands of files and two watchers, one of which is killed: each file is registered and announced once."""
 
 from pathlib import Path
 

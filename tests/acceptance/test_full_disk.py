@@ -1,4 +1,4 @@
-"""A disk that is full under the films kept, in a real process: no result is lost, and it is said once."""
+"""A full disk under the image store, in a real process: no result is lost, and it is reported once."""
 
 import shutil
 import sqlite3
@@ -9,7 +9,9 @@ from typing import Final
 import pytest
 from support.programs import COMMAND, COMMAND_SECONDS, environment
 
-DISK_SIZE: Final = "96k"  # for two or three films with their maps
+pytestmark = pytest.mark.slow  # loads TensorFlow over a disk of its own
+
+DISK_SIZE: Final = "96k"  # for two or three images with their maps
 # mounts a tiny disk, in a mount namespace of its own, then runs what it is given
 SMALL_DISK: Final = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
 

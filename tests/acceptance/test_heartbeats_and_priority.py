@@ -1,4 +1,4 @@
-"""Urgent films first, the cap on waiting, and who watches the watchers: with real processes, Redis and PostgreSQL."""
+"""Urgent images first, the cap on waiting, and component health: with real processes, Redis and PostgreSQL."""
 
 import shutil
 import signal
@@ -20,7 +20,7 @@ from support.services import Server, connect
 BATCH: Final = 8
 CAP: Final = 8.0  # seconds
 THREADS: Final = 4  # of a worker, each with a claim in hand
-# what was claimed between the row of an urgent film and its own claim
+# what was claimed between the row of an urgent image and its own claim
 OVERTOOK: Final = """
 SELECT count(*) FROM scan_events e, scan_events arrived, scan_events claimed, scan_ledger s
 WHERE s.path LIKE {path} AND arrived.scan_id = s.scan_id AND arrived.to_state = 'queued'
@@ -42,7 +42,7 @@ class Deployment:
 
     @property
     def inbox(self) -> Path:
-        return self.folder / "films"
+        return self.folder / "images"
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
         with connect(self.database) as connection:
@@ -65,7 +65,7 @@ class Deployment:
 
 @pytest.fixture
 def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Iterator[Deployment]:
-    inbox = tmp_path / "films"
+    inbox = tmp_path / "images"
     (inbox / "stat").mkdir(parents=True)
     env = environment(
         inboxes=f"ward={inbox}",
@@ -94,8 +94,8 @@ def test_a_department_with_urgent_images_and_components_that_fail(deployment: De
     """One story, as starting all this takes longer than what happens in it."""
     an_urgent_image_overtakes_what_waits(deployment, drop)
     a_routine_image_waits_no_longer_than_the_cap(deployment, drop)
-    every_part_is_well(deployment)
-    a_worker_that_is_deaf_hears_again(deployment, drop)
+    every_component_is_healthy(deployment)
+    a_worker_cut_off_from_its_queue_reconnects(deployment, drop)
     a_worker_that_is_gone_is_told_until_another_takes_its_place(deployment, drop)
     a_clean_end_leaves_nothing(deployment)
 
@@ -114,7 +114,7 @@ def an_urgent_image_overtakes_what_waits(deployment: Deployment, drop: Drop) -> 
 
 
 def a_routine_image_waits_no_longer_than_the_cap(deployment: Deployment, drop: Drop) -> None:
-    """Urgent films come as fast as they are read, all the while."""
+    """Urgent images come as fast as they are read, all the while."""
     images = drop(deployment.folder / "flow", 8000)
     enough, waited = threading.Event(), []
 
@@ -141,7 +141,7 @@ def a_routine_image_waits_no_longer_than_the_cap(deployment: Deployment, drop: D
     finally:
         enough.set()
         feeder.join()
-    assert images, "the flow ran out before the routine film was read"
+    assert images, "the flow ran out before the routine image was read"
     ((seconds,),) = deployment.ask(
         "SELECT extract(epoch FROM finished_at - received_at) FROM scan_ledger WHERE path = 'routine/one.jpeg'"
     )
@@ -149,7 +149,7 @@ def a_routine_image_waits_no_longer_than_the_cap(deployment: Deployment, drop: D
     deployment.watcher.wait_until(lambda: waiting() == 0)
 
 
-def every_part_is_well(deployment: Deployment) -> None:
+def every_component_is_healthy(deployment: Deployment) -> None:
     status = deployment.command("status").json
     assert deployment.verdicts() == {"watcher": "healthy", "worker": "healthy"}
     assert status["ready"] is True
@@ -161,8 +161,8 @@ def every_part_is_well(deployment: Deployment) -> None:
     assert doctor.code == 0, doctor.out
 
 
-def a_worker_that_is_deaf_hears_again(deployment: Deployment, drop: Drop) -> None:
-    """Its consumer cancelled behind its back, it is connected and takes nothing."""
+def a_worker_cut_off_from_its_queue_reconnects(deployment: Deployment, drop: Drop) -> None:
+    """Its consumer is cancelled remotely: it stays connected and receives nothing."""
     image, other = drop(deployment.folder / "late", 603)[-2:]
     with closing(Celery(broker=deployment.redis.url, set_as_current=False)) as app:
         app.control.cancel_consumer("films", reply=True, timeout=10)
@@ -203,6 +203,7 @@ def a_clean_end_leaves_nothing(deployment: Deployment) -> None:
     assert [kind for (kind,) in deployment.ask("SELECT kind FROM heartbeats")] == ["worker"]  # the one that was killed
 
 
+@pytest.mark.slow
 def test_an_urgent_image_overtakes_what_waits_in_up(tmp_path: Path, drop: Drop, sample: list[Path]) -> None:
     def ask(statement: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(f"file:{tmp_path}/data/pneumowatch.db?mode=ro", uri=True)) as connection:

@@ -1,4 +1,4 @@
-"""Hostile files through the real command: each ends in one state, and none brings anything else down."""
+"""Hostile files through the real command: each ends in one state, and none harms anything else."""
 
 import sqlite3
 import subprocess
@@ -20,8 +20,8 @@ from pneumowatch.model_folder import shipped_folder
 
 MUTANTS: Final = 2000
 SEED: Final = 20_000  # of the first
-SECONDS: Final = 5.0  # bound on reading one film
-BYTES: Final = 1.3e9  # `up` with its children reads sound films with 1.0e9
+SECONDS: Final = 5.0  # bound on reading one image
+BYTES: Final = 1.3e9  # `up` with its children reads sound images with 1.0e9
 WAIT: Final = 300.0
 
 
@@ -33,7 +33,7 @@ def ask(data: Path, statement: str) -> list[tuple[Any, ...]]:
 
 
 def expected(data: bytes) -> str:
-    """What the reader of films says of these bytes, in this process."""
+    """Return what the image reader reports for these bytes, in this process."""
     try:
         reader.read_image(data, shipped_folder().side)
     except ImageRejected as fault:
@@ -62,7 +62,7 @@ def test_two_thousand_damaged_images_each_end_in_one_state(tmp_path: Path) -> No
     first_of_bytes: dict[bytes, str] = {}
     for path in paths:
         read = expected(path.read_bytes())
-        # what is left of a damaged film may look like none to the gate
+        # the input gate may refuse what is left of a damaged image
         read_or_refused = {read, "duplicate", "not_chest_xray"} if read == "classified" else {read}
         assert rows[path.name] in read_or_refused, path.name
         first_of_bytes.setdefault(path.read_bytes(), path.name)

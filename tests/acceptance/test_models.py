@@ -1,4 +1,4 @@
-"""The model store by its commands: listed, added, promoted while workers read, gone back from, old films rescored."""
+"""The model commands: list, add, promote while workers read, roll back, and rescore old images."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from pneumowatch.model_folder import ModelFolder, shipped_folder
 
 @pytest.fixture(scope="module")
 def challenger(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    """Takes films of another size than the shipped one, and flags from another threshold."""
+    """Takes images of another size than the shipped one, and flags from another threshold."""
     network = tiny_network(80)
     folder = tmp_path_factory.mktemp("models") / "challenger"
     return write_model(folder, network, 80, version="challenger-1", threshold={"value": 0.25}, limits=["Untrained."])
@@ -37,6 +37,7 @@ def models(data: Path, *words: object) -> CompletedCommand:
     return run("models", *words, "--data", data, cwd=data.parent)
 
 
+@pytest.mark.slow
 def test_a_model_from_added_to_gone_back_from(data: Path, challenger: ModelFolder) -> None:
     assert models(data, "list", "--json").json == []
     added = models(data, "add", challenger.path, "--json")
@@ -63,6 +64,7 @@ def test_a_model_from_added_to_gone_back_from(data: Path, challenger: ModelFolde
         assert "challenger-1" in ended.out
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_a_sentence(data: Path, challenger: ModelFolder, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(challenger.path, tmp_path / "broken"))
     with (broken / "reference.npz").open("ab") as file:
@@ -158,9 +160,9 @@ class Deployment:
 @pytest.fixture
 def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Iterator[Deployment]:
     """A watcher and two workers, each worker on a machine of its own: with a model store of its own."""
-    (tmp_path / "films").mkdir()
+    (tmp_path / "images").mkdir()
     env = environment(
-        inboxes=f"ward={tmp_path / 'films'}",
+        inboxes=f"ward={tmp_path / 'images'}",
         data_dir=tmp_path / "data",
         database_url=postgres_database,
         broker_url=own_redis.url,
@@ -183,7 +185,7 @@ def deployment(tmp_path: Path, own_redis: Server, postgres_database: str) -> Ite
 def test_models_change_while_images_arrive_and_none_is_lost_or_read_twice(
     deployment: Deployment, challenger: ModelFolder, drop: Drop
 ) -> None:
-    """Champion, challenger and back again, while a film arrives every few milliseconds; a third worker comes late."""
+    """Promote the challenger and roll back while an image arrives every few milliseconds; a third worker is late."""
     deployment.models("add", challenger.path)
     images = drop(deployment.folder / "outside", 480)
     waiting = iter(images)
@@ -191,7 +193,7 @@ def test_models_change_while_images_arrive_and_none_is_lost_or_read_twice(
     def arrive(count: int) -> None:
         for _ in range(count):
             image = next(waiting)
-            image.rename(deployment.folder / "films" / image.name)
+            image.rename(deployment.folder / "images" / image.name)
             time.sleep(0.005)  # the pace of arrivals: they shall last for all changes of model
 
     arrive(40)
@@ -200,7 +202,7 @@ def test_models_change_while_images_arrive_and_none_is_lost_or_read_twice(
         for worker in deployment.parts[1:]:
             worker.wait_until(lambda: worker.said().count("new model in use") >= swap or arrive(5))  # noqa: B023 - at once
         arrive(10)
-    arrived = len(list((deployment.folder / "films").iterdir()))
+    arrived = len(list((deployment.folder / "images").iterdir()))
     watcher = deployment.parts[0]
     watcher.wait_until(
         lambda: deployment.ask("SELECT count(*) FROM scan_ledger WHERE finished_at IS NOT NULL")[0][0] == arrived

@@ -1,5 +1,5 @@
-"""A night in fast motion, on real films, Redis, PostgreSQL and workers that go on reading: verdicts on a second
-scanner's films, a challenger that must not pass, one that is killed, one that takes over, and the way back."""
+"""A nightly retraining in fast motion, with real images, Redis, PostgreSQL and running workers: verdicts on a second
+scanner's images, a challenger that must not pass, one that is killed, one that is promoted, and the rollback."""
 
 import csv
 import shutil
@@ -23,7 +23,7 @@ KINDS: Final = {"NORMAL": "no_pneumonia", "PNEUMONIA": "pneumonia"}
 JUDGED: Final = 200
 HELD_OUT: Final = 80  # of these, of patients that no model may learn from
 TRAINING_OPTIONS: Final = ("--epochs", 2)
-PACE: Final = 0.1  # seconds between films that come while it learns: they shall last until it has
+PACE: Final = 0.1  # seconds between images that come while it learns: they shall last until it has
 SLOW: Final = 600.0  # seconds, for what takes a minute on a machine that does nothing else
 FINISHED: Final = "SELECT count(*) FROM scan_ledger WHERE finished_at IS NOT NULL"
 
@@ -33,7 +33,7 @@ class Department:
     folder: Path
     database: str
     env: dict[str, str]
-    truth: dict[str, str]  # name of a film without its ending -> its class
+    truth: dict[str, str]  # name of an image without its ending -> its class
     parts: list[RunningCommand] = field(default_factory=list)
 
     @property
@@ -58,7 +58,7 @@ class Department:
         return str(version)
 
     def judge(self, wrong: bool = False) -> None:
-        """Every film judged rightly; or, with `wrong`, contrary to the truth where its patient is learned from."""
+        """Give a verdict on every image: the truth, or with `wrong` the contrary for patients who are trained on."""
         file = self.folder / "verdicts.csv"
         with file.open("w", encoding="utf-8", newline="") as out:
             rows = csv.writer(out)
@@ -92,7 +92,7 @@ def department(images: Path, tmp_path: Path, own_redis: Server, postgres_databas
 
 
 def chosen(images: Path) -> list[Path]:
-    """As many of each class; those of held-out patients among them."""
+    """Return equally many of each class, images of held-out patients included."""
     found: list[Path] = []
     for held_out, count in ((True, HELD_OUT), (False, JUDGED - HELD_OUT)):
         for kind in KINDS:
@@ -110,7 +110,7 @@ def test_a_nightly_run_in_fast_motion(department: Department, images: Path) -> N
     convert_images(reviewed, department.inbox)
     department.wait_for(JUDGED)
     classified = department.ask("SELECT count(*) FROM scan_ledger WHERE state = 'classified'")[0][0]
-    assert classified >= 0.98 * JUDGED  # another scanner's films are films, to the gate too
+    assert classified >= 0.98 * JUDGED  # the input gate accepts another scanner's images
     for image in department.inbox.iterdir():  # the night learns from what was kept
         image.unlink()
 
@@ -141,7 +141,7 @@ def killed_in_the_middle_it_does_no_harm(department: Department, before: str) ->
 
 
 def what_is_better_takes_over_while_images_come(department: Department, before: str, images: Path) -> str:
-    """Films come during the whole training; none is lost, none is read twice, and the last ones by the new model."""
+    """Images come during the whole training; none is lost, none is read twice, and the last ones by the new model."""
     ledger = department.ask("SELECT count(*) FROM scan_ledger")[0][0]
     coming = sorted((images / "kermany-224" / "PNEUMONIA").iterdir())
     words, log = ("retrain", "--force", "--json", *TRAINING_OPTIONS), department.folder / "retrain.log"
@@ -172,7 +172,7 @@ def what_is_better_takes_over_while_images_come(department: Department, before: 
 
 
 def swapped(department: Department, coming: list[Path], version: str) -> bool:
-    """Whether the next film is read by this model: they notice a promotion at a batch."""
+    """Tell whether the next image is read by this model: workers notice a promotion between batches."""
     known = {path for (path,) in department.ask("SELECT path FROM scan_ledger")}
     image = next(image for image in reversed(coming) if image.name not in known)
     shutil.copyfile(image, department.inbox / image.name)

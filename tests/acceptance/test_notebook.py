@@ -1,4 +1,4 @@
-"""The notebook runs: all its code, in order, in a process of its own, on phantom films that it draws itself."""
+"""The notebook runs: all its code, in order, in a process of its own, on phantom images that it draws itself."""
 
 import json
 import os

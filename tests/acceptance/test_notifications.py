@@ -1,6 +1,6 @@
-"""Every flagged film is told of, by a receiver that refuses, fails, hangs and comes back, and a sender that is killed.
+"""Every flagged image is notified, though the receiver refuses, fails, hangs and comes back, and the sender is killed.
 
-Once with `up`, once with the parts of a deployment; the receiver is a web server in a process of its own.
+Once with `up`, once with the components of a deployment; the receiver is a web server in a process of its own.
 """
 
 import base64
@@ -33,7 +33,7 @@ FLAGGED: Final = "SELECT scan_id FROM flagged_cases"
 
 @dataclass
 class Deployment:
-    """What runs, and what can be done to it. `sender` is the part that delivers, and is killed."""
+    """What runs, and what can be done to it. `sender` is the component that delivers, and is killed."""
 
     folder: Path
     env: dict[str, str]
@@ -50,12 +50,12 @@ class Deployment:
         return part
 
     def drop(self, count: int) -> None:
-        """Films of which the model flags most."""
+        """Drop images, most of which the model flags."""
         for number in range(self.images + 1, self.images + count + 1):
             pixels = np.asarray(draw_phantom(number, True, 300, 280), np.uint8)
             header = {"PatientName": f"{PLANTED[0]}^Ada", "PatientID": PLANTED[2], "AccessionNumber": PLANTED[3]}
             image = dicom_files.make_dicom(pixels, number=number, **header)
-            outside = self.folder / "film"
+            outside = self.folder / "image"
             outside.write_bytes(image)
             outside.rename(self.folder / "inbox" / f"{PLANTED[1]}-{number}.dcm")
         self.images += count
@@ -143,7 +143,7 @@ def test_none_is_lost_and_none_is_doubled(kind: str, request: pytest.FixtureRequ
     senders[0].wait_until(lambda: deployment.ask("SELECT 1 FROM outbox WHERE attempts > 1"))
     receiver.start()  # it is, and fails
     senders[0].wait_until(lambda: len(receiver.requests("fail")) >= 4)
-    receiver.does("hang")  # it hangs, and films are read all the same
+    receiver.does("hang")  # it hangs, and images are read all the same
     deployment.drop(1)
     senders[0].wait_until(deployment.read)
     before = len(receiver.requests("hang"))
@@ -200,6 +200,7 @@ def assert_no_patient_is_named(deployment: Deployment) -> None:
     assert not [name for name in (*PLANTED, SECRET) for text in said if name in text]
 
 
+@pytest.mark.slow
 def test_once_tells_at_its_end_and_what_fails_is_told_by_the_next(tmp_path: Path, receiver: Receiver) -> None:
     with ExitStack() as stack:
         env = environ(tmp_path, receiver, send_seconds=30)

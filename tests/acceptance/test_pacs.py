@@ -1,4 +1,4 @@
-"""A film comes from a PACS, and its result goes back into the study: `storescu` -> `storescp` -> `up` -> `storescp`."""
+"""An image comes from a PACS, and its result returns into the study: `storescu` -> `storescp` -> `up` -> `storescp`."""
 
 import shutil
 import socket
@@ -22,6 +22,8 @@ from support.waiting import eventually
 
 from pneumowatch.imaging.phantom import draw_phantom
 from pneumowatch.model_folder import shipped_folder
+
+pytestmark = pytest.mark.slow  # a PACS that receives, `up`, and a PACS that takes the result
 
 PATIENT: Final = {
     "SpecificCharacterSet": "ISO_IR 100",
@@ -85,7 +87,7 @@ def test_its_report_and_its_picture_come_back_into_the_study(tmp_path: Path, sta
     pacs = tmp_path / "pacs"
     inbox_port = storescp(stack, tmp_path / "inbox", "PNEUMOWATCH")
     pacs_port = storescp(stack, pacs, "PACS")
-    image = tmp_path / "film.dcm"
+    image = tmp_path / "image.dcm"
     image.write_bytes(dicom_files.make_dicom(np.asarray(draw_phantom(3, True, 300, 280), np.uint8), **PATIENT))
     env = environment(settle_seconds=0.5, decoders=1, sweep_seconds=0.2, pacs_url=f"dicom://PACS@{HOST}:{pacs_port}")
 
@@ -125,7 +127,7 @@ def assert_stands_in_the_study(made: Dataset, original: Dataset) -> None:
 
 
 def said(report: Dataset) -> dict[str, Any]:
-    """{concept: value} of a report's items, however deep; the last where a concept stands twice."""
+    """Return {concept: value} of a report's items at any depth; the last one where a concept is repeated."""
     found: dict[str, Any] = {}
     for item in report.get("ContentSequence", ()):
         name = item.ConceptNameCodeSequence[0].CodeMeaning
@@ -182,7 +184,7 @@ def assert_no_patient_is_kept(folder: Path, log: str) -> None:
 
 
 def faults(file: Path) -> list[str]:
-    """What the validator of dicom3tools calls an error."""
+    """Return the errors that the validator of dicom3tools reports."""
     if shutil.which("dciodvfy") is None:
         skip_or_fail("no dciodvfy (Debian: dicom3tools) on PATH")
     checked = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, errors="replace", timeout=60)

@@ -1,4 +1,4 @@
-"""Nothing of a patient is said anywhere but where a film's path is: planted in names and headers, then searched for."""
+"""Patient data appears nowhere but in an image's path: planted in names and headers, then searched for."""
 
 import json
 import sqlite3
@@ -30,16 +30,16 @@ HEADER: Final[dict[str, Any]] = {
     "PatientComments": f"{NAME} {BORN}",
     "PatientAge": None,
 }
-PATHS: Final = ("path", "path_bytes")  # columns that may hold a name: people look for their films by it
+PATHS: Final = ("path", "path_bytes")  # columns that may hold a name: people look for their images by it
 
 
 def planted(inbox: Path) -> None:
-    """Sound films, duplicates, and what is refused for each kind of reason, all with the patient in name and header."""
+    """Sound images, duplicates, and rejects of each kind, all with the patient in name and header."""
     folder = inbox / f"{NAME}_{FIRST}"
     folder.mkdir()
     sound = dicom_files.make_dicom(IMAGE, **HEADER)
     files = {
-        "film.dcm": sound,
+        "image.dcm": sound,
         "again.dcm": dicom_files.make_dicom(IMAGE, **HEADER | {"PatientComments": "another header"}),
         "packed.dcm": dicom_files.make_dicom(IMAGE, uid.JPEG2000Lossless, 8, number=2, **HEADER),
         "ct.dcm": dicom_files.make_dicom(IMAGE, number=3, Modality="CT", **HEADER),
@@ -93,7 +93,7 @@ def in_rows(tables: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_a_department(tmp_path: Path, own_redis: Server, postgres_database: str, drop: Drop) -> None:
-    inbox = tmp_path / "films"
+    inbox = tmp_path / "images"
     inbox.mkdir()
     env = environment(
         inboxes=f"ward={inbox}",
@@ -144,8 +144,9 @@ def test_a_department(tmp_path: Path, own_redis: Server, postgres_database: str,
     assert any(NAME in row["path"] for row in scans)  # the search would find it
 
 
+@pytest.mark.slow
 def test_one_machine(tmp_path: Path) -> None:
-    inbox, data = tmp_path / "films", tmp_path / "data"
+    inbox, data = tmp_path / "images", tmp_path / "data"
     inbox.mkdir()
     planted(inbox)
     env = environment(settle_seconds=0)
@@ -159,7 +160,7 @@ def test_one_machine(tmp_path: Path) -> None:
     connection.close()
     found += in_rows(tables)
     states = {row["path"].rpartition("_")[2]: row["reason"] or row["state"] for row in tables["scans"]}
-    assert states["again.dcm"] == "duplicate" or states["film.dcm"] == "duplicate"
+    assert states["again.dcm"] == "duplicate" or states["image.dcm"] == "duplicate"
     assert states["ct.dcm"] == "not_chest_xray"
     assert states["side.dcm"] == "not_frontal"
     assert states["report.dcm"] == "no_pixels"

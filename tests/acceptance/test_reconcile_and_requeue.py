@@ -1,4 +1,4 @@
-"""`reconcile` and `requeue` as they are typed: what they say, how they end, and that they double nothing."""
+"""`reconcile` and `requeue` as typed: their output and exit codes, and that they double nothing."""
 
 import os
 import sqlite3
@@ -6,11 +6,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.programs import environment, run
 
 from cli.query import RULE_ADVICE
 from watcher import directory, ignore_rules
 from watcher.reconcile import MISSING
+
+pytestmark = pytest.mark.slow  # five commands that each load TensorFlow
 
 ENV = environment(settle_seconds=0.2, batch_size=4, decoders=1)
 
@@ -34,7 +37,7 @@ def test_images_are_read_mended_and_counted(tmp_path: Path, phantoms: Path) -> N
     assert run("up", "--once", cwd=tmp_path, env=ENV, timeout=300).code == 0
     assert ask(tmp_path, "SELECT state FROM scans ORDER BY path") == [("rejected",), ("classified",)]
 
-    # what is no film, each by its rule; and one that nobody has seen yet
+    # what is no image, each by its rule; and one that is not registered yet
     (inbox / ".hidden").touch()
     (inbox / "half.part").touch()
     (inbox / "Thumbs.db").touch()
@@ -51,7 +54,7 @@ def test_images_are_read_mended_and_counted(tmp_path: Path, phantoms: Path) -> N
     assert all(f"1 {rule}: " in told.out for rule in rules)
     assert len(ask(tmp_path, "SELECT 1 FROM scans")) == 2
 
-    # the damaged film is tried again; the good one cannot be, nor one that waits
+    # the damaged image is tried again; the good one cannot be, nor one that waits
     (bad,) = ask(tmp_path, "SELECT id FROM scans WHERE path = 'bad.jpeg'")[0]
     assert run("requeue", bad, "--json", cwd=tmp_path, env=ENV).json == {"requeued": [bad]}
     said = run("requeue", "--reason", "unreadable", "--failed", cwd=tmp_path, env=ENV)

@@ -1,4 +1,4 @@
-"""Nights at school through the real command: what is better serves, what is not does not, and no kill does harm."""
+"""Nightly retraining through the real command: only a better model is promoted, and no kill does harm."""
 
 import os
 import shutil
@@ -22,13 +22,13 @@ IDLE = {"min_new_labels": 9999}  # a night that comes to its decision without le
 
 @pytest.fixture(scope="module")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site whose champion has learned a little, and whose films, from a hazy scanner, nobody has judged yet."""
+    """A site whose champion is slightly trained, and whose images, from a hazy scanner, have no verdicts yet."""
     return training_site.create_site(tmp_path_factory.mktemp("clinic"), 40, range(1, 121), range(1001, 1101), haze=0.4)
 
 
 @pytest.fixture
 def site(founded: Path, tmp_path: Path) -> Path:
-    """A copy of it for one test, every film judged."""
+    """A copy of it for one test, with a verdict on every image."""
     site = Path(shutil.copytree(founded, tmp_path / "site", symlinks=True))
     kept = training_site.give_verdicts(site)
     assert len(kept) == 200
@@ -45,7 +45,7 @@ def attempts(site: Path) -> list[tuple[Any, ...]]:
 
 
 def written(site: Path) -> set[str]:
-    """All that lies in the model store and where trainings work, but for locks."""
+    """Return every file of the model store and the training workspace, locks aside."""
     folders = (site / "data" / "models", site / "data" / "training")
     return {path.name for folder in folders if folder.exists() for path in folder.iterdir()} - {".lock", "lock"}
 
@@ -139,14 +139,14 @@ def test_two_at_once_and_one_that_is_told_to_stop(site: Path) -> None:
 
 
 def long_ago(site: Path) -> None:
-    """The verdicts were there before last night's moment."""
+    """Date the verdicts before last night's start."""
     with sqlite3.connect(site / "data" / "pneumowatch.db") as ledger:
         ledger.execute("UPDATE reviews SET reviewed_at = '2026-01-01 00:00:00.000000'")
     ledger.close()
 
 
 def trains(process: Path, site: Path) -> bool:
-    """Whether this /proc/PID/cmdline is of a training of the site."""
+    """Tell whether this /proc/PID/cmdline is of a training of the site."""
     try:
         words = process.read_bytes().split(b"\0")
     except OSError:  # it has ended meanwhile

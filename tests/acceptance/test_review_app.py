@@ -1,4 +1,4 @@
-"""A reader's evening at the desk: a real `up`, real films, a real browser, and no mouse."""
+"""A reader's session in the review app: a real `up`, real images, a real browser, and no mouse."""
 
 import re
 import sqlite3
@@ -42,7 +42,7 @@ class Deployment:
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory, drop: Drop) -> Iterator[Deployment]:
-    """`up` with sixty films that are read, and an account for rita."""
+    """`up` with sixty images that are read, and an account for rita."""
     folder = tmp_path_factory.mktemp("house")
     drop(folder / "inbox", 60)
     env = environment(settle_seconds=0.2, batch_size=16, decoders=2, retrain_at="never")
@@ -87,7 +87,7 @@ def test_ten_images_by_keyboard_alone(deployment: Deployment, rita: Visitor) -> 
     said = deployment.ask("SELECT scan_id, verdict, reviewer FROM reviews ORDER BY id")
     assert said == [(scan, verdict, "rita") for scan, verdict in reviewed]
     flags = deployment.ask(f"SELECT count(*) FROM scans WHERE flagged AND id IN {tuple(scan for scan, _ in reviewed)}")
-    assert flags[0][0] >= 8, "flagged films come first, but for a hidden sample of the others"
+    assert flags[0][0] >= 8, "flagged images come first, but for a hidden sample of the others"
 
     rita.press_and_wait("z")
     assert rita.path == f"/scans/{reviewed[-1][0]}"
@@ -193,6 +193,7 @@ def test_a_champion_changes(
     assert deployment.one("SELECT version FROM models WHERE champion") == before
 
 
+@pytest.mark.slow
 def test_every_page_is_for_everybody(deployment: Deployment, browser: Browser, rita: Visitor) -> None:
     """axe-core finds nothing serious, and nothing is wider than a telephone."""
     scan = deployment.one("SELECT min(id) FROM scans WHERE flagged")
@@ -205,7 +206,7 @@ def test_every_page_is_for_everybody(deployment: Deployment, browser: Browser, r
     rita.expected.append(404)
     found = [fault for path in pages for fault in rita.examine(path)]
     with ExitStack() as stack:
-        stranger = stack.enter_context(Visitor(browser, deployment.url))
-        found += stranger.examine("/sign-in")
-        assert stranger.faults == []
+        visitor = stack.enter_context(Visitor(browser, deployment.url))
+        found += visitor.examine("/sign-in")
+        assert visitor.faults == []
     assert found == []

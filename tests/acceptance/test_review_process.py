@@ -1,4 +1,4 @@
-"""The desk as a process: where it listens and where it will not, what it logs, and how it lives inside `up`."""
+"""The review app as a process: which addresses it accepts, what it logs, and how it runs inside `up`."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ def browser(url: str, **headers: str) -> httpx.Client:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a ledger, and a reader."""
-    folder = tmp_path_factory.mktemp("desk")
+    folder = tmp_path_factory.mktemp("review")
     assert run("db", "upgrade", cwd=folder).code == 0
     made = subprocess.run([*COMMAND, "users", "add", "rita"], cwd=folder, env=environment(), input=PASSWORD, text=True)
     assert made.returncode == 0
@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (("--host", "0.0.0.0"), "would be sent unencrypted"),
         (("--host", "::"), "would be sent unencrypted"),
-        (("--tls-cert", "desk.pem"), "go together"),
+        (("--tls-cert", "review.pem"), "go together"),
         (("--tls-cert", "none.pem", "--tls-key", "none.key"), "certificate or its key cannot be used"),
         (("--host", "192.0.2.1", "--behind-proxy"), "cannot listen on 192.0.2.1"),
     ],
@@ -97,8 +97,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_inside_up(folder: Path, phantoms: Path) -> None:
-    """The link signs in while the model is still loaded, once; and `up` drains with a reader at the desk."""
+    """The link signs in once, while the model is still being loaded; and `up` drains with a reader signed in."""
     with RunningCommand(("up",), folder, folder / "log", ENV) as part:
         link = httpx.URL(review_url(part))
         assert link.host == "127.0.0.1"
@@ -110,7 +111,7 @@ def test_inside_up(folder: Path, phantoms: Path) -> None:
 
             part.wait_until_said("model ready")
             assert "compact-" in admin.get("/models").text
-            shutil.copy(sorted(phantoms.iterdir())[0], folder / "inbox" / "film.png")
+            shutil.copy(sorted(phantoms.iterdir())[0], folder / "inbox" / "image.png")
             part.wait_until(lambda: "Of the newest 1 images" in admin.get("/models").text)
             assert admin.get("/readyz").status_code == 200
 

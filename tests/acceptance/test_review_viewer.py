@@ -1,4 +1,4 @@
-"""A reader at a film in a real browser, by keyboard alone: what the viewer's keys do to the picture, and verdicts."""
+"""The image viewer in a real browser, by keyboard alone: what its keys do to the picture, and verdicts."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def ledger(tmp_path: Path, settings: Settings) -> Iterator[LedgerDriver]:
-    """Three flagged films, the first of them the most probable and with a map."""
+    """Three flagged images, the first of them the most probable and with a map."""
     (tmp_path / "inbox").mkdir()
     with closing(Database(f"sqlite:///{tmp_path / 'ledger.db'}")) as database:
         schema.upgrade(database)
@@ -56,7 +56,7 @@ def ledger(tmp_path: Path, settings: Settings) -> Iterator[LedgerDriver]:
 
 @pytest.fixture
 def page(ledger: LedgerDriver, settings: Settings, browser: Browser) -> Iterator[Page]:
-    """The first film, in the browser of a reader who has signed in; with nothing to complain of."""
+    """The first image, in the browser of a reader who has signed in; with nothing to complain of."""
     complaints: list[str] = []
     with ReviewServer(ledger.database, settings) as review_server:
         context = browser.new_context(viewport={"width": 1280, "height": 800})
@@ -96,7 +96,7 @@ def picture(page: Page) -> np.ndarray:
 
 
 def press(page: Page, *keys: str) -> np.ndarray:
-    """What the canvas shows once these keys have been drawn."""
+    """Press keys and return what the canvas shows once they have been drawn."""
     for key in keys:
         before = page.get_attribute("canvas", "data-drawn")
         page.keyboard.press(key)
@@ -105,7 +105,7 @@ def press(page: Page, *keys: str) -> np.ndarray:
 
 
 def image_of(pixels: np.ndarray) -> np.ndarray:
-    """Its gray levels, where there is film."""
+    """Return its gray levels, where the image is shown."""
     return pixels[..., 0][pixels[..., 3] > 0].astype(int)
 
 
@@ -203,13 +203,13 @@ def test_a_text_file_that_is_dropped_is_on_its_way(page: Page, ledger: LedgerDri
     page.evaluate(
         """() => {
             const carried = new DataTransfer();
-            carried.items.add(new File(["no film"], "notes.txt"));
+            carried.items.add(new File(["no image"], "notes.txt"));
             document.dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
         }"""
     )
     page.wait_for_selector("text=Waiting to be read.")
     scan_id = IMAGES + 1
     assert ledger.row(scan_id)["inbox"] == "uploads"
-    ledger.finish(ledger.claimed(), Rejected(scan_id, Reason.UNSUPPORTED, "This is no film."))
-    page.wait_for_selector("text=This is no film.")
+    ledger.finish(ledger.claimed(), Rejected(scan_id, Reason.UNSUPPORTED, "This is no image."))
+    page.wait_for_selector("text=This is no image.")
     assert page.get_attribute("#sent .says", "class") == "says refused"

@@ -1,4 +1,4 @@
-"""A share goes while films wait on it, and comes back: each film has its result, none vanished, none is twice there."""
+"""A share goes away while images wait on it, and comes back: each has one result, and none is lost or doubled."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ IMAGES, SECONDS = 80, 3.0
 
 
 def test_a_share_taken_away_and_brought_back(tmp_path: Path, own_redis: Server, postgres_database: str) -> None:
-    """Its tree is gone; then again, with an empty folder in its place, as beneath a mount that has dropped."""
+    """First the tree is gone; then an empty folder is in its place, as beneath a mount that has dropped."""
     answers = shares.story(tmp_path, IMAGES, SECONDS, ["renamed", "covered"], own_redis.url, postgres_database)
     assert shares.faults(answers) == [], answers["said"]
     assert answers["states"] == {"classified": 2 * IMAGES}

@@ -1,6 +1,6 @@
-"""The commands that the units and the compose file name, started as they say, with films dropped and a reader looking.
+"""The commands of the units and the compose file, started as written there, with images dropped and a reader signed in.
 
-Only places differ: where folders are mounted, where secrets lie, and which ports are free.
+Only paths and ports differ: where folders are mounted, where secrets lie, and which ports are free.
 """
 
 import json
@@ -22,7 +22,10 @@ from review.access.passwords import hash_password
 pytestmark = pytest.mark.slow  # every part started twice, as units and as compose
 
 IMAGES = 6
-SAID_BESIDE = ("Review: ", "worker: Warm shutdown")  # on standard output: the desk's address; and Celery, at the end
+SAID_BESIDE = (
+    "Review: ",
+    "worker: Warm shutdown",
+)  # on standard output: the review app's address; and Celery, at the end
 
 
 @pytest.mark.parametrize("programs", [unit_programs, compose_programs], ids=["systemd", "compose"])
@@ -79,7 +82,7 @@ def test_as_deployed(
 
 
 def relocated(program: Program, folder: Path) -> Program:
-    """As it is started here: places of the units, and those of the containers, in this folder."""
+    """Return the command with the paths of the units and containers moved into this folder."""
     port = str(free_port())
     paths = {
         "%d": str(folder / "secrets"),

@@ -1,4 +1,4 @@
-"""`up` while it runs: films come, Ctrl-C, kill -9, and a second one that wants the same folder."""
+"""`up` while it runs: arriving images, Ctrl-C, kill -9, and a second `up` on the same folder."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ FINAL = {"classified", "rejected", "duplicate", "failed"}
 
 
 def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:
-    """Rows of the ledger; none where there is no ledger yet."""
+    """Return rows of the ledger; none where there is no ledger yet."""
     try:
         with closing(sqlite3.connect(f"file:{folder}/data/pneumowatch.db?mode=ro", uri=True)) as connection:
             return connection.execute(statement).fetchall()
@@ -91,7 +91,7 @@ def assert_each_was_read_once(folder: Path) -> None:
 
 
 def commands_below(process: Path) -> list[str]:
-    """Of its children, as they are in /proc."""
+    """Return the commands of its children, as they are in /proc."""
     found = []
     for task in process.glob("task/*/children"):
         with suppress(OSError):  # it has ended meanwhile, or its child has

@@ -1,4 +1,4 @@
-"""`up --once` on a folder as it is in real life, and every command that looks at what it left."""
+"""`up --once` on a realistic folder, and every command that reads its results."""
 
 import io
 import os
@@ -70,7 +70,7 @@ def odd_files(image: Path) -> dict[bytes, tuple[bytes, str]]:
         b"[bold]markup[/nothing].jpeg": (data + b"4", "classified"),
         b"-n.jpeg": (data + b"5", "classified"),
         b"twin.jpeg": (data, "duplicate"),
-        b"sub/folder/film.jpeg": (data + b"6", "classified"),
+        b"sub/folder/image.jpeg": (data + b"6", "classified"),
     }
 
 
@@ -107,7 +107,7 @@ def test_it_ends_well_and_every_file_has_its_state(done: Done) -> None:
 def test_the_same_image_in_other_formats_has_the_same_probability(done: Done) -> None:
     rows = done.rows()
     image = rows[os.fsencode(done.images[0].name)]["probability"]
-    for name in (b"two\nlines.jpeg", b"M\xfcller.jpeg", b"sub/folder/film.jpeg", b"twin.jpeg"):
+    for name in (b"two\nlines.jpeg", b"M\xfcller.jpeg", b"sub/folder/image.jpeg", b"twin.jpeg"):
         assert rows[name]["probability"] == pytest.approx(image, abs=1e-5)
 
 
@@ -191,7 +191,7 @@ def test_classify_says_what_the_pipeline_says(done: Done, encoding: str) -> None
     names += [b"deep.png", b"M\xfcller.jpeg", b"two\nlines.jpeg", b"cut.jpeg", b"empty.jpeg"]
     paths = [os.fsencode(done.inbox) + b"/" + name for name in names]
     ended = run("classify", "--json", *paths, cwd=done.folder, env=ENV | {"PYTHONIOENCODING": encoding})
-    assert ended.code == 1, ended.err  # two films without a result
+    assert ended.code == 1, ended.err  # two images without a result
     assert len(ended.json) == len(names)
     for name, said in zip(names, ended.json, strict=True):
         row = rows[name]
@@ -213,7 +213,7 @@ def test_classify_prints_a_table_of_any_names(done: Done) -> None:
     ]
     (done.folder / "loop.jpeg").symlink_to("loop.jpeg")
     ended = done.run(
-        "classify", *(os.fsencode(done.inbox) + b"/" + name for name in names), "loop.jpeg", "no-such-film"
+        "classify", *(os.fsencode(done.inbox) + b"/" + name for name in names), "loop.jpeg", "no-such-image"
     )
     assert ended.code == 1, ended.err
     assert "Traceback" not in ended.err
@@ -221,6 +221,7 @@ def test_classify_prints_a_table_of_any_names(done: Done) -> None:
     assert ended.out.count("rejected") == 2
 
 
+@pytest.mark.slow
 def test_requeue_gives_a_mended_image_another_try(done: Done, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(done.folder, tmp_path / "copy", symlinks=True))
     assert run("requeue", "--reason", "nonsense", cwd=copy, env=ENV).code == 2

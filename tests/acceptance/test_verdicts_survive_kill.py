@@ -1,4 +1,4 @@
-"""What the desk said was saved is there, whatever happens next; and readers never overwrite each other."""
+"""A verdict that was confirmed as saved survives any kill, and readers never overwrite each other."""
 
 import re
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def env(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def ledger(env: dict[str, str], tmp_path: Path) -> Iterator[LedgerDriver]:
-    """A ledger of twenty flagged films, and its readers."""
+    """A ledger of twenty flagged images, and its readers."""
     url = env.get("PNEUMOWATCH_DATABASE_URL", f"sqlite:///{tmp_path / 'data' / 'pneumowatch.db'}")
     with closing(Database(url)) as database:
         schema.upgrade(database)
@@ -54,7 +54,7 @@ def url_of(part: RunningCommand) -> str:
 
 
 def signed_in(url: str, name: str) -> httpx.Client:
-    """A browser of a reader."""
+    """The browser of a reader who has signed in."""
     client = httpx.Client(base_url=url, timeout=60, trust_env=False, verify=False)
     assert client.post("/sign-in", data={"name": name, "password": PASSWORD}).status_code == 303
     token = re.search(r'name="csrf" content="(\w+)"', client.get("/account").text)
@@ -68,7 +68,7 @@ def say(client: httpx.Client, scan_id: int, verdict: str) -> int:
 
 
 def test_what_was_said_to_be_saved_outlives_a_kill(tmp_path: Path, env: dict[str, str], ledger: LedgerDriver) -> None:
-    """The process is gone in the moment of the answer."""
+    """The process is killed in the moment of the answer."""
     for scan_id in (1, 2):
         with start_review(tmp_path, env, f"log-{scan_id}") as part, closing(signed_in(url_of(part), "rita")) as rita:
             assert say(rita, scan_id, "pneumonia") == 303
@@ -80,7 +80,7 @@ def test_what_was_said_to_be_saved_outlives_a_kill(tmp_path: Path, env: dict[str
 
 
 def test_readers_at_once(tmp_path: Path, env: dict[str, str], ledger: LedgerDriver) -> None:
-    """Each of them says something of each film, all at the same time: all of it stands, and the newest shows."""
+    """All readers give a verdict on each image at the same time: all are recorded, and the newest is shown."""
     said = {"rita": "pneumonia", "sam": "no_pneumonia", "tom": "unsure"}
     with start_review(tmp_path, env) as part, ThreadPoolExecutor(len(READERS)) as pool:
         url = url_of(part)
