@@ -5,7 +5,7 @@ PYTHON ?= python3.11 python3.12 python3.13 python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run demo test test-all test-here check coverage bench faults style settings contract formats picture screens lock clean
+.PHONY: help run demo test test-all test-slow test-here check coverage bench faults style settings contract formats picture screens lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,7 +24,9 @@ PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 test: check ## lint, types, and every test that does not take long (ten minutes)
 	$(PYTEST) -m "not slow"
 
-test-all: test ## the same, then those that take long: all faults, a night, floods, shares, formats (25 minutes more)
+test-all: test test-slow ## the same, then those that take long: all faults, trainings, floods, shares (25 minutes more)
+
+test-slow: $(VENV)/test # only those
 	$(PYTEST) -m slow
 
 test-here: $(VENV)/test ## unit and integration tests on another Python: make test-here PYTHON=python3.13 VENV=build/venv-3.13
