@@ -1,7 +1,7 @@
 """Fixtures for all tests: real services and real images."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -55,6 +55,18 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
     """SQLAlchemy URL of a fresh PostgreSQL database, gone after the test."""
     with fresh_database(postgres_url) as url:
         yield url
+
+
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Return what was logged since the last call, whether or not an earlier test of this process set up logging."""
+
+    def read() -> str:
+        text = capsys.readouterr().out + caplog.text
+        caplog.clear()
+        return text
+
+    return read
 
 
 @pytest.fixture(scope="session")

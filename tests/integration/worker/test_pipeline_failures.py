@@ -1,7 +1,7 @@
 """Failures in the pipeline: images that kill or fail their worker, and a worker that can read none."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -299,7 +299,7 @@ def test_an_image_that_kills_workers_is_found_among_two_of_four_threads_each_and
 
 
 def test_no_file_is_named_where_an_error_quotes_one(
-    harness: WorkerHarness, moody: Moody, capsys: pytest.CaptureFixture[str]
+    harness: WorkerHarness, moody: Moody, logged: Callable[[], str]
 ) -> None:
     harness.announce(*IMAGES[:2])
     moody.ill = FileNotFoundError(2, "No such file", f"/images/{IMAGES[0]}")
@@ -307,6 +307,6 @@ def test_no_file_is_named_where_an_error_quotes_one(
     with pytest.raises(ShuttingDown):
         harness.read(12)
     assert {scan.state for scan in harness.scans()} == {State.QUEUED}
-    said = capsys.readouterr().out
+    said = logged()
     assert "FileNotFoundError" in said
     assert "phantom-" not in said + repr(details(harness))

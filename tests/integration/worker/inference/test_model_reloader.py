@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -118,13 +118,13 @@ def test_nothing_is_loaded_while_nobody_is_promoted(worker: ReloadingWorker, tmp
 
 
 def test_a_model_that_fails_its_check_stays_out_and_is_not_tried_in_a_hurry(
-    worker: ReloadingWorker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    worker: ReloadingWorker, tmp_path: Path, logged: Callable[[], str]
 ) -> None:
     worker.promote(worker.add(unlike_its_reference(tmp_path, "broken-1")))
     eventually(lambda: worker.loads > 1)
     worker.wait_for_looks(20)
     assert (worker.loads, worker.slot.version) == (2, "standin-1")
-    said = capsys.readouterr().out
+    said = logged()
     assert said.count("the current one stays in use") == 1
     assert "broken-1" in said
     worker.promote(worker.add(another(tmp_path, "standin-2")))  # the next one is taken at once
@@ -180,7 +180,7 @@ def test_a_worker_begins_with_the_champion(worker: ReloadingWorker, tmp_path: Pa
 
 
 def test_where_the_champion_cannot_be_loaded_the_one_before_it_that_can_reads_images(
-    worker: ReloadingWorker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    worker: ReloadingWorker, tmp_path: Path, logged: Callable[[], str]
 ) -> None:
     for version in ("standin-2", "standin-3"):
         worker.promote(worker.add(another(tmp_path, version)))
@@ -189,7 +189,7 @@ def test_where_the_champion_cannot_be_loaded_the_one_before_it_that_can_reads_im
         worker.promote(worker.add(unlike_its_reference(tmp_path, version)))
     with closing(begin(worker)) as serving:
         assert serving.version == "standin-3"
-    said = capsys.readouterr().out
+    said = logged()
     assert "a former champion cannot be loaded either" in said
     assert "the champion cannot be loaded; its predecessor classifies scans" in said
     assert "model=broken-2" in said
