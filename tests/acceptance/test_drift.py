@@ -63,4 +63,4 @@ def alert() -> tuple[float, list[str]]:
     rules = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text("utf-8"))["groups"][0]["rules"]
     (expression,) = (rule["expr"] for rule in rules if rule["alert"] == "PneumowatchDrift")
     about, _, limit = expression.partition(" > ")
-    return float(limit), about.partition('of=~"')[2].partition('"')[0].split("|")
+    return float(limit), about.partition('feature=~"')[2].partition('"')[0].split("|")

@@ -132,7 +132,7 @@ def department(tmp_path: Path, receiver: Receiver, own_redis: Server, postgres_d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["alone", "department"])
+@pytest.mark.parametrize("kind", ["single", "department"])
 def test_none_is_lost_and_none_is_doubled(kind: str, request: pytest.FixtureRequest) -> None:
     deployment: Deployment = request.getfixturevalue(kind)
     receiver = deployment.receiver
