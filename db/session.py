@@ -8,6 +8,7 @@ within seconds without processing a scan.
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -44,6 +45,8 @@ class Database:
 
     def __init__(self, url: str, stop: threading.Event | None = None) -> None:
         self.engine = _engine(url)
+        # A command drops its database when it ends; Python 3.13 warns of each connection that is left to the collector.
+        weakref.finalize(self, self.engine.dispose).atexit = False
         self._stop = stop
         self._snapshot = self.engine.execution_options(sqlite_begin="BEGIN DEFERRED")
 
