@@ -30,7 +30,7 @@ test-slow: $(VENV)/test # only those
 	$(PYTEST) -m slow
 
 test-here: $(VENV)/test ## unit and integration tests on another Python: make test-here PYTHON=python3.13 VENV=build/venv-3.13
-	$(PYTEST) -m "not slow" tests/unit tests/integration
+	$(PYTEST) -m "not slow" $(or $(TESTS),tests/unit tests/integration)
 
 coverage: $(VENV)/test ## how much of the code the tests run, processes included, by make test (ALL=1: and by make test-all)
 	@rm -rf build/coverage
