@@ -99,17 +99,8 @@ def commands_below(process: Path) -> list[str]:
     return found
 
 
-CHILD_TRACEBACK = pytest.mark.xfail(reason="at times a child that is just starting prints a traceback of its own")
-
-
 @pytest.mark.parametrize(
-    "moment",
-    [
-        "before anything is loaded",
-        "as TensorFlow is",
-        pytest.param("as its children start", marks=CHILD_TRACEBACK),
-        "as reading begins",
-    ],
+    "moment", ["before anything is loaded", "as TensorFlow is", "as its children start", "as reading begins"]
 )
 def test_ctrl_c_while_it_starts(folder: Path, drop: Drop, moment: str) -> None:
     drop(folder / "inbox", 3)
